@@ -1,0 +1,156 @@
+"""`lraee-bench`: measure a bundle on this device and print, or write, what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lraee.cli import errors_as_one_line
+from lraee.policies.spec import POLICY_SPECS
+from lraee_benchmarks.benchmark import BenchmarkConfig, OnProgress, run_benchmark
+from lraee_benchmarks.render_csv import render_csv
+from lraee_benchmarks.render_markdown import render_markdown
+from lraee_benchmarks.render_text import render_text
+from lraee_benchmarks.results import to_json
+from lraee_benchmarks.sample import SHIPPED_SOURCES
+from lraee_benchmarks.variants import BASELINES, Baseline
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_WIDTH = 100
+
+
+class ThreadPool(StrEnum):
+    """Whose threads the sessions use."""
+
+    session = "session"
+    global_ = "global"
+
+
+def main() -> None:
+    """Entry point of ``lraee-bench``."""
+    app()
+
+
+def parse_baselines(text: str | None) -> tuple[Baseline, ...] | None:
+    """A list with commas, ``none``, or None for whatever is there.
+
+    Raises:
+        typer.BadParameter: a name is no baseline.
+    """
+    if text is None:
+        return None
+    if text == "none":
+        return ()
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in BASELINES]:
+        raise typer.BadParameter(f"{unknown[0]!r} is no baseline; wanted {', '.join(BASELINES)}, or none")
+    return tuple(baseline for baseline in BASELINES if baseline in names)
+
+
+def writable(path: Path | None) -> Path | None:
+    """Find out before measuring that a result could not be written.
+
+    Raises:
+        typer.BadParameter: the folder does not exist, or the path is a folder.
+    """
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise typer.BadParameter(f"{path} cannot be written; give a file in a folder that exists")
+    return path
+
+
+@app.command()
+def bench(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or 'reference'.")],
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SRC",
+            help=f"Folder, zip, {' or '.join(SHIPPED_SOURCES)}; by default the shipped images that suit the bundle.",
+            show_default=False,
+        ),
+    ] = None,
+    image_count: Annotated[int, typer.Option(min=1, help="Images to hold in memory and go through in turn.")] = 256,
+    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")] = None,
+    thread_pool: Annotated[
+        ThreadPool, typer.Option(help="Threads of each session, or one pool for the process.")
+    ] = ThreadPool.session,
+    batch: Annotated[int, typer.Option(min=1, help="Images that run together.")] = 1,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{POLICY_SPECS}; may be repeated. By default every operating point and exit.", show_default=False
+        ),
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help=f"{','.join(BASELINES)} or none; by default those that are there.", show_default=False),
+    ] = None,
+    accuracy: Annotated[
+        str | None,
+        typer.Option(metavar="SRC", help="Labelled images to measure top-1 on; by default none.", show_default=False),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Rounds to measure; by default as many as --min-seconds take.")
+    ] = None,
+    min_seconds: Annotated[float, typer.Option(min=0, help="Time to measure when --repeats is not given.")] = 20.0,
+    warmup: Annotated[int, typer.Option(min=0, help="Rounds to run before measuring.")] = 5,
+    cold_starts: Annotated[int, typer.Option(min=0, help="Fresh processes to start; 0 for none.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of images, the order of rows, the intervals.")] = 0,
+    json: Annotated[
+        Path | None, typer.Option(help="Write everything, raw samples too.", callback=writable, show_default=False)
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write one line a row.", callback=writable, show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write a short report.", callback=writable, show_default=False)
+    ] = None,
+) -> None:
+    """Measure latency, FLOPs, exits, memory and start-up of a bundle on this device."""
+    config = BenchmarkConfig(
+        bundle=bundle,
+        images=images,
+        image_count=image_count,
+        threads=threads,
+        thread_pool="global" if thread_pool is ThreadPool.global_ else "session",
+        batch=batch,
+        policies=tuple(policy or ()),
+        baselines=parse_baselines(baselines),
+        accuracy=accuracy,
+        repeats=repeats,
+        min_seconds=min_seconds,
+        warmup_rounds=warmup,
+        cold_starts=cold_starts,
+        seed=seed,
+    )
+    with errors_as_one_line(), _progress() as on_progress:
+        report = run_benchmark(config, on_progress=on_progress)
+    console = Console(highlight=False)
+    console.width = min(_WIDTH, console.width) if console.is_terminal else _WIDTH
+    console.print(render_text(report), markup=False)
+    for path, text in (json, to_json), (csv, render_csv), (markdown, render_markdown):
+        if path is not None:
+            path.write_text(text(report), encoding="utf-8")
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """A bar for each stage on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks = {}
+
+        def show(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=1.0)
+            progress.update(tasks[stage], completed=share)
+
+        yield show

@@ -1,0 +1,90 @@
+"""What a reader of the report must not miss, above all where early exit does not pay.
+
+Each rule is one function from the report to its sentences, so that the rules can be read and tested one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lraee_benchmarks.results import Report, Row
+
+SMALL_SAMPLE = 100
+"""With fewer different images, exit shares are a rough estimate."""
+
+HOT_CELSIUS = 80.0
+"""From here on a Raspberry Pi slows down."""
+
+
+def make_notes(report: Report) -> tuple[str, ...]:
+    """All notes, in the order of the rules below."""
+    rules = (_random_weights, _early_exit, _chain_against_graph, _against_float, _sample_size, _conditions)
+    return tuple(note for rule in rules for note in rule(report))
+
+
+def _random_weights(report: Report) -> Iterator[str]:
+    if report.bundle.weights.startswith("random"):
+        yield "The weights are random: full depth and exits show speed, but where images leave means nothing."
+
+
+def _early_exit(report: Report) -> Iterator[str]:
+    for row in report.rows:
+        if row.kind not in ("adaptive", "exit"):
+            continue
+        interval = row.latency_saved_interval
+        if interval.high < 0:
+            yield (
+                f"{row.name} is slower than full depth ({report.reference}) by {-row.latency_saved:.1%}: "
+                f"it saves {row.flops_saved:.1%} of the FLOPs, less than its exits and the chain cost."
+            )
+        elif interval.low <= 0:
+            yield f"{row.name}: the difference in latency to full depth ({report.reference}) is within the noise."
+        elif row.kind == "adaptive" and row.flops_saved <= 0:
+            yield f"{row.name} saves no FLOPs on these images."
+
+
+def _chain_against_graph(report: Report) -> Iterator[str]:
+    chain, graph = report.row("full"), report.row("graph")
+    if chain is None or graph is None:
+        yield "Without the graph baseline, what running part by part costs is not in this report."
+        return
+    cost = chain.latency.mean_ms / graph.latency.mean_ms - 1
+    how = "longer" if cost >= 0 else "less"
+    yield f"At full depth the parts one by one take {abs(cost):.1%} {how} than one graph."
+
+
+def _against_float(report: Report) -> Iterator[str]:
+    float_row = report.row("fp32")
+    full = report.row(report.reference)
+    if float_row is None or full is None or report.bundle.precision != "int8":
+        return
+    ratio = float_row.latency.mean_ms / full.latency.mean_ms
+    verdict = "as fast as" if 0.995 <= ratio < 1.005 else f"{ratio:.2f} times as fast as"
+    features = "" if report.device.int8_features or ratio >= 1 else "; this CPU has no 8-bit dot product"
+    yield f"INT8 full depth ({full.name}) is {verdict} FP32{features}."
+
+
+def _sample_size(report: Report) -> Iterator[str]:
+    if report.settings.images < SMALL_SAMPLE:
+        yield (
+            f"Only {report.settings.images} different images: exit shares, FLOPs saved and latency saved are rough; "
+            "give more --images or --repeats."
+        )
+
+
+def _conditions(report: Report) -> Iterator[str]:
+    device = report.device
+    if device.load_average is not None and device.load_average > 0.5:
+        yield f"Other programs were running (load average {device.load_average:.1f} before the start)."
+    if device.governor in {"powersave", "ondemand", "schedutil", "conservative"}:
+        yield f"The CPU's frequency governor is {device.governor}; with performance the latencies vary less."
+    if device.celsius_after is not None and device.celsius_after >= HOT_CELSIUS:
+        yield f"The CPU was at {device.celsius_after:.0f} °C at the end and may have slowed down; cool it."
+    tails = [row.name for row in report.rows if _has_long_tail(row)]
+    if tails:
+        yield f"p99 is more than twice p50 for {', '.join(tails)}; something else used the CPU, or it slowed down."
+
+
+def _has_long_tail(row: Row) -> bool:
+    """Adaptive rows are spread by nature: images leave at different depths."""
+    return row.kind != "adaptive" and row.latency.p99_ms > 2 * row.latency.p50_ms

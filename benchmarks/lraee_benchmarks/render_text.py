@@ -1,0 +1,81 @@
+"""A report on the screen: rich tables that fit 100 columns."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lraee_benchmarks.results import Report
+from lraee_benchmarks.wording import (
+    accuracy_text,
+    bundle_line,
+    cold_start_line,
+    device_line,
+    exits_text,
+    interval_text,
+    method_line,
+    optional,
+    preprocessing_line,
+    signed_percent,
+)
+
+
+def render_text(report: Report) -> RenderableType:
+    """Header, latencies, savings, accuracy if there is any, and notes."""
+    header = [device_line(report.device), bundle_line(report.bundle), method_line(report), preprocessing_line(report)]
+    if report.cold_start is not None:
+        header.append(cold_start_line(report.cold_start))
+    things: list[RenderableType] = [*map(Text, header), "", _latencies(report), "", _savings(report)]
+    if report.accuracy_source is not None:
+        things += ["", _accuracies(report, report.accuracy_source)]
+    if report.notes:
+        things += ["", *(Text(f"* {note}") for note in report.notes)]
+    return Group(*things)
+
+
+def _latencies(report: Report) -> Table:
+    title = f"latency of one batch of {report.settings.batch} in ms, from pixels to probabilities"
+    table = _table(title, "p50", "95% interval", "p90", "p99", "mean", "min", "images/s")
+    for row in report.rows:
+        latency = row.latency
+        interval = interval_text(latency.p50_interval_ms, "{:.2f}")
+        times = (latency.p90_ms, latency.p99_ms, latency.mean_ms, latency.min_ms)
+        cells = [f"{latency.p50_ms:.2f}", interval, *(f"{time:.2f}" for time in times), f"{row.images_per_second:.1f}"]
+        table.add_row(Text(row.name), *cells)
+    return table
+
+
+def _savings(report: Report) -> Table:
+    title = f"saved against {report.reference}, the fastest full depth"
+    table = _table(title, "MFLOPs", "FLOPs", "latency", "95% interval", "latency/FLOPs")
+    table.add_column("leaves behind block")
+    for row in report.rows:
+        table.add_row(
+            Text(row.name),
+            f"{row.flops / 1e6:,.2f}",
+            signed_percent(row.flops_saved),
+            signed_percent(row.latency_saved),
+            interval_text(row.latency_saved_interval, "{:.1%}"),
+            optional(row.latency_per_flops, "{:.2f}"),
+            exits_text(row),
+        )
+    return table
+
+
+def _accuracies(report: Report, source: str) -> Table:
+    table = _table(f"top-1 on {source}, 95% intervals", "images", "top-1", "points to full")
+    for row in report.rows:
+        if row.accuracy is not None:
+            table.add_row(Text(row.name), str(row.accuracy.images), *accuracy_text(row.accuracy))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table

@@ -1,0 +1,226 @@
+"""The report of one benchmark as data; encoded, it is the JSON file.
+
+Shares and savings are fractions of 1. Times are milliseconds of the image tower (stem to probabilities) unless a
+field says otherwise; FLOPs count multiply-add as 2 and matrix products only. A field that is added, removed or
+changes its meaning raises `SCHEMA`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from lraee.errors import DataError
+from lraee.strict_json import decode, encode
+
+SCHEMA: Final = "lraee-bench/1"
+
+RowKind = Literal["adaptive", "full", "exit", "graph", "fp32"]
+"""What a row is; ``graph`` and ``fp32`` are baselines, one session each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A 95 % percentile bootstrap interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Where it ran."""
+
+    model: str
+    """The board, or the CPU's name."""
+    machine: str
+    """Architecture, such as ``x86_64`` or ``aarch64``."""
+    system: str
+    """Kernel and its release."""
+    cores: int
+    """Cores that the process may run on."""
+    memory_bytes: int | None
+    int8_features: tuple[str, ...]
+    """Of VNNI, AMX, dotprod, i8mm, those that the CPU has."""
+    governor: str | None
+    """Frequency governor of the first core, such as ``performance``; None where the system does not tell."""
+    load_average: float | None
+    """Runnable processes over the minute before the start, other programs included."""
+    celsius_before: float | None
+    celsius_after: float | None
+    python: str
+    numpy: str
+    onnxruntime: str
+    lraee: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleSummary:
+    """What was measured."""
+
+    name: str
+    model: str
+    weights: str
+    fingerprint: str
+    precision: str
+    quantizer: str | None
+    blocks: int
+    labels: int
+    size_bytes: int
+    full_flops: int
+    """Of one image at full depth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How it was measured."""
+
+    command: str
+    """Repeats the measurement."""
+    threads: int
+    thread_pool: Literal["session", "global"]
+    batch: int
+    warmup_rounds: int
+    rounds: int
+    images: int
+    """Different images among those measured."""
+    image_source: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """Decoding and resizing of one image, which is in no row's latency."""
+
+    images: int
+    p50_ms: float
+    p90_ms: float
+    mean_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdStart:
+    """Medians over fresh processes; the files are in the system's cache from the second on.
+
+    The image runs to full depth and past every exit of the default operating point, so that all parts are loaded.
+    """
+
+    processes: int
+    import_ms: float
+    """``import lraee``."""
+    load_ms: float
+    """``lraee.load``."""
+    first_image_ms: float
+    """Decoding, preprocessing, making the sessions, and the answer."""
+    to_first_answer_ms: float
+    """From the start of the interpreter to the answer."""
+    rss_bytes: int
+    """Resident memory after some images more."""
+    peak_rss_bytes: int
+    private_bytes: int | None
+    """Resident memory that no other process shares; memory-mapped weights are not in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Of one call with one batch."""
+
+    p50_ms: float
+    p50_interval_ms: Interval
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    min_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitShare:
+    """How many of the images left where."""
+
+    block: int
+    early: bool
+    """False for those that ran to the end."""
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Top-1 of one row."""
+
+    images: int
+    top1: float
+    interval: Interval
+    difference: float
+    """To the full chain, on the same images."""
+    difference_interval: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One way of running the tower."""
+
+    name: str
+    """As ``--policy`` or ``--baselines`` spells it."""
+    kind: RowKind
+    latency: Latency
+    images_per_second: float
+    """batch / mean latency."""
+    flops: float
+    """Mean of one image over the measured images."""
+    flops_saved: float
+    """Against full depth."""
+    latency_saved: float
+    """1 - mean / mean of `Report.reference`, over the same images."""
+    latency_saved_interval: Interval
+    latency_per_flops: float | None
+    """latency_saved / flops_saved: what a saved FLOP is worth in time; None where no FLOPs are saved."""
+    exit_shares: tuple[ExitShare, ...]
+    accuracy: Accuracy | None
+    samples_ms: tuple[float, ...]
+    """Latency of each round, in the order of the rounds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything `lraee-bench` measured."""
+
+    schema: Literal["lraee-bench/1"]
+    created: str
+    """UTC, ISO 8601."""
+    device: Device
+    bundle: BundleSummary
+    settings: Settings
+    preprocessing: Preprocessing
+    cold_start: ColdStart | None
+    reference: str
+    """Row that `Row.latency_saved` compares with: the faster of full chain and one graph."""
+    accuracy_source: str | None
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    def row(self, name: str) -> Row | None:
+        """The row called `name`, or None."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def to_json(report: Report) -> str:
+    """The text of the JSON file."""
+    return json.dumps(encode(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Report:
+    """Read what `to_json` wrote.
+
+    Raises:
+        DataError: it is no JSON or of another schema.
+        BundleError: a key is unknown, missing or of another type.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"the report is no JSON ({error}); wanted a file written by lraee-bench --json") from error
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"the report has the schema {schema!r}, wanted {SCHEMA!r}; measure again with this version")
+    return decode(Report, raw, "report")

@@ -1,0 +1,99 @@
+"""The images of a measurement: a fixed random choice of a source, preprocessed once and that timed apart.
+
+Rows get pixels, so that reading files and resizing are in no row's latency; a device with a camera pays neither.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import DataError
+from lraee.images import Pixels
+from lraee.manifest import ModelInfo
+from lraee.preprocess import Preprocessing as PixelsWanted
+from lraee_benchmarks.results import Preprocessing
+from lraee_calibration_data import Dataset, fashion_mnist_test, load_pixels, open_dataset, photos
+
+SHIPPED_SOURCES = {"fashion-mnist": fashion_mnist_test, "photos": photos}
+"""Images that come with the package, by the name that stands for them on the command line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """Images to measure with."""
+
+    source: str
+    """A folder, a zip, or the name of shipped images."""
+    batches: tuple[Pixels, ...]
+    """Each (batch, size, size, 3) uint8."""
+    first_image: bytes
+    """An encoded image of the source, for cold starts."""
+    preprocessing_ms: NDArray[np.float64]
+    """(images,) float64: reading, decoding and resizing of each."""
+
+
+def open_source(source: str) -> Dataset:
+    """Open a folder or zip, or shipped images by name: ``fashion-mnist`` (its test half, labelled) or ``photos``.
+
+    A folder or file of that name goes first.
+
+    Raises:
+        DataError: there is nothing of that name, or no image in it.
+    """
+    path = Path(source)
+    if not path.exists() and source in SHIPPED_SOURCES:
+        path = SHIPPED_SOURCES[source]()
+    return open_dataset(path)
+
+
+def default_source(model: ModelInfo) -> str:
+    """The shipped images that suit a model."""
+    return "fashion-mnist" if model.id.startswith("reference") else "photos"
+
+
+def load_sample(source: str, wanted: PixelsWanted, *, count: int, batch: int, seed: int) -> Sample:
+    """Choose images and preprocess them.
+
+    Args:
+        source: as in `open_source`.
+        wanted: the bundle's preprocessing.
+        count: images at most; rounded down to whole batches.
+        batch: images of a batch.
+        seed: fixes the choice.
+
+    Raises:
+        DataError: the source is missing or has fewer images than a batch.
+        MissingExtraError: Pillow is not installed.
+    """
+    dataset = open_source(source)
+    if len(dataset) < batch:
+        raise DataError(f"{source} has {len(dataset)} images, a batch has {batch}; give more images or a smaller batch")
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    whole = min(max(count // batch, 1), len(dataset) // batch)
+    chosen = [int(index) for index in order[: whole * batch]]
+    load_pixels(dataset, wanted, chosen[:1])  # the first pays for importing Pillow
+    pixels, elapsed_ms = zip(*(_timed_pixels(dataset, wanted, index) for index in chosen), strict=True)
+    stacked = np.concatenate(pixels)
+    return Sample(
+        source=source,
+        batches=tuple(np.split(stacked, whole)),
+        first_image=dataset.read_bytes(chosen[0]),
+        preprocessing_ms=np.array(elapsed_ms),
+    )
+
+
+def summarize_preprocessing(elapsed_ms: NDArray[np.float64]) -> Preprocessing:
+    """Times (images,) in milliseconds as quantiles."""
+    p50, p90 = np.percentile(elapsed_ms, [50, 90])
+    return Preprocessing(images=len(elapsed_ms), p50_ms=float(p50), p90_ms=float(p90), mean_ms=float(elapsed_ms.mean()))
+
+
+def _timed_pixels(dataset: Dataset, wanted: PixelsWanted, index: int) -> tuple[Pixels, float]:
+    start = time.perf_counter_ns()
+    pixels = load_pixels(dataset, wanted, [index]).pixels
+    return pixels, (time.perf_counter_ns() - start) / 1e6

@@ -1,0 +1,103 @@
+"""From raw samples to the rows of a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee_benchmarks.bootstrap import median_interval, saving_interval
+from lraee_benchmarks.results import Accuracy, ExitShare, Latency, Row, RowKind
+from lraee_benchmarks.timing import Measured
+from lraee_benchmarks.variants import Outcome, Variant
+
+FULL_DEPTH_KINDS: tuple[RowKind, ...] = ("full", "graph")
+"""Rows that compute the bundle's full depth; the faster of them is what savings are measured against, so that early
+exit is not praised for time that running part by part has cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowInput:
+    """One variant and what the rounds gave for it."""
+
+    variant: Variant[Any]
+    samples_ms: NDArray[np.float64]
+    """(rounds,) float64."""
+    outcomes: tuple[Outcome, ...]
+    """One for each round."""
+
+
+def collect(variants: Sequence[Variant[Any]], measured: Measured) -> list[RowInput]:
+    """Pair the variants with their samples, and read each batch's outcome once."""
+    inputs: list[RowInput] = []
+    for index, variant in enumerate(variants):
+        by_batch = {batch: variant.read(raw) for batch, raw in measured.outputs[index].items()}
+        outcomes = tuple(by_batch[int(batch)] for batch in measured.batch_of_round)
+        inputs.append(RowInput(variant=variant, samples_ms=measured.samples_ms[:, index], outcomes=outcomes))
+    return inputs
+
+
+def find_reference(inputs: Sequence[RowInput]) -> RowInput:
+    """The fastest full depth by mean latency; `inputs` must hold at least the full chain."""
+    full = [item for item in inputs if item.variant.kind in FULL_DEPTH_KINDS]
+    return min(full, key=lambda item: float(item.samples_ms.mean()))
+
+
+def summarize_row(item: RowInput, reference: RowInput, *, full_flops: int, accuracy: Accuracy | None, seed: int) -> Row:
+    """Make one row.
+
+    Args:
+        item: the variant's samples and outcomes.
+        reference: of `find_reference`, from the same rounds.
+        full_flops: of one image at full depth.
+        accuracy: of the row, if it was measured.
+        seed: of the bootstrap.
+    """
+    flops = float(np.mean([outcome.flops.mean() for outcome in item.outcomes]))
+    flops_saved = 1 - flops / full_flops
+    latency_saved = float(1 - item.samples_ms.mean() / reference.samples_ms.mean())
+    batch = len(item.outcomes[0].flops)
+    return Row(
+        name=item.variant.name,
+        kind=item.variant.kind,
+        latency=summarize_latency(item.samples_ms, seed=seed),
+        images_per_second=float(1000 * batch / item.samples_ms.mean()),
+        flops=flops,
+        flops_saved=flops_saved,
+        latency_saved=latency_saved,
+        latency_saved_interval=saving_interval(item.samples_ms, reference.samples_ms, seed=seed),
+        latency_per_flops=latency_saved / flops_saved if flops_saved > 0 else None,
+        exit_shares=exit_shares(item.outcomes),
+        accuracy=accuracy,
+        samples_ms=tuple(float(sample) for sample in item.samples_ms),
+    )
+
+
+def summarize_latency(samples_ms: NDArray[np.float64], *, seed: int) -> Latency:
+    """Quantiles (linear between samples), mean and minimum of (rounds,) milliseconds."""
+    p50, p90, p99 = np.percentile(samples_ms, [50, 90, 99])
+    return Latency(
+        p50_ms=float(p50),
+        p50_interval_ms=median_interval(samples_ms, seed=seed),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        mean_ms=float(samples_ms.mean()),
+        min_ms=float(samples_ms.min()),
+    )
+
+
+def exit_shares(outcomes: Sequence[Outcome]) -> tuple[ExitShare, ...]:
+    """Where the images left, by block; full depth comes last."""
+    counts = Counter(
+        (not bool(early), int(block))
+        for outcome in outcomes
+        for block, early in zip(outcome.exit_block, outcome.early, strict=True)
+    )
+    total = counts.total()
+    return tuple(
+        ExitShare(block=block, early=not full, share=count / total) for (full, block), count in sorted(counts.items())
+    )

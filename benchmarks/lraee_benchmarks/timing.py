@@ -1,0 +1,127 @@
+"""Interleaved rounds: each round runs every variant once on the same batch, and every sample is kept.
+
+Variants measured one after the other would each see another clock frequency, temperature and load; inside one round
+they see the same. The order changes from round to round: every cycle draws a random order and rotates it, so that over
+a cycle every variant has had every place once, and over many cycles every neighbour.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.images import Pixels
+from lraee_benchmarks.variants import Variant
+
+MIN_ROUNDS = 30
+"""With fewer, a 90 % quantile is one of three samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How many rounds to run."""
+
+    warmup_rounds: int
+    """Run before, not measured."""
+    rounds: int | None
+    """Measured rounds; None goes on for `min_seconds`, to the end of a cycle, at least `MIN_ROUNDS`."""
+    min_seconds: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """What the rounds gave."""
+
+    samples_ms: NDArray[np.float64]
+    """(rounds, variants) float64."""
+    batch_of_round: NDArray[np.intp]
+    """(rounds,) intp: which batch each round ran."""
+    outputs: tuple[dict[int, Any], ...]
+    """For each variant, what it gave for each batch that was run, by the batch's index."""
+
+
+def rotated_orders(count: int, random: np.random.Generator) -> Iterator[tuple[int, ...]]:
+    """Orders of `count` variants without end, balanced over every `count` rounds.
+
+    >>> orders = rotated_orders(2, np.random.default_rng(0))
+    >>> sorted([next(orders), next(orders)])
+    [(0, 1), (1, 0)]
+    """
+    while True:
+        base = [int(index) for index in random.permutation(count)]
+        for shift in random.permutation(count):
+            yield (*base[shift:], *base[:shift])
+
+
+def interleave(
+    variants: Sequence[Variant[Any]],
+    batches: Sequence[Pixels],
+    plan: Plan,
+    *,
+    on_progress: Callable[[float], None] | None = None,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> Measured:
+    """Run and time the variants.
+
+    Args:
+        variants: what to run; only `Variant.run` is timed.
+        batches: each (batch, size, size, 3) uint8; rounds go through them in turn.
+        plan: how long.
+        on_progress: called after each round with the share that is done, 0 to 1.
+        clock_ns: nanoseconds of a steady clock.
+    """
+    orders = rotated_orders(len(variants), np.random.default_rng(plan.seed))
+    for number in range(plan.warmup_rounds):
+        for index in next(orders):
+            variants[index].run(batches[number % len(batches)])
+
+    orders = rotated_orders(len(variants), np.random.default_rng([plan.seed, 1]))
+    rows: list[list[float]] = []
+    outputs: tuple[dict[int, Any], ...] = tuple({} for _ in variants)
+    with _no_garbage_collection():
+        start = clock_ns()
+        while True:
+            batch = len(rows) % len(batches)
+            row = [0.0] * len(variants)
+            for index in next(orders):
+                before = clock_ns()
+                output = variants[index].run(batches[batch])
+                row[index] = (clock_ns() - before) / 1e6
+                outputs[index].setdefault(batch, output)
+            rows.append(row)
+            done = _share_done(plan, len(rows), len(variants), (clock_ns() - start) / 1e9)
+            if on_progress is not None:
+                on_progress(done)
+            if done >= 1:
+                break
+    return Measured(samples_ms=np.array(rows), batch_of_round=np.arange(len(rows)) % len(batches), outputs=outputs)
+
+
+def _share_done(plan: Plan, rounds: int, variants: int, seconds: float) -> float:
+    """Between 0 and 1; 1 only when the rounds are enough."""
+    if plan.rounds is not None:
+        return rounds / plan.rounds
+    enough = rounds >= MIN_ROUNDS and seconds >= plan.min_seconds
+    if enough and rounds % variants == 0:
+        return 1.0
+    return min(rounds / MIN_ROUNDS, seconds / max(plan.min_seconds, 1e-9), 0.99)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector out of the samples, as timeit does."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,89 @@
+"""The sentences and cells that the text and the Markdown report share."""
+
+from __future__ import annotations
+
+from lraee_benchmarks.results import Accuracy, BundleSummary, ColdStart, Device, Interval, Report, Row
+
+
+def device_line(device: Device) -> str:
+    """Board or CPU, cores, what it can do with 8 bits, versions."""
+    memory = f", {device.memory_bytes / 1e9:.1f} GB" if device.memory_bytes is not None else ""
+    int8 = ", ".join(device.int8_features) or "none"
+    versions = f"ONNX Runtime {device.onnxruntime}, lraee {device.lraee}, Python {device.python}"
+    return f"{device.model} ({device.machine}), {device.cores} cores{memory}, INT8 features: {int8}; {versions}"
+
+
+def bundle_line(bundle: BundleSummary) -> str:
+    """Model, weights, precision, size."""
+    how = f" ({bundle.quantizer})" if bundle.quantizer is not None else ""
+    return (
+        f"{bundle.name}: {bundle.model}, weights {bundle.weights}, {bundle.precision}{how}, {bundle.blocks} blocks, "
+        f"{bundle.labels} labels, {bundle.size_bytes / 1e6:.2f} MB, {bundle.full_flops / 1e6:,.2f} MFLOPs an image "
+        "(multiply-add = 2, matrix products)"
+    )
+
+
+def method_line(report: Report) -> str:
+    """What is repeated how often on what."""
+    settings = report.settings
+    return (
+        f"threads {settings.threads} ({settings.thread_pool} pool), batch {settings.batch}, "
+        f"{settings.warmup_rounds} warm-up rounds, {settings.rounds} rounds over {settings.images} images "
+        f"({settings.image_source}); every round runs every row, in changing order"
+    )
+
+
+def preprocessing_line(report: Report) -> str:
+    """Time that no row contains."""
+    times = report.preprocessing
+    return (
+        f"Decoding and resizing, in no row below: p50 {times.p50_ms:.2f} ms, p90 {times.p90_ms:.2f} ms an image "
+        f"({times.images} images)"
+    )
+
+
+def cold_start_line(cold: ColdStart) -> str:
+    """Time to the first answer, and memory."""
+    private = f", private {cold.private_bytes / 1e6:.0f} MB" if cold.private_bytes is not None else ""
+    return (
+        f"Fresh process, median of {cold.processes}: first answer after {cold.to_first_answer_ms:.0f} ms "
+        f"(import {cold.import_ms:.0f}, load {cold.load_ms:.0f}, first image {cold.first_image_ms:.0f}); "
+        f"memory RSS {cold.rss_bytes / 1e6:.0f} MB, peak {cold.peak_rss_bytes / 1e6:.0f} MB{private}"
+    )
+
+
+def exits_text(row: Row) -> str:
+    """Shares of the images by block, such as ``8: 31%, 12: 69%``."""
+    return ", ".join(f"{exit.block}: {exit.share:.0%}" for exit in row.exit_shares)
+
+
+def accuracy_text(accuracy: Accuracy) -> list[str]:
+    """Top-1 and the difference to full depth in points, each with its interval."""
+    points = Interval(low=100 * accuracy.difference_interval.low, high=100 * accuracy.difference_interval.high)
+    return [
+        f"{accuracy.top1:.1%} ({interval_text(accuracy.interval, '{:.1%}')})",
+        f"{100 * accuracy.difference:+.1f} ({interval_text(points, '{:+.1f}')})",
+    ]
+
+
+def interval_text(interval: Interval, form: str) -> str:
+    """Both ends in one format.
+
+    >>> interval_text(Interval(low=-0.5, high=1.0), "{:.1f}")
+    '-0.5 to 1.0'
+    """
+    return f"{form.format(interval.low)} to {form.format(interval.high)}"
+
+
+def signed_percent(share: float) -> str:
+    """One decimal, and no minus before a zero.
+
+    >>> signed_percent(-0.0001), signed_percent(0.1344)
+    ('0.0%', '13.4%')
+    """
+    return f"{round(share, 3) + 0.0:.1%}"
+
+
+def optional(value: float | None, form: str) -> str:
+    """The number, or a dash."""
+    return "-" if value is None else form.format(value)

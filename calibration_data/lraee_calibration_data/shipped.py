@@ -1,0 +1,46 @@
+"""Where the data that comes with the package lies; each folder has its licence beside it."""
+
+import json
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent
+
+
+def photos() -> Path:
+    """Folder of 102 photos (98 different pictures) for calibration, without labels; see its LICENSES.md."""
+    return _ROOT / "photos"
+
+
+def fashion_mnist_pool() -> Path:
+    """Zip of 6,000 grey images 28 x 28 from the training half of Fashion-MNIST, 600 of each of 10 classes."""
+    return _ROOT / "fashion_mnist" / "pool.zip"
+
+
+def fashion_mnist_test() -> Path:
+    """Zip of 2,000 images from the test half of Fashion-MNIST, 200 of each class; shares none with the pool."""
+    return _ROOT / "fashion_mnist" / "test.zip"
+
+
+def imagenet_labels() -> list[str]:
+    """The 1,000 ImageNet class names of CLIP, in ImageNet's order.
+
+    They are not unique: `missile` and `sunglasses` name two classes each, as in CLIP.
+    """
+    return [name for _, name in _imagenet_classes()]
+
+
+def imagenet_synsets() -> list[str]:
+    """The 1,000 WordNet ids (`n01440764`), in the same order: what the folders of an ImageNet copy are called."""
+    return [synset for synset, _ in _imagenet_classes()]
+
+
+def imagenet_templates() -> list[str]:
+    """The 80 prompt templates of CLIP, each with one `{}` for the class name."""
+    templates: list[str] = json.loads((_ROOT / "imagenet_1k" / "templates.json").read_text(encoding="utf-8"))
+    return templates
+
+
+def _imagenet_classes() -> list[tuple[str, str]]:
+    table = (_ROOT / "imagenet_1k" / "classes.tsv").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in table.splitlines()]
+    return [(synset, name) for _, synset, name, _ in rows]

@@ -1,0 +1,105 @@
+"""The few layers that every part is made of, each in the form that ONNX Runtime fuses.
+
+A linear layer is a 2-D `Gemm` between QuantizeLinear/DequantizeLinear pairs, without a QuantizeLinear behind it:
+ONNX Runtime turns that into one `QGemm` with float output. Everything else stays float.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+from lraee_exporters.graph import GraphBuilder, WeightFile
+from lraee_exporters.quantized import QuantizedLinear
+from lraee_exporters.tower import Activation, LayerNorm, Linear
+
+AnyLinear: TypeAlias = Linear | QuantizedLinear
+"""A layer in float32, or in INT8."""
+
+
+def in_and_out(linear: AnyLinear) -> tuple[int, int]:
+    """(in, out) of a layer, whichever way its weight is laid out."""
+    if isinstance(linear, QuantizedLinear):
+        return linear.shape
+    out_size, in_size = linear.weight.shape
+    return in_size, out_size
+
+
+def add_quantize(graph: GraphBuilder, value: str, scale: float, zero_point: int, name: str) -> str:
+    """QuantizeLinear and DequantizeLinear of an activation; gives the dequantized value."""
+    scale_name = graph.constant(f"{name}_scale", np.float32(scale))
+    zero_name = graph.constant(f"{name}_zero_point", np.uint8(zero_point))
+    levels = graph.node("QuantizeLinear", [value, scale_name, zero_name], f"{name}_levels")
+    return graph.node("DequantizeLinear", [levels, scale_name, zero_name], f"{name}_dequantized")
+
+
+def add_gemm(
+    graph: GraphBuilder,
+    file: WeightFile,
+    dequantized: str,
+    linear: AnyLinear,
+    name: str,
+    *,
+    rows: int,
+) -> str:
+    """A linear layer on (batch * rows, in), whose input `dequantized` is quantized already when `linear` is.
+
+    Args:
+        graph: where the nodes go.
+        file: where the weights go.
+        dequantized: the input value; for INT8 the output of a DequantizeLinear.
+        linear: the layer.
+        name: prefix of the values and weights made here.
+        rows: rows of one image, for the FLOPs.
+
+    Returns:
+        The (batch * rows, out) float32 value.
+    """
+    size_in, size_out = in_and_out(linear)
+    graph.flops += 2 * rows * size_in * size_out
+    if isinstance(linear, Linear):
+        weight = graph.constant(f"{name}_weight", np.ascontiguousarray(linear.weight.T), file)
+        inputs = [dequantized, weight]
+        if linear.bias.any():
+            inputs.append(graph.constant(f"{name}_bias", linear.bias, file))
+        return graph.node("Gemm", inputs, name)
+    scale = graph.constant(f"{name}_weight_scale", linear.weight_scale, file)
+    levels = graph.constant(f"{name}_weight", linear.weight, file)
+    zeros = graph.constant(f"{name}_weight_zero_point", np.zeros(size_out, np.int8), file)
+    inputs = [dequantized, graph.node("DequantizeLinear", [levels, scale, zeros], f"{name}_weight_dequantized", axis=1)]
+    if linear.bias is not None:
+        bias_scale = (np.float32(linear.input_scale) * linear.weight_scale).astype(np.float32)
+        bias = graph.constant(f"{name}_bias", linear.bias, file)
+        bias_scale_name = graph.constant(f"{name}_bias_scale", bias_scale, file)
+        inputs.append(graph.node("DequantizeLinear", [bias, bias_scale_name], f"{name}_bias_dequantized", axis=0))
+    return graph.node("Gemm", inputs, name)
+
+
+def add_linear(graph: GraphBuilder, file: WeightFile, value: str, linear: AnyLinear, name: str, *, rows: int) -> str:
+    """Quantize `value` as `linear` wants it (not at all in float32) and apply the layer."""
+    if isinstance(linear, QuantizedLinear):
+        value = add_quantize(graph, value, linear.input_scale, linear.input_zero_point, f"{name}_input")
+    return add_gemm(graph, file, value, linear, name, rows=rows)
+
+
+def add_norm(graph: GraphBuilder, file: WeightFile, value: str, norm: LayerNorm, name: str) -> str:
+    """LayerNormalization over the last axis."""
+    weight = graph.constant(f"{name}_weight", norm.weight, file)
+    bias = graph.constant(f"{name}_bias", norm.bias, file)
+    return graph.node("LayerNormalization", [value, weight, bias], name, axis=-1, epsilon=norm.epsilon)
+
+
+def add_activation(graph: GraphBuilder, value: str, activation: Activation, name: str) -> str:
+    """GELU with the error function, or OpenAI's ``x * sigmoid(1.702 x)``."""
+    if activation == "gelu":
+        return graph.node("Gelu", [value], name)
+    return graph.node("QuickGelu", [value], name, domain="com.microsoft", alpha=1.702)
+
+
+def add_reshape(graph: GraphBuilder, value: str, shape: tuple[int, ...], name: str) -> str:
+    """Reshape to a constant shape; one -1 stands for the batch."""
+    target = graph.constant(
+        "shape_" + "_".join(str(size).replace("-1", "n") for size in shape), np.array(shape, np.int64)
+    )
+    return graph.node("Reshape", [value, target], name)

@@ -1,0 +1,234 @@
+"""Load a CLIP model of open_clip and describe its image tower.
+
+The torch model stays beside the description, since it embeds the labels and every exported graph is compared with it.
+The model is built from open_clip's settings rather than by `open_clip.create_model`, which would start random weights,
+another activation than the weights were trained with, or a resized position grid with no more than a log line.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transformer import QuickGELU
+
+from lraee.errors import TowerError
+from lraee.preprocess import Preprocessing
+from lraee_exporters.checkpoints import load_checkpoint, sha256_of
+from lraee_exporters.sources import Source, find_source
+from lraee_exporters.supported import check_visual
+from lraee_exporters.tower import Activation, Attention, Block, FloatArray, LayerNorm, Linear, Mlp, Tower
+from lraee_exporters.widen import nearest_transform, to_open_clip, widen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A CLIP model as torch runs it and its image tower as this project exports it."""
+
+    tower: Tower
+    """The image tower in numpy."""
+    torch_model: Any
+    """open_clip's model: float32, on the CPU, in eval mode, no gradients."""
+    tokenizer: Callable[..., torch.Tensor]
+    """list of texts -> int64 (texts, context_length)."""
+    transform: Callable[[Any], torch.Tensor]
+    """open_clip's preprocessing: PIL image -> float32 (3, image_size, image_size)."""
+    config: Mapping[str, Any]
+    """open_clip's `model_cfg` of the weights (for reference-b32 that of the model before widening)."""
+    source_sha256: str | None
+    """SHA-256 (hex) of the checkpoint file, None for random weights."""
+    seed: int | None
+    """Seed of random weights, else None."""
+
+
+def load_model(name: str, *, pretrained: str | None = None, activation: Activation | None = None) -> LoadedModel:
+    """Load a model by name.
+
+    Args:
+        name: `reference`, `reference-b32`, an open_clip architecture such as `ViT-B-32`, `local-dir:FOLDER`, or a
+            folder that holds an `open_clip_config.json`.
+        pretrained: Pretrained tag of open_clip, checkpoint file (safetensors, state dict, OpenAI archive), `random`
+            or `random:SEED`. None is right for the reference models and for a folder with its own weights.
+        activation: `gelu` or `quick_gelu` for weights that do not say; by default the architecture's setting, as
+            `find_source` explains.
+
+    Raises:
+        TowerError: The name is unknown, the architecture is not a plain ViT, or the weights are missing, damaged,
+            or belong to another architecture.
+    """
+    source = find_source(name, pretrained=pretrained, activation=activation)
+    torch_model = _build(source)
+    if source.checkpoint is not None:
+        load_checkpoint(torch_model, source.checkpoint)
+    preprocessing = _preprocessing(source, torch_model.visual.image_size)
+    tower = tower_of(
+        torch_model,
+        model_id=source.model_id,
+        weights=source.weights,
+        architecture=source.architecture,
+        preprocessing=preprocessing,
+    )
+    if name == "reference-b32":
+        tower = widen(tower, model_id=name)
+        torch_model = to_open_clip(tower, torch_model)
+    return LoadedModel(
+        tower=tower,
+        torch_model=torch_model,
+        tokenizer=_tokenizer(source),
+        transform=_transform(tower.preprocessing),
+        config=source.config,
+        source_sha256=None if source.checkpoint is None else sha256_of(source.checkpoint),
+        seed=source.seed,
+    )
+
+
+def tower_of(
+    torch_model: Any, *, model_id: str, weights: str, architecture: str, preprocessing: Preprocessing
+) -> Tower:
+    """Describe the image tower of an open_clip model.
+
+    Args:
+        torch_model: Model with `visual`, `logit_scale` and perhaps `logit_bias`; any float dtype.
+        model_id: See `Tower`, as the next two.
+        weights: Where the weights came from.
+        architecture: Name of the architecture.
+        preprocessing: How images are made ready for it.
+
+    Raises:
+        TowerError: The image tower is not a plain ViT.
+    """
+    visual = torch_model.visual
+    check_visual(model_id, visual)
+    resblocks = visual.transformer.resblocks
+    quick = isinstance(resblocks[0].mlp.gelu, QuickGELU)
+    logit_bias = getattr(torch_model, "logit_bias", None)
+    return Tower(
+        model_id=model_id,
+        weights=weights,
+        architecture=architecture,
+        activation="quick_gelu" if quick else "gelu",
+        patch_kernel=_array(visual.conv1.weight),
+        patch_bias=None if visual.conv1.bias is None else _array(visual.conv1.bias),
+        class_embedding=_array(visual.class_embedding),
+        positions=_array(visual.positional_embedding),
+        norm_pre=None if isinstance(visual.ln_pre, torch.nn.Identity) else _layer_norm(visual.ln_pre),
+        blocks=tuple(_block(block) for block in resblocks),
+        norm_post=_layer_norm(visual.ln_post),
+        projection=_array(visual.proj),
+        pooling="cls",
+        preprocessing=preprocessing,
+        logit_scale=float(torch_model.logit_scale.detach().double().exp()),
+        logit_bias=None if logit_bias is None else float(logit_bias.detach()),
+    )
+
+
+def _array(tensor: torch.Tensor) -> FloatArray:
+    """Copy a tensor to float32 numpy, so that later changes of the model do not reach the description."""
+    array: FloatArray = tensor.detach().cpu().float().contiguous().numpy().copy()
+    return array
+
+
+def _layer_norm(module: Any) -> LayerNorm:
+    return LayerNorm(weight=_array(module.weight), bias=_array(module.bias), epsilon=float(module.eps))
+
+
+def _linear(module: Any) -> Linear:
+    return Linear(weight=_array(module.weight), bias=_array(module.bias))
+
+
+def _block(block: Any) -> Block:
+    """Describe one residual block; torch keeps query, key and value in one matrix, here they are three."""
+    weights, biases = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
+    query, key, value = (
+        Linear(weight=_array(weight), bias=_array(bias)) for weight, bias in zip(weights, biases, strict=True)
+    )
+    return Block(
+        norm_1=_layer_norm(block.ln_1),
+        attention=Attention(
+            query=query, key=key, value=value, out=_linear(block.attn.out_proj), heads=int(block.attn.num_heads)
+        ),
+        norm_2=_layer_norm(block.ln_2),
+        mlp=Mlp(fc1=_linear(block.mlp.c_fc), fc2=_linear(block.mlp.c_proj)),
+    )
+
+
+def _build(source: Source) -> Any:
+    """Build the torch model with random weights; seeded when random weights were asked for."""
+    config = copy.deepcopy(dict(source.config))
+    config["quick_gelu"] = source.activation == "quick_gelu"
+    hugging_face_text = bool(config["text_cfg"].get("hf_model_name"))
+    if hugging_face_text:
+        config["text_cfg"]["hf_model_pretrained"] = False  # its weights come with the checkpoint
+    custom_text = config.pop("custom_text", False) or hugging_face_text
+    model_class = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.seed or 0)
+        try:
+            model = model_class(**config)
+        except (OSError, RuntimeError, ImportError, TypeError) as error:
+            detail = str(error).strip().partition("\n")[0]
+            raise TowerError(f"open_clip {open_clip.__version__} cannot build {source.model_id}: {detail}") from error
+    return model.float().eval().requires_grad_(False)
+
+
+def _preprocessing(source: Source, size: int | tuple[int, int]) -> Preprocessing:
+    """Translate open_clip's settings: its defaults, then the source's, at the size that the tower was built for.
+
+    `random` interpolation means bicubic outside training.
+    """
+    settings = merge_preprocess_dict(PreprocessCfg(), dict(source.preprocess))
+    interpolation = settings["interpolation"]
+    try:
+        return Preprocessing(
+            image_size=size if isinstance(size, int) else size[0],
+            resize_mode=settings["resize_mode"],
+            interpolation="bicubic" if interpolation == "random" else interpolation,
+            mean=_three(settings["mean"]),
+            std=_three(settings["std"]),
+            fill_color=int(settings["fill_color"]),
+        )
+    except (ValueError, TypeError) as error:
+        raise TowerError(f"{source.model_id}: its preprocess_cfg cannot be followed: {error}.") from error
+
+
+def _transform(preprocessing: Preprocessing) -> Callable[[Any], torch.Tensor]:
+    """Build open_clip's evaluation transform; nearest neighbour, which open_clip lacks, comes from torchvision."""
+    if preprocessing.interpolation == "nearest":
+        return nearest_transform(preprocessing)
+    settings = PreprocessCfg(
+        size=preprocessing.image_size,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        interpolation=preprocessing.interpolation,
+        resize_mode=preprocessing.resize_mode,
+        fill_color=preprocessing.fill_color,
+    )
+    transform: Callable[[Any], torch.Tensor] = image_transform_v2(settings, is_train=False)
+    return transform
+
+
+def _three(value: Any) -> tuple[float, float, float]:
+    """One number a channel; open_clip also takes one for all."""
+    red, green, blue = value if isinstance(value, list | tuple) else (value, value, value)
+    return float(red), float(green), float(blue)
+
+
+def _tokenizer(source: Source) -> Callable[..., torch.Tensor]:
+    """Build the text tower's tokenizer; CLIP's own needs no files beside open_clip."""
+    text = source.config["text_cfg"]
+    if not text.get("hf_tokenizer_name"):
+        tokenizer: Callable[..., torch.Tensor] = open_clip.SimpleTokenizer(
+            context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {})
+        )
+        return tokenizer
+    try:
+        tokenizer = open_clip.get_tokenizer(source.tokenizer_name)
+    except (OSError, RuntimeError, ImportError) as error:
+        detail = str(error).strip().partition("\n")[0]
+        raise TowerError(
+            f"The tokenizer {text['hf_tokenizer_name']} of {source.model_id} cannot be loaded: {detail}"
+        ) from error
+    return tokenizer

@@ -1,0 +1,1 @@
+"""Recipes: how shipped weights were made, runnable again from public data."""

@@ -1,0 +1,51 @@
+"""The whole tower as one graph over the weight files of the parts: the baseline ``graph.onnx``.
+
+It computes exactly what the chain of parts computes at full depth, so the two are compared for time and equality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnx import TensorProto
+
+from lraee_exporters.block import BlockWeights, add_block
+from lraee_exporters.graph import GraphBuilder, WeightFile
+from lraee_exporters.stem import add_stem
+from lraee_exporters.tail import TailWeights, add_label_inputs, add_probabilities, add_tail, declare_prediction
+from lraee_exporters.tower import Tower
+
+
+def build_whole(
+    tower: Tower,
+    blocks: Sequence[BlockWeights],
+    tail: TailWeights,
+    files: dict[str, WeightFile],
+    *,
+    quantized: bool,
+    name: str = "graph",
+) -> GraphBuilder:
+    """Build `pixels`, `label_matrix`, `logit_scale` to `embedding`, `probabilities` in one graph.
+
+    Args:
+        tower: gives stem and shapes.
+        blocks: the weights of every block, in order.
+        tail: the tail's weights.
+        files: weight file by part name (``stem``, ``block_01`` ..., ``tail``); the same object may stand for all.
+        quantized: whether stem, blocks and tail are INT8.
+        name: of the graph and its file.
+    """
+    graph = GraphBuilder(name)
+    size = tower.image_size
+    pixels = graph.input("pixels", TensorProto.UINT8, ["batch", size, size, 3])
+    labels = add_label_inputs(graph, tower.embed_dim)
+    x = add_stem(graph, files["stem"], pixels, tower, quantized=quantized, prefix="stem/")
+    for number, block in enumerate(blocks, start=1):
+        part = f"block_{number:02d}"
+        x = add_block(graph, files[part], x, block, token_count=tower.tokens, prefix=f"{part}/")
+    embedding = add_tail(graph, files["tail"], x, tail, prefix="tail/")
+    probabilities = add_probabilities(
+        graph, embedding, labels, embed_dim=tower.embed_dim, logit_bias=tail.logit_bias, prefix="tail/"
+    )
+    declare_prediction(graph, embedding, probabilities, tower.embed_dim)
+    return graph

@@ -1,0 +1,16 @@
+"""Run CLIP on small CPUs: INT8 blocks one after the other, each image leaving as soon as its answer is good.
+
+>>> import lraee
+>>> model = lraee.load("reference")
+>>> model.labels[:3]
+('t-shirt', 'trousers', 'pullover')
+"""
+
+from lraee.errors import LraeeError
+from lraee.model import Model, load
+from lraee.policies import Adaptive, ExitAt, Full, Policy
+from lraee.prediction import Prediction
+
+__version__ = "0.1.0"
+
+__all__ = ["Adaptive", "ExitAt", "Full", "LraeeError", "Model", "Policy", "Prediction", "__version__", "load"]

@@ -1,0 +1,205 @@
+"""The runtime's face: load a bundle, classify images, embed them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.bundle import Bundle, find_bundle
+from lraee.errors import ImageError, LabelsError
+from lraee.images import ImageSource
+from lraee.manifest import Manifest, block_names
+from lraee.orchestrator import Answers, run
+from lraee.parts import Labels, Parts, Sessions
+from lraee.policies import Adaptive, Full, Policy
+from lraee.prediction import Prediction
+from lraee.preprocess import pixels as preprocess
+from lraee.sessions import SessionSettings
+
+
+def load(
+    bundle: str | Path,
+    *,
+    threads: int | None = None,
+    verify: Literal["parts", "all"] = "parts",
+    thread_pool: Literal["session", "global"] = "session",
+    policy: Policy | None = None,
+) -> Model:
+    """Open a bundle.
+
+    Args:
+        bundle: folder written by ``lraee-export``, or ``reference`` for the one that is shipped.
+        threads: cores used inside one operator; None takes all that the process may run on.
+        verify: ``parts`` checks a part's hash before it is first used, ``all`` checks everything now.
+        thread_pool: see `lraee.sessions.SessionSettings`.
+        policy: used when a call names none; None takes the bundle's default operating point, or full depth when it
+            has no exits.
+
+    Raises:
+        BundleError: the bundle is damaged, incomplete, newer than this code, or unsafe.
+    """
+    opened = Bundle(find_bundle(bundle))
+    if verify == "all":
+        opened.verify()
+    return Model(opened, SessionSettings(threads=threads, thread_pool=thread_pool), policy)
+
+
+class Model:
+    """A loaded bundle. May be used from several threads."""
+
+    def __init__(self, bundle: Bundle, settings: SessionSettings, policy: Policy | None = None) -> None:
+        self.bundle = bundle
+        self.settings = settings
+        self._sessions = Sessions(bundle, settings)
+        self._set_label_embeddings(bundle.labels.names, bundle.label_embeddings)
+        default: Policy = Adaptive() if bundle.manifest.default_point is not None else Full()
+        self.policy: Policy = policy if policy is not None else default
+        self.policy.bind(bundle.manifest)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels, in the order of `Answers.probabilities`."""
+        return self._labels.names
+
+    def set_label_embeddings(self, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
+        """Classify among other labels, whose text embeddings you have.
+
+        Args:
+            names: at least two different labels.
+            embeddings: (labels, embed_dim); rows are scaled to unit length.
+
+        Raises:
+            LabelsError: the shapes disagree, fewer than two labels, a repeated label, or a row without direction.
+        """
+        embeddings = np.asarray(embeddings, np.float32)
+        wanted = (len(names), self.manifest.tower.embed_dim)
+        if embeddings.shape != wanted:
+            raise LabelsError(f"label embeddings have shape {embeddings.shape}, wanted {wanted} for {len(names)} names")
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise LabelsError(
+                f"met {len(names)} labels, {len(set(names))} different; wanted at least two, all different"
+            )
+        length = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        if not (np.isfinite(length).all() and (length > 0).all()):
+            raise LabelsError("a label embedding is zero or not finite; embed the labels again")
+        self._set_label_embeddings(tuple(names), embeddings / length)
+
+    def _set_label_embeddings(self, names: tuple[str, ...], embeddings: NDArray[np.float32]) -> None:
+        self._labels = Labels(names, np.ascontiguousarray(embeddings.T))
+        self._parts = Parts(self.bundle, self._sessions, self._labels)
+
+    def warm(self) -> None:
+        """Make all sessions now instead of when an image first reaches them."""
+        self._sessions.warm()
+
+    def classify(self, image: ImageSource, *, policy: Policy | None = None, top: int = 5) -> Prediction:
+        """Classify one image.
+
+        Args:
+            image: path, bytes, PIL image, or uint8 RGB array (height, width, 3).
+            policy: who decides where the image leaves; None takes the model's.
+            top: how many labels `Prediction.top` lists.
+
+        Raises:
+            ImageError: the image cannot be read.
+            PolicyError: the bundle lacks what the policy asks for.
+        """
+        return self.classify_batch([image], policy=policy, top=top)[0]
+
+    def classify_batch(
+        self, images: Iterable[ImageSource], *, policy: Policy | None = None, top: int = 5, batch_size: int = 8
+    ) -> list[Prediction]:
+        """Classify images together; each leaves at its own depth and the rest is compacted.
+
+        Args:
+            images: as in `classify`.
+            policy: as in `classify`.
+            top: as in `classify`.
+            batch_size: images that run together.
+        """
+        chosen = policy if policy is not None else self.policy
+        predictions: list[Prediction] = []
+        labels, parts = self._labels, self._parts
+        for pixels in self._batches(images, batch_size):
+            answers = run(parts, pixels, chosen.bind(self.manifest))
+            predictions += [self._prediction(answers, row, labels, top) for row in range(len(pixels))]
+        return predictions
+
+    def embed(
+        self, images: Iterable[ImageSource], *, policy: Policy | None = None, batch_size: int = 8
+    ) -> NDArray[np.float32]:
+        """Embeddings (images, embed_dim) float32 of unit length.
+
+        At full depth unless a policy is given: a gate judges labels, and an embedding alone has none.
+        """
+        chosen = policy if policy is not None else Full()
+        rows = [run(self._parts, p, chosen.bind(self.manifest)).embedding for p in self._batches(images, batch_size)]
+        return np.concatenate(rows) if rows else np.empty((0, self.manifest.tower.embed_dim), np.float32)
+
+    def run_pixels(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        policy: Policy | None = None,
+        on_part: Callable[[str, int], None] | None = None,
+    ) -> Answers:
+        """Run preprocessed pixels as one batch and give arrays instead of predictions.
+
+        Args:
+            pixels: (batch, image_size, image_size, 3) uint8 RGB, as `lraee.preprocess.pixels` gives them.
+            policy: as in `classify`.
+            on_part: called after each part with its name and the number of images it ran for.
+        """
+        size = self.manifest.preprocessing.image_size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
+            raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, wanted uint8 (batch, {size}, {size}, 3)")
+        chosen = policy if policy is not None else self.policy
+        return run(self._parts, pixels, chosen.bind(self.manifest), on_part=on_part)
+
+    def flops_of_run(self, answers: Answers) -> NDArray[np.int64]:
+        """FLOPs of each image of a run, (batch,) int64: the parts that ran for it, added up."""
+        return np.array([self._flops(answers, row, len(self._labels.names)) for row in range(len(answers.exit_block))])
+
+    def _flops(self, answers: Answers, row: int, label_count: int) -> int:
+        names = ["stem", *block_names(int(answers.exit_block[row]))]
+        names += [f"exit_{block:02d}" for block in answers.visited[row]]
+        names += [] if answers.early[row] else ["tail"]
+        return sum(self.manifest.flops_of(name, label_count) for name in names)
+
+    def _batches(self, images: Iterable[ImageSource], batch_size: int) -> Iterator[NDArray[np.uint8]]:
+        if batch_size < 1:
+            raise ImageError(f"batch_size is {batch_size}, wanted at least 1")
+        waiting: list[NDArray[np.uint8]] = []
+        for image in images:
+            waiting.append(preprocess(image, self.manifest.preprocessing))
+            if len(waiting) == batch_size:
+                yield np.stack(waiting)
+                waiting = []
+        if waiting:
+            yield np.stack(waiting)
+
+    def _prediction(self, answers: Answers, row: int, labels: Labels, top: int) -> Prediction:
+        probabilities = answers.probabilities[row]
+        best = np.argsort(-probabilities, kind="stable")[: max(top, 1)]
+        index = int(best[0])
+        early = bool(answers.early[row])
+        return Prediction(
+            label=labels.names[index],
+            score=float(probabilities[index]),
+            top=tuple((labels.names[i], float(probabilities[i])) for i in best),
+            index=index,
+            exit_block=int(answers.exit_block[row]),
+            early=early,
+            gate=float(answers.gate[row]) if early else None,
+            flops=self._flops(answers, row, len(labels.names)),
+            embedding=answers.embedding[row],
+        )

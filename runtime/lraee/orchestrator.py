@@ -1,0 +1,142 @@
+"""The loop of the paper's figure: blocks one after the other, the gate between them.
+
+Images that leave take their answer with them; the rest is compacted, so later blocks only compute what is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.policies.base import Route, Verdict
+
+FloatArray = NDArray[np.float32]
+
+
+class Tower(Protocol):
+    """The parts of an image tower as functions; `lraee.parts.Parts` runs them with ONNX Runtime."""
+
+    depth: int
+
+    def stem(self, pixels: NDArray[np.uint8]) -> FloatArray:
+        """(batch, size, size, 3) uint8 to (batch, tokens, width)."""
+        ...
+
+    def block(self, number: int, tokens: FloatArray) -> FloatArray:
+        """(batch, tokens, width) to the same."""
+        ...
+
+    def has_exit(self, number: int) -> bool:
+        """Whether there is an exit behind block `number`."""
+        ...
+
+    def exit(self, number: int, tokens: FloatArray, rows: NDArray[np.intp]) -> Verdict:
+        """Head and gate of the exit behind block `number`."""
+        ...
+
+    def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Embedding (batch, embed_dim) and probabilities (batch, labels)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What the images of a batch got, in their order."""
+
+    embedding: FloatArray
+    """(batch, embed_dim) float32, unit rows."""
+    probabilities: FloatArray
+    """(batch, labels) float32."""
+    exit_block: NDArray[np.int32]
+    """(batch,) int32, counted from 1; the depth for images that ran to the end."""
+    early: NDArray[np.bool_]
+    """(batch,) bool, whether the image left through an exit."""
+    gate: FloatArray
+    """(batch,) float32 where the image left, NaN at full depth."""
+    visited: tuple[tuple[int, ...], ...]
+    """For each image the blocks whose exits were evaluated for it."""
+
+
+def run(
+    tower: Tower, pixels: NDArray[np.uint8], route: Route, *, on_part: Callable[[str, int], None] | None = None
+) -> Answers:
+    """Run a batch until every image has an answer.
+
+    Args:
+        tower: the parts.
+        pixels: (batch, size, size, 3) uint8.
+        route: who leaves where.
+        on_part: called after each part with its name and the number of images it ran for.
+
+    Returns:
+        One answer for each image, in the order of `pixels`.
+    """
+    count = len(pixels)
+    rows = np.arange(count)
+    answers = _Collector(count)
+    noted = on_part or _ignore
+
+    tokens = tower.stem(pixels)
+    noted("stem", count)
+    for block in range(1, tower.depth + 1):
+        tokens = tower.block(block, tokens)
+        noted(f"block_{block:02d}", len(rows))
+        if not (tower.has_exit(block) and route.visits(block)):
+            continue
+        verdict = tower.exit(block, tokens, rows)
+        noted(f"exit_{block:02d}", len(rows))
+        answers.visit(block, rows)
+        leaving = route.leaves(block, verdict)
+        if not leaving.any():
+            continue
+        answers.leave(block, rows[leaving], verdict, leaving)
+        if leaving.all():
+            return answers.done()
+        rows, tokens = rows[~leaving], tokens[~leaving]
+    embedding, probabilities = tower.tail(tokens)
+    noted("tail", len(rows))
+    answers.finish(tower.depth, rows, embedding, probabilities)
+    return answers.done()
+
+
+def _ignore(part: str, count: int) -> None:
+    """Nobody listens."""
+
+
+class _Collector:
+    """Puts answers back into the order of the batch."""
+
+    def __init__(self, count: int) -> None:
+        self.exit_block = np.zeros(count, np.int32)
+        self.early = np.zeros(count, np.bool_)
+        self.gate = np.full(count, np.nan, np.float32)
+        self.visited: list[tuple[int, ...]] = [()] * count
+        self.embedding: FloatArray | None = None
+        self.probabilities: FloatArray | None = None
+
+    def visit(self, block: int, rows: NDArray[np.intp]) -> None:
+        for row in rows:
+            self.visited[row] += (block,)
+
+    def leave(self, block: int, rows: NDArray[np.intp], verdict: Verdict, leaving: NDArray[np.bool_]) -> None:
+        self.early[rows] = True
+        self.gate[rows] = verdict.gate[leaving]
+        self.finish(block, rows, verdict.embedding[leaving], verdict.probabilities[leaving])
+
+    def finish(self, block: int, rows: NDArray[np.intp], embedding: FloatArray, probabilities: FloatArray) -> None:
+        if self.embedding is None or self.probabilities is None:
+            count = len(self.exit_block)
+            self.embedding = np.empty((count, embedding.shape[1]), np.float32)
+            self.probabilities = np.empty((count, probabilities.shape[1]), np.float32)
+        self.exit_block[rows] = block
+        self.embedding[rows] = embedding
+        self.probabilities[rows] = probabilities
+
+    def done(self) -> Answers:
+        if self.embedding is None or self.probabilities is None:
+            raise AssertionError("a batch ended without any answer")
+        return Answers(self.embedding, self.probabilities, self.exit_block, self.early, self.gate, tuple(self.visited))

@@ -1,0 +1,12 @@
+"""Policies decide at each exit which images leave. A policy is one file; add one by adding a file.
+
+A policy is a small immutable object. Before a batch it is bound to the bundle, which gives a `Route`: whatever
+state it keeps about the images of that batch lives there.
+"""
+
+from lraee.policies.adaptive import Adaptive
+from lraee.policies.base import Policy, Route, Verdict
+from lraee.policies.exit_at import ExitAt
+from lraee.policies.full import Full
+
+__all__ = ["Adaptive", "ExitAt", "Full", "Policy", "Route", "Verdict"]

@@ -1,0 +1,64 @@
+"""Each image leaves at the first exit whose gate reaches that exit's threshold: LRA-EE.
+
+leave at the first L with G_L >= tau_L          (arXiv 2605.26415, section 3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import PolicyError
+from lraee.manifest import Manifest, Threshold
+from lraee.policies.base import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """Leave by the learned gates at one of the bundle's operating points."""
+
+    point: str | None = None
+    """Name of an operating point; None takes the bundle's default."""
+    thresholds: Mapping[int, float] | None = None
+    """Thresholds of your own by block, instead of an operating point."""
+
+    def bind(self, manifest: Manifest) -> AdaptiveRoute:
+        """Look up the thresholds."""
+        if self.thresholds is not None:
+            if self.point is not None:
+                raise PolicyError("Adaptive has both a point and thresholds; give one of them")
+            for block in self.thresholds:
+                if manifest.exit_behind(block) is None:
+                    known = ", ".join(str(exit.block) for exit in manifest.exits) or "no exits"
+                    raise PolicyError(f"there is no exit behind block {block}; this bundle has {known}")
+            return AdaptiveRoute(
+                {block: Threshold(block=block, value=value, per_class=None) for block, value in self.thresholds.items()}
+            )
+        name = self.point if self.point is not None else manifest.default_point
+        for point in manifest.operating_points:
+            if point.name == name:
+                return AdaptiveRoute({threshold.block: threshold for threshold in point.thresholds})
+        known = ", ".join(point.name for point in manifest.operating_points) or "none"
+        raise PolicyError(f"there is no operating point {name!r}; this bundle has {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveRoute:
+    """Thresholds by block."""
+
+    thresholds: Mapping[int, Threshold]
+
+    def visits(self, block: int) -> bool:
+        """Exits that have a threshold."""
+        return block in self.thresholds
+
+    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+        """Images whose gate reaches the threshold of the block, or of the class predicted there."""
+        threshold = self.thresholds[block]
+        if threshold.per_class is None:
+            return np.asarray(verdict.gate >= np.float32(threshold.value))
+        classes = verdict.probabilities.argmax(axis=1)
+        return np.asarray(verdict.gate >= np.asarray(threshold.per_class, np.float32)[classes])

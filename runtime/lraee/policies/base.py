@@ -1,0 +1,51 @@
+"""What a policy is: the protocol between the orchestrator and whoever decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """What an exit says of the images that reached it."""
+
+    embedding: NDArray[np.float32]
+    """(batch, embed_dim) float32, unit rows."""
+    probabilities: NDArray[np.float32]
+    """(batch, labels) float32."""
+    features: NDArray[np.float32]
+    """(batch, 3) float32: confidence, top-2 margin, spatial activation variance."""
+    gate: NDArray[np.float32]
+    """(batch,) float32, 0 to 1."""
+    rows: NDArray[np.intp]
+    """(batch,) which images of the batch these are, for policies that remember."""
+
+
+class Route(Protocol):
+    """A policy at work on one batch."""
+
+    def visits(self, block: int) -> bool:
+        """Whether to evaluate the exit behind `block`; a visit costs the exit's FLOPs."""
+        ...
+
+    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+        """(batch,) bool: which images leave behind `block`."""
+        ...
+
+
+class Policy(Protocol):
+    """Anything that can be bound to a bundle."""
+
+    def bind(self, manifest: Manifest) -> Route:
+        """Prepare for one batch.
+
+        Raises:
+            PolicyError: the bundle lacks what the policy asks for.
+        """
+        ...

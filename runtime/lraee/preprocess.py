@@ -1,0 +1,165 @@
+"""Turns an image into the square of uint8 pixels that a bundle's stem takes, exactly as open_clip does.
+
+Equal bit for bit to `open_clip.image_transform(image_size, is_train=False, ...)` up to its ToTensor and Normalize, for
+RGB and grey images, with Pillow and numpy alone. The order of arithmetic is that of torchvision: the long edge is
+truncated (`int(size * long / short)`) and the crop offset rounded to even (`round((size - crop) / 2)`); a crop at
+`(size - crop) // 2` would be a pixel off for a quarter of all sizes.
+
+Mean and standard deviation are folded into the stem's weights; `normalize` is for comparing with torch.
+
+Source: torchvision.transforms.functional (resize, center_crop) and open_clip.transform (ResizeKeepRatio,
+center_crop_or_pad).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import ImageError
+from lraee.images import ImageSource, Pixels, check_pixels, open_image, source_name
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ResizeMode = Literal["shortest", "squash", "longest"]
+Interpolation = Literal["bicubic", "bilinear", "nearest"]
+
+MAX_RESIZED_PIXELS = 2**26
+"""An image so narrow that its resized copy would be larger than this (192 MB) is refused: ratio 1:1,337 at 224."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How a tower wants its images.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    image_size: int
+    """Height and width of the model's input, in pixels."""
+    resize_mode: ResizeMode
+    """`shortest`: short edge to `image_size`, centre crop. `squash`: both edges. `longest`: long edge, then padding."""
+    interpolation: Interpolation
+    """Pillow's filter of that name; `bicubic` and `bilinear` are antialiased."""
+    mean: tuple[float, float, float]
+    """RGB mean that the tower subtracts, on the scale 0..1."""
+    std: tuple[float, float, float]
+    """RGB standard deviation that the tower divides by, on the scale 0..1."""
+    fill_color: int = 0
+    """Grey level 0..255 of the padding of `longest`."""
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ValueError(f"image_size is {self.image_size}; wanted at least 1 pixel")
+        if self.resize_mode not in get_args(ResizeMode):
+            raise ValueError(f"resize_mode is {self.resize_mode!r}; wanted one of {', '.join(get_args(ResizeMode))}")
+        if self.interpolation not in get_args(Interpolation):
+            wanted = ", ".join(get_args(Interpolation))
+            raise ValueError(f"interpolation is {self.interpolation!r}; wanted one of {wanted}")
+        if len(self.mean) != 3 or not np.isfinite(self.mean).all():
+            raise ValueError(f"mean is {self.mean}; wanted three finite numbers")
+        if len(self.std) != 3 or not np.isfinite(self.std).all() or min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}; wanted three finite numbers above 0")
+        if not 0 <= self.fill_color <= 255:
+            raise ValueError(f"fill_color is {self.fill_color}; wanted a grey level of 0..255")
+
+
+def pixels(image: ImageSource, preprocessing: Preprocessing, *, name: str | None = None) -> Pixels:
+    """Resize and crop (or pad) one image to the model's input.
+
+    Args:
+        image: A path, encoded bytes, a Pillow image, or uint8 RGB (height, width, 3). An array that already has the
+            right size is returned as it is and needs no Pillow.
+        preprocessing: The bundle's.
+        name: What error messages call the image.
+
+    Returns:
+        uint8 (image_size, image_size, 3), RGB, C-contiguous.
+
+    Raises:
+        ImageError: The image cannot be read, or is so narrow that resizing it would exhaust memory.
+        MissingExtraError: Pillow is needed and not installed.
+    """
+    size = preprocessing.image_size
+    if isinstance(image, np.ndarray):
+        array = check_pixels(image, name=name)
+        if array.shape[:2] == (size, size):
+            return array
+    picture = open_image(image, name=name)
+    width, height = resized_size(picture.width, picture.height, preprocessing)
+    if width * height > max(MAX_RESIZED_PIXELS, size * size):
+        raise ImageError(
+            f"{source_name(image, name)} is {picture.width} x {picture.height} pixels, too narrow to classify: "
+            f"it would be resized to {width} x {height}; crop it first"
+        )
+    picture = _resize(picture, width, height, preprocessing.interpolation)
+    if (width, height) == (size, size):
+        return np.array(picture, dtype=np.uint8)
+    if preprocessing.resize_mode == "longest":
+        return _pad(np.asarray(picture), size, preprocessing.fill_color)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return np.array(picture.crop((left, top, left + size, top + size)), dtype=np.uint8)
+
+
+def resized_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height after resizing and before the crop or padding, in pixels.
+
+    >>> clip = Preprocessing(image_size=224, resize_mode="shortest", interpolation="bicubic", mean=(0,)*3, std=(1,)*3)
+    >>> resized_size(500, 375, clip)
+    (298, 224)
+    """
+    size = preprocessing.image_size
+    if preprocessing.resize_mode == "squash":
+        return size, size
+    if preprocessing.resize_mode == "longest":
+        ratio = max(height / size, width / size)
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def normalize(batch: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Do what ToTensor and Normalize do, bit for bit, for comparing a bundle with torch.
+
+    Args:
+        batch: uint8 (batch, height, width, 3), RGB; one image (height, width, 3) counts as a batch of one.
+        preprocessing: Gives mean and standard deviation.
+
+    Returns:
+        float32 (batch, 3, height, width), C-contiguous.
+
+    Raises:
+        ImageError: `batch` has another type or shape.
+    """
+    if batch.dtype != np.uint8 or batch.ndim not in (3, 4) or batch.shape[-1] != 3:
+        raise ImageError(f"got {batch.dtype} {batch.shape}; wanted uint8 (batch, height, width, 3)")
+    planes = batch.reshape(-1, *batch.shape[-3:]).transpose(0, 3, 1, 2)
+    values = np.ascontiguousarray(planes).astype(np.float32) / np.float32(255)
+    values -= np.array(preprocessing.mean, dtype=np.float32)[:, None, None]
+    values /= np.array(preprocessing.std, dtype=np.float32)[:, None, None]
+    return values
+
+
+def _resize(picture: "Image.Image", width: int, height: int, interpolation: Interpolation) -> "Image.Image":
+    from PIL import Image
+
+    filters = {
+        "bicubic": Image.Resampling.BICUBIC,
+        "bilinear": Image.Resampling.BILINEAR,
+        "nearest": Image.Resampling.NEAREST,
+    }
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), filters[interpolation])
+
+
+def _pad(picture: Pixels, size: int, fill_color: int) -> Pixels:
+    height, width, _ = picture.shape
+    top, left = (size - height) // 2, (size - width) // 2
+    padded = np.full((size, size, 3), fill_color, dtype=np.uint8)
+    padded[top : top + height, left : left + width] = picture
+    return padded

@@ -1,0 +1,94 @@
+"""Read JSON into frozen dataclasses and write it back, refusing whatever does not fit exactly.
+
+A bundle is data from elsewhere: an unknown key may be a typing error or a promise this code cannot keep, so it is
+refused with the path of the key, never ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lraee.errors import BundleError
+
+T = TypeVar("T")
+
+
+def decode(kind: type[T], value: object, where: str) -> T:
+    """Turn parsed JSON into `kind`: a dataclass, tuple, dict, Literal, optional or scalar type.
+
+    Args:
+        kind: the type wanted; dataclasses are decoded field by field.
+        value: what ``json.loads`` gave.
+        where: file and key for messages, such as ``manifest.json: tower``.
+
+    Raises:
+        BundleError: a key is unknown or missing, or a value has another type.
+    """
+    return _decode(kind, value, where)  # type: ignore[no-any-return]
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (wanted,) = [argument for argument in arguments if argument is not type(None)]
+        return _decode(wanted, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise BundleError(f"{where} is {value!r}, wanted one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        return _decode_tuple(arguments, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong_type(where, value, "an object")
+        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise _wrong_type(where, value, kind.__name__)
+    return value
+
+
+def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise _wrong_type(where, value, "a list")
+    if arguments[-1] is Ellipsis:
+        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if len(value) != len(arguments):
+        raise BundleError(f"{where} has {len(value)} entries, wanted {len(arguments)}")
+    return tuple(
+        _decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
+    )
+
+
+def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise _wrong_type(where, value, "an object")
+    hints = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    if unknown := sorted(set(value) - set(names)):
+        raise BundleError(f"{where} has the unknown key {unknown[0]!r}; this version reads {', '.join(names)}")
+    if missing := sorted(set(names) - set(value)):
+        raise BundleError(f"{where} lacks the key {missing[0]!r}; the file is incomplete or of another format")
+    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names})
+
+
+def _wrong_type(where: str, value: Any, wanted: str) -> BundleError:
+    return BundleError(f"{where} is {value!r:.80} ({type(value).__name__}), wanted {wanted}")
+
+
+def encode(value: Any) -> Any:
+    """The plain dicts, lists and scalars of a dataclass, for ``json.dumps``; the inverse of `decode`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,199 @@
+"""A fake tower, a report made by hand, and what several tests of the benchmarks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lraee.images import Pixels
+from lraee.orchestrator import Answers, run
+from lraee.policies import ExitAt, Full
+from lraee.policies.base import Route, Verdict
+from lraee_benchmarks.notes import make_notes
+from lraee_benchmarks.results import (
+    SCHEMA,
+    Accuracy,
+    BundleSummary,
+    ColdStart,
+    Device,
+    ExitShare,
+    Interval,
+    Latency,
+    Preprocessing,
+    Report,
+    Row,
+    RowKind,
+    Settings,
+)
+from lraee_benchmarks.variants import Outcome, Variant
+
+LABELS = 3
+
+
+class FakeTower:
+    """Two blocks with an exit behind the first; the label is the first pixel of the image."""
+
+    depth = 2
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def stem(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.calls.append("stem")
+        return pixels[:, 0, 0, :1].astype(np.float32)
+
+    def block(self, number: int, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.calls.append(f"block {number}")
+        return tokens
+
+    def has_exit(self, number: int) -> bool:
+        return number == 1
+
+    def exit(self, number: int, tokens: NDArray[np.float32], rows: NDArray[np.intp]) -> Verdict:
+        embedding, probabilities = self.tail(tokens)
+        count = len(tokens)
+        return Verdict(embedding, probabilities, np.zeros((count, 3), np.float32), np.ones(count, np.float32), rows)
+
+    def tail(self, tokens: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return tokens, np.eye(LABELS, dtype=np.float32)[tokens[:, 0].astype(int)]
+
+
+def fake_variant(name: str, kind: RowKind, route: Route, flops: int) -> Variant[Answers]:
+    """A variant of the fake tower whose every image costs `flops`."""
+    tower = FakeTower()
+
+    def read(answers: Answers) -> Outcome:
+        cost = np.full(len(answers.early), flops, np.int64)
+        return Outcome(answers.probabilities, answers.exit_block, answers.early, cost)
+
+    return Variant(name=name, kind=kind, run=lambda pixels: run(tower, pixels, route), read=read)
+
+
+@pytest.fixture
+def fake_variants() -> list[Variant[Any]]:
+    """The fake tower at full depth (100 FLOPs) and through its exit (60)."""
+    return [
+        fake_variant("full", "full", Full(), 100),
+        fake_variant("exit=1", "exit", ExitAt(1), 60),
+    ]
+
+
+@pytest.fixture
+def images() -> list[Pixels]:
+    """Four batches of one image; the first pixel is 0, 1, 2, 0."""
+    return [np.full((1, 2, 2, 3), value, np.uint8) for value in (0, 1, 2, 0)]
+
+
+def make_row(name: str, kind: RowKind, mean_ms: float, saved: float, latency_saved: float, margin: float) -> Row:
+    """A row whose interval of the latency saved is `margin` wide to either side."""
+    return Row(
+        name=name,
+        kind=kind,
+        latency=Latency(
+            p50_ms=mean_ms,
+            p50_interval_ms=Interval(low=mean_ms - 0.1, high=mean_ms + 0.1),
+            p90_ms=mean_ms + 0.2,
+            p99_ms=mean_ms + 0.4,
+            mean_ms=mean_ms,
+            min_ms=mean_ms - 0.3,
+        ),
+        images_per_second=1000 / mean_ms,
+        flops=1e8 * (1 - saved),
+        flops_saved=saved,
+        latency_saved=latency_saved,
+        latency_saved_interval=Interval(low=latency_saved - margin, high=latency_saved + margin),
+        latency_per_flops=latency_saved / saved if saved > 0 else None,
+        exit_shares=(ExitShare(block=8, early=True, share=0.25), ExitShare(block=12, early=False, share=0.75)),
+        accuracy=None,
+        samples_ms=(mean_ms, mean_ms),
+    )
+
+
+@pytest.fixture
+def accuracy() -> Accuracy:
+    """90.5 %, half a point under full depth."""
+    return Accuracy(
+        images=2000,
+        top1=0.905,
+        interval=Interval(low=0.892, high=0.918),
+        difference=-0.005,
+        difference_interval=Interval(low=-0.01, high=0.001),
+    )
+
+
+@pytest.fixture
+def make_report() -> Callable[..., Report]:
+    """Builds a report of three rows on an idle board, with notes; takes other rows or fields."""
+
+    def build(**changes: Any) -> Report:
+        fields: dict[str, Any] = {
+            "schema": SCHEMA,
+            "created": "2025-01-02T03:04:05+00:00",
+            "device": Device(
+                model="Raspberry Pi 5 Model B Rev 1.0",
+                machine="aarch64",
+                system="Linux 6.6.31",
+                cores=4,
+                memory_bytes=8_000_000_000,
+                int8_features=("dotprod",),
+                governor="performance",
+                load_average=0.1,
+                celsius_before=45.0,
+                celsius_after=55.0,
+                python="3.11.9",
+                numpy="2.0.0",
+                onnxruntime="1.23.0",
+                lraee="0.1.0",
+            ),
+            "bundle": BundleSummary(
+                name="clip.lraee",
+                model="ViT-B-32",
+                weights="laion2b_s34b_b79k",
+                fingerprint="0123abcd",
+                precision="int8",
+                quantizer="strong",
+                blocks=12,
+                labels=1000,
+                size_bytes=92_000_000,
+                full_flops=100_000_000,
+            ),
+            "settings": Settings(
+                command="lraee-bench clip.lraee",
+                threads=4,
+                thread_pool="session",
+                batch=1,
+                warmup_rounds=5,
+                rounds=2,
+                images=256,
+                image_source="photos",
+                seed=0,
+            ),
+            "preprocessing": Preprocessing(images=256, p50_ms=3.0, p90_ms=4.0, mean_ms=3.2),
+            "cold_start": ColdStart(
+                processes=5,
+                import_ms=200.0,
+                load_ms=50.0,
+                first_image_ms=150.0,
+                to_first_answer_ms=450.0,
+                rss_bytes=150_000_000,
+                peak_rss_bytes=180_000_000,
+                private_bytes=90_000_000,
+            ),
+            "reference": "graph",
+            "accuracy_source": None,
+            "rows": (
+                make_row("adaptive=balanced", "adaptive", 9.0, 0.134, 0.08, 0.02),
+                make_row("full", "full", 10.0, 0.0, -0.02, 0.01),
+                make_row("graph", "graph", 9.8, 0.0, 0.0, 0.0),
+            ),
+            "notes": (),
+            **changes,
+        }
+        report = Report(**fields)
+        return Report(**{**fields, "notes": make_notes(report)})
+
+    return build

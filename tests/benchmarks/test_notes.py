@@ -1,0 +1,86 @@
+"""Notes say where early exit does not pay and where a number is not to be trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lraee_benchmarks.results import Report
+
+Make = Callable[..., Report]
+
+
+def changed(make_report: Make, part: str, **changes: Any) -> Report:
+    """A report with some fields of one of its parts changed."""
+    return make_report(**{part: dataclasses.replace(getattr(make_report(), part), **changes)})
+
+
+def with_saving(make_report: Make, saved: float, margin: float) -> Report:
+    """A report whose adaptive row saves so much latency."""
+    rows = make_report().rows
+    interval = dataclasses.replace(rows[0].latency_saved_interval, low=saved - margin, high=saved + margin)
+    first = dataclasses.replace(rows[0], latency_saved=saved, latency_saved_interval=interval)
+    return make_report(rows=(first, *rows[1:]))
+
+
+def test_a_good_run_has_one_note(make_report: Make) -> None:
+    """What the chain costs is always said."""
+    assert make_report().notes == ("At full depth the parts one by one take 2.0% longer than one graph.",)
+
+
+def test_early_exit_that_is_slower_is_called_slower(make_report: Make) -> None:
+    """With how much, against which row, and what it saved in FLOPs."""
+    note = with_saving(make_report, -0.05, 0.01).notes[0]
+    assert note.startswith("adaptive=balanced is slower than full depth (graph) by 5.0%: it saves 13.4% of the FLOPs")
+
+
+@pytest.mark.parametrize("saved", [0.01, -0.01])
+def test_early_exit_within_the_noise_is_not_called_faster_or_slower(make_report: Make, saved: float) -> None:
+    """The interval holds zero."""
+    assert "within the noise" in with_saving(make_report, saved, 0.02).notes[0]
+
+
+def test_random_weights_are_named_first(make_report: Make) -> None:
+    """Where images leave means nothing."""
+    assert changed(make_report, "bundle", weights="random").notes[0].startswith("The weights are random")
+
+
+def test_without_the_graph_the_cost_of_the_chain_is_unknown(make_report: Make) -> None:
+    """And the report says that it is."""
+    rows = make_report().rows[:2]
+    assert any("Without the graph baseline" in note for note in make_report(rows=rows, reference="full").notes)
+
+
+@pytest.mark.parametrize(("mean_ms", "said"), [(19.6, "2.00 times as fast as FP32"), (9.8, "as fast as FP32")])
+def test_int8_is_compared_with_fp32(make_report: Make, mean_ms: float, said: str) -> None:
+    """Also when it is no faster."""
+    rows = make_report().rows
+    latency = dataclasses.replace(rows[2].latency, mean_ms=mean_ms)
+    float_row = dataclasses.replace(rows[2], name="fp32", kind="fp32", latency=latency)
+    assert any(said in note for note in make_report(rows=(*rows, float_row)).notes)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("settings", {"images": 12}, "Only 12 different images"),
+        ("device", {"load_average": 1.5}, "Other programs were running (load average 1.5"),
+        ("device", {"governor": "ondemand"}, "frequency governor is ondemand"),
+        ("device", {"celsius_after": 84.6}, "85 °C"),
+    ],
+)
+def test_bad_conditions_are_named(make_report: Make, part: str, changes: dict[str, Any], said: str) -> None:
+    """A reader learns why another run may differ."""
+    assert any(said in note for note in changed(make_report, part, **changes).notes)
+
+
+def test_a_long_tail_is_named_except_for_adaptive_rows(make_report: Make) -> None:
+    """Adaptive rows are spread because images leave at different depths."""
+    rows = tuple(
+        dataclasses.replace(row, latency=dataclasses.replace(row.latency, p99_ms=30.0)) for row in make_report().rows
+    )
+    (note,) = [note for note in make_report(rows=rows).notes if "p99" in note]
+    assert "for full, graph;" in note

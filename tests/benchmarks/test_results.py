@@ -1,0 +1,55 @@
+"""The JSON file: what is written is read back, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import pytest
+
+from lraee.errors import BundleError, DataError
+from lraee_benchmarks.results import Accuracy, Report, from_json, to_json
+
+
+def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy) -> None:
+    """With and without the parts that are optional."""
+    report = make_report()
+    rows = tuple(dataclasses.replace(row, accuracy=accuracy) for row in report.rows)
+    for variant in (report, make_report(cold_start=None), make_report(rows=rows, accuracy_source="fashion-mnist")):
+        assert from_json(to_json(variant)) == variant
+
+
+def test_raw_samples_are_in_the_json(make_report: Callable[..., Report]) -> None:
+    """Anyone can compute another statistic."""
+    raw = json.loads(to_json(make_report()))
+    assert raw["schema"] == "lraee-bench/1"
+    assert raw["rows"][0]["samples_ms"] == [9.0, 9.0]
+
+
+def test_another_schema_is_refused(make_report: Callable[..., Report]) -> None:
+    """A file of a later version is not half understood."""
+    text = to_json(make_report()).replace("lraee-bench/1", "lraee-bench/2")
+    with pytest.raises(DataError, match=r"schema 'lraee-bench/2', wanted 'lraee-bench/1'"):
+        from_json(text)
+
+
+def test_text_that_is_no_json_is_refused() -> None:
+    """The message says what to do."""
+    with pytest.raises(DataError, match="no JSON"):
+        from_json("{")
+
+
+def test_an_unknown_key_is_refused(make_report: Callable[..., Report]) -> None:
+    """Named with its path."""
+    raw = json.loads(to_json(make_report()))
+    raw["device"]["colour"] = "green"
+    with pytest.raises(BundleError, match=r"report\.device has the unknown key 'colour'"):
+        from_json(json.dumps(raw))
+
+
+def test_row_is_found_by_its_name(make_report: Callable[..., Report]) -> None:
+    """None where there is no such row."""
+    report = make_report()
+    assert report.row("graph") is report.rows[2]
+    assert report.row("fp32") is None

@@ -1,0 +1,105 @@
+"""Plain ViTs are accepted, everything else is refused by name with its reason and without a download."""
+
+from collections.abc import Callable
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+
+from lraee.errors import TowerError
+from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.supported import check_visual, reasons_of
+
+REFUSED = {
+    "RN50": "ResNet",
+    "RN50x4-quickgelu": "ResNet",
+    "convnext_base": "timm (convnext_base)",
+    "coca_ViT-B-32": "CoCa",
+    "EVA02-B-16": "timm (eva02_base_patch16_clip_224)",
+    "ViT-B-16-SigLIP": "timm (vit_base_patch16_siglip_224)",
+    "MobileCLIP-B": "timm (vit_base_mci_224)",
+    "ViT-L-14-CLIPA": "pooled by 'avg'",
+    "ViT-M-16-alt": "layer scale",
+}
+
+REFUSED_SETTINGS = {
+    "attentional_pool": (True, "attentional pooler"),
+    "ls_init_value": (1e-4, "layer scale"),
+    "pool_type": ("avg", "pooled by 'avg'"),
+    "final_ln_after_pool": (True, "last LayerNorm comes after the pooling"),
+    "output_tokens": (True, "tokens beside the embedding"),
+    "qk_norm": (True, "queries and keys are normalised"),
+    "scaled_cosine_attn": (True, "scaled cosine"),
+    "scale_heads": (True, "each head has a learned scale"),
+    "scale_attn_inner": (True, "inside the attention"),
+    "scale_attn": (True, "follows the attention"),
+    "scale_fc": (True, "inside the MLP"),
+    "act_kwargs": ({"approximate": "tanh"}, "activation"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_architecture_of_another_kind_is_refused_by_name(name: str) -> None:
+    """Refused before weights are looked for, although random ones were asked for."""
+    with pytest.raises(TowerError) as refusal:
+        load_model(name, pretrained="random")
+    assert str(refusal.value).startswith(f"{name} cannot be exported")
+    assert REFUSED[name] in str(refusal.value)
+
+
+@pytest.mark.parametrize("setting", REFUSED_SETTINGS)
+def test_a_setting_that_changes_the_function_is_refused_in_config_and_model(
+    setting: str, small_config: dict[str, Any]
+) -> None:
+    """Built on torch's meta device: no weight is made."""
+    value, reason = REFUSED_SETTINGS[setting]
+    small_config["vision_cfg"][setting] = value
+    assert any(reason in found for found in reasons_of(small_config))
+    small_config["vision_cfg"]["attn_pooler_heads"] = 2
+    with torch.device("meta"):
+        model = open_clip.CLIP(**small_config)
+    with pytest.raises(TowerError, match=r"^handmade cannot be exported: "):
+        check_visual("handmade", model.visual)
+
+
+def test_the_plain_vits_of_open_clip_are_accepted() -> None:
+    """The families that the documentation promises, also those with an old-style activation or a foreign text tower."""
+    names = ["ViT-B-32", "ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14", "ViT-bigG-14"]
+    names += ["ViT-S-32", "ViT-B-32-256", "ViT-B-16-plus-240", "roberta-ViT-B-32", "xlm-roberta-base-ViT-B-32"]
+    reasons = {name: reasons_of(open_clip.get_model_config(name)) for name in names}
+    assert {name for name, found in reasons.items() if found} == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"image_size": [24, 32]}, "not square"),
+        ({"patch_size": [8, 4]}, "not square"),
+        ({"image_size": 25}, "do not divide images"),
+        ({"head_width": 12}, "do not divide the width"),
+        ({"moe_experts": 4}, "unknown setting 'moe_experts'"),
+    ],
+)
+def test_odd_sizes_and_unknown_settings_are_refused(
+    change: dict[str, Any], reason: str, small_config: dict[str, Any]
+) -> None:
+    """A setting nobody has looked at is not passed over in silence."""
+    small_config["vision_cfg"].update(change)
+    assert any(reason in found for found in reasons_of(small_config))
+
+
+def test_a_tower_of_another_library_is_refused() -> None:
+    """check_visual names the class it met."""
+    with pytest.raises(TowerError, match="its image tower is a Linear"):
+        check_visual("handmade", torch.nn.Linear(2, 2))
+
+
+def test_another_activation_is_refused(
+    small_config: dict[str, Any], build_model: Callable[[dict[str, Any]], Any]
+) -> None:
+    """An activation swapped in by hand is met at the first block that has it."""
+    model = build_model(small_config)
+    model.visual.transformer.resblocks[1].mlp.gelu = torch.nn.SiLU()
+    with pytest.raises(TowerError, match="block 2 has the activation SiLU"):
+        check_visual("handmade", model.visual)

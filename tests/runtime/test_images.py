@@ -1,0 +1,219 @@
+"""Images of every mode and source become uint8 RGB, and damaged ones are refused by name."""
+
+import contextlib
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lraee.errors import ImageError
+from lraee.images import open_image, read_image, to_rgb
+
+RED = (255, 0, 0)
+
+
+def encoded(image: Image.Image, file_format: str, **options) -> bytes:
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def gradient(width: int = 40, height: int = 30) -> np.ndarray:
+    """uint8 (height, width, 3)."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 6 % 256, y * 8 % 256, (x + y) * 3 % 256], axis=2).astype(np.uint8)
+
+
+def test_path_bytes_picture_and_array_give_the_same_pixels(tmp_path):
+    """One image, four ways in."""
+    array = gradient()
+    path = tmp_path / "gradient.png"
+    Image.fromarray(array).save(path)
+    for source in (path, str(path), path.read_bytes(), Image.open(path), array):
+        got = read_image(source)
+        assert got.dtype == np.uint8
+        assert got.flags.c_contiguous
+        assert np.array_equal(got, array)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I;16"])
+def test_every_usual_mode_becomes_rgb(mode):
+    """One white pixel stays white."""
+    white = {"I;16": 65535, "P": 0, "HSV": (0, 0, 255), "CMYK": (0,) * 4, "YCbCr": (255, 128, 128)}
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    image = Image.new(mode, (3, 2), white.get(mode, (255,) * bands if bands > 1 else 255))
+    if mode == "P":
+        image.putpalette([255, 255, 255])
+    assert read_image(image).tolist() == [[[255, 255, 255]] * 3] * 2
+
+
+def test_alpha_is_composited_over_white():
+    """Half transparent red becomes pink; fully transparent black becomes white."""
+    image = Image.fromarray(np.array([[[255, 0, 0, 128], [0, 0, 0, 0]]], dtype=np.uint8))
+    assert read_image(encoded(image, "PNG")).tolist() == [[[255, 127, 127], [255, 255, 255]]]
+
+
+def test_a_transparent_palette_entry_becomes_white():
+    """The palette is resolved, with its transparency, before anything is interpolated."""
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    assert read_image(encoded(image, "PNG", transparency=1)).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+    assert read_image(encoded(image, "GIF", transparency=0)).tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+def test_a_transparent_colour_becomes_white():
+    """PNG can declare one colour transparent without an alpha channel."""
+    colour = Image.fromarray(np.array([[RED, (1, 2, 3)]], dtype=np.uint8))
+    assert read_image(encoded(colour, "PNG", transparency=(1, 2, 3))).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+    grey = Image.fromarray(np.array([[0, 65535]], dtype=np.uint16))
+    grey.info["transparency"] = 0
+    assert read_image(grey).tolist() == [[[255, 255, 255], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_not_clipped(file_format):
+    """The middle of 16 bits is the middle of 8."""
+    deep = Image.fromarray(np.array([[0, 257, 32768, 65535]], dtype=np.uint16))
+    assert read_image(encoded(deep, file_format))[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert read_image(deep.convert("I"))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_values_without_an_agreed_range_are_refused(mode):
+    """Nobody knows what white is."""
+    with pytest.raises(ImageError, match=f"mode {mode} holds values .* save the image with 8 or 16 bits"):
+        read_image(Image.fromarray(np.full((2, 2), 70000, dtype=np.int32)).convert(mode))
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(file_format):
+    """Frames after the first change nothing."""
+    frames = [Image.new("RGB", (4, 3), colour) for colour in (RED, (0, 255, 0))]
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    content = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+    assert (read_image(content) == RED).all()
+
+
+def test_exif_orientation_is_applied_only_when_asked_for():
+    """open_clip does not turn images, so the default does not."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    content = encoded(Image.fromarray(gradient(40, 30)), "JPEG", exif=exif)
+    assert read_image(content).shape == (30, 40, 3)
+    assert read_image(content, exif_orientation=True).shape == (40, 30, 3)
+
+
+def test_a_caller_may_keep_using_its_picture():
+    """Reading neither closes nor changes a Pillow image."""
+    image = Image.new("P", (4, 3))
+    assert to_rgb(image).mode == "RGB"
+    assert read_image(image).shape == (3, 4, 3)
+    assert image.mode == "P"
+    assert image.resize((2, 2)).size == (2, 2)
+
+
+def test_pixels_read_from_a_file_may_be_written():
+    """numpy's view of a Pillow image is read-only; ours is a copy."""
+    read_image(encoded(Image.new("RGB", (2, 2)), "PNG"))[:] = 1
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """No traceback from deep inside Pillow."""
+    with pytest.raises(ImageError, match=r"nothing\.jpg: there is no such file"):
+        read_image(tmp_path / "nothing.jpg")
+    with pytest.raises(ImageError, match="is a folder"):
+        read_image(tmp_path)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    """A text file with an image's suffix."""
+    path = tmp_path / "notes.jpg"
+    path.write_text("not an image")
+    with pytest.raises(ImageError, match=r"notes\.jpg is not an image"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_truncated_file_is_refused_with_its_name(file_format, tmp_path):
+    """Half a picture is not classified as if it were whole."""
+    random = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    content = encoded(Image.fromarray(random), file_format)
+    path = tmp_path / "half.bin"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"half\.bin "):
+        read_image(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    file_format=st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "WEBP"]),
+    changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6),
+)
+def test_a_damaged_file_gives_pixels_or_an_image_error(file_format, changes):
+    """Whatever bytes are changed, no other exception gets out."""
+    content = bytearray(encoded(Image.fromarray(gradient(16, 12)), file_format))
+    for position, value in changes:
+        content[position % len(content)] = value
+    with contextlib.suppress(ImageError):
+        assert read_image(bytes(content)).dtype == np.uint8
+
+
+def test_an_image_beyond_pillows_limit_is_refused(monkeypatch, tmp_path):
+    """Between one and two times the limit Pillow only warns; a device would run out of memory all the same."""
+    path = tmp_path / "huge.png"
+    Image.new("1", (200, 100)).save(path)
+    for limit in (15_000, 5_000):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(ImageError, match=r"huge\.png is too large to decode safely.*MAX_IMAGE_PIXELS"):
+            read_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    assert read_image(path).shape == (100, 200, 3)
+
+
+@pytest.mark.parametrize(
+    ("array", "fix"),
+    [
+        (np.zeros((4, 4, 3), dtype=np.float32), "astype"),
+        (np.zeros((4, 4), dtype=np.uint8), "numpy.stack"),
+        (np.zeros((4, 4, 4), dtype=np.uint8), "fourth channel"),
+        (np.zeros((3, 8, 9), dtype=np.uint8), "transpose"),
+        (np.zeros((1, 4, 4, 3), dtype=np.uint8), "batch"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), "no empty axis"),
+    ],
+)
+def test_another_array_is_refused_with_the_fix(array, fix):
+    """The message says what to write instead."""
+    with pytest.raises(ImageError, match=fix):
+        read_image(array)
+
+
+def test_another_type_is_refused_by_its_name():
+    """A list of numbers is not an image."""
+    with pytest.raises(ImageError, match="is a list; give a path"):
+        open_image([[0, 0, 0]])
+
+
+def test_without_pillow_the_message_is_the_install_command():
+    """Importing and passing arrays works; a path asks for the extra; another type is still named."""
+    program = """
+import sys, numpy
+sys.modules["PIL"] = None
+from lraee.errors import ImageError, MissingExtraError
+from lraee.images import read_image
+read_image(numpy.zeros((2, 2, 3), numpy.uint8))
+try: read_image(3.5)
+except ImageError as error: print(error)
+try: read_image("photo.jpg")
+except MissingExtraError as error: print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("the image is a float;")
+    assert second.endswith("run: pip install 'lraee[image]'")

@@ -1,0 +1,1 @@
+"""The export pipeline: calibrate, quantize, train exits, pack, report."""

@@ -1,0 +1,118 @@
+"""Build the parts of a tower into a folder, in float32 or INT8, and prove that they fuse as declared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lraee.manifest import PartEntry, block_names
+from lraee.strict_json import decode, encode
+from lraee_exporters.block import BlockWeights, build_block, float_block, operators_of_block, quantize_block
+from lraee_exporters.exit_head import ExitWeights, build_exit, operators_of_exit
+from lraee_exporters.graph import GraphBuilder, WeightFile
+from lraee_exporters.operators import check_operators, optimized_operators
+from lraee_exporters.quantized import ActivationRange
+from lraee_exporters.stem import build_stem, operators_of_stem
+from lraee_exporters.tail import TailWeights, build_tail, float_tail, operators_of_tail, quantize_tail
+from lraee_exporters.tower import Tower
+from lraee_exporters.whole import build_whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartList:
+    """``parts.json`` of a stage: entries for the manifest."""
+
+    parts: tuple[PartEntry, ...]
+
+
+def save_parts(parts: Sequence[PartEntry], folder: Path) -> None:
+    """Write ``parts.json``."""
+    (folder / "parts.json").write_text(json.dumps(encode(PartList(parts=tuple(parts))), indent=1))
+
+
+def load_parts(folder: Path) -> tuple[PartEntry, ...]:
+    """Read ``parts.json``."""
+    return decode(PartList, json.loads((folder / "parts.json").read_text()), "parts.json").parts
+
+
+def build_float(tower: Tower, folder: Path) -> None:
+    """Write the float32 parts, and variants ``<part>.observed.onnx`` that also give the tensors to calibrate."""
+    blocks = [float_block(block, tower.activation) for block in tower.blocks]
+    _build(tower, blocks, float_tail(tower), folder, quantized=False)
+    for number, block in enumerate(blocks, start=1):
+        graph, _ = build_block(block, number=number, token_count=tower.tokens, observe=True)
+        graph.name += ".observed"
+        graph.save(folder)
+    graph, _ = build_tail(
+        float_tail(tower), token_count=tower.tokens, width=tower.width, embed_dim=tower.embed_dim, observe=True
+    )
+    graph.name += ".observed"
+    graph.save(folder)
+
+
+def build_int8(tower: Tower, ranges: Mapping[str, ActivationRange], folder: Path) -> None:
+    """Write the INT8 parts by rounding to nearest within the given ranges (the `naive` quantizer)."""
+    blocks = []
+    for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
+        own = {key.removeprefix(f"{name}/"): value for key, value in ranges.items() if key.startswith(f"{name}/")}
+        blocks.append(quantize_block(block, tower.activation, own))
+    _build(tower, blocks, quantize_tail(tower, ranges["tail/norm_post"]), folder, quantized=True)
+
+
+def _build(tower: Tower, blocks: Sequence[BlockWeights], tail: TailWeights, folder: Path, *, quantized: bool) -> None:
+    files: dict[str, WeightFile] = {}
+    entries: list[PartEntry] = []
+    built = [(*build_stem(tower, quantized=quantized), operators_of_stem(tower, quantized=quantized))]
+    for number, block in enumerate(blocks, start=1):
+        built.append((*build_block(block, number=number, token_count=tower.tokens), operators_of_block(block)))
+    built.append(
+        (
+            *build_tail(tail, token_count=tower.tokens, width=tower.width, embed_dim=tower.embed_dim),
+            operators_of_tail(tail),
+        )
+    )
+    for graph, file, operators in built:
+        files[graph.name] = file
+        entries.append(save_part(graph, file, operators, folder))
+    whole = build_whole(tower, blocks, tail, files, quantized=quantized)
+    path = whole.save(folder)
+    entries.append(_entry(whole, None, optimized_operators(path)))
+    save_parts(entries, folder)
+
+
+def build_float_baseline(tower: Tower, folder: Path) -> None:
+    """Write ``fp32.onnx`` with ``fp32.data``: the float tower as one graph, what a user would run without lraee."""
+    file = WeightFile("fp32.data")
+    blocks = [float_block(block, tower.activation) for block in tower.blocks]
+    files = dict.fromkeys(["stem", *block_names(tower.depth), "tail"], file)
+    build_whole(tower, blocks, float_tail(tower), files, quantized=False, name="fp32").save(folder)
+    file.save(folder)
+
+
+def build_exits(exits: Mapping[int, ExitWeights], tower: Tower, folder: Path) -> None:
+    """Write one part for each exit."""
+    entries = []
+    for number, weights in exits.items():
+        graph, file = build_exit(weights, number=number, token_count=tower.tokens, width=tower.width)
+        entries.append(save_part(graph, file, operators_of_exit(weights), folder))
+    save_parts(entries, folder)
+
+
+def save_part(graph: GraphBuilder, file: WeightFile, operators: Mapping[str, int], folder: Path) -> PartEntry:
+    """Write one part with its weights and check what it optimizes to."""
+    file.save(folder)
+    check_operators(graph.save(folder), operators)
+    return _entry(graph, file.location, operators)
+
+
+def _entry(graph: GraphBuilder, data: str | None, operators: Mapping[str, int]) -> PartEntry:
+    return PartEntry(
+        name=graph.name,
+        graph=f"{graph.name}.onnx",
+        data=data,
+        flops=graph.flops,
+        flops_per_label=graph.flops_per_label,
+        operators=dict(sorted(operators.items())),
+    )

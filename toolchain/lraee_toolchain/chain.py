@@ -1,0 +1,82 @@
+"""Run exported parts from a folder during an export, before there is a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from lraee.manifest import block_names
+from lraee.sessions import SessionSettings, make_session
+from lraee_exporters.block import QUANTIZED_INPUTS
+
+FloatArray = NDArray[np.float32]
+
+
+class Chain:
+    """Stem, blocks and tail of one folder; sessions are made when first used."""
+
+    def __init__(self, folder: Path, depth: int, label_matrix: FloatArray, logit_scale: float) -> None:
+        """Name the folder.
+
+        Args:
+            folder: holds ``stem.onnx``, ``block_NN.onnx`` and ``tail.onnx``.
+            depth: number of blocks.
+            label_matrix: (embed_dim, labels) float32.
+            logit_scale: factor on the cosine.
+        """
+        self._folder = folder
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._labels = {"label_matrix": label_matrix, "logit_scale": np.array(logit_scale, np.float32)}
+        self.names = block_names(depth)
+
+    def session(self, name: str) -> ort.InferenceSession:
+        """The session of part `name`."""
+        if name not in self._sessions:
+            self._sessions[name] = make_session(self._folder / f"{name}.onnx", SessionSettings())
+        return self._sessions[name]
+
+    def drop(self, name: str) -> None:
+        """Free the session of part `name`."""
+        self._sessions.pop(name, None)
+
+    def stem(self, pixels: NDArray[np.uint8]) -> FloatArray:
+        """(batch, size, size, 3) uint8 to tokens (batch, tokens, width)."""
+        tokens: FloatArray = self.session("stem").run(["tokens_out"], {"pixels": pixels})[0]
+        return tokens
+
+    def after_blocks(self, pixels: NDArray[np.uint8]) -> Iterator[FloatArray]:
+        """Tokens before block 1, then after each block."""
+        tokens = self.stem(pixels)
+        yield tokens
+        for name in self.names:
+            tokens = self.session(name).run(["tokens_out"], {"tokens": tokens})[0]
+            yield tokens
+
+    def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Embedding (batch, embed_dim) and probabilities (batch, labels)."""
+        embedding, probabilities = self.session("tail").run(
+            ["embedding", "probabilities"], {"tokens": tokens, **self._labels}
+        )
+        return embedding, probabilities
+
+    def stages(self, pixels: NDArray[np.uint8]) -> list[FloatArray]:
+        """Tokens before block 1, after each block, and the embedding, for `check_parity`."""
+        tokens = list(self.after_blocks(pixels))
+        return [*tokens, self.tail(tokens[-1])[0]]
+
+    def observe_block(self, name: str, tokens: FloatArray) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """Run ``<name>.observed.onnx``: tokens after the block and its `QUANTIZED_INPUTS`."""
+        wanted = [f"observed_{value}" for value in QUANTIZED_INPUTS]
+        after, *values = self.session(f"{name}.observed").run(["tokens_out", *wanted], {"tokens": tokens})
+        return after, dict(zip(QUANTIZED_INPUTS, values, strict=True))
+
+    def observe_tail(self, tokens: FloatArray) -> FloatArray:
+        """The input of the tail's projection, (batch, width)."""
+        observed: FloatArray = self.session("tail.observed").run(
+            ["observed_norm_post"], {"tokens": tokens, **self._labels}
+        )[0]
+        return observed

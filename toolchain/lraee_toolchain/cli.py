@@ -1,0 +1,118 @@
+"""``lraee-export``: parse, build one config, call one function, print."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lraee.errors import LraeeError
+
+EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def export_command(
+    model: Annotated[str, typer.Argument(help="reference, reference-b32, an open_clip name, or a local folder")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="bundle to write, ending in .lraee")],
+    pretrained: Annotated[str | None, typer.Option(help="tag, checkpoint file, or random[:SEED]")] = None,
+    activation: Annotated[str | None, typer.Option(help="gelu or quick_gelu, for bare weights")] = None,
+    labels: Annotated[str | None, typer.Option(help="reference, imagenet, or a file with one label a line")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="folder or zip for activation ranges")] = None,
+    train: Annotated[Path | None, typer.Option(help="folder or zip for heads, gates and thresholds")] = None,
+    evaluate: Annotated[Path | None, typer.Option(help="labelled folder or zip, only for the report")] = None,
+    supervision: Annotated[str, typer.Option(help="auto, labels or label-free")] = "auto",
+    exits: Annotated[str, typer.Option(help="auto, all, or blocks such as 8,10,11")] = "auto",
+    reads: Annotated[str, typer.Option(help="what heads read: patch_mean (SSA), cls or both")] = "patch_mean",
+    max_accuracy_drop: Annotated[float, typer.Option(help="points the default operating point may lose")] = 0.0,
+    min_flops_saving: Annotated[
+        float | None, typer.Option(help="share of FLOPs it must save, replaces --max-accuracy-drop")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="int8 or fp32")] = "int8",
+    ranges: Annotated[str, typer.Option(help="activation ranges: minmax or percentile")] = "minmax",
+    percentile: Annotated[float, typer.Option(help="for --ranges percentile")] = 99.99,
+    baselines: Annotated[bool, typer.Option("--baselines", help="also write the float graph for lraee-bench")] = False,
+    ablations: Annotated[bool, typer.Option("--ablations", help="measure the comparison table")] = False,
+    seeds: Annotated[int, typer.Option(help="seeds of the comparison table")] = 3,
+    seed: Annotated[int, typer.Option(help="of splits, heads and random crops")] = 0,
+    work: Annotated[Path | None, typer.Option(help="keep stages here, to resume or to share between exports")] = None,
+    unreadable: Annotated[str, typer.Option(help="refuse or skip images that cannot be decoded")] = "refuse",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing bundle")] = False,
+) -> None:
+    """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
+    _require_extra()
+    from lraee_toolchain.config import ExportConfig
+    from lraee_toolchain.console import ConsoleProgress, summary
+    from lraee_toolchain.pipeline import export
+
+    choices: dict[str, Any] = {
+        "activation": _choice("--activation", activation, ("gelu", "quick_gelu", None)),
+        "supervision": _choice("--supervision", supervision, ("auto", "labels", "label-free")),
+        "reads": _choice("--reads", reads, ("patch_mean", "cls", "both")),
+        "precision": _choice("--precision", precision, ("int8", "fp32")),
+        "ranges": _choice("--ranges", ranges, ("minmax", "percentile")),
+        "unreadable": _choice("--unreadable", unreadable, ("refuse", "skip")),
+    }
+    config = ExportConfig(
+        model=model,
+        out=out,
+        pretrained=pretrained,
+        labels=labels,
+        calibration=calibration,
+        train=train,
+        evaluate=evaluate,
+        exits=_parse_exits(exits),
+        max_accuracy_drop=max_accuracy_drop,
+        min_flops_saving=min_flops_saving,
+        percentile=percentile,
+        baselines=baselines,
+        ablations=ablations,
+        seeds=seeds,
+        seed=seed,
+        work=work,
+        overwrite=overwrite,
+        **choices,
+    )
+    with ConsoleProgress() as progress:
+        result = export(config, progress)
+    summary(result)
+
+
+def _require_extra() -> None:
+    missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
+    if missing:
+        typer.echo(f"lraee-export needs {', '.join(missing)}: pip install 'lraee[export]'", err=True)
+        raise typer.Exit(1)
+
+
+def _choice(option: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
+    if value not in allowed:
+        raise typer.BadParameter(f"{option} is {value!r}, wanted one of {', '.join(a for a in allowed if a)}")
+    return value
+
+
+def _parse_exits(text: str) -> Any:
+    if text in ("auto", "all"):
+        return text
+    try:
+        return tuple(int(item) for item in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"--exits is {text!r}, wanted auto, all, or block numbers such as 8,10,11") from error
+
+
+def main() -> None:
+    """Entry point: errors of the library become one line."""
+    try:
+        app()
+    except LraeeError as error:
+        typer.echo(f"lraee-export: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Everything an export can be told, as one immutable value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from lraee.errors import ExportError
+from lraee_exporters.exit_head import HeadInput
+
+RangeMethod: TypeAlias = Literal["minmax", "percentile"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadTraining:
+    """How exit heads learn."""
+
+    epochs: int = 30
+    """Passes over the heads' split. The paper takes 3 over 128,117 images; a pool of a few thousand needs more."""
+    learning_rate: float = 1e-3
+    """Peak of a one-cycle cosine schedule (AdamW)."""
+    batch_size: int = 128
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.05
+    dropout: float = 0.1
+    """On the head's input and hidden layer."""
+    distillation: float = 1.0
+    """Weight of ``1 - cosine`` to the FP32 embedding beside the cross-entropy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """One export. Field names are those of ``lraee-export``'s options."""
+
+    model: str
+    """``reference``, ``reference-b32``, an open_clip name, ``local-dir:FOLDER`` or a folder."""
+    out: Path
+    """The bundle to write; a folder ending in ``.lraee``."""
+    pretrained: str | None = None
+    """Tag, checkpoint file, or ``random[:SEED]``."""
+    activation: Literal["gelu", "quick_gelu"] | None = None
+    """For bare weights that do not say which activation they were trained with."""
+    labels: str | None = None
+    """``reference``, ``imagenet`` or a file; None takes the reference's for reference models, else ImageNet's."""
+    calibration: Path | None = None
+    """Folder or zip for activation ranges; None splits some off `train`."""
+    train: Path | None = None
+    """Folder or zip for heads, gates and thresholds; None takes shipped data."""
+    evaluate: Path | None = None
+    """Labelled folder or zip that only the report looks at."""
+    supervision: Literal["auto", "labels", "label-free"] = "auto"
+    """``auto`` uses labels when `train` has them."""
+    exits: Literal["auto", "all"] | tuple[int, ...] = "auto"
+    """Blocks with an exit; ``auto`` keeps those that pay."""
+    reads: HeadInput = "patch_mean"
+    """What heads read; ``patch_mean`` is the paper's SSA."""
+    max_accuracy_drop: float = 0.0
+    """Points of accuracy (0 to 100) that the default operating point may lose on the gating split."""
+    min_flops_saving: float | None = None
+    """Share of FLOPs (0 to 1) that the default operating point must save; replaces `max_accuracy_drop`."""
+    precision: Literal["int8", "fp32"] = "int8"
+    quantizer: Literal["naive", "strong"] = "naive"
+    ranges: RangeMethod = "minmax"
+    """How activation ranges are found."""
+    percentile: float = 99.99
+    """For ``ranges=percentile``."""
+    baselines: bool = False
+    """Also write ``<name>.baselines/`` beside the bundle, for lraee-bench."""
+    ablations: bool = False
+    """Also measure the comparison table on `evaluate`, with `seeds` seeds."""
+    seeds: int = 3
+    """Seeds of the comparison table: splits, heads and gates are drawn anew for each."""
+    heads: HeadTraining = field(default_factory=HeadTraining)
+    seed: int = 0
+    work: Path | None = None
+    """Where stages are kept; None keeps them beside the bundle and removes them at the end."""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    """What happens to image files that cannot be decoded."""
+    overwrite: bool = False
+    """Replace an existing bundle, at the very end."""
+
+    def check(self) -> None:
+        """Refuse contradictions before any work is done.
+
+        Raises:
+            ExportError: an option is out of range or contradicts another.
+        """
+        if self.out.suffix != ".lraee":
+            raise ExportError(f"--out is {self.out}, wanted a folder name ending in .lraee; rename it")
+        if self.out.exists() and not self.overwrite:
+            raise ExportError(f"{self.out} exists; choose another name, or pass --overwrite to replace it")
+        if self.min_flops_saving is not None and not 0 <= self.min_flops_saving < 1:
+            raise ExportError(f"--min-flops-saving is {self.min_flops_saving}, wanted a share from 0 to below 1")
+        if not 0 <= self.max_accuracy_drop <= 100:
+            raise ExportError(f"--max-accuracy-drop is {self.max_accuracy_drop}, wanted points from 0 to 100")
+        if not 50 < self.percentile <= 100:
+            raise ExportError(f"--percentile is {self.percentile}, wanted above 50 and up to 100")
+        if self.precision == "fp32" and self.quantizer != "naive":
+            raise ExportError("--quantizer strong has nothing to do at --precision fp32; drop one of the two")
+        if self.ablations and self.evaluate is None and not self.model.startswith("reference"):
+            raise ExportError("--ablations measures accuracy; give labelled images with --evaluate")
+        if self.ablations and self.precision == "fp32":
+            raise ExportError("--ablations compares INT8 with FP32; export with --precision int8")
+        if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
+            raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")

@@ -1,0 +1,89 @@
+"""What ``lraee-export`` shows: a line for each stage, a bar where it takes long, and a summary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from lraee_toolchain.pipeline import ExportResult
+
+WORDS = {
+    "load": "load the model",
+    "labels": "embed the labels",
+    "float": "build the float parts",
+    "parity": "prove parity with torch",
+    "pixels": "preprocess images",
+    "ranges": "calibrate activation ranges",
+    "int8": "quantize and build the INT8 parts",
+    "features": "extract features",
+    "teacher": "run the float tower",
+    "exits": "train heads, gates and thresholds",
+    "bundle": "pack the bundle",
+    "evaluation": "evaluate the bundle",
+    "ablations": "measure the comparison table",
+    "report": "write the report",
+    "baselines": "write the float baseline",
+}
+
+
+class ConsoleProgress:
+    """Shows stages on standard error."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task: TaskID | None = None
+        self._since = time.monotonic()
+
+    def __enter__(self) -> ConsoleProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish()
+        self._progress.stop()
+
+    def stage(self, name: str, found: bool) -> None:
+        """Begin a stage."""
+        self._finish()
+        words = WORDS.get(name, name)
+        if found:
+            self._progress.console.print(f"[dim]{words}: found in the work folder[/dim]")
+        else:
+            self._task = self._progress.add_task(words, total=1)
+
+    def steps(self, total: int) -> Callable[[int], None]:
+        """Give the running stage a length."""
+        task = self._task
+        if task is None:
+            return lambda done: None
+        self._progress.update(task, total=total, completed=0)
+        return lambda done: self._progress.advance(task, done)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            total = self._progress.tasks[self._task].total
+            self._progress.update(self._task, completed=total)
+            self._task = None
+
+
+def summary(result: ExportResult) -> None:
+    """Print where things are, and the report's main tables."""
+    console = Console()
+    text = (result.report / "report.md").read_text("utf-8")
+    wanted = [s for s in text.split("\n\n## ") if s.startswith(("Evaluation", "What routing adds", "Exits"))]
+    for section in wanted:
+        console.print(Markdown("## " + section))
+    console.print(f"\nbundle     {result.bundle}\nreport     {result.report / 'report.md'}")
+    if result.baselines is not None:
+        console.print(f"baselines  {result.baselines}")
+    console.print(f"measure it with: lraee-bench {result.bundle}")

@@ -1,0 +1,151 @@
+"""Which images serve which purpose: calibration, heads, gating, evaluation. No picture serves two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import DataError
+from lraee.preprocess import Preprocessing
+from lraee.preprocess import pixels as preprocess
+from lraee_calibration_data import (
+    Dataset,
+    augmented_crops,
+    check_disjoint,
+    fashion_mnist_pool,
+    load_pixels,
+    open_dataset,
+    photos,
+    split,
+)
+from lraee_toolchain.config import ExportConfig
+
+FRACTIONS = {"calibration": 0.05, "heads": 0.65, "gating": 0.30}
+"""Of a training set that also gives the calibration images."""
+
+FEW_IMAGES = 1000
+"""Below this many pictures the calibration share is raised to `FEW_FRACTIONS`, and each gives several crops."""
+
+FEW_FRACTIONS = {"calibration": 0.40, "heads": 0.40, "gating": 0.20}
+
+CROPS = 4
+"""Views of one picture when there are few: the whole one and random crops."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """The images of an export by purpose."""
+
+    calibration: Dataset
+    heads: Dataset
+    gating: Dataset
+    evaluation: Dataset | None
+    views: int
+    """Views of each calibration and heads image; 1 is the image alone."""
+
+    def check(self) -> None:
+        """Refuse splits that share a picture."""
+        named = {"calibration": self.calibration, "heads": self.heads, "gating": self.gating}
+        if self.evaluation is not None:
+            named["evaluation"] = self.evaluation
+        check_disjoint(named)
+
+
+def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Splits:
+    """Open the sources of an export and divide them by picture.
+
+    Args:
+        config: names the sources; without `train`, the reference models take the shipped Fashion-MNIST pool and every
+            other model the shipped photos, which is enough to try things out, not to learn good exits.
+        labels: the bundle's labels; a labelled source must use these names.
+        seed: of the division.
+
+    Raises:
+        DataError: a source is missing or too small, two splits share a picture, or a label is unknown.
+    """
+    default = fashion_mnist_pool() if config.model.startswith("reference") else photos()
+    train = open_dataset(config.train or default, unreadable=config.unreadable)
+    few = len(train) < FEW_IMAGES
+    fractions = dict(FEW_FRACTIONS if few else FRACTIONS)
+    calibration = None
+    if config.calibration is not None:
+        calibration = open_dataset(config.calibration, unreadable=config.unreadable)
+        share = fractions.pop("calibration")
+        fractions = {name: value / (1 - share) for name, value in fractions.items()}
+    parts = {name: train.subset(indices) for name, indices in split(train, fractions, seed).items()}
+    evaluation = None
+    if config.evaluate is not None:
+        evaluation = open_dataset(config.evaluate, unreadable=config.unreadable)
+        class_indices(evaluation, labels)
+    if train.labels and config.supervision != "label-free":
+        class_indices(train, labels)
+    elif config.supervision == "labels":
+        raise DataError(f"{train.source} has no labels; pass --supervision label-free, or one folder for each label")
+    splits = Splits(
+        calibration=calibration if calibration is not None else parts["calibration"],
+        heads=parts["heads"],
+        gating=parts["gating"],
+        evaluation=evaluation,
+        views=CROPS if few else 1,
+    )
+    splits.check()
+    return splits
+
+
+def class_indices(dataset: Dataset, labels: Sequence[str]) -> NDArray[np.int64]:
+    """The position of each image's label among the bundle's labels, (images,) int64.
+
+    Raises:
+        DataError: the data set has no labels, or one that the bundle does not know.
+    """
+    targets = dataset.targets
+    position = {name: index for index, name in enumerate(labels)}
+    if unknown := [name for name in dataset.labels if name not in position]:
+        raise DataError(
+            f"{dataset.source} has the label {unknown[0]!r}, which is not among the {len(labels)} labels of this "
+            "model; name its folders like the labels, or pass --labels FILE"
+        )
+    return np.array([position[name] for name in dataset.labels], np.int64)[targets]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PixelSet:
+    """Preprocessed images of one split."""
+
+    pixels: NDArray[np.uint8]
+    """(rows, size, size, 3) uint8, memory-mapped."""
+    source: NDArray[np.int64]
+    """(rows,) which image of the split each row is a view of."""
+
+
+def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *, views: int, seed: int) -> None:
+    """Preprocess a split once into ``pixels.npy`` and ``source.npy``; with `views` above 1 adds random crops."""
+    size = preprocessing.image_size
+    path = folder / "pixels.npy"
+    rows = len(dataset) * views
+    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
+    source: list[int] = []
+    for chunk in dataset.batches(64):
+        loaded = load_pixels(dataset, preprocessing, chunk)
+        pixels[len(source) : len(source) + len(loaded.indices)] = loaded.pixels
+        source += loaded.indices
+        if views > 1:
+            for index in loaded.indices:
+                for view in augmented_crops(dataset.read(index), views - 1, seed):
+                    pixels[len(source)] = preprocess(view, preprocessing)
+                    source.append(index)
+    del pixels
+    if not source:
+        raise DataError(f"no image of {dataset.source} can be read; give others")
+    if len(source) < rows:
+        np.save(path, np.load(path, mmap_mode="r")[: len(source)].copy())
+    np.save(folder / "source.npy", np.array(source, np.int64))
+
+
+def load_pixel_set(folder: Path) -> PixelSet:
+    """Open what `save_pixels` wrote."""
+    return PixelSet(np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "source.npy"))

@@ -1,0 +1,192 @@
+"""Train exit heads on cached features, and compute what a head answers, in float32 or as the INT8 kernel will.
+
+A head is ``LayerNorm -> Linear(d, d) -> GELU -> Linear(d, embed_dim) -> unit length``. With labels it learns from
+cross-entropy over the label embeddings plus ``1 - cosine`` to the FP32 embedding (the paper's "FP32-distilled");
+without, from the FP32 tower's label distribution and embedding alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from lraee_exporters.exit_head import HeadInput
+from lraee_exporters.layers import AnyLinear
+from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
+from lraee_exporters.tower import LayerNorm, Linear
+from lraee_toolchain.config import HeadTraining
+from lraee_toolchain.features import Features, Teacher
+
+FloatArray = NDArray[np.float32]
+EPSILON = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Head:
+    """A trained head."""
+
+    reads: HeadInput
+    norm: LayerNorm
+    fc1: AnyLinear
+    fc2: AnyLinear
+
+
+def head_input(features: Features, block: int, reads: HeadInput) -> FloatArray:
+    """What the head behind `block` (from 1) reads: (images, width), or (images, 2 * width) for ``both``."""
+    mean, token = features.patch_mean[:, block - 1], features.class_token[:, block - 1]
+    if reads == "both":
+        return np.concatenate([mean, token], axis=1)
+    return np.asarray(mean if reads == "patch_mean" else token)
+
+
+def train_head(
+    inputs: FloatArray,
+    classes: NDArray[np.int64] | None,
+    teacher: Teacher,
+    labels: FloatArray,
+    *,
+    reads: HeadInput,
+    logit_scale: float,
+    options: HeadTraining,
+    seed: int,
+) -> Head:
+    """Train one head in float32.
+
+    Args:
+        inputs: (images, d) from `head_input`.
+        classes: (images,) label index, or None to learn from the teacher alone.
+        teacher: the FP32 tower's answers for the same images.
+        labels: (labels, embed_dim) unit text embeddings.
+        reads: kept in the result.
+        logit_scale: factor on the cosine.
+        options: epochs and rates.
+        seed: of initial weights, order and dropout.
+    """
+    torch.manual_seed(seed)
+    count, width = inputs.shape
+    hidden = width if reads != "both" else width // 2
+    network = torch.nn.Sequential(
+        torch.nn.LayerNorm(width, eps=EPSILON),
+        torch.nn.Dropout(options.dropout),
+        torch.nn.Linear(width, hidden),
+        torch.nn.GELU(),
+        torch.nn.Dropout(options.dropout),
+        torch.nn.Linear(hidden, labels.shape[1]),
+    )
+    x, target = torch.from_numpy(np.array(inputs)), torch.from_numpy(np.array(teacher.embedding))
+    text = torch.from_numpy(np.array(labels)).T.contiguous()
+    hard = None if classes is None else torch.from_numpy(np.array(classes))
+    soft = torch.from_numpy(np.array(teacher.probabilities))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    steps = max(1, -(-count // options.batch_size)) * options.epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=steps, pct_start=0.1)
+    network.train()
+    for _ in range(options.epochs):
+        order = torch.randperm(count)
+        for start in range(0, count, options.batch_size):
+            rows = order[start : start + options.batch_size]
+            embedding = F.normalize(network(x[rows]), dim=-1)
+            logits = logit_scale * embedding @ text
+            if hard is not None:
+                loss = F.cross_entropy(logits, hard[rows], label_smoothing=options.label_smoothing)
+            else:
+                loss = F.cross_entropy(logits, soft[rows])
+            loss = loss + options.distillation * (1 - (embedding * target[rows]).sum(-1)).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+            optimizer.step()
+            schedule.step()
+    arrays = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+    return Head(
+        reads=reads,
+        norm=LayerNorm(weight=arrays["0.weight"], bias=arrays["0.bias"], epsilon=EPSILON),
+        fc1=Linear(weight=arrays["2.weight"], bias=arrays["2.bias"]),
+        fc2=Linear(weight=arrays["5.weight"], bias=arrays["5.bias"]),
+    )
+
+
+def quantize_head(head: Head, inputs: FloatArray) -> Head:
+    """The head in INT8, its activation ranges from `inputs` (images, d)."""
+    assert isinstance(head.fc1, Linear)
+    assert isinstance(head.fc2, Linear)
+    normed = _normed(head, inputs)
+    hidden = _gelu(_apply(head.fc1, normed))
+    return Head(
+        reads=head.reads,
+        norm=head.norm,
+        fc1=quantize_linear(head.fc1, _range(normed)),
+        fc2=quantize_linear(head.fc2, _range(hidden)),
+    )
+
+
+def head_embeddings(head: Head, inputs: FloatArray) -> FloatArray:
+    """(images, embed_dim) float32 unit embeddings; an INT8 head is computed with the kernel's own integers."""
+    output = _apply(head.fc2, _gelu(_apply(head.fc1, _normed(head, inputs))))
+    return np.asarray(output / np.maximum(np.linalg.norm(output, axis=1, keepdims=True), 1e-12))
+
+
+def label_logits(embeddings: FloatArray, labels: FloatArray, logit_scale: float) -> FloatArray:
+    """(images, labels) float32."""
+    return np.asarray(embeddings @ labels.T * np.float32(logit_scale))
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def fit_temperature(logits: FloatArray, target: FloatArray) -> float:
+    """The temperature under which ``softmax(logits / T)`` has the least cross-entropy to `target` (images, labels).
+
+    Source: Guo et al., arXiv 1706.04599; found by golden-section search over log T in [1/20, 20].
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.float32(np.exp(log_temperature))
+        shifted = scaled - scaled.max(axis=1, keepdims=True)
+        log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return float(-(target * log_probability).sum(axis=1).mean())
+
+    low, high, ratio = -3.0, 3.0, (5**0.5 - 1) / 2
+    for _ in range(40):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if loss(left) < loss(right):
+            high = right
+        else:
+            low = left
+    return float(np.exp((low + high) / 2))
+
+
+def _normed(head: Head, inputs: FloatArray) -> FloatArray:
+    x = torch.from_numpy(np.array(inputs))
+    weight, bias = torch.from_numpy(head.norm.weight), torch.from_numpy(head.norm.bias)
+    return np.asarray(F.layer_norm(x, (x.shape[1],), weight, bias, head.norm.epsilon).numpy())
+
+
+def _gelu(values: FloatArray) -> FloatArray:
+    return np.asarray(F.gelu(torch.from_numpy(values)).numpy())
+
+
+def _range(values: FloatArray) -> ActivationRange:
+    return ActivationRange(minimum=float(values.min()), maximum=float(values.max()))
+
+
+def _apply(linear: AnyLinear, values: FloatArray) -> FloatArray:
+    if isinstance(linear, Linear):
+        return np.asarray(values @ linear.weight.T + linear.bias)
+    return _apply_int8(linear, values)
+
+
+def _apply_int8(linear: QuantizedLinear, values: FloatArray) -> FloatArray:
+    levels = np.clip(np.rint(values / np.float32(linear.input_scale)) + linear.input_zero_point, 0, 255)
+    centred = levels - linear.input_zero_point
+    # integers below 2**53 are exact in float64, and BLAS is fast on it
+    sums = centred.astype(np.float64) @ linear.weight.astype(np.float64)
+    if linear.bias is not None:
+        sums += linear.bias
+    return np.asarray((sums * (np.float64(linear.input_scale) * linear.weight_scale)).astype(np.float32))

@@ -1,0 +1,186 @@
+"""Put parts, labels and manifest together as one bundle, and move finished folders to where the user wants them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.bundle import Bundle, LabelFile
+from lraee.manifest import (
+    FORMAT,
+    MANIFEST_NAME,
+    ExitInfo,
+    FileEntry,
+    GateInfo,
+    LabelsInfo,
+    Manifest,
+    ModelInfo,
+    OperatingPoint,
+    QuantizationInfo,
+    Threshold,
+    TowerInfo,
+    write_manifest,
+)
+from lraee.strict_json import encode
+from lraee_exporters.labels import LabelSet
+from lraee_exporters.tower import Tower
+from lraee_toolchain.build import load_parts
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.routing_file import SavedPoint, SavedRouting
+from lraee_toolchain.work import sync_tree
+
+DEFAULT_POINT = "balanced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BundleInputs:
+    """Everything a bundle is made of."""
+
+    tower: Tower
+    fingerprint: str
+    parts: tuple[Path, ...]
+    """Folders of stages, each with a ``parts.json``."""
+    routing: SavedRouting
+    label_set: LabelSet
+    labels: NDArray[np.float32]
+    """(labels, embed_dim) unit rows."""
+    supervision: str
+    is_random: bool
+    config: ExportConfig
+    calibration_views: int
+    sources: Mapping[str, str]
+    """Fingerprints for the provenance."""
+
+
+def pack(inputs: BundleInputs, folder: Path) -> None:
+    """Write a bundle into an empty folder and check it as the runtime will.
+
+    The bytes depend on the inputs alone: no time, no host name, so two runs of one export are equal.
+    """
+    entries = []
+    for stage in inputs.parts:
+        for part in load_parts(stage):
+            entries.append(part)
+            shutil.copyfile(stage / part.graph, folder / part.graph)
+            if part.data is not None:
+                shutil.copyfile(stage / part.data, folder / part.data)
+    label_file = LabelFile(names=inputs.label_set.names, templates=inputs.label_set.templates)
+    (folder / "labels.json").write_text(json.dumps(encode(label_file), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    np.save(folder / "labels.npy", inputs.labels, allow_pickle=False)
+    files = tuple(_file_entry(path) for path in sorted(folder.iterdir()))
+    tower, config = inputs.tower, inputs.config
+    quantization = QuantizationInfo(
+        scheme="static-qdq-u8s8",
+        quantizer=config.quantizer,
+        ranges="minmax" if config.ranges == "minmax" else f"percentile-{config.percentile:g}",
+        images=inputs.calibration_views,
+        choices={},
+    )
+    manifest = Manifest(
+        format=FORMAT,
+        model=ModelInfo(
+            id=tower.model_id, weights=tower.weights, architecture=tower.architecture, fingerprint=inputs.fingerprint
+        ),
+        tower=TowerInfo(
+            blocks=tower.depth,
+            width=tower.width,
+            heads=tower.heads,
+            mlp_width=tower.mlp_width,
+            patch_size=tower.patch_size,
+            tokens=tower.tokens,
+            embed_dim=tower.embed_dim,
+            activation=tower.activation,
+            pooling=tower.pooling,
+        ),
+        preprocessing=tower.preprocessing,
+        precision=config.precision,
+        quantization=quantization if config.precision == "int8" else None,
+        logit_scale=tower.logit_scale,
+        logit_bias=tower.logit_bias,
+        parts=tuple(entries),
+        exits=_exits(inputs),
+        operating_points=tuple(_point(name, point, inputs) for name, point in inputs.routing.points.items()),
+        default_point=DEFAULT_POINT if DEFAULT_POINT in inputs.routing.points else None,
+        labels=LabelsInfo(names="labels.json", embeddings="labels.npy", count=len(inputs.labels)),
+        text=None,
+        files=files,
+        provenance={
+            **dict(sorted(inputs.sources.items())),
+            "seed": str(config.seed),
+            **{name: version(name) for name in ("lraee", "onnx", "onnxruntime", "open_clip_torch", "torch")},
+        },
+    )
+    (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
+    Bundle(folder).verify()
+
+
+def _file_entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(name=path.name, size_bytes=path.stat().st_size, sha256=digest)
+
+
+def _exits(inputs: BundleInputs) -> tuple[ExitInfo, ...]:
+    return tuple(
+        ExitInfo(
+            block=saved.block,
+            part=f"exit_{saved.block:02d}",
+            reads=saved.reads,
+            supervision="labels" if inputs.supervision == "labels" else "label-free",
+            temperature=saved.temperature,
+            gate=GateInfo(weights=saved.gate_weights, bias=saved.gate_bias),
+            information_to_noise=None,
+            accuracy=None if inputs.is_random else saved.accuracy,
+        )
+        for saved in inputs.routing.exits
+    )
+
+
+def _point(name: str, point: SavedPoint, inputs: BundleInputs) -> OperatingPoint:
+    thresholds = tuple(
+        Threshold(block=saved.block, value=value, per_class=None)
+        for saved, value in zip(inputs.routing.exits, point.thresholds, strict=True)
+        if value is not None
+    )
+    return OperatingPoint(
+        name=name,
+        thresholds=thresholds,
+        flops_saved=point.saved,
+        accuracy=None if inputs.is_random else point.accuracy,
+        full_accuracy=None if inputs.is_random else inputs.routing.full_accuracy,
+    )
+
+
+def install(finished: Path, target: Path) -> Path:
+    """Copy a finished folder to `target` so that `target` is at every moment the old folder, absent, or the new one.
+
+    The copy is made beside the target, synced and renamed. A folder that is there is set aside and removed last; if
+    this dies in between, the next call puts it back or removes it.
+    """
+    staged = target.with_name(f".{target.name}.partial")
+    aside = target.with_name(f".{target.name}.replaced")
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+    for leftover in (staged, aside):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(finished, staged)
+    sync_tree(staged)
+    if target.exists():
+        target.rename(aside)
+    staged.rename(target)
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    shutil.rmtree(aside, ignore_errors=True)
+    return target

@@ -1,0 +1,263 @@
+"""From cached features to a routing: heads, temperatures, gates, exits that pay, operating points.
+
+Everything here depends on the seed and on the heads' and gating splits alone, so it is run once for a bundle and
+several times, reseeded, for the comparison table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee_exporters.exit_head import HeadInput
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.features import Features, Teacher
+from lraee_toolchain.gates import Gate, fit_gate, gate_features, gate_values
+from lraee_toolchain.heads import (
+    Head,
+    fit_temperature,
+    head_embeddings,
+    head_input,
+    label_logits,
+    quantize_head,
+    softmax,
+    train_head,
+)
+from lraee_toolchain.thresholds import ExitScores, Point, choose, choose_exits, evaluate, search
+
+FloatArray = NDArray[np.float32]
+
+MOST_EXITS = 5
+"""``--exits auto`` keeps at most so many: every exit visited costs time that its FLOPs do not show."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Material:
+    """One split's cached inputs of the routing."""
+
+    features: Features
+    """From the tower that will run (INT8)."""
+    teacher: Teacher
+    """From the float tower."""
+    classes: NDArray[np.int64] | None
+    """(images,) label index, or None without labels."""
+
+    def rows(self, index: NDArray[np.int64]) -> Material:
+        """Some images."""
+        classes = None if self.classes is None else self.classes[index]
+        return Material(features=self.features.rows(index), teacher=self.teacher.rows(index), classes=classes)
+
+    def good(self, probabilities: FloatArray) -> NDArray[np.bool_]:
+        """Whether an answer is right, or without labels agrees with the float tower."""
+        wanted = self.classes if self.classes is not None else self.teacher.probabilities.argmax(axis=1)
+        return np.asarray(probabilities.argmax(axis=1) == wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """FLOPs of one image, with the labels' similarity included."""
+
+    stem: int
+    block: int
+    exit: int
+    tail: int
+    depth: int
+
+    @property
+    def full(self) -> int:
+        """Stem, all blocks, tail."""
+        return self.stem + self.block * self.depth + self.tail
+
+    def up_to(self, block: int) -> int:
+        """Stem and blocks, without any exit."""
+        return self.stem + self.block * block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedExit:
+    """A head that answers and a gate that judges the answer."""
+
+    block: int
+    head: Head
+    temperature: float
+    gate: Gate
+    accuracy: float
+    """Of the exit alone on the gating split, 0 to 1; agreement with FP32 without labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Routing:
+    """What an export decides about leaving early."""
+
+    exits: tuple[TrainedExit, ...]
+    front: tuple[Point, ...]
+    """Pareto front on the gating split; thresholds in the order of `exits`."""
+    points: dict[str, Point]
+    """Operating points by name."""
+    full_accuracy: float
+    """At full depth on the gating split."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExitAnswers:
+    """What one exit says of a split."""
+
+    probabilities: FloatArray
+    """(images, labels)."""
+    gate: FloatArray
+    """(images,)."""
+
+
+def train_exit(
+    heads: Material, gating: Material, labels: FloatArray, block: int, *, reads: HeadInput, logit_scale: float,
+    config: ExportConfig, seed: int, int8: bool,
+) -> TrainedExit:  # fmt: skip
+    """Train head, temperature and gate of the exit behind `block`."""
+    inputs = head_input(heads.features, block, reads)
+    head = train_head(
+        inputs, heads.classes, heads.teacher, labels,
+        reads=reads, logit_scale=logit_scale, options=config.heads, seed=seed * 1000 + block,
+    )  # fmt: skip
+    if int8:
+        head = quantize_head(head, inputs)
+    logits = label_logits(head_embeddings(head, head_input(gating.features, block, reads)), labels, logit_scale)
+    target = gating.teacher.probabilities
+    if gating.classes is not None:
+        target = np.eye(len(labels), dtype=np.float32)[gating.classes]
+    temperature = fit_temperature(logits, target)
+    probabilities = softmax(logits / np.float32(temperature))
+    features = gate_features(probabilities, gating.features.variance[:, block - 1])
+    good = gating.good(probabilities)
+    return TrainedExit(
+        block=block,
+        head=head,
+        temperature=temperature,
+        gate=fit_gate(features, good),
+        accuracy=float(good.mean()),
+    )
+
+
+def answers_of(trained: TrainedExit, features: Features, labels: FloatArray, logit_scale: float) -> ExitAnswers:
+    """What an exit answers for cached features, as its ONNX part would."""
+    inputs = head_input(features, trained.block, trained.head.reads)
+    logits = label_logits(head_embeddings(trained.head, inputs), labels, logit_scale)
+    probabilities = softmax(logits / np.float32(trained.temperature))
+    values = gate_features(probabilities, features.variance[:, trained.block - 1])
+    return ExitAnswers(probabilities, gate_values(trained.gate, values))
+
+
+def score(
+    exits: Sequence[TrainedExit], material: Material, labels: FloatArray, logit_scale: float, costs: Costs
+) -> ExitScores:
+    """What a set of exits would do for a split."""
+    answers = [answers_of(trained, material.features, labels, logit_scale) for trained in exits]
+    images = len(material.features.embedding)
+    return ExitScores(
+        blocks=tuple(trained.block for trained in exits),
+        gate=np.stack([a.gate for a in answers], axis=1) if answers else np.zeros((images, 0), np.float32),
+        good=np.stack([material.good(a.probabilities) for a in answers], axis=1).astype(np.float64)
+        if answers
+        else np.zeros((images, 0)),
+        full_good=material.good(material.features.probabilities).astype(np.float64),
+        exit_flops=np.array([costs.up_to(trained.block) for trained in exits], np.float64),
+        visit_flops=np.full(len(exits), costs.exit, np.float64),
+        full_flops=float(costs.full),
+    )
+
+
+def candidates(exits: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """Blocks that may get an exit: those asked for, or all from a third of the depth to the last but one."""
+    if isinstance(exits, tuple):
+        return tuple(sorted(set(exits)))
+    first = max(1, depth // 3) if exits == "auto" else 1
+    return tuple(range(first, depth))
+
+
+def fit_routing(
+    heads: Material,
+    gating: Material,
+    labels: FloatArray,
+    *,
+    logit_scale: float,
+    costs: Costs,
+    config: ExportConfig,
+    seed: int,
+    int8: bool = True,
+    advance: Callable[[int], None] | None = None,
+) -> Routing:
+    """Train exits on `heads`, fit gates and thresholds on `gating`.
+
+    Args:
+        heads: images that heads learn from.
+        gating: images for temperatures, gates, thresholds and the choice of exits.
+        labels: (labels, embed_dim) unit text embeddings.
+        logit_scale: factor on the cosine.
+        costs: FLOPs of the parts.
+        config: exits, budget and training options.
+        seed: of the heads.
+        int8: quantize the heads.
+        advance: called after each exit with its block.
+    """
+    trained: list[TrainedExit] = []
+    for block in candidates(config.exits, costs.depth):
+        trained.append(
+            train_exit(
+                heads, gating, labels, block,
+                reads=config.reads, logit_scale=logit_scale, config=config, seed=seed, int8=int8,
+            )
+        )  # fmt: skip
+        if advance is not None:
+            advance(block)
+    scores = score(trained, gating, labels, logit_scale, costs)
+    full = float(scores.full_good.mean())
+    wanted = full - config.max_accuracy_drop / 100
+    if config.exits == "auto":
+        kept = choose_exits(
+            scores,
+            min_accuracy=wanted if config.min_flops_saving is None else None,
+            min_saved=config.min_flops_saving,
+            most=MOST_EXITS,
+        )
+        trained = [trained[i] for i in kept]
+        scores = scores.subset(kept)
+    front = search(scores)
+    points = operating_points(front, scores, full, config)
+    return Routing(exits=tuple(trained), front=tuple(front), points=points, full_accuracy=full)
+
+
+def operating_points(front: Sequence[Point], scores: ExitScores, full: float, config: ExportConfig) -> dict[str, Point]:
+    """``balanced`` as configured (the default), ``accurate`` (best accuracy) and ``fast`` (one point lost)."""
+    closed = evaluate(scores, [np.inf] * len(scores.blocks))
+    if config.min_flops_saving is not None:
+        balanced = choose(front, min_saved=config.min_flops_saving)
+    else:
+        balanced = choose(front, min_accuracy=full - config.max_accuracy_drop / 100)
+    fast = choose(front, min_accuracy=full - (config.max_accuracy_drop + 1.0) / 100)
+    accurate = max(front, key=lambda p: (p.accuracy, p.saved))
+    return {"balanced": balanced or closed, "accurate": accurate, "fast": fast or closed}
+
+
+def without_unused(routing: Routing) -> Routing:
+    """Drop exits that no operating point opens."""
+    used = [
+        i
+        for i in range(len(routing.exits))
+        if any(np.isfinite(point.thresholds[i]) for point in routing.points.values())
+    ]
+    if len(used) == len(routing.exits):
+        return routing
+
+    def keep(point: Point) -> Point:
+        return replace(point, thresholds=tuple(point.thresholds[i] for i in used))
+
+    return Routing(
+        exits=tuple(routing.exits[i] for i in used),
+        front=tuple(keep(p) for p in routing.front if not any(
+            np.isfinite(t) for i, t in enumerate(p.thresholds) if i not in used
+        )),
+        points={name: keep(point) for name, point in routing.points.items()},
+        full_accuracy=routing.full_accuracy,
+    )  # fmt: skip
