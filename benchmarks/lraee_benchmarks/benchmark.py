@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lraee.bundle import find_bundle
 from lraee.manifest import Manifest
 from lraee.model import Model, load
 from lraee.sessions import SessionSettings, use_global_thread_pool
@@ -42,7 +41,7 @@ class BenchmarkConfig:
     threads: int | None = None
     """Cores used inside one operator; None takes all."""
     thread_pool: Literal["session", "global"] = "session"
-    """``global`` may be chosen once in a process, before any session is made."""
+    """``global`` may be chosen once in a process, before any session is made; it is the command's default."""
     batch: int = 1
     policies: tuple[str, ...] = ()
     """Specs of the chain's rows besides full depth; none takes every operating point and every exit."""
@@ -71,19 +70,18 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     settings = SessionSettings(threads=config.threads, thread_pool=config.thread_pool)
     if config.thread_pool == "global":
         use_global_thread_pool(settings.thread_count)
-    model = load(find_bundle(config.bundle), threads=config.threads, thread_pool=config.thread_pool)
+    model = load(config.bundle, threads=config.threads, thread_pool=config.thread_pool)
     if config.accuracy is not None:
         check_accuracy_possible(model.manifest)
         label_rows(open_source(config.accuracy), model.labels)
-    baselines = config.baselines if config.baselines is not None else available_baselines(model.bundle)
-    variants: list[Variant[Any]] = [*chain_variants(model, config.policies)]
-    variants += [baseline_variant(model.bundle, baseline, settings) for baseline in baselines]
-    source = config.images if config.images is not None else default_source(model.manifest.model)
+    variants = _variants(config, model, settings)
 
     report_progress("images", 0.0)
+    source = config.images if config.images is not None else default_source(model.manifest.model)
     sample = load_sample(
         source, model.manifest.preprocessing, count=config.image_count, batch=config.batch, seed=config.seed
     )
+    report_progress("images", 1.0)
     accuracies = _accuracies(config, model, variants, report_progress)
     cold_start = None
     if config.cold_starts:
@@ -99,24 +97,14 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         warmup_rounds=config.warmup_rounds, rounds=config.repeats, min_seconds=config.min_seconds, seed=config.seed
     )
     measured = interleave(variants, sample.batches, plan, on_progress=lambda share: report_progress("rounds", share))
-    celsius_after = temperature()
+    device = dataclasses.replace(device, celsius_after=temperature())
 
     inputs = collect(variants, measured)
     reference = find_reference(inputs)
-    rows = tuple(
-        summarize_row(
-            item,
-            reference,
-            full_flops=model.manifest.full_flops,
-            accuracy=accuracies.get(item.variant.name),
-            seed=config.seed,
-        )
-        for item in inputs
-    )
     report = Report(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        device=dataclasses.replace(device, celsius_after=celsius_after),
+        device=device,
         bundle=summarize_bundle(model),
         settings=Settings(
             command=command_line(config),
@@ -133,7 +121,16 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         cold_start=cold_start,
         reference=reference.variant.name,
         accuracy_source=config.accuracy,
-        rows=rows,
+        rows=tuple(
+            summarize_row(
+                item,
+                reference,
+                full_flops=model.manifest.full_flops,
+                accuracy=accuracies.get(item.variant.name),
+                seed=config.seed,
+            )
+            for item in inputs
+        ),
         notes=(),
     )
     return dataclasses.replace(report, notes=make_notes(report))
@@ -157,15 +154,16 @@ def summarize_bundle(model: Model) -> BundleSummary:
 
 
 def command_line(config: BenchmarkConfig) -> str:
-    """The command that repeats a measurement: every option that is not at its default.
+    """The command that repeats a measurement: the pool, and every option that is not at its default.
 
     >>> command_line(BenchmarkConfig(bundle="reference", threads=4, policies=("full",)))
-    'lraee-bench reference --threads 4 --policy full'
+    'lraee-bench reference --threads 4 --thread-pool session --policy full'
     """
     words = ["lraee-bench", config.bundle]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in {"bundle", "policies", "baselines"} or value == field.default:
+        is_default = value == field.default and field.name != "thread_pool"
+        if field.name in {"bundle", "policies", "baselines"} or is_default:
             continue
         words += [f"--{_OPTION_NAMES.get(field.name, field.name).replace('_', '-')}", str(value)]
     for spec in config.policies:
@@ -176,6 +174,13 @@ def command_line(config: BenchmarkConfig) -> str:
 
 
 _OPTION_NAMES = {"warmup_rounds": "warmup"}
+
+
+def _variants(config: BenchmarkConfig, model: Model, settings: SessionSettings) -> list[Variant[Any]]:
+    """The chain's rows, then the baselines."""
+    baselines = config.baselines if config.baselines is not None else available_baselines(model.bundle)
+    single = [baseline_variant(model.bundle, baseline, settings) for baseline in baselines]
+    return [*chain_variants(model, config.policies), *single]
 
 
 def _accuracies(

@@ -28,7 +28,11 @@ _WIDTH = 100
 
 
 class ThreadPool(StrEnum):
-    """Whose threads the sessions use."""
+    """Whose threads the sessions use.
+
+    The program owns its process, so it may take one pool for all sessions. With two threads on a Xeon that made the
+    chain of the reference model 12 % faster (2.5 to 2.2 ms) and one graph 2 %; with one thread nothing changes.
+    """
 
     session = "session"
     global_ = "global"
@@ -80,8 +84,8 @@ def bench(
     image_count: Annotated[int, typer.Option(min=1, help="Images to hold in memory and go through in turn.")] = 256,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")] = None,
     thread_pool: Annotated[
-        ThreadPool, typer.Option(help="Threads of each session, or one pool for the process.")
-    ] = ThreadPool.session,
+        ThreadPool, typer.Option(help="One pool for the process, or threads of each session as in lraee.load.")
+    ] = ThreadPool.global_,
     batch: Annotated[int, typer.Option(min=1, help="Images that run together.")] = 1,
     policy: Annotated[
         list[str] | None,
@@ -145,7 +149,8 @@ def bench(
 def _progress() -> Iterator[OnProgress]:
     """A bar for each stage on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = {}
 
         def show(stage: str, share: float) -> None:

@@ -69,7 +69,7 @@ def measure_cold_start(
 
 
 def _run_fresh(bundle: Path, image: bytes, settings: SessionSettings) -> FreshRun:
-    command = [sys.executable, "-m", "lraee_benchmarks.fresh_process", str(bundle), str(settings.thread_count)]
+    command = [sys.executable, "-P", "-m", "lraee_benchmarks.fresh_process", str(bundle), str(settings.thread_count)]
     command += [settings.thread_pool, str(time.monotonic_ns())]
     done = subprocess.run(command, input=image, capture_output=True, check=False)
     if done.returncode != 0:

@@ -12,6 +12,9 @@ from lraee_benchmarks.results import Report, Row
 SMALL_SAMPLE = 100
 """With fewer different images, exit shares are a rough estimate."""
 
+QUIET_LOAD = 0.5
+"""An idle machine stays below."""
+
 HOT_CELSIUS = 80.0
 """From here on a Raspberry Pi slows down."""
 
@@ -28,19 +31,16 @@ def _random_weights(report: Report) -> Iterator[str]:
 
 
 def _early_exit(report: Report) -> Iterator[str]:
-    for row in report.rows:
-        if row.kind not in ("adaptive", "exit"):
-            continue
-        interval = row.latency_saved_interval
-        if interval.high < 0:
+    rows = [row for row in report.rows if row.kind in ("adaptive", "exit")]
+    for row in rows:
+        if row.latency_saved_interval.high < 0:
             yield (
                 f"{row.name} is slower than full depth ({report.reference}) by {-row.latency_saved:.1%}: "
                 f"it saves {row.flops_saved:.1%} of the FLOPs, less than its exits and the chain cost."
             )
-        elif interval.low <= 0:
-            yield f"{row.name}: the difference in latency to full depth ({report.reference}) is within the noise."
-        elif row.kind == "adaptive" and row.flops_saved <= 0:
-            yield f"{row.name} saves no FLOPs on these images."
+    unclear = [row.name for row in rows if row.latency_saved_interval.low <= 0 <= row.latency_saved_interval.high]
+    if unclear:
+        yield f"Whether {', '.join(unclear)} is faster than full depth ({report.reference}) is within the noise."
 
 
 def _chain_against_graph(report: Report) -> Iterator[str]:
@@ -74,8 +74,9 @@ def _sample_size(report: Report) -> Iterator[str]:
 
 def _conditions(report: Report) -> Iterator[str]:
     device = report.device
-    if device.load_average is not None and device.load_average > 0.5:
-        yield f"Other programs were running (load average {device.load_average:.1f} before the start)."
+    load = device.load_average
+    if load is not None and load > QUIET_LOAD and load + report.settings.threads > device.cores:
+        yield f"The CPU was busy in the minute before (load average {load:.1f}); other programs may have disturbed it."
     if device.governor in {"powersave", "ondemand", "schedutil", "conservative"}:
         yield f"The CPU's frequency governor is {device.governor}; with performance the latencies vary less."
     if device.celsius_after is not None and device.celsius_after >= HOT_CELSIUS:

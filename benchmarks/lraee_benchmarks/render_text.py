@@ -26,17 +26,22 @@ def render_text(report: Report) -> RenderableType:
     header = [device_line(report.device), bundle_line(report.bundle), method_line(report), preprocessing_line(report)]
     if report.cold_start is not None:
         header.append(cold_start_line(report.cold_start))
-    things: list[RenderableType] = [*map(Text, header), "", _latencies(report), "", _savings(report)]
+    titles = [
+        f"Latency of one batch of {report.settings.batch} in ms, from pixels to probabilities",
+        f"Saved against {report.reference}, the fastest full depth",
+    ]
+    things: list[RenderableType] = [*map(Text, header)]
+    for title, table in zip(titles, (_latencies(report), _savings(report)), strict=True):
+        things += ["", Text(title, style="bold"), table]
     if report.accuracy_source is not None:
-        things += ["", _accuracies(report, report.accuracy_source)]
+        things += ["", Text(f"Top-1 on {report.accuracy_source}, 95% intervals", style="bold"), _accuracies(report)]
     if report.notes:
         things += ["", *(Text(f"* {note}") for note in report.notes)]
     return Group(*things)
 
 
 def _latencies(report: Report) -> Table:
-    title = f"latency of one batch of {report.settings.batch} in ms, from pixels to probabilities"
-    table = _table(title, "p50", "95% interval", "p90", "p99", "mean", "min", "images/s")
+    table = _table("p50", "95% interval", "p90", "p99", "mean", "min", "images/s")
     for row in report.rows:
         latency = row.latency
         interval = interval_text(latency.p50_interval_ms, "{:.2f}")
@@ -47,8 +52,7 @@ def _latencies(report: Report) -> Table:
 
 
 def _savings(report: Report) -> Table:
-    title = f"saved against {report.reference}, the fastest full depth"
-    table = _table(title, "MFLOPs", "FLOPs", "latency", "95% interval", "latency/FLOPs")
+    table = _table("MFLOPs", "FLOPs", "latency", "95% interval", "latency/FLOPs")
     table.add_column("leaves behind block")
     for row in report.rows:
         table.add_row(
@@ -63,18 +67,16 @@ def _savings(report: Report) -> Table:
     return table
 
 
-def _accuracies(report: Report, source: str) -> Table:
-    table = _table(f"top-1 on {source}, 95% intervals", "images", "top-1", "points to full")
+def _accuracies(report: Report) -> Table:
+    table = _table("images", "top-1", "points to full")
     for row in report.rows:
         if row.accuracy is not None:
             table.add_row(Text(row.name), str(row.accuracy.images), *accuracy_text(row.accuracy))
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right")

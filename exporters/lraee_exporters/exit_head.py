@@ -23,6 +23,8 @@ from lraee_exporters.tower import LayerNorm
 HeadInput: TypeAlias = Literal["patch_mean", "cls", "both"]
 """What a head reads: the mean patch token (SSA), the class token (CLS-EE), or both side by side."""
 
+HEAD_INPUTS: tuple[HeadInput, ...] = ("patch_mean", "cls", "both")
+
 GATE_FEATURES = ("confidence", "margin", "spatial_activation_variance")
 
 
@@ -66,12 +68,15 @@ def build_exit(
     graph, file = GraphBuilder(name), WeightFile(f"{name}.data")
     tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", token_count, width])
     labels = add_label_inputs(graph, exit_weights.embed_dim)
-    patches = _slice(graph, tokens, 1, token_count, axis=1, name="patches")
     axis = graph.constant("axis_tokens", np.array([1], np.int64))
-    mean = graph.node("ReduceMean", [patches, axis], "patch_mean", keepdims=0)
-    read = mean
-    if exit_weights.reads != "patch_mean":
-        read = graph.node("Gather", [tokens, graph.constant("class_index", np.int64(0))], "class_token", axis=1)
+    if exit_weights.reads == "patch_mean":
+        patches = _slice(graph, tokens, 1, token_count, axis=1, name="patches")
+        read = mean = graph.node("ReduceMean", [patches, axis], "patch_mean", keepdims=0)
+    else:
+        lengths = graph.constant("class_and_patches", np.array([1, token_count - 1], np.int64))
+        first, patches = graph.node_with_outputs("Split", [tokens, lengths], ["class_token_3d", "patches"], axis=1)
+        mean = graph.node("ReduceMean", [patches, axis], "patch_mean", keepdims=0)
+        read = graph.node("Squeeze", [first, axis], "class_token")
     if exit_weights.reads == "both":
         read = graph.node("Concat", [mean, read], "mean_and_class", axis=1)
     x = add_norm(graph, file, read, exit_weights.norm, "norm")
@@ -137,12 +142,14 @@ def _add_gate(graph: GraphBuilder, features: str, exit_weights: ExitWeights) -> 
 def operators_of_exit(exit_weights: ExitWeights) -> dict[str, int]:
     """What ONNX Runtime must run for an exit after fusion, by operator name."""
     counts = {
-        "Slice": 3, "ReduceMean": 1, "LayerNormalization": 1, "Gelu": 1, "LpNormalization": 1, "Mul": 4,
+        "Slice": 2, "ReduceMean": 1, "LayerNormalization": 1, "Gelu": 1, "LpNormalization": 1, "Mul": 4,
         "MatMul": 1, "Softmax": 1, "TopK": 1, "Sub": 2, "ReduceSumSquare": 2, "Squeeze": 1, "Concat": 1,
         "ReduceSum": 1, "Add": 1, "Sigmoid": 1,
     }  # fmt: skip
-    if exit_weights.reads != "patch_mean":
-        counts["Gather"] = 1
+    if exit_weights.reads == "patch_mean":
+        counts["Slice"] += 1
+    else:
+        counts |= {"Split": 1, "Squeeze": 2}
     if exit_weights.reads == "both":
         counts["Concat"] += 1
     if exit_weights.logit_bias is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from lraee.bundle import Bundle, find_bundle
 from lraee.errors import LraeeError
-from lraee.manifest import FileEntry, Manifest, PartEntry
+from lraee.manifest import Manifest, PartEntry
 from lraee.model import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
 
@@ -92,9 +93,9 @@ def verify(bundle: BundleArgument) -> None:
     with errors_as_one_line():
         opened = Bundle(find_bundle(bundle))
         opened.verify()
-    files = opened.manifest.files
+    manifest = opened.manifest
     _print(
-        f"{opened.folder.name}: {len(files)} files, {_megabytes(files)}, "
+        f"{opened.folder.name}: {len(manifest.files)} files, {_megabytes(_size(manifest))}, "
         "every hash is right and no weights lie outside the bundle"
     )
 
@@ -117,7 +118,7 @@ def _summary_table(bundle: Bundle) -> Table:
         "labels": f"{len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}",
         "text tower": manifest.text if manifest.text is not None else "none (labels are fixed)",
         "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, matrix products)",
-        "size": f"{_megabytes(manifest.files)} in {len(manifest.files)} files",
+        "size": f"{_megabytes(_size(manifest))} in {len(manifest.files)} files",
     }
     for key, value in rows.items():
         table.add_row(key, Text(value))
@@ -125,18 +126,22 @@ def _summary_table(bundle: Bundle) -> Table:
 
 
 def _parts_table(manifest: Manifest) -> Table:
-    sizes = {entry.name: entry for entry in manifest.files}
-    table = _table("part", ">MFLOPs", ">share of full depth", ">size", "operators that run")
-    for part in manifest.parts:
+    """One line for each part; parts that follow one another and differ in nothing but their name share a line."""
+    sizes = {entry.name: entry.size_bytes for entry in manifest.files}
+
+    def facts(part: PartEntry) -> tuple[str, str, str, str]:
         flops = manifest.flops_of(part.name, manifest.labels.count)
-        files = [sizes[name] for name in (part.graph, part.data) if name is not None]
-        table.add_row(
-            part.name,
-            _megaflops(flops),
-            f"{flops / manifest.full_flops:.1%}",
-            _megabytes(files),
-            Text(_operators(part)),
-        )
+        size = sum(sizes[name] for name in (part.graph, part.data) if name is not None)
+        operators = ", ".join(f"{count} {name}" for name, count in sorted(part.operators.items()))
+        return _megaflops(flops), f"{flops / manifest.full_flops:.1%}", _megabytes(size), operators
+
+    table = _table("part", ">MFLOPs", ">of full depth", ">size", "operators that run")
+    for cells, group in groupby(manifest.parts, key=facts):
+        names = [part.name for part in group]
+        each = f" each of {len(names)}" if len(names) > 1 else ""
+        are_blocks = names[0].startswith("block_") and len(names) > 2
+        name = f"{names[0]} to {names[-1]}" if are_blocks else ", ".join(names)
+        table.add_row(name, cells[0], cells[1], cells[2] + each, Text(cells[3]))
     return table
 
 
@@ -171,10 +176,6 @@ def _points_table(manifest: Manifest) -> Table:
     return table
 
 
-def _operators(part: PartEntry) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(part.operators.items()))
-
-
 def _optional(value: float | None, form: str) -> str:
     return "not measured" if value is None else form.format(value)
 
@@ -183,15 +184,22 @@ def _megaflops(flops: int) -> str:
     return f"{flops / 1e6:,.2f}"
 
 
-def _megabytes(files: tuple[FileEntry, ...] | list[FileEntry]) -> str:
-    return f"{sum(entry.size_bytes for entry in files) / 1e6:.2f} MB"
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.2f} MB"
+
+
+def _size(manifest: Manifest) -> int:
+    """Of all files but the manifest, in bytes."""
+    return sum(entry.size_bytes for entry in manifest.files)
 
 
 def _table(*columns: str) -> Table:
     """A table without frame; a column whose head begins with ``>`` is aligned to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        table.add_column(
+            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
     return table
 
 
@@ -200,4 +208,4 @@ def _print(*things: Table | str) -> None:
     for number, thing in enumerate(things):
         if number:
             console.print()
-        console.print(thing, markup=False)
+        console.print(thing, markup=False, soft_wrap=isinstance(thing, str))

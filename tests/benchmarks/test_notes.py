@@ -43,6 +43,16 @@ def test_early_exit_within_the_noise_is_not_called_faster_or_slower(make_report:
     assert "within the noise" in with_saving(make_report, saved, 0.02).notes[0]
 
 
+def test_rows_within_the_noise_share_one_note(make_report: Make) -> None:
+    """A bundle may have ten exits."""
+    row = with_saving(make_report, 0.0, 0.02).rows[0]
+    other = dataclasses.replace(row, name="exit=8", kind="exit")
+    notes = [note for note in make_report(rows=(row, other)).notes if "noise" in note]
+    assert notes == [
+        "Whether adaptive=balanced, exit=8 is faster than full depth (graph) is within the noise.",
+    ]
+
+
 def test_random_weights_are_named_first(make_report: Make) -> None:
     """Where images leave means nothing."""
     assert changed(make_report, "bundle", weights="random").notes[0].startswith("The weights are random")
@@ -67,7 +77,7 @@ def test_int8_is_compared_with_fp32(make_report: Make, mean_ms: float, said: str
     ("part", "changes", "said"),
     [
         ("settings", {"images": 12}, "Only 12 different images"),
-        ("device", {"load_average": 1.5}, "Other programs were running (load average 1.5"),
+        ("device", {"load_average": 1.5}, "The CPU was busy in the minute before (load average 1.5)"),
         ("device", {"governor": "ondemand"}, "frequency governor is ondemand"),
         ("device", {"celsius_after": 84.6}, "85 °C"),
     ],
@@ -75,6 +85,13 @@ def test_int8_is_compared_with_fp32(make_report: Make, mean_ms: float, said: str
 def test_bad_conditions_are_named(make_report: Make, part: str, changes: dict[str, Any], said: str) -> None:
     """A reader learns why another run may differ."""
     assert any(said in note for note in changed(make_report, part, **changes).notes)
+
+
+def test_load_on_other_cores_does_not_disturb(make_report: Make) -> None:
+    """Four cores, one of them busy, two threads."""
+    device = dataclasses.replace(make_report().device, load_average=1.0)
+    settings = dataclasses.replace(make_report().settings, threads=2)
+    assert not any("busy" in note for note in make_report(device=device, settings=settings).notes)
 
 
 def test_a_long_tail_is_named_except_for_adaptive_rows(make_report: Make) -> None:

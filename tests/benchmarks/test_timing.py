@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def test_every_variant_has_every_place_equally_often(count: int, seed: int, cycl
 def test_neighbours_change_between_cycles() -> None:
     """A variant that leaves the cache cold does not always run before the same one."""
     orders = list(islice(rotated_orders(4, np.random.default_rng(0)), 4 * 30))
-    neighbours = {pair for order in orders for pair in zip(order, order[1:], strict=False)}
+    neighbours = {pair for order in orders for pair in pairwise(order)}
     assert len(neighbours) == 4 * 3
 
 

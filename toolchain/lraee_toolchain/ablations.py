@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lraee_toolchain.bootstrap import Interval, bootstrap_mean
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.features import Features, Teacher
-from lraee_toolchain.routing import Costs, Material, answers_of, fit_routing, score, train_exit
+from lraee_toolchain.routing import Costs, Material, answers_of, fit_routing, score, train_exits
 from lraee_toolchain.thresholds import outcome
 
 FloatArray = NDArray[np.float32]
@@ -77,10 +77,17 @@ def measure_ablations(
         order = np.random.default_rng([config.seed, seed]).permutation(count).astype(np.int64)
         gate_rows, head_rows = np.sort(order[:gate_count]), np.sort(order[gate_count:])
         seed_heads, seed_gating = pool.rows(head_rows), pool.rows(gate_rows)
-        last = train_exit(
-            seed_heads, seed_gating, labels, costs.depth,
-            reads="patch_mean", logit_scale=logit_scale, config=config, seed=seed, int8=True,
-        )  # fmt: skip
+        (last,) = train_exits(
+            seed_heads,
+            seed_gating,
+            labels,
+            [costs.depth],
+            reads="patch_mean",
+            logit_scale=logit_scale,
+            config=config,
+            seed=seed,
+            int8=True,
+        )
         answers = answers_of(last, evaluation.features, labels, logit_scale)
         ssa_right.append(evaluation.good(answers.probabilities).astype(np.float64))
         routing = fit_routing(

@@ -28,8 +28,8 @@ def export_command(
     evaluate: Annotated[Path | None, typer.Option(help="labelled folder or zip, only for the report")] = None,
     supervision: Annotated[str, typer.Option(help="auto, labels or label-free")] = "auto",
     exits: Annotated[str, typer.Option(help="auto, all, or blocks such as 8,10,11")] = "auto",
-    reads: Annotated[str, typer.Option(help="what heads read: patch_mean (SSA), cls or both")] = "patch_mean",
-    max_accuracy_drop: Annotated[float, typer.Option(help="points the default operating point may lose")] = 0.0,
+    reads: Annotated[str, typer.Option(help="what heads read: auto, patch_mean (SSA), cls or both")] = "auto",
+    max_accuracy_drop: Annotated[float, typer.Option(help="points the default operating point may lose")] = 0.2,
     min_flops_saving: Annotated[
         float | None, typer.Option(help="share of FLOPs it must save, replaces --max-accuracy-drop")
     ] = None,
@@ -53,7 +53,7 @@ def export_command(
     choices: dict[str, Any] = {
         "activation": _choice("--activation", activation, ("gelu", "quick_gelu", None)),
         "supervision": _choice("--supervision", supervision, ("auto", "labels", "label-free")),
-        "reads": _choice("--reads", reads, ("patch_mean", "cls", "both")),
+        "reads": _choice("--reads", reads, ("auto", "patch_mean", "cls", "both")),
         "precision": _choice("--precision", precision, ("int8", "fp32")),
         "ranges": _choice("--ranges", ranges, ("minmax", "percentile")),
         "unreadable": _choice("--unreadable", unreadable, ("refuse", "skip")),

@@ -53,10 +53,11 @@ class ExportConfig:
     """``auto`` uses labels when `train` has them."""
     exits: Literal["auto", "all"] | tuple[int, ...] = "auto"
     """Blocks with an exit; ``auto`` keeps those that pay."""
-    reads: HeadInput = "patch_mean"
-    """What heads read; ``patch_mean`` is the paper's SSA."""
-    max_accuracy_drop: float = 0.0
-    """Points of accuracy (0 to 100) that the default operating point may lose on the gating split."""
+    reads: HeadInput | Literal["auto"] = "auto"
+    """What heads read; ``patch_mean`` is the paper's SSA, ``auto`` decides for each exit on the gating split."""
+    max_accuracy_drop: float = 0.2
+    """Points of accuracy (0 to 100) that the default operating point may lose on the gating split, even when its
+    difference to full depth is three standard errors worse than measured."""
     min_flops_saving: float | None = None
     """Share of FLOPs (0 to 1) that the default operating point must save; replaces `max_accuracy_drop`."""
     precision: Literal["int8", "fp32"] = "int8"

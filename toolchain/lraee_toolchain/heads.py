@@ -7,6 +7,7 @@ without, from the FP32 tower's label distribution and embedding alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ def head_input(features: Features, block: int, reads: HeadInput) -> FloatArray:
     return np.asarray(mean if reads == "patch_mean" else token)
 
 
-def train_head(
+def train_heads(
     inputs: FloatArray,
     classes: NDArray[np.int64] | None,
     teacher: Teacher,
@@ -53,11 +54,12 @@ def train_head(
     logit_scale: float,
     options: HeadTraining,
     seed: int,
-) -> Head:
-    """Train one head in float32.
+    advance: Callable[[int], None] | None = None,
+) -> list[Head]:
+    """Train the heads of several exits at once in float32: one stacked network, independent of each other.
 
     Args:
-        inputs: (images, d) from `head_input`.
+        inputs: (exits, images, d), each exit's `head_input`.
         classes: (images,) label index, or None to learn from the teacher alone.
         teacher: the FP32 tower's answers for the same images.
         labels: (labels, embed_dim) unit text embeddings.
@@ -65,47 +67,66 @@ def train_head(
         logit_scale: factor on the cosine.
         options: epochs and rates.
         seed: of initial weights, order and dropout.
+        advance: called after each epoch.
     """
-    torch.manual_seed(seed)
-    count, width = inputs.shape
+    generator = torch.Generator().manual_seed(seed)
+    exits, count, width = inputs.shape
     hidden = width if reads != "both" else width // 2
-    network = torch.nn.Sequential(
-        torch.nn.LayerNorm(width, eps=EPSILON),
-        torch.nn.Dropout(options.dropout),
-        torch.nn.Linear(width, hidden),
-        torch.nn.GELU(),
-        torch.nn.Dropout(options.dropout),
-        torch.nn.Linear(hidden, labels.shape[1]),
-    )
-    x, target = torch.from_numpy(np.array(inputs)), torch.from_numpy(np.array(teacher.embedding))
+    embed_dim = labels.shape[1]
+
+    def linear(size_in: int, size_out: int) -> list[torch.Tensor]:
+        bound = size_in**-0.5  # torch.nn.Linear's initial distribution
+        weight = torch.rand((exits, size_in, size_out), generator=generator) * (2 * bound) - bound
+        return [weight, torch.rand((exits, 1, size_out), generator=generator) * (2 * bound) - bound]
+
+    parameters = [torch.ones(exits, 1, width), torch.zeros(exits, 1, width)]
+    parameters += linear(width, hidden) + linear(hidden, embed_dim)
+    gain, shift, weight_1, bias_1, weight_2, bias_2 = (p.requires_grad_() for p in parameters)
+
+    def drop(values: torch.Tensor) -> torch.Tensor:
+        keep = 1 - options.dropout
+        return values * (torch.rand(values.shape, generator=generator) < keep) / keep
+
+    x = torch.from_numpy(np.ascontiguousarray(inputs))
+    target = torch.from_numpy(np.array(teacher.embedding))
     text = torch.from_numpy(np.array(labels)).T.contiguous()
-    hard = None if classes is None else torch.from_numpy(np.array(classes))
     soft = torch.from_numpy(np.array(teacher.probabilities))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    hard = None if classes is None else torch.from_numpy(np.array(classes))
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
     steps = max(1, -(-count // options.batch_size)) * options.epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=steps, pct_start=0.1)
-    network.train()
     for _ in range(options.epochs):
-        order = torch.randperm(count)
+        order = torch.randperm(count, generator=generator)
         for start in range(0, count, options.batch_size):
             rows = order[start : start + options.batch_size]
-            embedding = F.normalize(network(x[rows]), dim=-1)
-            logits = logit_scale * embedding @ text
+            normed = F.layer_norm(x[:, rows], (width,), eps=EPSILON) * gain + shift
+            middle = drop(F.gelu(torch.baddbmm(bias_1, drop(normed), weight_1)))
+            embedding = F.normalize(torch.baddbmm(bias_2, middle, weight_2), dim=-1)
+            logits = (logit_scale * embedding @ text).flatten(0, 1)
             if hard is not None:
-                loss = F.cross_entropy(logits, hard[rows], label_smoothing=options.label_smoothing)
+                wanted = hard[rows].repeat(exits)
+                loss = F.cross_entropy(logits, wanted, label_smoothing=options.label_smoothing)
             else:
-                loss = F.cross_entropy(logits, soft[rows])
+                loss = F.cross_entropy(logits, soft[rows].repeat(exits, 1))
             loss = loss + options.distillation * (1 - (embedding * target[rows]).sum(-1)).mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+            (loss * exits).backward()
             optimizer.step()
             schedule.step()
-    arrays = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+        if advance is not None:
+            advance(1)
+    arrays = [tensor.detach().numpy() for tensor in (gain, shift, weight_1, bias_1, weight_2, bias_2)]
+    return [_head(reads, *(array[position] for array in arrays)) for position in range(exits)]
+
+
+def _head(reads: HeadInput, *arrays: FloatArray) -> Head:
+    """A head from its slice of the stacked arrays, weights (in, out)."""
+    gain, shift, weight_1, bias_1, weight_2, bias_2 = (np.ascontiguousarray(array) for array in arrays)
     return Head(
         reads=reads,
-        norm=LayerNorm(weight=arrays["0.weight"], bias=arrays["0.bias"], epsilon=EPSILON),
-        fc1=Linear(weight=arrays["2.weight"], bias=arrays["2.bias"]),
-        fc2=Linear(weight=arrays["5.weight"], bias=arrays["5.bias"]),
+        norm=LayerNorm(weight=gain[0], bias=shift[0], epsilon=EPSILON),
+        fc1=Linear(weight=np.ascontiguousarray(weight_1.T), bias=bias_1[0]),
+        fc2=Linear(weight=np.ascontiguousarray(weight_2.T), bias=bias_2[0]),
     )
 
 

@@ -20,6 +20,7 @@ from lraee.errors import ExportError
 from lraee.images import open_image
 from lraee.preprocess import pixels as preprocess
 from lraee_calibration_data import Dataset, fashion_mnist_pool, open_dataset, photos
+from lraee_exporters.exit_head import HEAD_INPUTS
 from lraee_exporters.labels import LabelSet, embed_labels, read_labels
 from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_exporters.parity import check_parity
@@ -34,7 +35,7 @@ from lraee_toolchain.evaluation import evaluate_bundle
 from lraee_toolchain.features import extract_embeddings, extract_features, load_features, load_teacher
 from lraee_toolchain.pack import BundleInputs, install, pack
 from lraee_toolchain.report import write_report
-from lraee_toolchain.routing import Costs, Material, candidates, fit_routing, without_unused
+from lraee_toolchain.routing import Costs, Material, fit_routing, without_unused
 from lraee_toolchain.routing_file import load_routing, save_routing, weights_of_exits
 from lraee_toolchain.work import WorkFolder, key_of
 
@@ -217,7 +218,8 @@ class _Export:
 
     def _costs(self, tower_parts: Path) -> Costs:
         flops = {p.name: p.flops + p.flops_per_label * len(self.labels) for p in load_parts(tower_parts)}
-        width, reads = self.tower.width, 2 if self.config.reads == "both" else 1
+        width = self.tower.width
+        reads = 2 if self.config.reads in ("both", "auto") else 1  # of the largest head that may be chosen
         head = 2 * (reads * width * width + width * self.tower.embed_dim) + 6
         return Costs(
             stem=flops["stem"],
@@ -245,7 +247,8 @@ class _Export:
         }
 
         def train(folder: Path) -> None:
-            advance = self.progress.steps(len(candidates(config.exits, self.tower.depth)))
+            rounds = len(HEAD_INPUTS) if config.reads == "auto" else 1
+            advance = self.progress.steps(rounds * config.heads.epochs)
             routing = fit_routing(
                 heads,
                 gating,
@@ -255,7 +258,7 @@ class _Export:
                 config=config,
                 seed=config.seed,
                 int8=config.precision == "int8",
-                advance=lambda block: advance(1),
+                advance=advance,
             )
             routing = without_unused(routing)
             build_exits(weights_of_exits(routing, self.tower.logit_bias), self.tower, folder)

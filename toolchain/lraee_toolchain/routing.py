@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_exporters.exit_head import HeadInput
+from lraee.errors import ExportError
+from lraee_exporters.exit_head import HEAD_INPUTS, HeadInput
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.features import Features, Teacher
 from lraee_toolchain.gates import Gate, fit_gate, gate_features, gate_values
@@ -24,9 +25,9 @@ from lraee_toolchain.heads import (
     label_logits,
     quantize_head,
     softmax,
-    train_head,
+    train_heads,
 )
-from lraee_toolchain.thresholds import ExitScores, Point, choose, choose_exits, evaluate, search
+from lraee_toolchain.thresholds import ExitScores, Point, choose, choose_exits, pareto_front, search
 
 FloatArray = NDArray[np.float32]
 
@@ -111,19 +112,43 @@ class ExitAnswers:
     """(images,)."""
 
 
-def train_exit(
-    heads: Material, gating: Material, labels: FloatArray, block: int, *, reads: HeadInput, logit_scale: float,
-    config: ExportConfig, seed: int, int8: bool,
-) -> TrainedExit:  # fmt: skip
-    """Train head, temperature and gate of the exit behind `block`."""
-    inputs = head_input(heads.features, block, reads)
-    head = train_head(
-        inputs, heads.classes, heads.teacher, labels,
-        reads=reads, logit_scale=logit_scale, options=config.heads, seed=seed * 1000 + block,
-    )  # fmt: skip
-    if int8:
-        head = quantize_head(head, inputs)
-    logits = label_logits(head_embeddings(head, head_input(gating.features, block, reads)), labels, logit_scale)
+def train_exits(
+    heads: Material,
+    gating: Material,
+    labels: FloatArray,
+    blocks: Sequence[int],
+    *,
+    reads: HeadInput,
+    logit_scale: float,
+    config: ExportConfig,
+    seed: int,
+    int8: bool,
+    advance: Callable[[int], None] | None = None,
+) -> list[TrainedExit]:
+    """Train head, temperature and gate of the exits behind `blocks`, all heads reading the same."""
+    inputs = np.stack([head_input(heads.features, block, reads) for block in blocks])
+    trained = train_heads(
+        inputs,
+        heads.classes,
+        heads.teacher,
+        labels,
+        reads=reads,
+        logit_scale=logit_scale,
+        options=config.heads,
+        seed=seed,
+        advance=advance,
+    )
+    finished = [quantize_head(head, inputs[i]) if int8 else head for i, head in enumerate(trained)]
+    return [
+        _finish_exit(head, gating, labels, block, logit_scale=logit_scale)
+        for head, block in zip(finished, blocks, strict=True)
+    ]
+
+
+def _finish_exit(head: Head, gating: Material, labels: FloatArray, block: int, *, logit_scale: float) -> TrainedExit:
+    """Fit temperature and gate to what a head answers on the gating split."""
+    inputs = head_input(gating.features, block, head.reads)
+    logits = label_logits(head_embeddings(head, inputs), labels, logit_scale)
     target = gating.teacher.probabilities
     if gating.classes is not None:
         target = np.eye(len(labels), dtype=np.float32)[gating.classes]
@@ -138,6 +163,38 @@ def train_exit(
         gate=fit_gate(features, good),
         accuracy=float(good.mean()),
     )
+
+
+def best_exits(
+    heads: Material,
+    gating: Material,
+    labels: FloatArray,
+    blocks: Sequence[int],
+    *,
+    logit_scale: float,
+    config: ExportConfig,
+    seed: int,
+    int8: bool,
+    advance: Callable[[int], None] | None = None,
+) -> list[TrainedExit]:
+    """Exits whose heads read what `config.reads` says; with ``auto`` each what answers best on the gating split."""
+    choices: Sequence[HeadInput] = HEAD_INPUTS if config.reads == "auto" else (config.reads,)
+    rounds = [
+        train_exits(
+            heads,
+            gating,
+            labels,
+            blocks,
+            reads=reads,
+            logit_scale=logit_scale,
+            config=config,
+            seed=seed,
+            int8=int8,
+            advance=advance,
+        )
+        for reads in choices
+    ]
+    return [max(options, key=lambda trained: trained.accuracy) for options in zip(*rounds, strict=True)]
 
 
 def answers_of(trained: TrainedExit, features: Features, labels: FloatArray, logit_scale: float) -> ExitAnswers:
@@ -199,45 +256,52 @@ def fit_routing(
         config: exits, budget and training options.
         seed: of the heads.
         int8: quantize the heads.
-        advance: called after each exit with its block.
+        advance: called after each epoch of the heads' training.
     """
-    trained: list[TrainedExit] = []
-    for block in candidates(config.exits, costs.depth):
-        trained.append(
-            train_exit(
-                heads, gating, labels, block,
-                reads=config.reads, logit_scale=logit_scale, config=config, seed=seed, int8=int8,
-            )
-        )  # fmt: skip
-        if advance is not None:
-            advance(block)
+    trained = best_exits(
+        heads,
+        gating,
+        labels,
+        candidates(config.exits, costs.depth),
+        logit_scale=logit_scale,
+        config=config,
+        seed=seed,
+        int8=int8,
+        advance=advance,
+    )
     scores = score(trained, gating, labels, logit_scale, costs)
     full = float(scores.full_good.mean())
-    wanted = full - config.max_accuracy_drop / 100
     if config.exits == "auto":
         kept = choose_exits(
             scores,
-            min_accuracy=wanted if config.min_flops_saving is None else None,
+            max_drop=config.max_accuracy_drop / 100,
             min_saved=config.min_flops_saving,
             most=MOST_EXITS,
         )
         trained = [trained[i] for i in kept]
         scores = scores.subset(kept)
-    front = search(scores)
-    points = operating_points(front, scores, full, config)
+    met = search(scores)
+    front = pareto_front(met)
+    points = operating_points(met, scores, config)
     return Routing(exits=tuple(trained), front=tuple(front), points=points, full_accuracy=full)
 
 
-def operating_points(front: Sequence[Point], scores: ExitScores, full: float, config: ExportConfig) -> dict[str, Point]:
-    """``balanced`` as configured (the default), ``accurate`` (best accuracy) and ``fast`` (one point lost)."""
-    closed = evaluate(scores, [np.inf] * len(scores.blocks))
-    if config.min_flops_saving is not None:
-        balanced = choose(front, min_saved=config.min_flops_saving)
-    else:
-        balanced = choose(front, min_accuracy=full - config.max_accuracy_drop / 100)
-    fast = choose(front, min_accuracy=full - (config.max_accuracy_drop + 1.0) / 100)
-    accurate = max(front, key=lambda p: (p.accuracy, p.saved))
-    return {"balanced": balanced or closed, "accurate": accurate, "fast": fast or closed}
+def operating_points(points: Sequence[Point], scores: ExitScores, config: ExportConfig) -> dict[str, Point]:
+    """``balanced`` as configured (the default), ``accurate`` (no safe loss) and ``fast`` (one more point lost).
+
+    Raises:
+        ExportError: no thresholds save what ``min_flops_saving`` asks for.
+    """
+    balanced = choose(points, max_drop=config.max_accuracy_drop / 100, min_saved=config.min_flops_saving)
+    if balanced is None:
+        most = max(point.saved for point in points)
+        raise ExportError(
+            f"--min-flops-saving is {config.min_flops_saving}, the exits behind blocks "
+            f"{', '.join(map(str, scores.blocks))} save at most {most:.3f}; ask for less, or give earlier --exits"
+        )
+    fast = choose(points, max_drop=config.max_accuracy_drop / 100 + 0.01, safe=False)
+    accurate = choose(points, max_drop=0.0)
+    return {"balanced": balanced, "accurate": accurate or balanced, "fast": fast or balanced}
 
 
 def without_unused(routing: Routing) -> Routing:
