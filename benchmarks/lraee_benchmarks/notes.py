@@ -31,7 +31,10 @@ def _random_weights(report: Report) -> Iterator[str]:
 
 
 def _early_exit(report: Report) -> Iterator[str]:
-    rows = [row for row in report.rows if row.kind in ("adaptive", "exit")]
+    idle = [row.name for row in report.rows if row.kind == "adaptive" and row.flops_saved <= 0]
+    if idle:
+        yield f"{', '.join(idle)} saves no FLOPs on these images."
+    rows = [row for row in report.rows if row.kind in ("adaptive", "exit") and row.name not in idle]
     for row in rows:
         if row.latency_saved_interval.high < 0:
             yield (

@@ -22,6 +22,18 @@ from lraee_exporters.tower import FloatArray
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 """Prompts of a label file that names none; the prompt that CLIP's authors recommend."""
 
+IMAGENET_TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+"""Seven of CLIP's 80 ImageNet templates, found by forward selection by its authors (their prompt engineering notebook)
+to be about as good as all 80."""
+
 PROMPTS_PER_BATCH = 256
 """Prompts that pass the text tower together; bounds memory for many labels."""
 
@@ -70,21 +82,52 @@ def embed_labels(model: LoadedModel, labels: LabelSet) -> FloatArray:
     with torch.inference_mode():
         for start in range(0, len(prompts), PROMPTS_PER_BATCH):
             tokens = model.tokenizer(prompts[start : start + PROMPTS_PER_BATCH])
-            rows.append(model.torch_model.encode_text(tokens, normalize=True))
+            rows.append(encode_prompts(model.torch_model, tokens))
         by_name = torch.cat(rows).reshape(len(labels.names), len(labels.templates), -1)
         embeddings = torch.nn.functional.normalize(by_name.mean(dim=1), dim=-1)
     return embeddings.float().numpy().astype(np.float32)
 
 
+def encode_prompts(torch_model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """`encode_text(tokens, normalize=True)`, without computing the padding behind the longest prompt.
+
+    CLIP's text tower is causal and reads the embedding at the end-of-text token, so what lies behind it changes
+    nothing: 1,000 ImageNet prompts take 16 of 77 positions and a fifth of the time. Towers that are not causal, or
+    that pool otherwise, are run as they are.
+
+    Args:
+        torch_model: open_clip's model.
+        tokens: int64 (prompts, context_length), the end-of-text token being the largest of each row.
+
+    Returns:
+        float (prompts, embed_dim), rows of unit length.
+    """
+    length = int(tokens.argmax(dim=-1).max()) + 1
+    causal = getattr(torch_model, "attn_mask", None)
+    if causal is None or getattr(torch_model, "text_pool_type", None) != "argmax" or length >= tokens.shape[1]:
+        full: torch.Tensor = torch_model.encode_text(tokens, normalize=True)
+        return full
+    positions = torch_model.positional_embedding
+    try:
+        torch_model.positional_embedding = torch.nn.Parameter(positions[:length], requires_grad=False)
+        torch_model.attn_mask = causal[:length, :length]
+        short: torch.Tensor = torch_model.encode_text(tokens[:, :length], normalize=True)
+    finally:
+        torch_model.positional_embedding, torch_model.attn_mask = positions, causal
+    return short
+
+
 def read_labels(name: str) -> LabelSet:
-    """Read the label set that a command names: `reference`, `imagenet`, or a file.
+    """Read the label set that a command names: `reference`, `imagenet`, `imagenet-80`, or a file.
 
     Raises:
         LabelsError: The file is missing or malformed.
     """
     if name == "reference":
         return reference_labels()
-    return imagenet_labels() if name == "imagenet" else read_label_file(Path(name))
+    if name in ("imagenet", "imagenet-80"):
+        return imagenet_labels(all_templates=name == "imagenet-80")
+    return read_label_file(Path(name))
 
 
 def read_label_file(path: Path) -> LabelSet:
@@ -134,14 +177,15 @@ def reference_labels() -> LabelSet:
     return read_label_file(REFERENCE_FOLDER / "labels.json")
 
 
-def imagenet_labels() -> LabelSet:
+def imagenet_labels(*, all_templates: bool = False) -> LabelSet:
     """Return the 1,000 classes of ImageNet and their prompts.
 
     Two of CLIP's names stand for two classes each (missile, sunglasses), as in all published zero-shot figures.
+
+    Args:
+        all_templates: CLIP's 80 templates instead of the `IMAGENET_TEMPLATES` that do as well in a tenth of the time.
     """
     import lraee_calibration_data  # not above: only this label set needs the package
 
-    return LabelSet(
-        names=tuple(lraee_calibration_data.imagenet_labels()),
-        templates=tuple(lraee_calibration_data.imagenet_templates()),
-    )
+    templates = tuple(lraee_calibration_data.imagenet_templates()) if all_templates else IMAGENET_TEMPLATES
+    return LabelSet(names=tuple(lraee_calibration_data.imagenet_labels()), templates=templates)

@@ -8,7 +8,7 @@ everything at once. Nothing is ever unpickled.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lraee.errors import BundleError
 from lraee.manifest import Manifest, PartEntry, read_manifest
 from lraee.onnx_wire import external_locations
-from lraee.strict_json import decode
+from lraee.strict_json import decode, parse
 
 SHIPPED = Path(__file__).parent / "bundles"
 """Bundles inside the wheel: ``reference.lraee``."""
@@ -42,10 +42,10 @@ def find_bundle(name: str | Path) -> Path:
         BundleError: there is no such folder.
     """
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for names that no file can have
         return path
     shipped = SHIPPED / f"{name}.lraee"
-    if isinstance(name, str) and name == Path(name).name and shipped.is_dir():
+    if isinstance(name, str) and name == Path(name).name and os.path.isdir(shipped):
         return shipped
     known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.lraee"))) or "none"
     raise BundleError(f"{name} is no folder; wanted a bundle written by lraee-export, or a shipped one ({known})")
@@ -124,10 +124,10 @@ class Bundle:
         """Names and templates of the exported labels."""
         name = self.manifest.labels.names
         try:
-            raw = json.loads(self.checked(name).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise BundleError(f"{name} is no JSON ({error}); export the bundle again") from error
-        labels = decode(LabelFile, raw, name)
+            text = self.checked(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{name} is no UTF-8 text; the bundle is damaged, export it again") from error
+        labels = decode(LabelFile, parse(text, name), name)
         if len(labels.names) != self.manifest.labels.count or len(labels.names) < 2:
             raise BundleError(
                 f"{name}: names has {len(labels.names)} labels, the manifest says {self.manifest.labels.count}"
@@ -138,13 +138,27 @@ class Bundle:
     def label_embeddings(self) -> NDArray[np.float32]:
         """(labels, embed_dim) float32 unit text embeddings of the exported labels."""
         name = self.manifest.labels.embeddings
+        array = _read_array(self.checked(name), (self.manifest.labels.count, self.manifest.tower.embed_dim))
+        if not (np.abs(np.linalg.norm(array, axis=1) - 1) < 1e-3).all():  # also when a number is not finite
+            raise BundleError(f"{name}: a row is not of unit length; export the bundle again")
+        return array
+
+
+def _read_array(path: Path, wanted: tuple[int, int]) -> NDArray[np.float32]:
+    """A float32 array as ``numpy.save`` wrote it: the header decides nothing before it is found to be as wanted."""
+    with path.open("rb") as file:
         try:
-            array = np.load(self.checked(name), allow_pickle=False)
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"format {version}, wanted (1, 0)")
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
         except ValueError as error:
-            raise BundleError(f"{name} is no plain NumPy array ({error}); export the bundle again") from error
-        wanted = (self.manifest.labels.count, self.manifest.tower.embed_dim)
-        if array.dtype != np.float32 or array.shape != wanted:
+            raise BundleError(f"{path.name} is no plain NumPy array ({error}); export the bundle again") from error
+        if dtype != np.float32 or shape != wanted or fortran_order:
             raise BundleError(
-                f"{name} is {array.dtype} {array.shape}, wanted float32 {wanted}; export the bundle again"
+                f"{path.name} is {dtype} {shape}, wanted float32 {wanted} in C order; export the bundle again"
             )
-        return np.asarray(array)
+        content = file.read()
+    if len(content) != 4 * shape[0] * shape[1]:
+        raise BundleError(f"{path.name} ends early or goes on behind its array; export the bundle again")
+    return np.frombuffer(content, np.float32).reshape(shape)

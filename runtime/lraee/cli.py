@@ -168,7 +168,7 @@ def _points_table(manifest: Manifest) -> Table:
         ]
         table.add_row(
             Text(point.name + default),
-            ", ".join(thresholds),
+            ", ".join(thresholds) or "visits no exit",
             f"{point.flops_saved:.1%}",
             _optional(point.accuracy, "{:.1%}"),
             _optional(point.full_accuracy, "{:.1%}"),

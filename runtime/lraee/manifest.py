@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lraee.errors import BundleError
 from lraee.preprocess import Preprocessing
-from lraee.strict_json import decode, encode
+from lraee.strict_json import decode, encode, parse
 
 FORMAT = 1
 """The newest bundle format that this code reads and writes."""
@@ -217,10 +217,7 @@ def parse_manifest(text: str) -> Manifest:
     Raises:
         BundleError: it is no JSON, of a newer format, or a key is unknown, missing or contradicts another.
     """
-    try:
-        raw: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BundleError(f"{MANIFEST_NAME} is no JSON ({error}); the bundle is damaged, export it again") from error
+    raw = parse(text, MANIFEST_NAME)
     version = raw.get("format") if isinstance(raw, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise BundleError(f"{MANIFEST_NAME}: format is {version!r}, wanted a number from 1 to {FORMAT}")
@@ -254,37 +251,86 @@ def write_manifest(manifest: Manifest) -> str:
 
 
 def _check_consistency(manifest: Manifest) -> None:
+    _check_ranges(manifest)
+    _check_files(manifest)
+    _check_exits(manifest)
+
+
+def _check_ranges(manifest: Manifest) -> None:
+    tower, count = manifest.tower, manifest.labels.count
+    least = [(f"tower.{name}", getattr(tower, name), 1) for name in ("blocks", "width", "heads", "mlp_width")]
+    least += [(f"tower.{name}", getattr(tower, name), 1) for name in ("patch_size", "tokens", "embed_dim")]
+    least.append(("labels.count", count, 2))
+    for part in manifest.parts:
+        least += [(f"parts.{part.name}.{name}", getattr(part, name), 0) for name in ("flops", "flops_per_label")]
+    for key, value, wanted in least:
+        if value < wanted:
+            raise BundleError(f"{MANIFEST_NAME}: {key} is {value}, wanted at least {wanted}")
+    above_zero = [("logit_scale", manifest.logit_scale)]
+    above_zero += [(f"exits: temperature behind block {exit.block}", exit.temperature) for exit in manifest.exits]
+    for key, number in above_zero:
+        if number <= 0:
+            raise BundleError(f"{MANIFEST_NAME}: {key} is {number}, wanted above 0")
+
+
+def _check_files(manifest: Manifest) -> None:
     files = {entry.name for entry in manifest.files}
     if len(files) != len(manifest.files):
         raise BundleError(f"{MANIFEST_NAME}: files names one file twice")
-    for entry in manifest.files:
-        if entry.name != Path(entry.name).name or entry.name in {"", ".", "..", MANIFEST_NAME} or "\\" in entry.name:
-            raise BundleError(
-                f"{MANIFEST_NAME}: files has {entry.name!r}, wanted a plain name inside the bundle folder"
-            )
+    for name in files:
+        if not _is_plain_name(name):
+            raise BundleError(f"{MANIFEST_NAME}: files has {name!r}, wanted a plain name inside the bundle folder")
     wanted = [("labels.names", manifest.labels.names), ("labels.embeddings", manifest.labels.embeddings)]
     wanted += [("text", manifest.text)] if manifest.text is not None else []
     for part in manifest.parts:
         wanted.append((f"parts.{part.name}.graph", part.graph))
         wanted += [(f"parts.{part.name}.data", part.data)] if part.data is not None else []
+        if not part.graph.endswith(".onnx"):  # ONNX Runtime takes other endings for formats that nothing here checks
+            raise BundleError(f"{MANIFEST_NAME}: parts.{part.name}.graph is {part.graph!r}, wanted a name in .onnx")
     for key, name in wanted:
         if name not in files:
             raise BundleError(f"{MANIFEST_NAME}: {key} is {name!r}, which is not among files")
-    for name in ["stem", *block_names(manifest.tower.blocks), "tail", *(exit.part for exit in manifest.exits)]:
+    parts = [part.name for part in manifest.parts]
+    if len(set(parts)) != len(parts):
+        raise BundleError(f"{MANIFEST_NAME}: parts has one name twice")
+    if manifest.tower.blocks > len(parts):
+        raise BundleError(f"{MANIFEST_NAME}: tower.blocks is {manifest.tower.blocks}, but there are {len(parts)} parts")
+    for name in ["stem", *block_names(manifest.tower.blocks), "tail"]:
         manifest.part(name)
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether `name` is that of a file in the bundle folder itself, and one that can be printed."""
+    if not name.isprintable() or "\\" in name or len(name.encode()) > 255:
+        return False
+    return name == Path(name).name and name not in {"", ".", "..", MANIFEST_NAME}
+
+
+def _check_exits(manifest: Manifest) -> None:
     blocks = [exit.block for exit in manifest.exits]
     if blocks != sorted(set(blocks)) or any(not 1 <= block <= manifest.tower.blocks for block in blocks):
         raise BundleError(f"{MANIFEST_NAME}: exits are behind blocks {blocks}, wanted rising numbers up to the depth")
+    for exit in manifest.exits:
+        if exit.part != f"exit_{exit.block:02d}":
+            raise BundleError(
+                f"{MANIFEST_NAME}: exits: part behind block {exit.block} is {exit.part!r}, wanted exit_NN"
+            )
+        manifest.part(exit.part)
     names = [point.name for point in manifest.operating_points]
     if len(set(names)) != len(names):
         raise BundleError(f"{MANIFEST_NAME}: operating_points has one name twice")
     if manifest.default_point is not None and manifest.default_point not in names:
         raise BundleError(f"{MANIFEST_NAME}: default_point is {manifest.default_point!r}, wanted one of {names}")
     for point in manifest.operating_points:
+        where = f"{MANIFEST_NAME}: operating_points.{point.name}.thresholds"
+        named = [threshold.block for threshold in point.thresholds]
+        if len(set(named)) != len(named):
+            raise BundleError(f"{where} names one block twice: {named}")
         for threshold in point.thresholds:
             if threshold.block not in blocks:
-                raise BundleError(
-                    f"{MANIFEST_NAME}: point {point.name!r} names block {threshold.block}, which has no exit"
-                )
+                raise BundleError(f"{where} names block {threshold.block}, which has no exit")
             if threshold.per_class is not None and len(threshold.per_class) != manifest.labels.count:
-                raise BundleError(f"{MANIFEST_NAME}: point {point.name!r}: per_class needs one value for each label")
+                raise BundleError(
+                    f"{where}: per_class has {len(threshold.per_class)} values, wanted one for each of "
+                    f"{manifest.labels.count} labels"
+                )

@@ -68,7 +68,7 @@ class Model:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels, in the order of `Answers.probabilities`."""
-        return self._labels.names
+        return self._parts.labels.names
 
     def set_label_embeddings(self, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
         """Classify among other labels, whose text embeddings you have.
@@ -94,8 +94,8 @@ class Model:
         self._set_label_embeddings(tuple(names), embeddings / length)
 
     def _set_label_embeddings(self, names: tuple[str, ...], embeddings: NDArray[np.float32]) -> None:
-        self._labels = Labels(names, np.ascontiguousarray(embeddings.T))
-        self._parts = Parts(self.bundle, self._sessions, self._labels)
+        labels = Labels(names, np.ascontiguousarray(embeddings.T))
+        self._parts = Parts(self.bundle, self._sessions, labels)  # one assignment: other threads see all or nothing
 
     def warm(self) -> None:
         """Make all sessions now instead of when an image first reaches them."""
@@ -128,10 +128,10 @@ class Model:
         """
         chosen = policy if policy is not None else self.policy
         predictions: list[Prediction] = []
-        labels, parts = self._labels, self._parts
+        parts = self._parts
         for pixels in self._batches(images, batch_size):
             answers = run(parts, pixels, chosen.bind(self.manifest))
-            predictions += [self._prediction(answers, row, labels, top) for row in range(len(pixels))]
+            predictions += [self._prediction(answers, row, parts.labels, top) for row in range(len(pixels))]
         return predictions
 
     def embed(
@@ -142,7 +142,8 @@ class Model:
         At full depth unless a policy is given: a gate judges labels, and an embedding alone has none.
         """
         chosen = policy if policy is not None else Full()
-        rows = [run(self._parts, p, chosen.bind(self.manifest)).embedding for p in self._batches(images, batch_size)]
+        parts = self._parts
+        rows = [run(parts, p, chosen.bind(self.manifest)).embedding for p in self._batches(images, batch_size)]
         return np.concatenate(rows) if rows else np.empty((0, self.manifest.tower.embed_dim), np.float32)
 
     def run_pixels(
@@ -167,7 +168,8 @@ class Model:
 
     def flops_of_run(self, answers: Answers) -> NDArray[np.int64]:
         """FLOPs of each image of a run, (batch,) int64: the parts that ran for it, added up."""
-        return np.array([self._flops(answers, row, len(self._labels.names)) for row in range(len(answers.exit_block))])
+        label_count = answers.probabilities.shape[1]
+        return np.array([self._flops(answers, row, label_count) for row in range(len(answers.exit_block))], np.int64)
 
     def _flops(self, answers: Answers, row: int, label_count: int) -> int:
         names = ["stem", *block_names(int(answers.exit_block[row]))]

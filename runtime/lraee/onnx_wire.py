@@ -14,6 +14,8 @@ from lraee.errors import BundleError
 
 _LENGTH_DELIMITED = 2
 _TENSOR_EXTERNAL_DATA = 13
+_KEY_LIMIT = 2**32
+"""protobuf's C++ parser drops the bits above, so a longer key would be one field here and another one there."""
 
 # message -> field number -> message of that field
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -58,6 +60,8 @@ def _fields(data: memoryview, where: str) -> Iterator[tuple[int, memoryview]]:
     position, end = 0, len(data)
     while position < end:
         key, position = _varint(data, position, where)
+        if key >= _KEY_LIMIT:
+            raise _damaged(where)
         kind = key & 7
         if kind == _LENGTH_DELIMITED:
             length, position = _varint(data, position, where)
@@ -69,6 +73,8 @@ def _fields(data: memoryview, where: str) -> Iterator[tuple[int, memoryview]]:
             _, position = _varint(data, position, where)
         elif kind in (1, 5):
             position += 8 if kind == 1 else 4
+            if position > end:
+                raise _damaged(where)
         else:
             raise _damaged(where)
 

@@ -58,6 +58,7 @@ class Parts:
     """An image tower with its exits for one set of labels; see `lraee.orchestrator.Tower`."""
 
     def __init__(self, bundle: Bundle, sessions: Sessions, labels: Labels) -> None:
+        self.labels = labels
         self._sessions = sessions
         self._exits = {exit.block: exit.part for exit in bundle.manifest.exits}
         self._blocks = block_names(bundle.manifest.tower.blocks)

@@ -59,14 +59,14 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     """The options described at the head of this file."""
     _register_arena()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.thread_count
-    options.inter_op_num_threads = 1
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     options.add_session_config_entry("session.use_env_allocators", "1")
     if settings.thread_pool == "global":
         options.use_per_session_threads = False
     else:
+        options.intra_op_num_threads = settings.thread_count
+        options.inter_op_num_threads = 1
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if int8_products_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -81,10 +81,14 @@ def make_session(path: Path, settings: SessionSettings) -> ort.InferenceSession:
     """
     try:
         return ort.InferenceSession(str(path), session_options(settings), providers=["CPUExecutionProvider"])
-    except (_Fail, _InvalidGraph, _InvalidProtobuf, _NotImplemented, _InvalidArgument) as error:
+    except (_Fail, _InvalidGraph, _InvalidProtobuf, _NotImplemented, _InvalidArgument, _RuntimeException) as error:
         raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
 
 
 _state = ort.capi.onnxruntime_pybind11_state
 _Fail, _InvalidGraph, _InvalidProtobuf = _state.Fail, _state.InvalidGraph, _state.InvalidProtobuf
-_NotImplemented, _InvalidArgument = _state.NotImplemented, _state.InvalidArgument
+_NotImplemented, _InvalidArgument, _RuntimeException = (
+    _state.NotImplemented,
+    _state.InvalidArgument,
+    _state.RuntimeException,
+)

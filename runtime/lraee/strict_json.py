@@ -7,12 +7,40 @@ refused with the path of the key, never ignored.
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import types
+from reprlib import repr as short
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lraee.errors import BundleError
 
 T = TypeVar("T")
+
+
+def parse(text: str, where: str) -> Any:
+    """Read JSON text.
+
+    Args:
+        text: of a whole file.
+        where: the file's name, for messages.
+
+    Raises:
+        BundleError: it is no JSON, nested or numbered beyond reason, or an object has one key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise BundleError(f"{where} has the key {twice!r} twice in one object; the file was not written by lraee")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where} is no JSON ({error}); the bundle is damaged, export it again") from error
 
 
 def decode(kind: type[T], value: object, where: str) -> T:
@@ -24,7 +52,7 @@ def decode(kind: type[T], value: object, where: str) -> T:
         where: file and key for messages, such as ``manifest.json: tower``.
 
     Raises:
-        BundleError: a key is unknown or missing, or a value has another type.
+        BundleError: a key is unknown or missing, or a value has another type, is not finite or out of its range.
     """
     return _decode(kind, value, where)  # type: ignore[no-any-return]
 
@@ -38,21 +66,31 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         return _decode(wanted, value, where)
     if origin is Literal:
         if value not in arguments:
-            raise BundleError(f"{where} is {value!r}, wanted one of {', '.join(map(repr, arguments))}")
+            raise BundleError(f"{where} is {short(value)}, wanted one of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         return _decode_tuple(arguments, value, where)
     if origin is dict:
         if not isinstance(value, dict):
             raise _wrong_type(where, value, "an object")
-        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _decode(arguments[1], item, _inside(where, key)) for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and type(value) in (int, float):
+        return _decode_float(value, where)
     if type(value) is not kind:
         raise _wrong_type(where, value, kind.__name__)
     return value
+
+
+def _decode_float(value: int | float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise BundleError(f"{where} is {short(value)}, wanted a finite number")
+    return number
 
 
 def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -76,11 +114,20 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
         raise BundleError(f"{where} has the unknown key {unknown[0]!r}; this version reads {', '.join(names)}")
     if missing := sorted(set(names) - set(value)):
         raise BundleError(f"{where} lacks the key {missing[0]!r}; the file is incomplete or of another format")
-    return kind(**{name: _decode(hints[name], value[name], f"{where}.{name}") for name in names})
+    decoded = {name: _decode(hints[name], value[name], _inside(where, name)) for name in names}
+    try:
+        return kind(**decoded)
+    except ValueError as error:  # a dataclass that checks its own ranges, such as Preprocessing
+        raise BundleError(f"{where}: {error}") from error
+
+
+def _inside(where: str, key: str) -> str:
+    """`where` with one more key: ``manifest.json``, ``manifest.json: tower``, ``manifest.json: tower.width``."""
+    return f"{where}.{key}" if ": " in where else f"{where}: {key}"
 
 
 def _wrong_type(where: str, value: Any, wanted: str) -> BundleError:
-    return BundleError(f"{where} is {value!r:.80} ({type(value).__name__}), wanted {wanted}")
+    return BundleError(f"{where} is {short(value)} ({type(value).__name__}), wanted {wanted}")
 
 
 def encode(value: Any) -> Any:

@@ -53,6 +53,14 @@ def test_rows_within_the_noise_share_one_note(make_report: Make) -> None:
     ]
 
 
+def test_a_point_that_saves_nothing_is_said_to_save_nothing(make_report: Make) -> None:
+    """Its latency is that of full depth, whatever the noise says."""
+    rows = make_report().rows
+    notes = make_report(rows=(dataclasses.replace(rows[0], flops_saved=0.0), *rows[1:])).notes
+    assert notes[0] == "adaptive=balanced saves no FLOPs on these images."
+    assert not any("noise" in note or "slower" in note for note in notes)
+
+
 def test_random_weights_are_named_first(make_report: Make) -> None:
     """Where images leave means nothing."""
     assert changed(make_report, "bundle", weights="random").notes[0].startswith("The weights are random")

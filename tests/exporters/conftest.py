@@ -1,4 +1,4 @@
-"""Small open_clip models that the exporters' tests share: written to a folder, as a user would hold them."""
+"""What the exporters' tests share: small open_clip models in a folder, random towers, and a way to run a part."""
 
 import copy
 import json
@@ -6,10 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+
+from lraee.preprocess import Preprocessing
+from lraee.sessions import SessionSettings, make_session
+from lraee_exporters.graph import GraphBuilder, WeightFile
+from lraee_exporters.tower import Activation, Attention, Block, FloatArray, LayerNorm, Linear, Mlp, Tower
 
 SMALL_CONFIG: dict[str, Any] = {
     "embed_dim": 12,
@@ -67,3 +73,95 @@ def register_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         open_clip.add_model_config(path)
 
     return register
+
+
+@pytest.fixture(scope="session")
+def make_tower() -> Callable[..., Tower]:
+    """Build a tower whose every array is random, LayerNorms and biases too, so that leaving one out is seen."""
+
+    def build(
+        *,
+        width: int = 32,
+        heads: int = 4,
+        depth: int = 2,
+        patch_size: int = 8,
+        image_size: int = 24,
+        embed_dim: int = 12,
+        activation: Activation = "gelu",
+        norm_pre: bool = True,
+        patch_bias: bool = False,
+        logit_bias: float | None = None,
+        seed: int = 0,
+    ) -> Tower:
+        generator = np.random.default_rng(seed)
+
+        def normal(*shape: int, scale: float) -> FloatArray:
+            return (generator.standard_normal(shape, dtype=np.float32) * np.float32(scale)).astype(np.float32)
+
+        def norm() -> LayerNorm:
+            return LayerNorm(weight=1 + normal(width, scale=0.2), bias=normal(width, scale=0.2), epsilon=1e-5)
+
+        def linear(size_in: int, size_out: int) -> Linear:
+            return Linear(weight=normal(size_out, size_in, scale=size_in**-0.5), bias=normal(size_out, scale=0.2))
+
+        def block() -> Block:
+            query, key, value, out = (linear(width, width) for _ in range(4))
+            return Block(
+                norm_1=norm(),
+                attention=Attention(query=query, key=key, value=value, out=out, heads=heads),
+                norm_2=norm(),
+                mlp=Mlp(fc1=linear(width, 4 * width), fc2=linear(4 * width, width)),
+            )
+
+        patch_area = 3 * patch_size**2
+        return Tower(
+            model_id="small",
+            weights="random",
+            architecture="small",
+            activation=activation,
+            patch_kernel=normal(width, 3, patch_size, patch_size, scale=patch_area**-0.5),
+            patch_bias=normal(width, scale=0.3) if patch_bias else None,
+            class_embedding=normal(width, scale=0.5),
+            positions=normal((image_size // patch_size) ** 2 + 1, width, scale=0.5),
+            norm_pre=norm() if norm_pre else None,
+            blocks=tuple(block() for _ in range(depth)),
+            norm_post=norm(),
+            projection=normal(width, embed_dim, scale=width**-0.5),
+            pooling="cls",
+            preprocessing=Preprocessing(
+                image_size=image_size,
+                resize_mode="shortest",
+                interpolation="bicubic",
+                mean=(0.48145466, 0.4578275, 0.40821073),
+                std=(0.26862954, 0.26130258, 0.27577711),
+            ),
+            logit_scale=20.0,
+            logit_bias=logit_bias,
+        )
+
+    return build
+
+
+@pytest.fixture
+def run_part(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Save a part as an export does and run it with ONNX Runtime; gives every output by name."""
+
+    def run(part: tuple[GraphBuilder, WeightFile], **inputs: Any) -> dict[str, Any]:
+        graph, file = part
+        file.save(tmp_path)
+        session = make_session(graph.save(tmp_path), SessionSettings(threads=1))
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def labels_input() -> Callable[..., dict[str, Any]]:
+    """Make the two label inputs of exits and tail: unit columns and a logit scale."""
+
+    def make(embed_dim: int = 12, count: int = 5, scale: float = 20.0) -> dict[str, Any]:
+        matrix = np.random.default_rng(7).standard_normal((embed_dim, count)).astype(np.float32)
+        return {"label_matrix": matrix / np.linalg.norm(matrix, axis=0), "logit_scale": np.float32(scale)}
+
+    return make

@@ -22,7 +22,9 @@ def export_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="bundle to write, ending in .lraee")],
     pretrained: Annotated[str | None, typer.Option(help="tag, checkpoint file, or random[:SEED]")] = None,
     activation: Annotated[str | None, typer.Option(help="gelu or quick_gelu, for bare weights")] = None,
-    labels: Annotated[str | None, typer.Option(help="reference, imagenet, or a file with one label a line")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="reference, imagenet, imagenet-80, or a file with one label a line")
+    ] = None,
     calibration: Annotated[Path | None, typer.Option(help="folder or zip for activation ranges")] = None,
     train: Annotated[Path | None, typer.Option(help="folder or zip for heads, gates and thresholds")] = None,
     evaluate: Annotated[Path | None, typer.Option(help="labelled folder or zip, only for the report")] = None,

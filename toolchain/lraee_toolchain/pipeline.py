@@ -258,9 +258,11 @@ class _Export:
                 config=config,
                 seed=config.seed,
                 int8=config.precision == "int8",
+                is_random=self.is_random,
                 advance=advance,
             )
-            routing = without_unused(routing)
+            if config.exits == "auto" and not self.is_random:
+                routing = without_unused(routing)
             build_exits(weights_of_exits(routing, self.tower.logit_bias), self.tower, folder)
             save_routing(routing, folder / "routing.json")
 

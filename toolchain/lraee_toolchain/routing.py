@@ -225,10 +225,16 @@ def score(
     )
 
 
-def candidates(exits: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
+PAPER_EXITS = (8 / 12, 10 / 12, 11 / 12)
+"""Depths of the paper's exits on ViT-B/32, for towers whose weights cannot tell which exits pay."""
+
+
+def candidates(exits: str | tuple[int, ...], depth: int, *, is_random: bool = False) -> tuple[int, ...]:
     """Blocks that may get an exit: those asked for, or all from a third of the depth to the last but one."""
     if isinstance(exits, tuple):
         return tuple(sorted(set(exits)))
+    if is_random:
+        return tuple(sorted({max(1, round(depth * share)) for share in PAPER_EXITS}))
     first = max(1, depth // 3) if exits == "auto" else 1
     return tuple(range(first, depth))
 
@@ -243,6 +249,7 @@ def fit_routing(
     config: ExportConfig,
     seed: int,
     int8: bool = True,
+    is_random: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> Routing:
     """Train exits on `heads`, fit gates and thresholds on `gating`.
@@ -256,13 +263,14 @@ def fit_routing(
         config: exits, budget and training options.
         seed: of the heads.
         int8: quantize the heads.
+        is_random: whether the weights are random, so that no exit can be said to pay.
         advance: called after each epoch of the heads' training.
     """
     trained = best_exits(
         heads,
         gating,
         labels,
-        candidates(config.exits, costs.depth),
+        candidates(config.exits, costs.depth, is_random=is_random),
         logit_scale=logit_scale,
         config=config,
         seed=seed,
@@ -271,7 +279,7 @@ def fit_routing(
     )
     scores = score(trained, gating, labels, logit_scale, costs)
     full = float(scores.full_good.mean())
-    if config.exits == "auto":
+    if config.exits == "auto" and not is_random:
         kept = choose_exits(
             scores,
             max_drop=config.max_accuracy_drop / 100,
@@ -287,7 +295,7 @@ def fit_routing(
 
 
 def operating_points(points: Sequence[Point], scores: ExitScores, config: ExportConfig) -> dict[str, Point]:
-    """``balanced`` as configured (the default), ``accurate`` (no safe loss) and ``fast`` (one more point lost).
+    """``balanced`` as configured (the default), ``accurate`` (half of that drop) and ``fast`` (one more point lost).
 
     Raises:
         ExportError: no thresholds save what ``min_flops_saving`` asks for.
@@ -300,7 +308,7 @@ def operating_points(points: Sequence[Point], scores: ExitScores, config: Export
             f"{', '.join(map(str, scores.blocks))} save at most {most:.3f}; ask for less, or give earlier --exits"
         )
     fast = choose(points, max_drop=config.max_accuracy_drop / 100 + 0.01, safe=False)
-    accurate = choose(points, max_drop=0.0)
+    accurate = choose(points, max_drop=config.max_accuracy_drop / 200)
     return {"balanced": balanced, "accurate": accurate or balanced, "fast": fast or balanced}
 
 

@@ -5,6 +5,7 @@ leave at the first L with G_L >= tau_L          (arXiv 2605.26415, section 3)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,7 +31,9 @@ class Adaptive:
         if self.thresholds is not None:
             if self.point is not None:
                 raise PolicyError("Adaptive has both a point and thresholds; give one of them")
-            for block in self.thresholds:
+            for block, value in self.thresholds.items():
+                if math.isnan(value):
+                    raise PolicyError(f"the threshold of block {block} is NaN, which no gate reaches; give a number")
                 if manifest.exit_behind(block) is None:
                     known = ", ".join(str(exit.block) for exit in manifest.exits) or "no exits"
                     raise PolicyError(f"there is no exit behind block {block}; this bundle has {known}")
@@ -56,9 +59,19 @@ class AdaptiveRoute:
         return block in self.thresholds
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Images whose gate reaches the threshold of the block, or of the class predicted there."""
+        """Images whose gate reaches the threshold of the block, or of the class predicted there.
+
+        Raises:
+            PolicyError: the thresholds are by class, for another number of labels.
+        """
         threshold = self.thresholds[block]
         if threshold.per_class is None:
             return np.asarray(verdict.gate >= np.float32(threshold.value))
+        exported, now = len(threshold.per_class), verdict.probabilities.shape[1]
+        if exported != now:
+            raise PolicyError(
+                f"the thresholds behind block {block} are for the {exported} exported labels, the model now has {now}; "
+                "give Adaptive thresholds of your own"
+            )
         classes = verdict.probabilities.argmax(axis=1)
         return np.asarray(verdict.gate >= np.asarray(threshold.per_class, np.float32)[classes])

@@ -1,0 +1,171 @@
+"""A block part computes ``x += attention(norm_1(x)); x += mlp(norm_2(x))``, in float32 and with INT8 linear layers."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from lraee_exporters.block import (
+    QUANTIZED_INPUTS,
+    BlockWeights,
+    build_block,
+    float_block,
+    quantize_block,
+)
+from lraee_exporters.layers import AnyLinear
+from lraee_exporters.quantized import ActivationRange, QuantizedLinear
+from lraee_exporters.tower import LayerNorm, Tower
+
+Array = npt.NDArray[Any]
+TOKENS = 10
+
+
+def random_tokens(batch: int, width: int = 32) -> Array:
+    """float32 (batch, TOKENS, width), with one channel much larger than the others, as in real towers."""
+    tokens = np.random.default_rng(5).standard_normal((batch, TOKENS, width), dtype=np.float32)
+    tokens[..., 3] += 6
+    return tokens
+
+
+def block_by_definition(weights: BlockWeights, x: Array) -> tuple[Array, dict[str, Array]]:
+    """The output in float64, and the four values that are quantized; an INT8 layer multiplies its own integers."""
+    batch, tokens, width = x.shape
+    seen: dict[str, Array] = {}
+    x = x.astype(np.float64)
+    y = seen["norm_1"] = norm(weights.norm_1, x)
+    query, key, value = (
+        linear(layer, y).reshape(batch, tokens, weights.heads, -1).transpose(0, 2, 1, 3)
+        for layer in (weights.query, weights.key, weights.value)
+    )
+    logits = query @ key.transpose(0, 1, 3, 2) / math.sqrt(width / weights.heads)
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    seen["attention"] = (shares @ value).transpose(0, 2, 1, 3).reshape(batch, tokens, width)
+    x = x + linear(weights.out, seen["attention"])
+    seen["norm_2"] = norm(weights.norm_2, x)
+    hidden = linear(weights.fc1, seen["norm_2"])
+    if weights.activation == "quick_gelu":
+        seen["activation"] = hidden / (1 + np.exp(-1.702 * hidden))
+    else:
+        seen["activation"] = 0.5 * hidden * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
+    return x + linear(weights.fc2, seen["activation"]), seen
+
+
+def norm(layer: LayerNorm, x: Array) -> Array:
+    """LayerNorm over the last axis."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + layer.epsilon) * layer.weight + layer.bias
+
+
+def linear(layer: AnyLinear, x: Array) -> Array:
+    """A float layer, or an INT8 layer by the formula of Jacob et al. (arXiv 1712.05877, section 2)."""
+    if not isinstance(layer, QuantizedLinear):
+        return x @ layer.weight.T.astype(np.float64) + layer.bias
+    levels = np.clip(np.rint(x / layer.input_scale) + layer.input_zero_point, 0, 255) - layer.input_zero_point
+    assert layer.bias is not None
+    sums = levels @ layer.weight.astype(np.float64) + layer.bias
+    return sums * (layer.input_scale * layer.weight_scale.astype(np.float64))
+
+
+def ranges_of(seen: dict[str, Array]) -> dict[str, ActivationRange]:
+    """Minimum and maximum of each quantized value."""
+    return {name: ActivationRange(minimum=float(v.min()), maximum=float(v.max())) for name, v in seen.items()}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_a_float_block_computes_the_definition(
+    activation: str, batch: int, make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
+) -> None:
+    """Tolerance: float32 sums of at most 128 products; values are of size 1 to 10."""
+    tower, x = make_tower(activation=activation), random_tokens(batch)
+    weights = float_block(tower.blocks[0], tower.activation)
+    after = run_part(build_block(weights, number=1, token_count=TOKENS), tokens=x)["tokens_out"]
+    assert after.dtype == np.float32
+    np.testing.assert_allclose(after, block_by_definition(weights, x)[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_an_observed_block_gives_the_values_that_will_be_quantized(
+    activation: str, make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
+) -> None:
+    """And the same tokens as the block itself, bit for bit."""
+    tower, x = make_tower(activation=activation), random_tokens(3)
+    weights = float_block(tower.blocks[0], tower.activation)
+    plain = run_part(build_block(weights, number=1, token_count=TOKENS), tokens=x)
+    observed = run_part(build_block(weights, number=1, token_count=TOKENS, observe=True), tokens=x)
+    np.testing.assert_array_equal(observed["tokens_out"], plain["tokens_out"])
+    for name, value in block_by_definition(weights, x)[1].items():
+        got = observed[f"observed_{name}"]
+        np.testing.assert_allclose(got, value.reshape(got.shape), atol=2e-5, err_msg=name)
+    assert set(observed) == {"tokens_out", *(f"observed_{name}" for name in QUANTIZED_INPUTS)}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_an_int8_block_stays_close_to_float(
+    activation: str, batch: int, make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
+) -> None:
+    """Tolerance: 2 % of what the block adds; 8 bits leave about 0.5 % in each of two layers in a row."""
+    tower, x = make_tower(activation=activation), random_tokens(batch)
+    expected, seen = block_by_definition(float_block(tower.blocks[0], tower.activation), x)
+    weights = quantize_block(tower.blocks[0], tower.activation, ranges_of(seen))
+    after = run_part(build_block(weights, number=1, token_count=TOKENS), tokens=x)["tokens_out"]
+    error = np.linalg.norm(after - expected) / np.linalg.norm(expected - x)
+    assert 1e-4 < error < 0.02
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_an_int8_block_computes_its_own_integers(
+    activation: str, make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
+) -> None:
+    """A value between two levels may round the other way after a float32 sum, so a few tokens may be off by a level.
+
+    The median shows that the arithmetic is the same; the largest error stays below one level through one weight.
+    """
+    tower, x = make_tower(activation=activation), random_tokens(3)
+    _, seen = block_by_definition(float_block(tower.blocks[0], tower.activation), x)
+    weights = quantize_block(tower.blocks[0], tower.activation, ranges_of(seen))
+    after = run_part(build_block(weights, number=1, token_count=TOKENS), tokens=x)["tokens_out"]
+    error = np.abs(after - block_by_definition(weights, x)[0])
+    assert np.median(error) < 2e-6
+    assert error.max() < 0.05
+
+
+def test_an_image_gets_the_same_answer_alone_and_in_a_batch(
+    make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
+) -> None:
+    """Static scales do not depend on the neighbours; INT8 sums are exact, so at most float32 rounding is left."""
+    tower, x = make_tower(), random_tokens(3)
+    _, seen = block_by_definition(float_block(tower.blocks[0], tower.activation), x)
+    part = build_block(
+        quantize_block(tower.blocks[0], tower.activation, ranges_of(seen)), number=1, token_count=TOKENS
+    )
+    together = run_part(part, tokens=x)["tokens_out"]
+    for row in range(3):
+        np.testing.assert_allclose(run_part(part, tokens=x[row : row + 1])["tokens_out"][0], together[row], atol=2e-6)
+
+
+def test_values_outside_the_range_saturate(
+    make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
+) -> None:
+    """With ranges half as wide as the values, the kernel clips as the formula does and never wraps around."""
+    tower, x = make_tower(), random_tokens(2)
+    _, seen = block_by_definition(float_block(tower.blocks[0], tower.activation), x)
+    narrow = ranges_of({name: value / 2 for name, value in seen.items()})
+    weights = quantize_block(tower.blocks[0], tower.activation, narrow)
+    after = run_part(build_block(weights, number=1, token_count=TOKENS), tokens=x)["tokens_out"]
+    error = np.abs(after - block_by_definition(weights, x)[0])
+    assert np.median(error) < 2e-6
+    assert error.max() < 0.05
+
+
+def test_a_block_counts_its_matrix_products(make_tower: Callable[..., Tower]) -> None:
+    """Twelve width-by-width products a token (q, k, v, out, and four each in fc1 and fc2) and two token by token."""
+    tower = make_tower(width=64)
+    graph, _ = build_block(float_block(tower.blocks[0], tower.activation), number=1, token_count=TOKENS)
+    assert graph.flops == 2 * TOKENS * 12 * 64**2 + 2 * 2 * TOKENS**2 * 64
+    assert graph.flops_per_label == 0

@@ -1,0 +1,144 @@
+"""An exit part gives embedding, probabilities, gate features and the gate, each by its definition."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from lraee_exporters.exit_head import GATE_FEATURES, HEAD_INPUTS, ExitWeights, HeadInput, build_exit
+from lraee_exporters.quantized import ActivationRange, quantize_linear
+from lraee_exporters.tower import LayerNorm, Linear
+
+Array = npt.NDArray[Any]
+TOKENS, WIDTH, EMBED = 10, 32, 12
+
+
+def random_tokens(batch: int) -> Array:
+    """float32 (batch, TOKENS, WIDTH)."""
+    return np.random.default_rng(8).standard_normal((batch, TOKENS, WIDTH), dtype=np.float32) + np.float32(0.5)
+
+
+def random_exit(reads: HeadInput = "patch_mean", **changes: Any) -> ExitWeights:
+    """A head with random float layers and a gate that answers neither 0 nor 1."""
+    generator = np.random.default_rng(9)
+    size = 2 * WIDTH if reads == "both" else WIDTH
+
+    def normal(*shape: int) -> Array:
+        return generator.standard_normal(shape, dtype=np.float32) * np.float32(shape[-1] ** -0.5)
+
+    weights = ExitWeights(
+        reads=reads,
+        norm=LayerNorm(weight=1 + normal(size), bias=normal(size), epsilon=1e-5),
+        fc1=Linear(weight=normal(WIDTH, size), bias=normal(WIDTH)),
+        fc2=Linear(weight=normal(EMBED, WIDTH), bias=normal(EMBED)),
+        logit_bias=None,
+        temperature=1.7,
+        gate_weights=(2.0, -1.5, 0.03),
+        gate_bias=-1.0,
+    )
+    return replace(weights, **changes)
+
+
+def exit_by_definition(weights: ExitWeights, tokens: Array, labels: dict[str, Array]) -> dict[str, Array]:
+    """Section 3 of arXiv 2605.26415, written out in float64."""
+    x = tokens.astype(np.float64)
+    patches, class_token = x[:, 1:], x[:, 0]
+    mean = patches.mean(axis=1)
+    read = {"patch_mean": mean, "cls": class_token, "both": np.concatenate([mean, class_token], axis=1)}[weights.reads]
+    centred = read - read.mean(-1, keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + weights.norm.epsilon)
+    normed = normed * weights.norm.weight + weights.norm.bias
+    assert isinstance(weights.fc1, Linear)
+    assert isinstance(weights.fc2, Linear)
+    hidden = normed @ weights.fc1.weight.T + weights.fc1.bias
+    hidden = 0.5 * hidden * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
+    embedding = hidden @ weights.fc2.weight.T + weights.fc2.bias
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    logits = labels["logit_scale"] / weights.temperature * embedding @ labels["label_matrix"]
+    shares = np.exp(logits + (weights.logit_bias or 0))
+    probabilities = shares / shares.sum(-1, keepdims=True)
+    top = np.sort(probabilities, axis=1)
+    distances = np.linalg.norm(patches - mean[:, None], axis=2) ** 2
+    features = np.stack([top[:, -1], top[:, -1] - top[:, -2], distances.mean(axis=1)], axis=1)
+    gate = 1 / (1 + np.exp(-(features @ np.array(weights.gate_weights) + weights.gate_bias)))
+    return {"embedding": embedding, "probabilities": probabilities, "features": features, "gate": gate}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("logit_bias", [None, 1.5])
+@pytest.mark.parametrize("reads", HEAD_INPUTS)
+def test_an_exit_computes_the_definition(
+    reads: HeadInput,
+    logit_bias: float | None,
+    batch: int,
+    run_part: Callable[..., dict[str, Any]],
+    labels_input: Callable[..., dict[str, Any]],
+) -> None:
+    """Tolerance: float32 sums of at most 64 products; SAV is a sum of 288 squares of size 1."""
+    weights, tokens, labels = random_exit(reads, logit_bias=logit_bias), random_tokens(batch), labels_input()
+    got = run_part(build_exit(weights, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    expected = exit_by_definition(weights, tokens, labels)
+    assert list(got) == ["embedding", "probabilities", "features", "gate"]
+    assert 0.02 < expected["gate"].min() < expected["gate"].max() < 0.98
+    for name, tolerance in (("embedding", 1e-6), ("probabilities", 1e-5), ("features", 5e-5), ("gate", 1e-5)):
+        assert got[name].shape == expected[name].shape
+        np.testing.assert_allclose(got[name], expected[name], atol=tolerance, err_msg=name)
+
+
+def test_spatial_variance_survives_large_channels_that_all_patches_share(
+    run_part: Callable[..., dict[str, Any]], labels_input: Callable[..., dict[str, Any]]
+) -> None:
+    """Real towers have channels of size 100 in every token; the shortcut of the graph still agrees to 0.1 %."""
+    weights, tokens, labels = random_exit(), random_tokens(3), labels_input()
+    tokens[:, :, :2] += 100
+    got = run_part(build_exit(weights, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    variance = GATE_FEATURES.index("spatial_activation_variance")
+    expected = exit_by_definition(weights, tokens, labels)["features"][:, variance]
+    np.testing.assert_allclose(got["features"][:, variance], expected, rtol=1e-3)
+
+
+def test_only_the_class_token_head_reads_the_class_token(
+    run_part: Callable[..., dict[str, Any]], labels_input: Callable[..., dict[str, Any]]
+) -> None:
+    """The paper's SSA head leaves [CLS] out, of the embedding as of the variance."""
+    tokens, labels = random_tokens(1), labels_input()
+    changed = tokens.copy()
+    changed[:, 0] += np.arange(WIDTH, dtype=np.float32)
+    for reads in HEAD_INPUTS:
+        part = build_exit(random_exit(reads), number=4, token_count=TOKENS, width=WIDTH)
+        before, after = (run_part(part, tokens=value, **labels) for value in (tokens, changed))
+        assert np.array_equal(before["embedding"], after["embedding"]) == (reads == "patch_mean")
+        assert before["features"][0, 2] == after["features"][0, 2]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("reads", HEAD_INPUTS)
+def test_an_int8_exit_stays_close_to_float(
+    reads: HeadInput,
+    batch: int,
+    run_part: Callable[..., dict[str, Any]],
+    labels_input: Callable[..., dict[str, Any]],
+) -> None:
+    """Tolerance: two INT8 products turn the embedding by at most 2 degrees; the variance is not quantized at all."""
+    weights, tokens, labels = random_exit(reads), random_tokens(batch), labels_input()
+    assert isinstance(weights.fc1, Linear)
+    assert isinstance(weights.fc2, Linear)
+    wide = ActivationRange(minimum=-4.0, maximum=4.0)
+    int8 = replace(weights, fc1=quantize_linear(weights.fc1, wide), fc2=quantize_linear(weights.fc2, wide))
+    got = run_part(build_exit(int8, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    expected = exit_by_definition(weights, tokens, labels)
+    assert (got["embedding"] * expected["embedding"]).sum(axis=1).min() > math.cos(math.radians(2))
+    np.testing.assert_allclose(got["features"][:, 2], expected["features"][:, 2], atol=5e-5)
+    np.testing.assert_allclose(got["gate"], expected["gate"], atol=0.1)
+
+
+def test_an_exit_counts_its_matrix_products() -> None:
+    """Two layers, three products in the gate, and the similarity for each label."""
+    for reads, size in (("patch_mean", WIDTH), ("cls", WIDTH), ("both", 2 * WIDTH)):
+        graph, _ = build_exit(random_exit(reads), number=4, token_count=TOKENS, width=WIDTH)  # type: ignore[arg-type]  # the literals above
+        assert graph.flops == 2 * (size * WIDTH + WIDTH * EMBED) + 2 * 3
+        assert graph.flops_per_label == 2 * EMBED
