@@ -49,10 +49,10 @@ class WeightFile:
         """Append `array` under `name`, or find it; gives its (offset, length) in bytes."""
         raw = np.ascontiguousarray(array).tobytes()
         if name in self.places:
-            offset, length = self.places[name]
-            if length != len(raw):
-                raise ValueError(f"tensor {name!r} of {self.location} is put again with {len(raw)} bytes, not {length}")
-            return offset, length
+            chunk = self.chunks[2 * list(self.places).index(name) + 1]  # each comes behind its padding
+            if chunk != raw:
+                raise ValueError(f"tensor {name!r} of {self.location} is put again with other bytes")
+            return self.places[name]
         padding = -self.size_bytes % ALIGNMENT_BYTES
         self.chunks += [b"\0" * padding, raw]
         offset = self.size_bytes + padding
@@ -100,13 +100,21 @@ class GraphBuilder:
 
     def constant(self, name: str, array: np.ndarray | np.generic, file: WeightFile | None = None) -> str:
         """Add an initializer: inside the graph when small or without `file`, else external."""
-        if name in self.names:
-            return name
-        self.names.add(name)
         array = np.asarray(array)
         if file is None or array.nbytes <= INLINE_BYTES:
-            self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-            return name
+            tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        else:
+            tensor = self._external(name, array, file)
+        if name not in self.names:
+            self.names.add(name)
+            self.initializers.append(tensor)
+        elif not any(met == tensor for met in self.initializers if met.name == name):
+            raise ValueError(f"the value {name!r} of graph {self.name} is made twice")
+        return name
+
+    @staticmethod
+    def _external(name: str, array: np.ndarray, file: WeightFile) -> TensorProto:
+        """Put a tensor into `file` and describe where it is."""
         offset, length = file.put(name.removeprefix(f"{Path(file.location).stem}/"), array)
         tensor = TensorProto(
             name=name,
@@ -116,8 +124,7 @@ class GraphBuilder:
         )
         for key, value in (("location", file.location), ("offset", str(offset)), ("length", str(length))):
             tensor.external_data.add(key=key, value=value)
-        self.initializers.append(tensor)
-        return name
+        return tensor
 
     def node(self, operator: str, inputs: Sequence[str], name: str, *, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output, called `name`; gives that name."""

@@ -21,9 +21,9 @@ from lraee.errors import ParityError
 MIN_COSINE = 0.9999
 """Smallest mean-centred cosine of any image at any stage."""
 
-MAX_ERROR = 5e-3
+MAX_ERROR = 1e-3
 """Largest absolute error of any value at any stage, relative to the spread of that stage. Float32 towers measure
-1e-6 to 5e-4 here (12 blocks of summation in another order); a wrong activation, crop or channel order 0.1 and more."""
+2e-5 or less here (sums in another order); a wrong activation, crop or channel order 0.01 and more."""
 
 MIN_IMAGES = 8
 """Fewer images leave too little spread to measure against."""

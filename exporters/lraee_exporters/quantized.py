@@ -14,6 +14,9 @@ import numpy as np
 
 from lraee_exporters.tower import Linear
 
+LARGEST_BIAS = 2**30
+"""Bias levels at most: half of int32, so that a sum of products still fits beside it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationRange:
@@ -62,16 +65,17 @@ class QuantizedLinear:
         return np.asarray((self.weight.astype(np.float32) * self.weight_scale).T)
 
 
-def quantize_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quantize_weight(weight: np.ndarray, least_scale: np.ndarray | float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
     """Round a weight to int8, one scale per output channel.
 
     Args:
         weight: (out, in) float32.
+        least_scale: (out,) or one for all; above what the weights need where they are almost zero.
 
     Returns:
         int8 (in, out) and float32 (out,) scales.
     """
-    scale = np.maximum(np.abs(weight).max(axis=1) / 127.0, 1e-12).astype(np.float32)
+    scale = np.maximum(np.abs(weight).max(axis=1) / 127.0, least_scale).astype(np.float32)
     levels = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8)
     return np.ascontiguousarray(levels.T), scale
 
@@ -86,12 +90,15 @@ def quantize_bias(bias: np.ndarray, input_scale: float, weight_scale: np.ndarray
 def quantize_linear(linear: Linear, activation: ActivationRange) -> QuantizedLinear:
     """Round-to-nearest INT8 of one layer: the `naive` quantizer.
 
+    A channel whose weights or inputs are almost zero gets a scale by its bias, which would not fit 32 bits otherwise.
+
     Args:
         linear: the float32 layer.
         activation: range of the layer's input.
     """
-    weight, scale = quantize_weight(linear.weight)
-    bias = None if linear.bias is None else quantize_bias(linear.bias, activation.scale, scale)
+    least = np.abs(linear.bias).astype(np.float64) / (activation.scale * LARGEST_BIAS)
+    weight, scale = quantize_weight(linear.weight, np.maximum(least, 1e-12))
+    bias = quantize_bias(linear.bias, activation.scale, scale)
     return QuantizedLinear(
         weight=weight,
         weight_scale=scale,

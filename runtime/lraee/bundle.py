@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,11 @@ from lraee.strict_json import decode, parse
 
 SHIPPED = Path(__file__).parent / "bundles"
 """Bundles inside the wheel: ``reference.lraee``."""
+
+_ARRAY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9})\), \} *\n",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,26 +145,21 @@ class Bundle:
         """(labels, embed_dim) float32 unit text embeddings of the exported labels."""
         name = self.manifest.labels.embeddings
         array = _read_array(self.checked(name), (self.manifest.labels.count, self.manifest.tower.embed_dim))
-        if not (np.abs(np.linalg.norm(array, axis=1) - 1) < 1e-3).all():  # also when a number is not finite
+        finite = bool(np.isfinite(array).all())
+        if not finite or (np.abs(np.linalg.norm(array.astype(np.float64), axis=1) - 1) > 1e-3).any():
             raise BundleError(f"{name}: a row is not of unit length; export the bundle again")
         return array
 
 
 def _read_array(path: Path, wanted: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array as ``numpy.save`` wrote it: the header decides nothing before it is found to be as wanted."""
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"format {version}, wanted (1, 0)")
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
-            raise BundleError(f"{path.name} is no plain NumPy array ({error}); export the bundle again") from error
-        if dtype != np.float32 or shape != wanted or fortran_order:
-            raise BundleError(
-                f"{path.name} is {dtype} {shape}, wanted float32 {wanted} in C order; export the bundle again"
-            )
-        content = file.read()
-    if len(content) != 4 * shape[0] * shape[1]:
+    """A float32 array as ``numpy.save`` writes it; numpy's own reader evaluates the header and believes its shape."""
+    content = path.read_bytes()
+    header = _ARRAY_HEADER.match(content)
+    if header is None or header.end() != 10 + int.from_bytes(header[1], "little"):
+        raise BundleError(f"{path.name} is no float32 array as numpy.save writes it; export the bundle again")
+    shape = (int(header[2]), int(header[3]))
+    if shape != wanted:
+        raise BundleError(f"{path.name} has shape {shape}, wanted {wanted}; export the bundle again")
+    if len(content) - header.end() != 4 * shape[0] * shape[1]:
         raise BundleError(f"{path.name} ends early or goes on behind its array; export the bundle again")
-    return np.frombuffer(content, np.float32).reshape(shape)
+    return np.frombuffer(content, np.float32, offset=header.end()).reshape(shape)

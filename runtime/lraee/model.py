@@ -70,6 +70,11 @@ class Model:
         """Names of the labels, in the order of `Answers.probabilities`."""
         return self._parts.labels.names
 
+    @property
+    def parts(self) -> Parts:
+        """Stem, blocks, exits and tail as functions, for programs that run a loop of their own."""
+        return self._parts
+
     def set_label_embeddings(self, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
         """Classify among other labels, whose text embeddings you have.
 
@@ -80,18 +85,18 @@ class Model:
         Raises:
             LabelsError: the shapes disagree, fewer than two labels, a repeated label, or a row without direction.
         """
-        embeddings = np.asarray(embeddings, np.float32)
+        rows = np.asarray(embeddings, np.float64)  # squares of large float32 numbers are finite there
         wanted = (len(names), self.manifest.tower.embed_dim)
-        if embeddings.shape != wanted:
-            raise LabelsError(f"label embeddings have shape {embeddings.shape}, wanted {wanted} for {len(names)} names")
+        if rows.shape != wanted:
+            raise LabelsError(f"label embeddings have shape {rows.shape}, wanted {wanted} for {len(names)} names")
         if len(names) < 2 or len(set(names)) != len(names):
             raise LabelsError(
                 f"met {len(names)} labels, {len(set(names))} different; wanted at least two, all different"
             )
-        length = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
         if not (np.isfinite(length).all() and (length > 0).all()):
             raise LabelsError("a label embedding is zero or not finite; embed the labels again")
-        self._set_label_embeddings(tuple(names), embeddings / length)
+        self._set_label_embeddings(tuple(names), (rows / length).astype(np.float32))
 
     def _set_label_embeddings(self, names: tuple[str, ...], embeddings: NDArray[np.float32]) -> None:
         labels = Labels(names, np.ascontiguousarray(embeddings.T))

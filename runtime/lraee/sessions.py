@@ -80,15 +80,25 @@ def make_session(path: Path, settings: SessionSettings) -> ort.InferenceSession:
         BundleError: ONNX Runtime cannot load it.
     """
     try:
-        return ort.InferenceSession(str(path), session_options(settings), providers=["CPUExecutionProvider"])
-    except (_Fail, _InvalidGraph, _InvalidProtobuf, _NotImplemented, _InvalidArgument, _RuntimeException) as error:
+        return ort.InferenceSession(
+            str(path),
+            session_options(settings),
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print and try the same again
+        )
+    except _LOAD_ERRORS as error:
         raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
 
 
 _state = ort.capi.onnxruntime_pybind11_state
-_Fail, _InvalidGraph, _InvalidProtobuf = _state.Fail, _state.InvalidGraph, _state.InvalidProtobuf
-_NotImplemented, _InvalidArgument, _RuntimeException = (
-    _state.NotImplemented,
+_LOAD_ERRORS = (
+    _state.Fail,
+    _state.InvalidGraph,
+    _state.InvalidProtobuf,
     _state.InvalidArgument,
+    _state.NotImplemented,
     _state.RuntimeException,
+    RuntimeError,
+    ValueError,
 )
+"""What ONNX Runtime raises for a file that it cannot load; the last two for errors that C++ did not expect."""

@@ -162,6 +162,6 @@ def labels_input() -> Callable[..., dict[str, Any]]:
 
     def make(embed_dim: int = 12, count: int = 5, scale: float = 20.0) -> dict[str, Any]:
         matrix = np.random.default_rng(7).standard_normal((embed_dim, count)).astype(np.float32)
-        return {"label_matrix": matrix / np.linalg.norm(matrix, axis=0), "logit_scale": np.float32(scale)}
+        return {"label_matrix": matrix / np.linalg.norm(matrix, axis=0), "logit_scale": np.array(scale, np.float32)}
 
     return make

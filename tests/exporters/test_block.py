@@ -141,9 +141,7 @@ def test_an_image_gets_the_same_answer_alone_and_in_a_batch(
     """Static scales do not depend on the neighbours; INT8 sums are exact, so at most float32 rounding is left."""
     tower, x = make_tower(), random_tokens(3)
     _, seen = block_by_definition(float_block(tower.blocks[0], tower.activation), x)
-    part = build_block(
-        quantize_block(tower.blocks[0], tower.activation, ranges_of(seen)), number=1, token_count=TOKENS
-    )
+    part = build_block(quantize_block(tower.blocks[0], tower.activation, ranges_of(seen)), number=1, token_count=TOKENS)
     together = run_part(part, tokens=x)["tokens_out"]
     for row in range(3):
         np.testing.assert_allclose(run_part(part, tokens=x[row : row + 1])["tokens_out"][0], together[row], atol=2e-6)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import lraee
 from lraee.images import Pixels
@@ -65,19 +63,6 @@ def forged(tmp_path: Path) -> Forged:
     return Forged(Path(shutil.copytree(GOLDEN, tmp_path / "forged.lraee")))
 
 
-@pytest.fixture
-def forge(tmp_path: Path) -> Callable[[], Forged]:
-    """Makes one fresh copy after the other, for tests that try many changes."""
-    made = 0
-
-    def copy() -> Forged:
-        nonlocal made
-        made += 1
-        return Forged(Path(shutil.copytree(GOLDEN, tmp_path / f"{made}.lraee")))
-
-    return copy
-
-
 @pytest.fixture(scope="session")
 def model() -> lraee.Model:
     """The shipped reference model; a test that changes its labels loads its own."""
@@ -88,5 +73,5 @@ def model() -> lraee.Model:
 def photos() -> list[Pixels]:
     """32 of the shipped test images, spread over all classes, uint8 (28, 28, 3)."""
     dataset = open_dataset(fashion_mnist_test())
-    spread: NDArray[np.intp] = np.linspace(0, len(dataset) - 1, 32).astype(np.intp)
+    spread = np.linspace(0, len(dataset) - 1, 32).astype(int)
     return [lraee.images.read_image(dataset.read_bytes(int(index))) for index in spread]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -45,7 +46,7 @@ def test_writing_and_reading_gives_the_same(name, golden):
 def test_a_value_that_json_does_not_have_is_not_written():
     """NaN would be written as a word that is no JSON."""
     manifest = dataclasses.replace(parse_manifest(TEXT), logit_scale=float("nan"))
-    with pytest.raises(BundleError, match="manifest.json: logit_scale is nan"):
+    with pytest.raises(BundleError, match=r"^manifest\.json: logit_scale is nan"):
         write_manifest(manifest)
 
 
@@ -195,7 +196,7 @@ def mutate(path: tuple[Any, ...], kind: str, value: Any) -> Any:
     return raw
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=5000, deadline=None)
 @given(mutation=mutations)
 def test_any_change_is_read_whole_or_refused(tmp_path_factory, golden, mutation):
     """What is read says what was written; what is refused is refused by `BundleError`, also when opened as a bundle."""
@@ -213,15 +214,13 @@ def test_any_change_is_read_whole_or_refused(tmp_path_factory, golden, mutation)
         if not target.exists():
             target.write_bytes(path.read_bytes())
     (folder / "manifest.json").write_text(json.dumps(raw), "utf-8")
-    try:
+    with contextlib.suppress(BundleError):
         bundle = Bundle(folder)
         bundle.verify()
         assert len(bundle.labels.names) == len(bundle.label_embeddings)
-    except BundleError:
-        pass
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=5000, deadline=None)
 @given(position=st.integers(0, len(TEXT) - 1), character=st.characters())
 def test_any_damaged_character_gives_a_manifest_or_a_bundle_error(position, character):
     """No other error gets out."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lraee.manifest import PartEntry, block_names
 from lraee.strict_json import decode, encode
@@ -16,8 +19,10 @@ from lraee_exporters.operators import check_operators, optimized_operators
 from lraee_exporters.quantized import ActivationRange
 from lraee_exporters.stem import build_stem, operators_of_stem
 from lraee_exporters.tail import TailWeights, build_tail, float_tail, operators_of_tail, quantize_tail
-from lraee_exporters.tower import Tower
+from lraee_exporters.tower import Linear, Tower
 from lraee_exporters.whole import build_whole
+from lraee_toolchain.chain import BATCH, Chain, run_part
+from lraee_toolchain.strong import quantize_block_strongly, quantize_projection_strongly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,51 @@ def build_int8(tower: Tower, ranges: Mapping[str, ActivationRange], folder: Path
         own = {key.removeprefix(f"{name}/"): value for key, value in ranges.items() if key.startswith(f"{name}/")}
         blocks.append(quantize_block(block, tower.activation, own))
     _build(tower, blocks, quantize_tail(tower, ranges["tail/norm_post"]), folder, quantized=True)
+
+
+def build_int8_strong(
+    tower: Tower, chain: Chain, pixels: NDArray[np.uint8], folder: Path, *, advance: Callable[[int], None]
+) -> None:
+    """Write the INT8 parts of the `strong` quantizer, and ``choices.json``, the recipe of each part.
+
+    Args:
+        tower: float weights.
+        chain: its float parts, which give the targets.
+        pixels: (images, size, size, 3) uint8 calibration images.
+        folder: empty.
+        advance: called after each block.
+    """
+    batches = [np.ascontiguousarray(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+    stem, stem_file = build_stem(tower, quantized=True)
+    tokens = run_part(stem, stem_file, "pixels", batches)
+    target = np.concatenate([chain.stem(batch) for batch in batches])
+    blocks: list[BlockWeights] = []
+    choices: dict[str, str] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
+        target = chain.run_block(name, target)
+        chain.drop(name)
+        weights, recipe, errors[name] = quantize_block_strongly(block, tower.activation, tokens, target)
+        blocks.append(weights)
+        choices[name] = str(recipe)
+        graph, file = build_block(weights, number=len(blocks), token_count=tower.tokens)
+        tokens = run_part(
+            graph, file, "tokens", [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
+        )
+        advance(1)
+    tail = float_tail(tower)
+    assert isinstance(tail.projection, Linear)
+    norm, projection, choices["tail"] = quantize_projection_strongly(tail.norm_post, tail.projection, tokens[:, 0])
+    tail = replace(tail, norm_post=norm, projection=projection)
+    _build(tower, blocks, tail, folder, quantized=True)
+    (folder / "choices.json").write_text(json.dumps(choices, indent=1))
+    (folder / "errors.json").write_text(json.dumps(errors, indent=1))
+
+
+def load_choices(folder: Path) -> dict[str, str]:
+    """The recipe of each part that `build_int8_strong` wrote; empty for the naive quantizer."""
+    path = folder / "choices.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def _build(tower: Tower, blocks: Sequence[BlockWeights], tail: TailWeights, folder: Path, *, quantized: bool) -> None:

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 
 from lraee_exporters.block import QUANTIZED_INPUTS
 from lraee_exporters.quantized import ActivationRange
-from lraee_toolchain.chain import Chain
+from lraee_toolchain.chain import BATCH, Chain
 from lraee_toolchain.config import RangeMethod
 from lraee_toolchain.ranges import RangeCollector
-
-BATCH = 16
 
 
 def calibrate(

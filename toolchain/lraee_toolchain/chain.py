@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -12,8 +14,31 @@ from numpy.typing import NDArray
 from lraee.manifest import block_names
 from lraee.sessions import SessionSettings, make_session
 from lraee_exporters.block import QUANTIZED_INPUTS
+from lraee_exporters.graph import GraphBuilder, WeightFile
 
 FloatArray = NDArray[np.float32]
+
+BATCH = 16
+"""Images that run together; bounds memory."""
+
+
+def run_part(graph: GraphBuilder, file: WeightFile, name: str, batches: Sequence[NDArray[Any]]) -> FloatArray:
+    """Run a stem or block that is not saved yet.
+
+    Args:
+        graph: with the output `tokens_out`.
+        file: its weights.
+        name: of its input.
+        batches: inputs.
+
+    Returns:
+        The outputs of all batches, (images, tokens, width).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file.save(Path(folder))
+        session = make_session(graph.save(Path(folder)), SessionSettings())
+        outputs = [session.run(["tokens_out"], {name: np.ascontiguousarray(batch)})[0] for batch in batches]
+    return np.concatenate(outputs)
 
 
 class Chain:
@@ -55,6 +80,13 @@ class Chain:
         for name in self.names:
             tokens = self.session(name).run(["tokens_out"], {"tokens": tokens})[0]
             yield tokens
+
+    def run_block(self, name: str, tokens: FloatArray) -> FloatArray:
+        """One block on any number of images, (images, tokens, width) in and out."""
+        session = self.session(name)
+        starts = range(0, len(tokens), BATCH)
+        batches = (np.ascontiguousarray(tokens[start : start + BATCH]) for start in starts)
+        return np.concatenate([session.run(["tokens_out"], {"tokens": batch})[0] for batch in batches])
 
     def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Embedding (batch, embed_dim) and probabilities (batch, labels)."""

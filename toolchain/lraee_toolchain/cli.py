@@ -36,6 +36,10 @@ def export_command(
         float | None, typer.Option(help="share of FLOPs it must save, replaces --max-accuracy-drop")
     ] = None,
     precision: Annotated[str, typer.Option(help="int8 or fp32")] = "int8",
+    quantizer: Annotated[str, typer.Option(help="naive, or strong: the best static INT8 of each block")] = "naive",
+    inject_outliers: Annotated[
+        float | None, typer.Option(help="for studies: scale outlier channels up by this factor, same float function")
+    ] = None,
     ranges: Annotated[str, typer.Option(help="activation ranges: minmax or percentile")] = "minmax",
     percentile: Annotated[float, typer.Option(help="for --ranges percentile")] = 99.99,
     baselines: Annotated[bool, typer.Option("--baselines", help="also write the float graph for lraee-bench")] = False,
@@ -57,6 +61,7 @@ def export_command(
         "supervision": _choice("--supervision", supervision, ("auto", "labels", "label-free")),
         "reads": _choice("--reads", reads, ("auto", "patch_mean", "cls", "both")),
         "precision": _choice("--precision", precision, ("int8", "fp32")),
+        "quantizer": _choice("--quantizer", quantizer, ("naive", "strong")),
         "ranges": _choice("--ranges", ranges, ("minmax", "percentile")),
         "unreadable": _choice("--unreadable", unreadable, ("refuse", "skip")),
     }
@@ -72,6 +77,7 @@ def export_command(
         max_accuracy_drop=max_accuracy_drop,
         min_flops_saving=min_flops_saving,
         percentile=percentile,
+        inject_outliers=inject_outliers,
         baselines=baselines,
         ablations=ablations,
         seeds=seeds,

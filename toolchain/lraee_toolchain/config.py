@@ -62,6 +62,10 @@ class ExportConfig:
     """Share of FLOPs (0 to 1) that the default operating point must save; replaces `max_accuracy_drop`."""
     precision: Literal["int8", "fp32"] = "int8"
     quantizer: Literal["naive", "strong"] = "naive"
+    """``naive`` rounds to nearest within the ranges; ``strong`` searches the best static INT8 of each block."""
+    inject_outliers: float | None = None
+    """Scale a few channels of every LayerNorm by this factor, and the weights behind it back: the same float function,
+    which naive INT8 suffers from. A model of quantization collapse that can be turned up; reports say so."""
     ranges: RangeMethod = "minmax"
     """How activation ranges are found."""
     percentile: float = 99.99
@@ -99,6 +103,8 @@ class ExportConfig:
             raise ExportError(f"--percentile is {self.percentile}, wanted above 50 and up to 100")
         if self.precision == "fp32" and self.quantizer != "naive":
             raise ExportError("--quantizer strong has nothing to do at --precision fp32; drop one of the two")
+        if self.inject_outliers is not None and not self.inject_outliers > 0:
+            raise ExportError(f"--inject-outliers is {self.inject_outliers}, wanted a factor above 0, such as 64")
         if self.ablations and self.evaluate is None and not self.model.startswith("reference"):
             raise ExportError("--ablations measures accuracy; give labelled images with --evaluate")
         if self.ablations and self.precision == "fp32":

@@ -28,6 +28,7 @@ WORDS = {
     "bundle": "pack the bundle",
     "evaluation": "evaluate the bundle",
     "ablations": "measure the comparison table",
+    "latency": "time the comparison table",
     "report": "write the report",
     "baselines": "write the float baseline",
 }

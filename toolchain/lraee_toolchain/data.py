@@ -103,7 +103,7 @@ def class_indices(dataset: Dataset, labels: Sequence[str]) -> NDArray[np.int64]:
         DataError: the data set has no labels, or one that the bundle does not know.
     """
     targets = dataset.targets
-    position = {name: index for index, name in enumerate(labels)}
+    position = {name: index for index, name in reversed(list(enumerate(labels)))}  # of equal names the first is met
     if unknown := [name for name in dataset.labels if name not in position]:
         raise DataError(
             f"{dataset.source} has the label {unknown[0]!r}, which is not among the {len(labels)} labels of this "
@@ -142,8 +142,18 @@ def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *,
     if not source:
         raise DataError(f"no image of {dataset.source} can be read; give others")
     if len(source) < rows:
-        np.save(path, np.load(path, mmap_mode="r")[: len(source)].copy())
+        _shorten(path, len(source))
     np.save(folder / "source.npy", np.array(source, np.int64))
+
+
+def _shorten(path: Path, rows: int) -> None:
+    """Keep the first rows of a file of pixels, without reading it whole."""
+    whole, shorter = np.load(path, mmap_mode="r"), path.with_suffix(".shorter.npy")
+    kept = np.lib.format.open_memmap(shorter, "w+", np.uint8, (rows, *whole.shape[1:]))
+    for start in range(0, rows, 64):
+        kept[start : start + 64] = whole[start : min(start + 64, rows)]
+    del kept, whole
+    shorter.replace(path)
 
 
 def load_pixel_set(folder: Path) -> PixelSet:

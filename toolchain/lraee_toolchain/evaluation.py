@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 import lraee
 from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee_toolchain.bootstrap import Interval, bootstrap_mean
+from lraee_toolchain.chain import BATCH
 from lraee_toolchain.features import Teacher
-
-BATCH = 16
 
 
 def evaluate_bundle(

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_toolchain.chain import Chain
+from lraee_toolchain.chain import BATCH, Chain
 
 FloatArray = NDArray[np.float32]
-BATCH = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,6 +25,9 @@ from lraee_toolchain.features import Features, Teacher
 FloatArray = NDArray[np.float32]
 EPSILON = 1e-5
 
+LEAST_STEPS = 20
+"""Steps that the learning rate's cycle has at least; torch divides by zero where a tenth of it is one step."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Head:
@@ -94,7 +97,8 @@ def train_heads(
     hard = None if classes is None else torch.from_numpy(np.array(classes))
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
     steps = max(1, -(-count // options.batch_size)) * options.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=steps, pct_start=0.1)
+    total = max(steps, LEAST_STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=total, pct_start=0.1)
     for _ in range(options.epochs):
         order = torch.randperm(count, generator=generator)
         for start in range(0, count, options.batch_size):

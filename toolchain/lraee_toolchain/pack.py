@@ -56,6 +56,8 @@ class BundleInputs:
     supervision: str
     is_random: bool
     config: ExportConfig
+    choices: Mapping[str, str]
+    """Recipe of each part, for the strong quantizer."""
     calibration_views: int
     sources: Mapping[str, str]
     """Fingerprints for the provenance."""
@@ -81,9 +83,9 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
     quantization = QuantizationInfo(
         scheme="static-qdq-u8s8",
         quantizer=config.quantizer,
-        ranges="minmax" if config.ranges == "minmax" else f"percentile-{config.percentile:g}",
+        ranges=_ranges(config),
         images=inputs.calibration_views,
-        choices={},
+        choices=dict(sorted(inputs.choices.items())),
     )
     manifest = Manifest(
         format=FORMAT,
@@ -121,6 +123,12 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
     )
     (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
     Bundle(folder).verify()
+
+
+def _ranges(config: ExportConfig) -> str:
+    if config.quantizer == "strong":
+        return "chosen per part"
+    return "minmax" if config.ranges == "minmax" else f"percentile-{config.percentile:g}"
 
 
 def _file_entry(path: Path) -> FileEntry:

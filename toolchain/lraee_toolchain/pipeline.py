@@ -25,14 +25,24 @@ from lraee_exporters.labels import LabelSet, embed_labels, read_labels
 from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_exporters.parity import check_parity
 from lraee_exporters.tower import Tower
+from lraee_exporters.widen import inject_outliers, to_open_clip
 from lraee_toolchain.ablations import measure_ablations
-from lraee_toolchain.build import build_exits, build_float, build_float_baseline, build_int8, load_parts
+from lraee_toolchain.build import (
+    build_exits,
+    build_float,
+    build_float_baseline,
+    build_int8,
+    build_int8_strong,
+    load_choices,
+    load_parts,
+)
 from lraee_toolchain.calibrate import calibrate, load_ranges, save_ranges
 from lraee_toolchain.chain import Chain
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data import Splits, class_indices, load_pixel_set, open_splits, save_pixels
 from lraee_toolchain.evaluation import evaluate_bundle
 from lraee_toolchain.features import extract_embeddings, extract_features, load_features, load_teacher
+from lraee_toolchain.latency import measure_latency
 from lraee_toolchain.pack import BundleInputs, install, pack
 from lraee_toolchain.report import write_report
 from lraee_toolchain.routing import Costs, Material, fit_routing, without_unused
@@ -98,6 +108,12 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportResu
     return result
 
 
+def with_outliers(model: LoadedModel, factor: float) -> LoadedModel:
+    """The same float function with outlier channels, in the tower and in torch."""
+    tower = inject_outliers(model.tower, factor=factor)
+    return dataclasses.replace(model, tower=tower, torch_model=to_open_clip(tower, model.torch_model))
+
+
 class _Export:
     """The stages of one export, each named as in architecture: what it makes and from what."""
 
@@ -105,6 +121,8 @@ class _Export:
         self.config, self.work, self.progress = config, work, progress
         progress.stage("load", False)
         self.model: LoadedModel = load_model(config.model, pretrained=config.pretrained, activation=config.activation)
+        if config.inject_outliers is not None:
+            self.model = with_outliers(self.model, config.inject_outliers)
         self.tower: Tower = self.model.tower
         default_labels = "reference" if config.model.startswith("reference") else "imagenet"
         self.label_set: LabelSet = read_labels(config.labels or default_labels)
@@ -175,6 +193,18 @@ class _Export:
     def _quantize(self, float_parts: Path) -> Path:
         config = self.config
         pixels = self._pixels(self.splits.calibration, views=self.splits.views)
+        if config.quantizer == "strong":
+            return self.work.stage(
+                "int8",
+                {"parts": float_parts.name, "pixels": pixels.name, "quantizer": "strong"},
+                lambda folder: build_int8_strong(
+                    self.tower,
+                    self._chain(float_parts),
+                    load_pixel_set(pixels).pixels,
+                    folder,
+                    advance=self.progress.steps(self.tower.depth),
+                ),
+            )
         method = {"method": config.ranges, "percentile": config.percentile}
         ranges = self.work.stage(
             "ranges",
@@ -280,12 +310,14 @@ class _Export:
             supervision=self.supervision,
             is_random=self.is_random,
             config=config,
+            choices=load_choices(tower_parts),
             calibration_views=len(self.splits.calibration) * self.splits.views,
             sources={
                 "weights_sha256": self.model.source_sha256 or "none",
                 "calibration": self.splits.calibration.fingerprint,
                 "heads": self.splits.heads.fingerprint,
                 "gating": self.splits.gating.fingerprint,
+                "outliers": "none" if config.inject_outliers is None else f"{config.inject_outliers:g}",
             },
         )
         pack(inputs, folder)
@@ -302,6 +334,7 @@ class _Export:
             },
             "evaluation": None,
             "ablations": None,
+            "latency": None,
         }
         evaluation = self.splits.evaluation
         if evaluation is None or self.is_random:
@@ -336,6 +369,13 @@ class _Export:
 
             stage = self.work.stage("ablations", key, measure)
             metrics["ablations"] = json.loads((stage / "ablations.json").read_text())
+
+            def measure_times(folder: Path) -> None:
+                found = measure_latency(bundle, self._chain(float_parts), rows.pixels)
+                (folder / "latency.json").write_text(json.dumps(found, indent=1))
+
+            stage = self.work.stage("latency", {"bundle": bundle.name, "pixels": pixels.name}, measure_times)
+            metrics["latency"] = json.loads((stage / "latency.json").read_text())
         return metrics
 
     def _install(self, bundle: Path, metrics: dict[str, Any], float_parts: Path) -> ExportResult:

@@ -27,7 +27,7 @@ def write_report(bundle: Path, metrics: dict[str, Any], config: ExportConfig, fo
         _parts(manifest),
         _exits(manifest),
         _evaluation(metrics["evaluation"]),
-        _ablations(metrics["ablations"]),
+        _ablations(metrics["ablations"], metrics["latency"]),
         _parity(metrics["parity"]),
         _provenance(manifest),
     ]
@@ -145,25 +145,29 @@ def _evaluation(evaluation: dict[str, Any] | None) -> str:
     return text
 
 
-def _ablations(ablations: dict[str, Any] | None) -> str:
-    if ablations is None:
+def _ablations(ablations: dict[str, Any] | None, latency: dict[str, Any] | None) -> str:
+    if ablations is None or latency is None:
         return ""
     rows = [
         [
             row["name"],
             _accuracy(row["accuracy"]),
             f"{percent(row['flops_saved'], 1)} ± {100 * row['flops_saved_std']:.1f}",
+            percent(latency["rows"][row["name"]]["saved"], 1) if row["name"] in latency["rows"] else "",
             points(row["difference_to_int8"]),
             points(row["difference_to_ssa_last"]),
             points(row["difference_to_float"]),
         ]
         for row in ablations["rows"]
     ]
+    header = ["", "top-1", "FLOPs saved", "latency saved"]
+    header += ["against INT8", "against SSA at the last block", "against FP32"]
     return (
         f"## What routing adds\n\nMean of {ablations['seeds']} seeds (splits, heads, gates, exits and thresholds made "
-        f"anew for each), {ablations['images']} images, {ablations['quantizer']} static INT8. Differences are paired, "
-        "in points, with 95 % bootstrap intervals.\n\n"
-        + table(["", "top-1", "FLOPs saved", "against INT8", "against SSA at the last block", "against FP32"], rows)
+        f"anew for each), {ablations['images']} images, {ablations['quantizer']} static INT8. Differences are "
+        "paired, in points, with 95 % bootstrap intervals. Latency: this bundle, batch 1, "
+        f"{latency['threads']} threads, mean over {latency['images']} images, interleaved, against "
+        "INT8 at full depth.\n\n" + table(header, rows)
     )
 
 

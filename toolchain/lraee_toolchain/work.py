@@ -68,8 +68,11 @@ class WorkFolder:
         writing = self.root / f".writing-{target.name}"
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()
-        make(writing)
-        sync_tree(writing)
-        writing.rename(target)
+        try:
+            make(writing)
+            sync_tree(writing)
+            writing.rename(target)
+        finally:
+            shutil.rmtree(writing, ignore_errors=True)  # of a stage that raised; a finished one is not here any more
         _sync(self.root)
         return target

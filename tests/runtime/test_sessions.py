@@ -1,0 +1,109 @@
+"""Sessions get the settings that the CPU needs, and share one arena."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import lraee
+from lraee import cpu, sessions
+from lraee.errors import BundleError
+from lraee.sessions import SessionSettings, make_session, session_options
+
+EXACT = "session.x64quantprecision"
+
+
+def entry(options: ort.SessionOptions, key: str) -> str | None:
+    """A configuration entry, or None."""
+    try:
+        value: str = options.get_session_config_entry(key)
+    except RuntimeError:
+        return None
+    return value
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Makes this machine look like another."""
+
+    def be(machine: str, *flags: str) -> None:
+        monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
+        monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
+
+    return be
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturates"),
+    [
+        ("x86_64", ("sse4_2", "avx2"), True),
+        ("x86_64", ("avx2", "avx512f", "avx512bw"), True),
+        ("AMD64", (), True),
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("x86_64", ("avx512f", "avx512_vnni"), False),
+        ("x86_64", ("amx_int8", "amx_tile"), False),
+        ("aarch64", ("asimd",), False),
+        ("aarch64", ("asimd", "asimddp", "i8mm"), False),
+        ("armv7l", ("neon",), False),
+    ],
+)
+def test_the_exact_kernel_is_asked_for_only_where_products_saturate(pretend, machine, flags, saturates):
+    """Elsewhere the option would cost time for nothing."""
+    pretend(machine, *flags)
+    assert cpu.int8_products_saturate() is saturates
+    assert entry(session_options(SessionSettings()), EXACT) == ("1" if saturates else None)
+
+
+def test_the_exact_kernel_gives_the_same_answers(golden, pretend, monkeypatch):
+    """On this machine, as if it saturated: equal to a float rounding, since integer products are exact either way."""
+    pixels = np.full((1, 16, 16, 3), 77, np.uint8)
+    usual = lraee.load(golden, threads=1).run_pixels(pixels)
+    if cpu.int8_products_saturate():
+        pytest.skip("the exact kernel is the usual one here")
+    monkeypatch.setattr(sessions, "int8_products_saturate", lambda: True)
+    exact = lraee.load(golden, threads=1).run_pixels(pixels)
+    assert exact.probabilities == pytest.approx(usual.probabilities, abs=1e-5)
+
+
+def test_the_arena_is_registered_once(monkeypatch):
+    """However many sessions are made, from however many threads."""
+    calls: list[object] = []
+    monkeypatch.setattr(sessions, "_arena_is_registered", False)
+    monkeypatch.setattr(sessions.ort, "create_and_register_allocator", lambda *given: calls.append(given))
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: session_options(SessionSettings(threads=1)), range(32)))
+    assert len(calls) == 1
+    assert all(entry(options, "session.use_env_allocators") == "1" for options in made)
+    assert not any(options.enable_mem_pattern for options in made)
+
+
+def test_threads_are_those_asked_for_or_all_that_there_are():
+    """All means all that this process may use."""
+    assert session_options(SessionSettings(threads=3)).intra_op_num_threads == 3
+    if hasattr(os, "sched_getaffinity"):
+        assert session_options(SessionSettings()).intra_op_num_threads == len(os.sched_getaffinity(0))
+    assert SessionSettings().thread_count >= 1
+
+
+def test_own_pools_stop_spinning_and_the_global_pool_is_shared():
+    """A pool for each session must not keep the cores busy between two parts."""
+    own = session_options(SessionSettings())
+    shared = session_options(SessionSettings(thread_pool="global"))
+    assert own.use_per_session_threads
+    assert entry(own, "session.force_spinning_stop") == "1"
+    assert not shared.use_per_session_threads
+    assert entry(shared, "session.force_spinning_stop") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"no protobuf at all", b"\x08\x0a", b"\x08\x0a\x12\x02\xff\xff"])
+def test_what_onnx_runtime_cannot_load_is_a_bundle_error(tmp_path, capfd, content):
+    """Named by its file, and nothing is printed."""
+    path = tmp_path / "part.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"^part\.onnx: ONNX Runtime [\d.]+ cannot load it"):
+        make_session(path, SessionSettings())
+    assert capfd.readouterr().out == ""
