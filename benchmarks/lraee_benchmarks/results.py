@@ -191,7 +191,7 @@ class Report:
     device: Device
     bundle: BundleSummary
     settings: Settings
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     cold_start: ColdStart | None
     reference: str
     """Row that `Row.latency_saved` compares with: the faster of full chain and one graph."""

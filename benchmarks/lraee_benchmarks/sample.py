@@ -5,19 +5,21 @@ Rows get pixels, so that reading files and resizing are in no row's latency; a d
 
 from __future__ import annotations
 
+import io
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.errors import DataError
-from lraee.images import Pixels
+from lraee.errors import DataError, MissingExtraError
+from lraee.images import INSTALL_PILLOW, Pixels
 from lraee.manifest import ModelInfo
 from lraee.preprocess import Preprocessing as PixelsWanted
 from lraee_benchmarks.results import Preprocessing
-from lraee_calibration_data import Dataset, fashion_mnist_test, load_pixels, open_dataset, photos
+from lraee_calibration_data import Dataset, fashion_mnist_sample, fashion_mnist_test, load_pixels, open_dataset, photos
 
 SHIPPED_SOURCES = {"fashion-mnist": fashion_mnist_test, "photos": photos}
 """Images that come with the package, by the name that stands for them on the command line."""
@@ -32,9 +34,9 @@ class Sample:
     batches: tuple[Pixels, ...]
     """Each (batch, size, size, 3) uint8."""
     first_image: bytes
-    """An encoded image of the source, for cold starts."""
-    preprocessing_ms: NDArray[np.float64]
-    """(images,) float64: reading, decoding and resizing of each."""
+    """An encoded image of the source for cold starts, or ``.npy`` of pixels where Pillow is missing."""
+    preprocessing_ms: NDArray[np.float64] | None
+    """(images,) float64: reading, decoding and resizing of each; None where Pillow is missing."""
 
 
 def open_source(source: str) -> Dataset:
@@ -68,8 +70,10 @@ def load_sample(source: str, wanted: PixelsWanted, *, count: int, batch: int, se
 
     Raises:
         DataError: the source is missing or has fewer images than a batch.
-        MissingExtraError: Pillow is not installed.
+        MissingExtraError: Pillow is not installed, and the images are not those that are shipped decoded as well.
     """
+    if source == "fashion-mnist" and find_spec("PIL") is None:
+        return _decoded_sample(wanted, count=count, batch=batch, seed=seed)
     dataset = open_source(source)
     if len(dataset) < batch:
         raise DataError(f"{source} has {len(dataset)} images, a batch has {batch}; give more images or a smaller batch")
@@ -87,8 +91,34 @@ def load_sample(source: str, wanted: PixelsWanted, *, count: int, batch: int, se
     )
 
 
-def summarize_preprocessing(elapsed_ms: NDArray[np.float64]) -> Preprocessing:
-    """Times (images,) in milliseconds as quantiles."""
+def _decoded_sample(wanted: PixelsWanted, *, count: int, batch: int, seed: int) -> Sample:
+    """Shipped pixels, repeated to the bundle's size, so that a board measures the reference without Pillow."""
+    grey = fashion_mnist_sample()
+    factor, rest = divmod(wanted.image_size, grey.shape[1])
+    if rest or (factor > 1 and wanted.interpolation != "nearest"):
+        raise MissingExtraError(
+            f"images of {wanted.image_size} pixels are made by resizing, which needs Pillow: {INSTALL_PILLOW}"
+        )
+    if len(grey) < batch:
+        raise DataError(f"{len(grey)} images are shipped decoded, a batch has {batch}; wanted a smaller batch")
+    whole = min(max(count // batch, 1), len(grey) // batch)
+    chosen = np.random.default_rng(seed).permutation(len(grey))[: whole * batch]
+    large = grey[chosen].repeat(factor, axis=1).repeat(factor, axis=2)
+    pixels = np.ascontiguousarray(np.broadcast_to(large[..., None], (*large.shape, 3)))
+    encoded = io.BytesIO()
+    np.save(encoded, pixels[0], allow_pickle=False)
+    return Sample(
+        source="fashion-mnist, decoded beforehand",
+        batches=tuple(np.split(pixels, whole)),
+        first_image=encoded.getvalue(),
+        preprocessing_ms=None,
+    )
+
+
+def summarize_preprocessing(elapsed_ms: NDArray[np.float64] | None) -> Preprocessing | None:
+    """Times (images,) in milliseconds as quantiles; None when nothing was preprocessed."""
+    if elapsed_ms is None:
+        return None
     p50, p90 = np.percentile(elapsed_ms, [50, 90])
     return Preprocessing(images=len(elapsed_ms), p50_ms=float(p50), p90_ms=float(p90), mean_ms=float(elapsed_ms.mean()))
 

@@ -36,6 +36,8 @@ def method_line(report: Report) -> str:
 def preprocessing_line(report: Report) -> str:
     """Time that no row contains."""
     times = report.preprocessing
+    if times is None:
+        return "Decoding and resizing not measured: Pillow is not installed, the images came decoded"
     return (
         f"Decoding and resizing, in no row below: p50 {times.p50_ms:.2f} ms, p90 {times.p90_ms:.2f} ms an image "
         f"({times.images} images)"

@@ -4,6 +4,7 @@ from lraee_calibration_data.crops import augmented_crops
 from lraee_calibration_data.dataset import Dataset, Loaded, Sample, load_pixels, open_dataset
 from lraee_calibration_data.shipped import (
     fashion_mnist_pool,
+    fashion_mnist_sample,
     fashion_mnist_test,
     imagenet_labels,
     imagenet_synsets,
@@ -19,6 +20,7 @@ __all__ = [
     "augmented_crops",
     "check_disjoint",
     "fashion_mnist_pool",
+    "fashion_mnist_sample",
     "fashion_mnist_test",
     "imagenet_labels",
     "imagenet_synsets",

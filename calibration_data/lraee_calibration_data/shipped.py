@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 _ROOT = Path(__file__).resolve().parent
 
 
@@ -19,6 +22,12 @@ def fashion_mnist_pool() -> Path:
 def fashion_mnist_test() -> Path:
     """Zip of 2,000 images from the test half of Fashion-MNIST, 200 of each class; shares none with the pool."""
     return _ROOT / "fashion_mnist" / "test.zip"
+
+
+def fashion_mnist_sample() -> NDArray[np.uint8]:
+    """Pixels of 500 of the test images, uint8 (500, 28, 28): to measure with where no image can be decoded."""
+    sample: NDArray[np.uint8] = np.load(_ROOT / "fashion_mnist" / "sample.npy", allow_pickle=False)
+    return sample
 
 
 def imagenet_labels() -> list[str]:

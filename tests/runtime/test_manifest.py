@@ -196,7 +196,7 @@ def mutate(path: tuple[Any, ...], kind: str, value: Any) -> Any:
     return raw
 
 
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(mutation=mutations)
 def test_any_change_is_read_whole_or_refused(tmp_path_factory, golden, mutation):
     """What is read says what was written; what is refused is refused by `BundleError`, also when opened as a bundle."""
@@ -220,7 +220,7 @@ def test_any_change_is_read_whole_or_refused(tmp_path_factory, golden, mutation)
         assert len(bundle.labels.names) == len(bundle.label_embeddings)
 
 
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(position=st.integers(0, len(TEXT) - 1), character=st.characters())
 def test_any_damaged_character_gives_a_manifest_or_a_bundle_error(position, character):
     """No other error gets out."""

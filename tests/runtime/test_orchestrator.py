@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -81,6 +81,7 @@ def plans(draw: st.DrawFn) -> tuple[int, frozenset[int], Planned]:
     return depth, exits, Planned(tuple(draw(st.lists(leave, min_size=1, max_size=12))), visited)
 
 
+@settings(deadline=None)
 @given(plans())
 def test_every_image_gets_its_own_answer_whatever_the_pattern_of_leaving(case):
     """Embedding, probabilities, block, gate and visits of each image are those of its own depth."""
@@ -101,6 +102,7 @@ def test_every_image_gets_its_own_answer_whatever_the_pattern_of_leaving(case):
             assert answers.gate[row] == identity + 100 * block
 
 
+@settings(deadline=None)
 @given(plans())
 def test_a_block_runs_for_those_who_are_still_there_in_their_order(case):
     """Compaction drops who has left, keeps the order, and stops when nobody is left."""

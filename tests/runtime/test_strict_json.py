@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lraee.errors import BundleError
@@ -145,6 +145,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(key=st.sampled_from([*FIELDS, "other"]), value=json_values)
 def test_any_value_is_read_whole_or_refused(key, value):
     """Nothing is ignored, nothing is guessed, and no other error gets out."""
@@ -173,6 +174,7 @@ outers = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(outers)
 def test_writing_and_reading_gives_the_same(value):
     """Through text, bit for bit."""

@@ -31,6 +31,7 @@ def export_command(
     supervision: Annotated[str, typer.Option(help="auto, labels or label-free")] = "auto",
     exits: Annotated[str, typer.Option(help="auto, all, or blocks such as 8,10,11")] = "auto",
     reads: Annotated[str, typer.Option(help="what heads read: auto, patch_mean (SSA), cls or both")] = "auto",
+    epochs: Annotated[int, typer.Option(help="passes of the heads' training over its images", min=1)] = 30,
     max_accuracy_drop: Annotated[float, typer.Option(help="points the default operating point may lose")] = 0.2,
     min_flops_saving: Annotated[
         float | None, typer.Option(help="share of FLOPs it must save, replaces --max-accuracy-drop")
@@ -52,7 +53,7 @@ def export_command(
 ) -> None:
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
     _require_extra()
-    from lraee_toolchain.config import ExportConfig
+    from lraee_toolchain.config import ExportConfig, HeadTraining
     from lraee_toolchain.console import ConsoleProgress, summary
     from lraee_toolchain.pipeline import export
 
@@ -74,6 +75,7 @@ def export_command(
         train=train,
         evaluate=evaluate,
         exits=_parse_exits(exits),
+        heads=HeadTraining(epochs=epochs),
         max_accuracy_drop=max_accuracy_drop,
         min_flops_saving=min_flops_saving,
         percentile=percentile,

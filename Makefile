@@ -1,0 +1,60 @@
+# Everything runs in .venv, which the first target that needs it makes. GNU make, Python 3.11 or newer.
+#
+#   make demo     export the shipped model to out/, measure it on this machine
+#   make test     check, then all tests
+#   make check    ruff, formatting, mypy
+#   make bench    measure the bundle inside the package
+#   make bundle   make the bundle inside the package anew
+#   make clean    remove .venv and whatever else was made
+
+PYTHON ?= python3
+# Installed first. On Linux a bare `torch` pulls the newest release with gigabytes of CUDA libraries; the code wants
+# what pyproject.toml says, so any build of torch will do: make TORCH="torch torchvision" demo
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SHIPPED := runtime/lraee/bundles
+TEST_IMAGES := calibration_data/lraee_calibration_data/fashion_mnist/test.zip
+
+# Nothing but pip needs a network: a weight that is not on this machine is an error, not a download.
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check bench bundle clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	mkdir -p out
+	$(BIN)/lraee-export reference -o out/reference.lraee --evaluate $(TEST_IMAGES) --baselines --overwrite
+	$(BIN)/lraee-bench out/reference.lraee --accuracy fashion-mnist --baselines fp32,graph \
+		--markdown out/bench.md --json out/bench.json
+	@echo "reports: out/reference.report/report.md (export), out/bench.md and out/bench.json (this machine)"
+
+test: check
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/lraee-bench reference --accuracy fashion-mnist
+
+bundle: $(INSTALLED)
+	$(BIN)/lraee-export reference -o $(SHIPPED)/reference.lraee --baselines --overwrite
+	rm -rf $(SHIPPED)/reference.report
+
+clean:
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip 25.1 is the first that knows dependency groups.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable '.[image,export]' --group dev
+	touch $@

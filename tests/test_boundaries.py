@@ -1,0 +1,136 @@
+"""Which package may import which: the arrows point one way, and what runs on a board never asks for torch.
+
+The files are parsed and not imported, so that an import inside a function counts too. That the base packages work
+where nothing else is installed is `test_wheel`'s business.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FOLDERS = {
+    "lraee": "runtime",
+    "lraee_exporters": "exporters",
+    "lraee_toolchain": "toolchain",
+    "lraee_calibration_data": "calibration_data",
+    "lraee_benchmarks": "benchmarks",
+}
+"""Each package and the folder at the top that holds it."""
+
+ARROWS = {
+    "lraee": set(),
+    "lraee_exporters": {"lraee"},
+    "lraee_toolchain": {"lraee", "lraee_exporters", "lraee_calibration_data"},
+    "lraee_calibration_data": {"lraee"},
+    "lraee_benchmarks": {"lraee", "lraee_calibration_data"},
+}
+"""What each package may import of the others. To add an arrow is to change the architecture: first say why there."""
+
+BASE = ("lraee", "lraee_calibration_data", "lraee_benchmarks")
+"""Packages that work with the base dependencies alone."""
+
+EXTRAS = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib", "openvino", "PIL"}
+"""What base packages may import in functions only (Pillow, OpenVINO) or not at all."""
+
+NEVER_IN_BASE = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib"}
+"""What base packages may import nowhere."""
+
+
+def sources(package: str) -> list[Path]:
+    """Every module of a package."""
+    found = sorted((ROOT / FOLDERS[package] / package).rglob("*.py"))
+    assert found, f"{FOLDERS[package]}/{package} has no modules; mend FOLDERS in this test"
+    return found
+
+
+def imported(tree: ast.AST, *, at_import: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and top-level name of every import; relative imports stay inside a package and are left out.
+
+    Args:
+        tree: of a module.
+        at_import: only what importing the module executes: not the bodies of functions, nor of `if TYPE_CHECKING`.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.partition(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0 and node.module is not None:
+                yield node.lineno, node.module.partition(".")[0]
+        elif at_import and isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for otherwise in node.orelse:
+                yield from imported(ast.Module([otherwise], []), at_import=True)
+        elif not (at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)):
+            yield from imported(node, at_import=at_import)
+
+
+def offences(package: str, refused: set[str], *, at_import: bool = False) -> list[str]:
+    """Where a package imports something it must not: ``path:line imports name``."""
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources(package)
+        for line, name in imported(ast.parse(path.read_text("utf-8")), at_import=at_import)
+        if name in refused
+    ]
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_a_package_imports_only_those_it_may(package: str) -> None:
+    """toolchain -> exporters -> runtime; toolchain, benchmarks -> calibration_data -> runtime; benchmarks -> runtime."""
+    refused = set(FOLDERS) - ARROWS[package] - {package}
+    found = offences(package, refused)
+    assert not found, f"{package} may import {sorted(ARROWS[package]) or 'none of the others'}; move the code: {found}"
+
+
+@pytest.mark.parametrize("package", BASE)
+def test_importing_a_base_package_imports_no_extra(package: str) -> None:
+    """A board without Pillow can still classify arrays."""
+    assert not offences(package, EXTRAS, at_import=True)
+
+
+@pytest.mark.parametrize("package", BASE)
+def test_a_base_package_never_imports_what_only_an_export_needs(package: str) -> None:
+    """Not even inside a function."""
+    assert not offences(package, NEVER_IN_BASE)
+
+
+def test_every_folder_with_a_package_is_known() -> None:
+    """A new package must take its place among the arrows."""
+    packages = {path.parent.name: path.parent.parent.name for path in ROOT.glob("*/lraee*/__init__.py")}
+    assert packages == FOLDERS
+    assert set(ARROWS) == set(FOLDERS)
+
+
+def test_no_arrow_leads_back() -> None:
+    """Following the arrows from a package never comes back to it."""
+    for start in ARROWS:
+        reached, ahead = set(), list(ARROWS[start])
+        while ahead:
+            package = ahead.pop()
+            reached.add(package)
+            ahead += ARROWS[package] - reached
+        assert start not in reached
+
+
+@pytest.mark.parametrize(
+    ("code", "everywhere", "when_imported"),
+    [
+        ("import torch.nn as nn", {"torch"}, {"torch"}),
+        ("from lraee.errors import LraeeError", {"lraee"}, {"lraee"}),
+        ("from . import sibling", set(), set()),
+        ("def f():\n    import onnx", {"onnx"}, set()),
+        ("class A:\n    import onnx\n    def f(self):\n        import PIL", {"onnx", "PIL"}, {"onnx"}),
+        ("try:\n    import torch\nexcept ImportError:\n    import onnx", {"torch", "onnx"}, {"torch", "onnx"}),
+        ("if TYPE_CHECKING:\n    import PIL\nelse:\n    import onnx", {"PIL", "onnx"}, {"onnx"}),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(code: str, everywhere: set[str], when_imported: set[str]) -> None:
+    """The finder itself: functions run later, class bodies and `try` run at once."""
+    tree = ast.parse(code)
+    assert {name for _, name in imported(tree)} == everywhere
+    assert {name for _, name in imported(tree, at_import=True)} == when_imported

@@ -1,0 +1,204 @@
+"""The wheel as a person with a board gets it: what is inside, and what works with the base dependencies alone.
+
+Builds the wheel and installs it, without extras, into an environment that holds nothing else; pip may fetch the base
+dependencies. Everything then runs in that environment, from an empty folder, so that the checkout cannot help.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PACKAGES = ("lraee", "lraee_exporters", "lraee_toolchain", "lraee_calibration_data", "lraee_benchmarks")
+
+LARGEST_BYTES = 30_000_000
+"""Of the wheel: photos, Fashion-MNIST, the reference model and its bundles are 25 MB and hardly compress."""
+
+FEW_ROUNDS = ("--repeats", "2", "--warmup", "0", "--cold-starts", "1", "--image-count", "4")
+
+
+def run(*command: str | Path, cwd: Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a program with an environment that says nothing of this one; `ok` wants exit status 0."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(cwd.parent), "COLUMNS": "200"}
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    if ok:
+        assert done.returncode == 0, f"{' '.join(words)} ended with status {done.returncode}:\n{done.stderr}"
+    return done
+
+
+@dataclass(frozen=True)
+class Board:
+    """An environment with the wheel and its base dependencies."""
+
+    programs: Path
+    """Folder of its programs."""
+    folder: Path
+    """An empty folder to work in."""
+
+    def run(self, program: str, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run one of its programs."""
+        return run(self.programs / program, *arguments, cwd=self.folder, ok=ok)
+
+    def python(self, code: str) -> str:
+        """What a piece of Python prints there."""
+        return self.run("python", "-I", "-c", code).stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def files(wheel: Path) -> dict[str, int]:
+    """Name and size in bytes of everything in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {member.filename: member.file_size for member in archive.infolist()}
+
+
+@pytest.fixture(scope="module")
+def board(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """`pip install lraee` and nothing else."""
+    home = tmp_path_factory.mktemp("board")
+    venv.create(home / "venv", with_pip=True)
+    # Not `run`: where pip looks for packages is the machine's business, and part of its environment.
+    pip = [str(home / "venv/bin/pip"), "--disable-pip-version-check", "install", "--quiet", str(wheel)]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"pip cannot install the wheel:\n{done.stderr}"
+    folder = home / "work"
+    folder.mkdir()
+    return Board(home / "venv/bin", folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lraee/bundles/reference.lraee/manifest.json",
+        "lraee/bundles/reference.lraee/block_12.data",
+        "lraee/bundles/reference.baselines/fp32.onnx",
+        "lraee_calibration_data/fashion_mnist/pool.zip",
+        "lraee_calibration_data/fashion_mnist/test.zip",
+        "lraee_calibration_data/fashion_mnist/LICENSE.txt",
+        "lraee_calibration_data/imagenet_1k/classes.tsv",
+        "lraee_calibration_data/photos/LICENSES.md",
+        "lraee_exporters/reference/LICENSE.txt",
+        "lraee_exporters/reference/MODEL_CARD.md",
+        "lraee_exporters/reference/open_clip_model.safetensors",
+        *(f"{package}/py.typed" for package in PACKAGES),
+    ],
+)
+def test_the_wheel_has(name: str, files: dict[str, int]) -> None:
+    """Data, models, licences and the type markers; `py.typed` is empty by its specification."""
+    assert name in files
+    assert files[name] > 0 or name.endswith("py.typed")
+
+
+def test_the_wheel_has_every_file_of_the_packages(files: dict[str, int]) -> None:
+    """All that lies in the five package folders, and so all photos and every part of the bundle."""
+    folders = ("runtime", "exporters", "toolchain", "calibration_data", "benchmarks")
+    wanted = {
+        path.as_posix()
+        for folder, package in zip(folders, PACKAGES, strict=True)
+        for found in (ROOT / folder / package).rglob("*")
+        if found.is_file()
+        for path in [found.relative_to(ROOT / folder)]
+        if not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
+    }
+    assert sum(name.startswith("lraee_calibration_data/photos/") for name in wanted) > 100
+    assert wanted == {name for name in files if ".dist-info/" not in name}
+
+
+def test_the_wheel_has_the_licences_where_installers_look(files: dict[str, int]) -> None:
+    """Its own, and those of the photos, of Fashion-MNIST and of the reference model, in dist-info (PEP 639)."""
+    licences = {name.partition(".dist-info/licenses/")[2] for name in files if ".dist-info/licenses/" in name}
+    assert licences == {
+        "LICENSE",
+        "calibration_data/lraee_calibration_data/fashion_mnist/LICENSE.txt",
+        "calibration_data/lraee_calibration_data/imagenet_1k/LICENSE.txt",
+        "calibration_data/lraee_calibration_data/photos/LICENSES.md",
+        "exporters/lraee_exporters/reference/LICENSE.txt",
+    }
+
+
+def test_the_wheel_has_nothing_else_at_the_top(files: dict[str, int]) -> None:
+    """No tests, no tools, no work folders."""
+    top = {name.partition("/")[0] for name in files}
+    assert {name for name in top if not name.endswith(".dist-info")} == set(PACKAGES)
+
+
+def test_the_wheel_is_small_enough_for_a_board(wheel: Path) -> None:
+    """Whoever adds data must look at what a board downloads."""
+    assert wheel.stat().st_size < LARGEST_BYTES
+
+
+def test_a_board_has_none_of_the_extras(board: Board) -> None:
+    """Else the tests below would show nothing."""
+    extras = ("torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib", "PIL", "openvino")
+    assert board.python(f"from importlib.util import find_spec; print([m for m in {extras} if find_spec(m)])") == "[]\n"
+
+
+EVERY_MODULE = """
+import importlib, pkgutil
+for name in ("lraee", "lraee_calibration_data", "lraee_benchmarks"):
+    package = importlib.import_module(name)
+    assert "site-packages" in package.__file__, package.__file__
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+            print(module.name)
+"""
+
+
+def test_every_module_of_the_base_packages_can_be_imported(board: Board) -> None:
+    """From the wheel, without torch and without Pillow."""
+    names = set(board.python(EVERY_MODULE).split())
+    assert {"lraee.model", "lraee.policies.adaptive", "lraee_calibration_data.dataset"} <= names
+    assert {"lraee_benchmarks.cli", "lraee_benchmarks.fresh_process"} <= names
+
+
+def test_the_shipped_bundle_is_whole(board: Board) -> None:
+    """Nothing was lost or changed on the way into the wheel."""
+    assert "every hash is right" in board.run("python", "-m", "lraee", "verify", "reference").stdout
+
+
+def test_an_array_is_classified_without_pillow(board: Board) -> None:
+    """A camera gives arrays of the right size; nobody needs an image library."""
+    code = "import lraee, numpy; model = lraee.load('reference'); "
+    code += "print(model.run_pixels(numpy.zeros((2, 28, 28, 3), numpy.uint8)).probabilities.shape)"
+    assert board.python(code) == "(2, 10)\n"
+
+
+def test_lraee_export_says_in_one_line_what_to_install(board: Board) -> None:
+    """The command is there without its extra; it ends with status 1 and writes nothing."""
+    done = board.run("lraee-export", "reference", "-o", "x.lraee", ok=False)
+    assert done.returncode == 1
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert line.endswith("pip install 'lraee[export]'")
+    assert not list(board.folder.iterdir())
+
+
+def test_lraee_bench_runs_with_the_base_dependencies(board: Board) -> None:
+    """`pip install lraee` and `lraee-bench reference` is all that a person with a board needs."""
+    printed = board.run("lraee-bench", "reference", *FEW_ROUNDS).stdout
+    assert all(f"\n{row} " in printed for row in ("adaptive=balanced", "full", "graph", "fp32"))
+
+
+def test_what_needs_pillow_says_so_in_one_line(board: Board) -> None:
+    """Files of images cannot be decoded; the message has the command that mends it."""
+    done = board.run("lraee-bench", "reference", "--images", "photos", *FEW_ROUNDS, ok=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("pip install 'lraee[image]'")

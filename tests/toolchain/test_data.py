@@ -1,0 +1,212 @@
+"""No picture serves two purposes, labels are the model's own, and preprocessing keeps rows and pictures together."""
+
+import io
+import zipfile
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lraee.errors import DataError
+from lraee.preprocess import Preprocessing
+from lraee.preprocess import pixels as preprocess
+from lraee_calibration_data import fashion_mnist_test, open_dataset
+from lraee_exporters.reference_labels import NAMES
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.data import CROPS, FEW_IMAGES, Splits, class_indices, load_pixel_set, open_splits, save_pixels
+
+SMALL = Preprocessing(
+    image_size=16, resize_mode="shortest", interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
+
+
+def picture(number: int) -> bytes:
+    """A PNG of its own for each number, larger than the model's input."""
+    pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def archive(path: Path, members: dict[str, bytes]) -> Path:
+    """A zip with these files."""
+    with zipfile.ZipFile(path, "w") as target:
+        for name, content in members.items():
+            target.writestr(name, content)
+    return path
+
+
+def numbered(path: Path, numbers: range, *, labels: tuple[str, ...] = ()) -> Path:
+    """A zip of pictures by number, in folders by turns when there are labels."""
+    folders = [f"{labels[i % len(labels)]}/" if labels else "" for i in range(len(numbers))]
+    return archive(path, {f"{folder}{n}.png": picture(n) for folder, n in zip(folders, numbers, strict=True)})
+
+
+def config(train: Path, **changes: object) -> ExportConfig:
+    """A configuration of the reference that names its data."""
+    return ExportConfig(model="reference", out=Path("x.lraee"), train=train, **changes)  # type: ignore[arg-type]  # named by each test
+
+
+def digests(splits: Splits) -> dict[str, set[str]]:
+    """The pictures of each purpose."""
+    named = {"calibration": splits.calibration, "heads": splits.heads, "gating": splits.gating}
+    if splits.evaluation is not None:
+        named["evaluation"] = splits.evaluation
+    return {name: {dataset.digest(i) for i in range(len(dataset))} for name, dataset in named.items()}
+
+
+def test_the_four_purposes_share_no_picture_and_waste_none(few_images: Path) -> None:
+    """Calibration, heads and gating divide the training images; evaluation has its own."""
+    splits = open_splits(config(few_images, evaluate=fashion_mnist_test()), NAMES, seed=0)
+    sets = digests(splits)
+    assert all(not one & other for one, other in combinations(sets.values(), 2))
+    assert sum(len(sets[name]) for name in ("calibration", "heads", "gating")) == 400
+    assert (len(splits.calibration), len(splits.heads), len(splits.gating)) == (160, 160, 80)
+
+
+def test_every_purpose_sees_every_class(few_images: Path) -> None:
+    """Splits are even over the labels."""
+    splits = open_splits(config(few_images), NAMES, seed=0)
+    for dataset in (splits.calibration, splits.heads, splits.gating):
+        counts = np.bincount(dataset.targets, minlength=10)
+        assert counts.min() >= 0.8 * counts.mean()
+
+
+def test_another_seed_gives_another_division_and_the_same_seed_the_same(few_images: Path) -> None:
+    """By picture, so a re-run trains on what it trained on before."""
+    chosen = config(few_images)
+    one, again, other = (digests(open_splits(chosen, NAMES, seed=seed)) for seed in (0, 0, 1))
+    assert one == again
+    assert one["gating"] != other["gating"]
+
+
+def test_few_pictures_are_seen_in_several_views(few_images: Path) -> None:
+    """Below the limit; the shipped pool is above it."""
+    assert open_splits(config(few_images), NAMES, seed=0).views == CROPS
+    default = open_splits(ExportConfig(model="reference", out=Path("x.lraee")), NAMES, seed=0)
+    assert default.views == 1
+    assert len(default.heads) > FEW_IMAGES
+
+
+def test_without_data_another_model_takes_the_photos() -> None:
+    """Which have no labels, so nothing is asked of them."""
+    splits = open_splits(ExportConfig(model="ViT-B-32", out=Path("x.lraee")), NAMES, seed=0)
+    assert not splits.heads.labels
+    assert len(splits.heads) + len(splits.gating) + len(splits.calibration) == 102
+
+
+def test_evaluating_on_the_training_images_is_refused_by_name(few_images: Path) -> None:
+    """The message names the purposes and a file."""
+    with pytest.raises(DataError, match=r"'(calibration|heads|gating)' and 'evaluation' share a picture: .*\.png"):
+        open_splits(config(few_images, evaluate=few_images), NAMES, seed=0)
+
+
+def test_calibrating_on_the_training_images_is_refused(few_images: Path) -> None:
+    """Also when it is one picture under another name."""
+    with pytest.raises(DataError, match="'calibration' and '(heads|gating)' share a picture"):
+        open_splits(config(few_images, calibration=few_images), NAMES, seed=0)
+
+
+def test_one_renamed_copy_in_the_evaluation_is_refused(few_images: Path, tmp_path: Path) -> None:
+    """Pictures are told by their content."""
+    with zipfile.ZipFile(few_images) as train:
+        stolen = train.read(train.namelist()[123])
+    members = {f"{NAMES[n % 2]}/{n}.png": picture(n) for n in range(20)}
+    test = archive(tmp_path / "test.zip", members | {f"{NAMES[1]}/innocent.png": stolen})
+    with pytest.raises(DataError, match=r"share a picture: .* is the same as .*innocent\.png"):
+        open_splits(config(few_images, evaluate=test), NAMES, seed=0)
+
+
+def test_given_calibration_images_leave_the_rest_for_training(few_images: Path, tmp_path: Path) -> None:
+    """The share they would have had goes to heads and gating."""
+    calibration = numbered(tmp_path / "calibration.zip", range(12))
+    splits = open_splits(config(few_images, calibration=calibration), NAMES, seed=0)
+    assert len(splits.calibration) == 12
+    assert len(splits.heads) + len(splits.gating) == 400
+
+
+@pytest.mark.parametrize("role", ["train", "evaluate"])
+def test_a_label_that_the_model_does_not_know_is_refused(role: str, few_images: Path, tmp_path: Path) -> None:
+    """In training as in evaluation; the message names the source and the label."""
+    odd = numbered(tmp_path / "odd.zip", range(60), labels=("dress", "teapot"))
+    chosen = config(odd) if role == "train" else config(few_images, evaluate=odd)
+    with pytest.raises(DataError, match=r"odd\.zip has the label 'teapot', which is not among the 10 labels"):
+        open_splits(chosen, NAMES, seed=0)
+
+
+def test_unknown_labels_do_not_matter_without_labels(tmp_path: Path) -> None:
+    """Label-free training reads the folder names of its images as nothing."""
+    odd = numbered(tmp_path / "odd.zip", range(60), labels=("dress", "teapot"))
+    assert len(open_splits(config(odd, supervision="label-free"), NAMES, seed=0).heads) == 24
+
+
+def test_labels_are_asked_for_where_there_are_none(few_images: Path, tmp_path: Path) -> None:
+    """`--supervision labels` and an evaluation both need them."""
+    plain = numbered(tmp_path / "plain.zip", range(60))
+    with pytest.raises(DataError, match="has no labels"):
+        open_splits(config(plain, supervision="labels"), NAMES, seed=0)
+    with pytest.raises(DataError, match="has no labels"):
+        open_splits(config(few_images, evaluate=plain), NAMES, seed=0)
+
+
+def test_class_indices_are_positions_among_the_models_labels(tmp_path: Path) -> None:
+    """Not among the data set's own, which may be fewer and in another order."""
+    dataset = open_dataset(numbered(tmp_path / "x.zip", range(4), labels=("coat", "bag")))
+    named = [sample.label for sample in dataset.samples]
+    labels = ("bag", "hat", "coat")
+    assert [labels[index] for index in class_indices(dataset, labels)] == named
+
+
+def test_of_equal_labels_the_first_is_meant(tmp_path: Path) -> None:
+    """ImageNet has two classes called missile; the first of equal probabilities is the answer, so it must be right."""
+    dataset = open_dataset(numbered(tmp_path / "x.zip", range(4), labels=("coat", "missile")))
+    assert set(class_indices(dataset, ("missile", "coat", "missile")).tolist()) == {0, 1}
+
+
+def test_pixels_are_those_of_the_runtime_in_the_order_of_the_images(tmp_path: Path) -> None:
+    """One row for each image without further views."""
+    dataset = open_dataset(numbered(tmp_path / "x.zip", range(70)))
+    save_pixels(dataset, SMALL, tmp_path, views=1, seed=0)
+    rows = load_pixel_set(tmp_path)
+    np.testing.assert_array_equal(rows.source, np.arange(70))
+    for index in (0, 33, 69):
+        np.testing.assert_array_equal(rows.pixels[index], preprocess(dataset.read(index), SMALL))
+
+
+def test_each_view_knows_its_picture(tmp_path: Path) -> None:
+    """Every picture has itself and its crops, all different, over more than one chunk of images."""
+    dataset = open_dataset(numbered(tmp_path / "x.zip", range(70)))
+    save_pixels(dataset, SMALL, tmp_path, views=3, seed=0)
+    rows = load_pixel_set(tmp_path)
+    assert rows.pixels.shape == (210, 16, 16, 3)
+    assert np.bincount(rows.source).tolist() == [3] * 70
+    for index in (0, 69):
+        views = rows.pixels[rows.source == index]
+        assert len({view.tobytes() for view in views}) == 3
+        np.testing.assert_array_equal(views[0], preprocess(dataset.read(index), SMALL))
+
+
+def test_unreadable_images_are_refused_or_left_out_as_told(tmp_path: Path) -> None:
+    """Left out, the rows keep their pictures, and the file is as long as what was read."""
+    members = {f"{n:02}.png": picture(n) for n in range(70)}
+    source = archive(tmp_path / "x.zip", members | {"05.png": b"no picture", "68.png": picture(68)[:40]})
+    with pytest.raises(DataError, match=r"05\.png"):
+        save_pixels(open_dataset(source), SMALL, tmp_path, views=1, seed=0)
+    dataset = open_dataset(source, unreadable="skip")
+    save_pixels(dataset, SMALL, tmp_path, views=2, seed=0)
+    rows = load_pixel_set(tmp_path)
+    assert len(rows.pixels) == len(rows.source) == 136
+    assert set(range(70)) - set(rows.source.tolist()) == {5, 68}
+    for index in (4, 6, 69):
+        first = rows.pixels[np.flatnonzero(rows.source == index)[0]]
+        np.testing.assert_array_equal(first, preprocess(dataset.read(index), SMALL))
+    assert {path.name for path in tmp_path.glob("*.npy")} == {"pixels.npy", "source.npy"}
+
+
+def test_a_source_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    """Skipping everything leaves nothing to calibrate with."""
+    source = archive(tmp_path / "x.zip", {f"{n}.png": b"no" for n in range(3)})
+    with pytest.raises(DataError, match="no image of .* can be read"):
+        save_pixels(open_dataset(source, unreadable="skip"), SMALL, tmp_path, views=1, seed=0)

@@ -1,0 +1,214 @@
+"""Thresholds: an outcome is what a plain loop says, the search finds the best, exits that do not pay are dropped."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lraee_toolchain.thresholds import (
+    PRICES,
+    ExitScores,
+    Point,
+    choose,
+    choose_exits,
+    evaluate,
+    leaving_exit,
+    outcome,
+    pareto_front,
+    search,
+)
+
+LEVELS = (0.1, 0.4, 0.7, 0.9)
+
+
+def make_scores(seed: int, images: int = 60, exits: int = 2) -> ExitScores:
+    """Gates of four levels that know something of what is good, and costs that rise with the depth."""
+    generator = np.random.default_rng(seed)
+    gate = generator.choice(LEVELS, (images, exits)).astype(np.float32)
+    return ExitScores(
+        blocks=tuple(range(3, 3 + exits)),
+        gate=gate,
+        good=(generator.random((images, exits)) < 0.4 + 0.5 * gate).astype(np.float64),
+        full_good=(generator.random(images) < 0.75).astype(np.float64),
+        exit_flops=np.linspace(30, 80, exits) if exits else np.zeros(0),
+        visit_flops=np.full(exits, 2.0),
+        full_flops=100.0,
+    )
+
+
+def by_loop(scores: ExitScores, thresholds: tuple[float, ...]) -> tuple[list[float], list[float], list[int]]:
+    """Image by image and exit by exit, as the orchestrator walks."""
+    good, flops, where = [], [], []
+    for image in range(len(scores.full_good)):
+        spent = 0.0
+        for position, threshold in enumerate(thresholds):
+            if math.isinf(threshold):
+                continue
+            spent += scores.visit_flops[position]
+            if scores.gate[image, position] >= np.float32(threshold):
+                good.append(scores.good[image, position])
+                flops.append(scores.exit_flops[position] + spent)
+                where.append(position)
+                break
+        else:
+            good.append(scores.full_good[image])
+            flops.append(scores.full_flops + spent)
+            where.append(len(thresholds))
+    return good, flops, where
+
+
+threshold = st.one_of(st.sampled_from([*LEVELS, math.inf]), st.floats(0, 1))
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 1000), thresholds=st.lists(threshold, min_size=0, max_size=5))
+def test_an_outcome_is_what_a_loop_over_images_and_exits_says(seed: int, thresholds: list[float]) -> None:
+    """Who leaves where, what it cost with every open exit visited on the way, and whether it was good."""
+    scores = make_scores(seed, images=25, exits=len(thresholds))
+    good, flops, where = by_loop(scores, tuple(thresholds))
+    got_good, got_flops, got_where = outcome(scores, thresholds)
+    np.testing.assert_array_equal(got_good, good)
+    np.testing.assert_allclose(got_flops, flops, rtol=1e-12)
+    np.testing.assert_array_equal(got_where, where)
+    np.testing.assert_array_equal(leaving_exit(scores, thresholds), where)
+    point = evaluate(scores, thresholds)
+    difference = np.array(good) - scores.full_good
+    assert point.accuracy == pytest.approx(np.mean(good))
+    assert point.saved == pytest.approx(1 - np.mean(flops) / 100)
+    assert point.difference == pytest.approx(difference.mean())
+    assert point.standard_error == pytest.approx(difference.std() / 5)
+
+
+def test_closed_exits_cost_nothing() -> None:
+    """Full depth with every exit closed saves exactly nothing; a visit that nobody uses costs its FLOPs."""
+    scores = make_scores(0)
+    assert evaluate(scores, (math.inf, math.inf)).saved == 0
+    assert evaluate(scores, (math.inf, 1.5)).saved == pytest.approx(-0.02)
+
+
+@pytest.mark.parametrize("exits", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_up_to_three_exits_no_combination_is_better_than_what_is_found(exits: int, seed: int) -> None:
+    """For every price: the best of all combinations of gate levels, which are all that thresholds can tell apart."""
+    scores = make_scores(seed, exits=exits)
+    everything = [evaluate(scores, combination) for combination in itertools.product([*LEVELS, math.inf], repeat=exits)]
+    found = search(scores)
+    for price in PRICES:
+        best = max(point.accuracy + price * point.saved for point in everything)
+        assert max(point.accuracy + price * point.saved for point in found) >= best - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_above_three_exits_the_ascent_comes_close_to_the_best(seed: int) -> None:
+    """Within two images of a hundred, for every price, on gates that are mostly noise."""
+    scores = make_scores(seed, images=100, exits=4)
+    everything = [evaluate(scores, combination) for combination in itertools.product([*LEVELS, math.inf], repeat=4)]
+    found = search(scores)
+    for price in PRICES:
+        best = max(point.accuracy + price * point.saved for point in everything)
+        assert max(point.accuracy + price * point.saved for point in found) >= best - 0.02
+
+
+def test_every_point_that_is_found_says_what_its_thresholds_do() -> None:
+    """The search weighs losses more; what it reports is measured plainly. The first point is full depth."""
+    scores = make_scores(1)
+    found = search(scores)
+    for point in found:
+        assert point == evaluate(scores, point.thresholds)
+    assert [point.saved for point in found] == sorted(point.saved for point in found)
+    assert (math.inf, math.inf) in [point.thresholds for point in found]
+
+
+def test_without_exits_there_is_only_full_depth() -> None:
+    """An export may end without any exit that pays."""
+    scores = make_scores(0, exits=0)
+    (point,) = search(scores)
+    assert (point.thresholds, point.saved, point.accuracy) == ((), 0.0, scores.full_good.mean())
+
+
+def make_point(accuracy: float, saved: float, *, error: float = 0.0) -> Point:
+    """A point relative to a full depth of 0.8."""
+    return Point(thresholds=(0.5,), accuracy=accuracy, saved=saved, difference=accuracy - 0.8, standard_error=error)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=12))
+def test_a_front_holds_exactly_the_points_that_none_beats(pairs: list[tuple[float, float]]) -> None:
+    """Every other is worse in both, or equal in one and worse in the other; the front rises in saving."""
+    points = [make_point(accuracy, saved) for accuracy, saved in pairs]
+    front = pareto_front(points)
+    for point in points:
+        beaten = any(
+            other.accuracy >= point.accuracy and other.saved >= point.saved and other != point for other in points
+        )
+        assert (point in front) == (not beaten)
+    assert [p.saved for p in front] == sorted({p.saved for p in front})
+
+
+def test_the_choice_saves_most_within_the_drop() -> None:
+    """A budget of two points, with and without doubt about the difference."""
+    points = [make_point(0.8, 0.0), make_point(0.79, 0.2), make_point(0.785, 0.3, error=0.01), make_point(0.7, 0.6)]
+    assert choose(points, max_drop=0.02, safe=False) is points[2]
+    assert choose(points, max_drop=0.02) is points[1]
+    assert choose(points, max_drop=0.0) is points[0]
+    assert choose(points[1:], max_drop=0.0) is None
+    assert choose(points) is points[3]
+
+
+def test_the_choice_loses_least_at_a_saving() -> None:
+    """`min_saved` replaces the budget; None where nothing saves so much."""
+    points = [make_point(0.8, 0.0), make_point(0.79, 0.2), make_point(0.75, 0.3), make_point(0.78, 0.35, error=0.02)]
+    assert choose(points, max_drop=0.0, min_saved=0.1) is points[1]
+    assert choose(points, min_saved=0.3) is points[2]
+    assert choose(points, min_saved=0.3, safe=False) is points[3]
+    assert choose(points, min_saved=0.9) is None
+
+
+def useful_and_useless(images: int = 800) -> ExitScores:
+    """Exit 0 knows when it is right, exit 1 knows nothing, exit 2 is exit 0 again but deeper."""
+    generator = np.random.default_rng(0)
+    easy = generator.random(images) < 0.6
+    gate = np.stack([np.where(easy, 0.95, 0.05), generator.random(images), np.where(easy, 0.95, 0.05)], axis=1)
+    good = np.stack([easy, generator.random(images) < 0.3, easy], axis=1)
+    return ExitScores(
+        blocks=(4, 6, 8),
+        gate=gate.astype(np.float32),
+        good=good.astype(np.float64),
+        full_good=np.ones(images),
+        exit_flops=np.array([40.0, 60.0, 80.0]),
+        visit_flops=np.full(3, 1.0),
+        full_flops=100.0,
+    )
+
+
+@pytest.mark.parametrize(("drop", "saving"), [(0.0, None), (0.02, None), (0.02, 0.3)])
+def test_exits_that_gain_nothing_are_dropped(drop: float, saving: float | None) -> None:
+    """Of three exits only the one that knows when it is right, and early, is kept."""
+    assert choose_exits(useful_and_useless(), max_drop=drop, min_saved=saving, most=5) == [0]
+
+
+def test_no_exit_is_kept_where_none_pays() -> None:
+    """When every way out loses accuracy that may not be lost."""
+    scores = useful_and_useless().subset([1])
+    assert choose_exits(scores, max_drop=0.0, min_saved=None, most=5) == []
+
+
+def test_no_more_exits_are_kept_than_asked_for() -> None:
+    """Whatever more would gain."""
+    generator = np.random.default_rng(1)
+    group = generator.integers(0, 4, 900)
+    knows = np.stack([group == k for k in range(3)], axis=1)
+    scores = ExitScores(
+        blocks=(2, 3, 4),
+        gate=np.where(knows, 0.9, 0.1).astype(np.float32),
+        good=knows.astype(np.float64),
+        full_good=np.ones(900),
+        exit_flops=np.array([20.0, 30.0, 40.0]),
+        visit_flops=np.full(3, 0.5),
+        full_flops=100.0,
+    )
+    kept = [choose_exits(scores, max_drop=0.0, min_saved=None, most=most) for most in (1, 2, 3, 5)]
+    assert [len(exits) for exits in kept] == [1, 2, 3, 3]
+    assert kept[0] == [0]
