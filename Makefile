@@ -8,8 +8,8 @@
 #   make clean    remove .venv and whatever else was made
 
 PYTHON ?= python3
-# Installed first. On Linux a bare `torch` pulls the newest release with gigabytes of CUDA libraries; the code wants
-# what pyproject.toml says, so any build of torch will do: make TORCH="torch torchvision" demo
+# Installed first. The code takes any build that pyproject.toml allows, for instance one for CPUs only, which is much
+# smaller; this is the one that the recorded figures were made with.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
 VENV := .venv
@@ -20,6 +20,8 @@ TEST_IMAGES := calibration_data/lraee_calibration_data/fashion_mnist/test.zip
 
 # Nothing but pip needs a network: a weight that is not on this machine is an error, not a download.
 export HF_HUB_OFFLINE := 1
+# The official builds of ONNX Runtime report their use to Microsoft unless this is set before they are imported.
+export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check bench bundle clean

@@ -81,7 +81,7 @@ def offences(package: str, refused: set[str], *, at_import: bool = False) -> lis
 
 @pytest.mark.parametrize("package", FOLDERS)
 def test_a_package_imports_only_those_it_may(package: str) -> None:
-    """toolchain -> exporters -> runtime; toolchain, benchmarks -> calibration_data -> runtime; benchmarks -> runtime."""
+    """The arrows of `ARROWS`, at the top of a module and inside functions alike."""
     refused = set(FOLDERS) - ARROWS[package] - {package}
     found = offences(package, refused)
     assert not found, f"{package} may import {sorted(ARROWS[package]) or 'none of the others'}; move the code: {found}"

@@ -6,10 +6,12 @@ dependencies. Everything then runs in that environment, from an empty folder, so
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,7 @@ FEW_ROUNDS = ("--repeats", "2", "--warmup", "0", "--cold-starts", "1", "--image-
 
 def run(*command: str | Path, cwd: Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a program with an environment that says nothing of this one; `ok` wants exit status 0."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(cwd.parent), "COLUMNS": "200"}
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(cwd.parent), "COLUMNS": "200", "ORT_DISABLE_TELEMETRY": "1"}
     words = [str(word) for word in command]
     done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if ok:
@@ -70,8 +72,8 @@ def files(wheel: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def board(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Board:
-    """`pip install lraee` and nothing else."""
+def board(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """`pip install lraee` and nothing else; removed afterwards, for it is large."""
     home = tmp_path_factory.mktemp("board")
     venv.create(home / "venv", with_pip=True)
     # Not `run`: where pip looks for packages is the machine's business, and part of its environment.
@@ -80,7 +82,8 @@ def board(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Board:
     assert done.returncode == 0, f"pip cannot install the wheel:\n{done.stderr}"
     folder = home / "work"
     folder.mkdir()
-    return Board(home / "venv/bin", folder)
+    yield Board(home / "venv/bin", folder)
+    shutil.rmtree(home)
 
 
 @pytest.mark.parametrize(

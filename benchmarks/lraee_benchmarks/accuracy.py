@@ -16,7 +16,7 @@ from lraee.manifest import Manifest
 from lraee_benchmarks.bootstrap import mean_interval
 from lraee_benchmarks.results import Accuracy
 from lraee_benchmarks.variants import Variant
-from lraee_calibration_data import Dataset, imagenet_labels, imagenet_synsets, load_pixels
+from lraee_calibration_data import Dataset, label_rows, load_pixels
 
 _BATCH = 32
 
@@ -32,29 +32,6 @@ def check_accuracy_possible(manifest: Manifest) -> None:
             f"the weights of {manifest.model.id} are {manifest.model.weights}, so its accuracy means nothing; "
             "leave out --accuracy, or export with --pretrained"
         )
-
-
-def label_rows(dataset: Dataset, labels: Sequence[str]) -> NDArray[np.int64]:
-    """The row of the label embeddings that is right for each image, (images,) int64.
-
-    Folders are matched with the bundle's labels by name. Folders named by ImageNet's WordNet ids are matched with
-    ImageNet's 1,000 labels by position.
-
-    Raises:
-        DataError: the data set has no labels, or one that the bundle does not know.
-    """
-    dataset.targets  # noqa: B018 raises the data set's own message when there are no labels
-    position = {name: row for row, name in reversed(list(enumerate(labels)))}
-    if tuple(labels) == tuple(imagenet_labels()) and set(dataset.labels) <= set(imagenet_synsets()):
-        position = {synset: row for row, synset in enumerate(imagenet_synsets())}
-    for label in dataset.labels:
-        if label not in position:
-            known = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
-            raise DataError(
-                f"{dataset.source} has images of {label!r}, which is no label of the bundle ({known}); "
-                "rename the folder, or export with --labels"
-            )
-    return np.array([position[sample.label or ""] for sample in dataset.samples], np.int64)
 
 
 def answers_right(

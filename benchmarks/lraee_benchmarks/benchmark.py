@@ -14,7 +14,7 @@ import numpy as np
 from lraee.manifest import Manifest
 from lraee.model import Model, load
 from lraee.sessions import SessionSettings, use_global_thread_pool
-from lraee_benchmarks.accuracy import answers_right, check_accuracy_possible, label_rows, summarize_accuracy
+from lraee_benchmarks.accuracy import answers_right, check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.cold_start import measure_cold_start
 from lraee_benchmarks.device import describe_device, temperature
 from lraee_benchmarks.notes import make_notes
@@ -23,6 +23,7 @@ from lraee_benchmarks.sample import default_source, load_sample, open_source, su
 from lraee_benchmarks.summary import collect, find_reference, summarize_row
 from lraee_benchmarks.timing import Plan, interleave
 from lraee_benchmarks.variants import Baseline, Variant, available_baselines, baseline_variant, chain_variants
+from lraee_calibration_data import label_rows
 
 OnProgress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0 to 1."""

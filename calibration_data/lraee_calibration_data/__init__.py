@@ -12,6 +12,7 @@ from lraee_calibration_data.shipped import (
     photos,
 )
 from lraee_calibration_data.splits import check_disjoint, split
+from lraee_calibration_data.truth import label_rows
 
 __all__ = [
     "Dataset",
@@ -25,6 +26,7 @@ __all__ = [
     "imagenet_labels",
     "imagenet_synsets",
     "imagenet_templates",
+    "label_rows",
     "load_pixels",
     "open_dataset",
     "photos",

@@ -22,18 +22,6 @@ from lraee_exporters.tower import FloatArray
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 """Prompts of a label file that names none; the prompt that CLIP's authors recommend."""
 
-IMAGENET_TEMPLATES = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-)
-"""Seven of CLIP's 80 ImageNet templates, found by forward selection by its authors (their prompt engineering notebook)
-to be about as good as all 80."""
-
 PROMPTS_PER_BATCH = 256
 """Prompts that pass the text tower together; bounds memory for many labels."""
 
@@ -117,19 +105,6 @@ def encode_prompts(torch_model: Any, tokens: torch.Tensor) -> torch.Tensor:
     return short
 
 
-def read_labels(name: str) -> LabelSet:
-    """Read the label set that a command names: `reference`, `imagenet`, `imagenet-80`, or a file.
-
-    Raises:
-        LabelsError: The file is missing or malformed.
-    """
-    if name == "reference":
-        return reference_labels()
-    if name in ("imagenet", "imagenet-80"):
-        return imagenet_labels(all_templates=name == "imagenet-80")
-    return read_label_file(Path(name))
-
-
 def read_label_file(path: Path) -> LabelSet:
     """Read labels from a file.
 
@@ -175,17 +150,3 @@ def _json_fields(path: Path, text: str) -> dict[str, list[str]]:
 def reference_labels() -> LabelSet:
     """Return the ten classes of the reference model and the five prompts it is measured with."""
     return read_label_file(REFERENCE_FOLDER / "labels.json")
-
-
-def imagenet_labels(*, all_templates: bool = False) -> LabelSet:
-    """Return the 1,000 classes of ImageNet and their prompts.
-
-    Two of CLIP's names stand for two classes each (missile, sunglasses), as in all published zero-shot figures.
-
-    Args:
-        all_templates: CLIP's 80 templates instead of the `IMAGENET_TEMPLATES` that do as well in a tenth of the time.
-    """
-    import lraee_calibration_data  # not above: only this label set needs the package
-
-    templates = tuple(lraee_calibration_data.imagenet_templates()) if all_templates else IMAGENET_TEMPLATES
-    return LabelSet(names=tuple(lraee_calibration_data.imagenet_labels()), templates=templates)

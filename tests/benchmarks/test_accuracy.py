@@ -13,9 +13,9 @@ from PIL import Image
 from lraee import load
 from lraee.errors import DataError
 from lraee.manifest import Manifest
-from lraee_benchmarks.accuracy import answers_right, check_accuracy_possible, label_rows, summarize_accuracy
+from lraee_benchmarks.accuracy import answers_right, check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.variants import Variant
-from lraee_calibration_data import Dataset, imagenet_labels, imagenet_synsets, open_dataset
+from lraee_calibration_data import Dataset, imagenet_labels, imagenet_synsets, label_rows, open_dataset
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_labels_are_matched_by_name_not_by_order(tmp_path: Path) -> None:
 def test_a_label_that_the_bundle_does_not_know_is_named(tmp_path: Path) -> None:
     """With the labels that it does know."""
     dataset = labelled(tmp_path, {"ant": [0], "bee": [0]})
-    with pytest.raises(DataError, match=r"images of 'bee', which is no label of the bundle \(ant, cat\)"):
+    with pytest.raises(DataError, match=r"images of 'bee', which is none of the 2 labels \(ant, cat\)"):
         label_rows(dataset, ("ant", "cat"))
 
 

@@ -82,8 +82,8 @@ def test_the_imagenet_texts_are_those_of_open_clip():
     assert templates == [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
 
 
-def test_the_shipped_data_stays_below_nine_megabytes():
+def test_the_shipped_data_stays_below_nine_and_a_half_megabytes():
     """It is part of every install."""
     folders = [shipped.photos().parent / name for name in ("photos", "fashion_mnist", "imagenet_1k")]
     size_bytes = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
-    assert size_bytes < 9_000_000
+    assert size_bytes < 9_500_000

@@ -10,7 +10,7 @@ import pytest
 
 from lraee.errors import LabelsError
 from lraee_exporters import labels as labels_module
-from lraee_exporters.labels import LabelSet, embed_labels, read_label_file, read_labels, reference_labels
+from lraee_exporters.labels import LabelSet, embed_labels, read_label_file, reference_labels
 from lraee_exporters.open_clip_models import load_model
 from lraee_exporters.reference_labels import NAMES, PARTITIONS, SYNONYMS, TEMPLATES
 
@@ -32,7 +32,7 @@ def test_label_embeddings_are_open_clips_zero_shot_classifier(monkeypatch: pytes
 
 def test_the_shipped_label_file_agrees_with_the_training_words() -> None:
     """Ten names, five prompts; the groups of each partition cover every class once."""
-    labels = read_labels("reference")
+    labels = reference_labels()
     assert (labels.names, labels.templates) == (NAMES, TEMPLATES[:5])
     assert tuple(words[0] for words in SYNONYMS) == NAMES
     for partition in PARTITIONS:
@@ -54,7 +54,7 @@ def test_label_files_are_text_or_json(name: str, content: str, tmp_path: Path) -
     """Blank lines and blanks around names do not count, a byte order mark neither."""
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
-    assert read_labels(str(path)) == LabelSet(names=("a cat", "a dog"), templates=("a photo of a {}.",))
+    assert read_label_file(path) == LabelSet(names=("a cat", "a dog"), templates=("a photo of a {}.",))
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,3 @@ def test_labels_of_a_small_model_have_its_length(
     """One row a label."""
     model = load_model(str(write_model_folder(small_config)), pretrained="random")
     assert embed_labels(model, LabelSet(names=("cat", "dog", "cow"))).shape == (3, 12)
-
-
-def test_imagenet_has_a_thousand_labels() -> None:
-    """Names and prompts come with the calibration data; CLIP's two repeated names are kept."""
-    labels = read_labels("imagenet")
-    assert len(labels.names) == 1000
-    assert labels.names[0] == "tench"
-    assert len(labels.templates) >= 1

@@ -33,8 +33,8 @@ def _one_torch_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 labelled images of the shipped pool, 40 of each class."""
-    return pick_images(fashion_mnist_pool(), tmp_path_factory.mktemp("few") / "few.zip", step=15)
+    """240 labelled images of the shipped pool, 24 of each class."""
+    return pick_images(fashion_mnist_pool(), tmp_path_factory.mktemp("few") / "few.zip", step=25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ from PIL import Image
 from lraee.errors import DataError
 from lraee.preprocess import Preprocessing
 from lraee.preprocess import pixels as preprocess
-from lraee_calibration_data import fashion_mnist_test, open_dataset
+from lraee_calibration_data import fashion_mnist_test, label_rows, open_dataset
 from lraee_exporters.reference_labels import NAMES
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.data import CROPS, FEW_IMAGES, Splits, class_indices, load_pixel_set, open_splits, save_pixels
+from lraee_toolchain.data import CROPS, FEW_IMAGES, Splits, load_pixel_set, open_splits, save_pixels
 
 SMALL = Preprocessing(
     image_size=16, resize_mode="shortest", interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -62,8 +62,8 @@ def test_the_four_purposes_share_no_picture_and_waste_none(few_images: Path) -> 
     splits = open_splits(config(few_images, evaluate=fashion_mnist_test()), NAMES, seed=0)
     sets = digests(splits)
     assert all(not one & other for one, other in combinations(sets.values(), 2))
-    assert sum(len(sets[name]) for name in ("calibration", "heads", "gating")) == 400
-    assert (len(splits.calibration), len(splits.heads), len(splits.gating)) == (160, 160, 80)
+    assert sum(len(sets[name]) for name in ("calibration", "heads", "gating")) == 240
+    assert (len(splits.calibration), len(splits.heads), len(splits.gating)) == (96, 96, 48)
 
 
 def test_every_purpose_sees_every_class(few_images: Path) -> None:
@@ -105,7 +105,7 @@ def test_evaluating_on_the_training_images_is_refused_by_name(few_images: Path) 
 
 def test_calibrating_on_the_training_images_is_refused(few_images: Path) -> None:
     """Also when it is one picture under another name."""
-    with pytest.raises(DataError, match="'calibration' and '(heads|gating)' share a picture"):
+    with pytest.raises(DataError, match=r"'calibration' and '(heads|gating)' share a picture"):
         open_splits(config(few_images, calibration=few_images), NAMES, seed=0)
 
 
@@ -124,7 +124,7 @@ def test_given_calibration_images_leave_the_rest_for_training(few_images: Path, 
     calibration = numbered(tmp_path / "calibration.zip", range(12))
     splits = open_splits(config(few_images, calibration=calibration), NAMES, seed=0)
     assert len(splits.calibration) == 12
-    assert len(splits.heads) + len(splits.gating) == 400
+    assert len(splits.heads) + len(splits.gating) == 240
 
 
 @pytest.mark.parametrize("role", ["train", "evaluate"])
@@ -132,7 +132,7 @@ def test_a_label_that_the_model_does_not_know_is_refused(role: str, few_images: 
     """In training as in evaluation; the message names the source and the label."""
     odd = numbered(tmp_path / "odd.zip", range(60), labels=("dress", "teapot"))
     chosen = config(odd) if role == "train" else config(few_images, evaluate=odd)
-    with pytest.raises(DataError, match=r"odd\.zip has the label 'teapot', which is not among the 10 labels"):
+    with pytest.raises(DataError, match=r"odd\.zip has images of 'teapot', which is none of the 10 labels"):
         open_splits(chosen, NAMES, seed=0)
 
 
@@ -151,18 +151,18 @@ def test_labels_are_asked_for_where_there_are_none(few_images: Path, tmp_path: P
         open_splits(config(few_images, evaluate=plain), NAMES, seed=0)
 
 
-def test_class_indices_are_positions_among_the_models_labels(tmp_path: Path) -> None:
+def test_label_rows_are_positions_among_the_models_labels(tmp_path: Path) -> None:
     """Not among the data set's own, which may be fewer and in another order."""
     dataset = open_dataset(numbered(tmp_path / "x.zip", range(4), labels=("coat", "bag")))
     named = [sample.label for sample in dataset.samples]
     labels = ("bag", "hat", "coat")
-    assert [labels[index] for index in class_indices(dataset, labels)] == named
+    assert [labels[index] for index in label_rows(dataset, labels)] == named
 
 
 def test_of_equal_labels_the_first_is_meant(tmp_path: Path) -> None:
     """ImageNet has two classes called missile; the first of equal probabilities is the answer, so it must be right."""
     dataset = open_dataset(numbered(tmp_path / "x.zip", range(4), labels=("coat", "missile")))
-    assert set(class_indices(dataset, ("missile", "coat", "missile")).tolist()) == {0, 1}
+    assert set(label_rows(dataset, ("missile", "coat", "missile")).tolist()) == {0, 1}
 
 
 def test_pixels_are_those_of_the_runtime_in_the_order_of_the_images(tmp_path: Path) -> None:
@@ -208,5 +208,5 @@ def test_unreadable_images_are_refused_or_left_out_as_told(tmp_path: Path) -> No
 def test_a_source_without_a_readable_image_is_refused(tmp_path: Path) -> None:
     """Skipping everything leaves nothing to calibrate with."""
     source = archive(tmp_path / "x.zip", {f"{n}.png": b"no" for n in range(3)})
-    with pytest.raises(DataError, match="no image of .* can be read"):
+    with pytest.raises(DataError, match=r"no image of .* can be read"):
         save_pixels(open_dataset(source, unreadable="skip"), SMALL, tmp_path, views=1, seed=0)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lraee.errors import ExportError
 from lraee_toolchain.work import WorkFolder, key_of
 
 
@@ -62,8 +63,16 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     for stale in (tmp_path / ".writing-y-123", tmp_path / f".writing-{folder.name}"):
         stale.mkdir()
         (stale / "half.bin").write_bytes(b"half")
-    WorkFolder(tmp_path)
-    assert list(tmp_path.iterdir()) == [folder]
+    with WorkFolder(tmp_path):
+        assert sorted(tmp_path.iterdir()) == sorted([folder, tmp_path / ".lock"])
+
+
+def test_two_exports_never_share_a_work_folder_at_once(tmp_path: Path) -> None:
+    """The second is refused while the first runs, and welcome after it."""
+    with WorkFolder(tmp_path), pytest.raises(ExportError, match="in use by another export"), WorkFolder(tmp_path):
+        pass
+    with WorkFolder(tmp_path):
+        pass
 
 
 def test_a_stage_is_nowhere_to_be_seen_until_it_is_finished(tmp_path: Path) -> None:

@@ -93,8 +93,11 @@ class ExportConfig:
         """
         if self.out.suffix != ".lraee":
             raise ExportError(f"--out is {self.out}, wanted a folder name ending in .lraee; rename it")
-        if self.out.exists() and not self.overwrite:
-            raise ExportError(f"{self.out} exists; choose another name, or pass --overwrite to replace it")
+        targets = [self.out, self.out.with_suffix(".report")]
+        targets += [self.out.with_suffix(".baselines")] if self.baselines else []
+        for target in targets:
+            if target.exists() and not self.overwrite:
+                raise ExportError(f"{target} exists; choose another --out, or pass --overwrite to replace it")
         if self.min_flops_saving is not None and not 0 <= self.min_flops_saving < 1:
             raise ExportError(f"--min-flops-saving is {self.min_flops_saving}, wanted a share from 0 to below 1")
         if not 0 <= self.max_accuracy_drop <= 100:

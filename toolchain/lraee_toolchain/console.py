@@ -39,7 +39,8 @@ class ConsoleProgress:
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task: TaskID | None = None
         self._since = time.monotonic()
 
@@ -59,8 +60,10 @@ class ConsoleProgress:
         words = WORDS.get(name, name)
         if found:
             self._progress.console.print(f"[dim]{words}: found in the work folder[/dim]")
-        else:
-            self._task = self._progress.add_task(words, total=1)
+            return
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(words)
+        self._task = self._progress.add_task(words, total=1)
 
     def steps(self, total: int) -> Callable[[int], None]:
         """Give the running stage a length."""

@@ -17,6 +17,7 @@ from lraee_calibration_data import (
     augmented_crops,
     check_disjoint,
     fashion_mnist_pool,
+    label_rows,
     load_pixels,
     open_dataset,
     photos,
@@ -80,9 +81,9 @@ def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Sp
     evaluation = None
     if config.evaluate is not None:
         evaluation = open_dataset(config.evaluate, unreadable=config.unreadable)
-        class_indices(evaluation, labels)
+        label_rows(evaluation, labels)
     if train.labels and config.supervision != "label-free":
-        class_indices(train, labels)
+        label_rows(train, labels)
     elif config.supervision == "labels":
         raise DataError(f"{train.source} has no labels; pass --supervision label-free, or one folder for each label")
     splits = Splits(
@@ -94,22 +95,6 @@ def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Sp
     )
     splits.check()
     return splits
-
-
-def class_indices(dataset: Dataset, labels: Sequence[str]) -> NDArray[np.int64]:
-    """The position of each image's label among the bundle's labels, (images,) int64.
-
-    Raises:
-        DataError: the data set has no labels, or one that the bundle does not know.
-    """
-    targets = dataset.targets
-    position = {name: index for index, name in reversed(list(enumerate(labels)))}  # of equal names the first is met
-    if unknown := [name for name in dataset.labels if name not in position]:
-        raise DataError(
-            f"{dataset.source} has the label {unknown[0]!r}, which is not among the {len(labels)} labels of this "
-            "model; name its folders like the labels, or pass --labels FILE"
-        )
-    return np.array([position[name] for name in dataset.labels], np.int64)[targets]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,13 +47,14 @@ class _ExitAtTheEnd:
         return verdict.embedding, verdict.probabilities
 
 
-def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8]) -> dict[str, Any]:
+def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8], *, main: str) -> dict[str, Any]:
     """Mean milliseconds of each row on the same images, batch 1, interleaved.
 
     Args:
         bundle: with at least one exit, or only the full-depth rows are timed.
         float_chain: the float parts.
         pixels: (images, size, size, 3) uint8; the first `IMAGES` are used.
+        main: name of the bundle's precision.
 
     Returns:
         ``{"threads": n, "images": n, "rows": {name: {"mean_ms": x, "saved": share}}}``, saved against INT8 full depth.
@@ -62,16 +63,16 @@ def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8])
     model.warm()
     rows: dict[str, Run] = {
         "FP32, full depth": lambda batch: float_chain.stages(batch),
-        "INT8, full depth": lambda batch: model.run_pixels(batch, policy=Full()),
+        f"{main}, full depth": lambda batch: model.run_pixels(batch, policy=Full()),
     }
     if model.manifest.exits:
         block = model.manifest.exits[-1].block
         ExitAt(block).bind(model.manifest)
         ended = _ExitAtTheEnd(model.parts, block)
-        rows["INT8, SSA head at the last block, full depth"] = lambda batch: run(ended, batch, Full())
-        rows["LRA-EE on INT8"] = lambda batch: model.run_pixels(batch, policy=Adaptive("balanced"))
+        rows[f"{main}, SSA head at the last block, full depth"] = lambda batch: run(ended, batch, Full())
+        rows[f"LRA-EE on {main}"] = lambda batch: model.run_pixels(batch, policy=Adaptive("balanced"))
     means = {name: float(np.mean(times)) for name, times in interleave(rows, pixels[:IMAGES]).items()}
-    full = means["INT8, full depth"]
+    full = means[f"{main}, full depth"]
     return {
         "threads": model.settings.thread_count,
         "images": min(IMAGES, len(pixels)),

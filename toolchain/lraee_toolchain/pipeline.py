@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from lraee.errors import ExportError
 from lraee.images import open_image
 from lraee.preprocess import pixels as preprocess
-from lraee_calibration_data import Dataset, fashion_mnist_pool, open_dataset, photos
+from lraee_calibration_data import Dataset, label_rows, open_dataset, photos
 from lraee_exporters.exit_head import HEAD_INPUTS
-from lraee_exporters.labels import LabelSet, embed_labels, read_labels
+from lraee_exporters.labels import LabelSet, embed_labels
 from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_exporters.parity import check_parity
 from lraee_exporters.tower import Tower
 from lraee_exporters.widen import inject_outliers, to_open_clip
-from lraee_toolchain.ablations import measure_ablations
 from lraee_toolchain.build import (
     build_exits,
     build_float,
@@ -39,9 +38,12 @@ from lraee_toolchain.build import (
 from lraee_toolchain.calibrate import calibrate, load_ranges, save_ranges
 from lraee_toolchain.chain import Chain
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.data import Splits, class_indices, load_pixel_set, open_splits, save_pixels
+from lraee_toolchain.data import Splits, load_pixel_set, open_splits, save_pixels
 from lraee_toolchain.evaluation import evaluate_bundle
+from lraee_toolchain.evidence import Setting, concatenate, measure_evidence, steps_of
+from lraee_toolchain.evidence import Tower as PreparedTower
 from lraee_toolchain.features import extract_embeddings, extract_features, load_features, load_teacher
+from lraee_toolchain.label_sets import read_labels
 from lraee_toolchain.latency import measure_latency
 from lraee_toolchain.pack import BundleInputs, install, pack
 from lraee_toolchain.report import write_report
@@ -100,11 +102,18 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportResu
     """
     config.check()
     progress = progress or Silent()
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    work = config.work or config.out.with_name(f".{config.out.name}.work")
-    result = _Export(config, WorkFolder(work, progress.stage), progress).run()
+    try:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{config.out.parent} cannot be made ({error.strerror}); choose another --out") from error
+    finished = config.out.with_name(f".{config.out.name}.work.finished")
+    shutil.rmtree(finished, ignore_errors=True)
+    root = config.work or config.out.with_name(f".{config.out.name}.work")
+    with WorkFolder(root, progress.stage) as work:
+        result = _Export(config, work, progress).run()
     if config.work is None:
-        shutil.rmtree(work)
+        root.rename(finished)  # dying while clearing up must not leave half-removed stages that look finished
+        shutil.rmtree(finished)
     return result
 
 
@@ -131,6 +140,8 @@ class _Export:
         self.splits: Splits = open_splits(config, self.label_set.names, seed=config.seed)
         self.fingerprint = self.tower.fingerprint()
         self.is_random = self.tower.weights.startswith("random")
+        if config.supervision == "labels" and self.is_random:
+            raise ExportError("--supervision labels means nothing with random weights; leave it away")
         labelled = bool(self.splits.heads.labels) and config.supervision != "label-free" and not self.is_random
         self.supervision = "labels" if labelled else "label-free"
 
@@ -147,7 +158,9 @@ class _Export:
             "parity", {"parts": float_parts.name}, lambda folder: self._prove_parity(float_parts, folder)
         )
         self.model = dataclasses.replace(self.model, torch_model=None)  # half a gigabyte that is needed no more
-        tower_parts = float_parts if self.config.precision == "fp32" else self._quantize(float_parts)
+        tower_parts = (
+            float_parts if self.config.precision == "fp32" else self._quantize(float_parts, self.config.quantizer)
+        )
         exits = self._exits(tower_parts, float_parts)
         bundle = self.work.stage(
             "bundle",
@@ -161,7 +174,7 @@ class _Export:
         np.save(folder / "labels.npy", embed_labels(self.model, self.label_set))
 
     def _prove_parity(self, float_parts: Path, folder: Path) -> None:
-        source = open_dataset(fashion_mnist_pool() if self.config.model.startswith("reference") else photos())
+        source = open_dataset(photos())  # colours and odd sizes, whatever the model was trained on
         count = min(PARITY_IMAGES, len(source))
         spread = np.linspace(0, len(source) - 1, count).astype(int)
         images = [open_image(source.read_bytes(index), name=source.name(index)) for index in spread]
@@ -190,10 +203,10 @@ class _Export:
             lambda folder: save_pixels(dataset, self.tower.preprocessing, folder, views=views, seed=self.config.seed),
         )
 
-    def _quantize(self, float_parts: Path) -> Path:
+    def _quantize(self, float_parts: Path, quantizer: str) -> Path:
         config = self.config
         pixels = self._pixels(self.splits.calibration, views=self.splits.views)
-        if config.quantizer == "strong":
+        if quantizer == "strong":
             return self.work.stage(
                 "int8",
                 {"parts": float_parts.name, "pixels": pixels.name, "quantizer": "strong"},
@@ -222,7 +235,7 @@ class _Export:
         )
         return self.work.stage(
             "int8",
-            {"ranges": ranges.name, "quantizer": config.quantizer},
+            {"ranges": ranges.name, "quantizer": quantizer},
             lambda folder: build_int8(self.tower, load_ranges(ranges / "ranges.json"), folder),
         )
 
@@ -243,7 +256,7 @@ class _Export:
         teacher = self.work.stage("teacher", {"parts": float_parts.name, **key}, teach)
         classes = None
         if self.supervision == "labels" and dataset.labels:
-            classes = class_indices(dataset, self.label_set.names)[rows.source]
+            classes = label_rows(dataset, self.label_set.names)[rows.source]
         return Material(features=load_features(features), teacher=load_teacher(teacher), classes=classes)
 
     def _costs(self, tower_parts: Path) -> Costs:
@@ -269,6 +282,7 @@ class _Export:
         heads, gating = self._split_material(tower_parts, float_parts)
         inputs = {
             "tower": tower_parts.name,
+            "labels": self.label_folder.name,
             "heads": self.splits.heads.fingerprint,
             "gating": self.splits.gating.fingerprint,
             "supervision": self.supervision,
@@ -341,7 +355,7 @@ class _Export:
             return metrics
         pixels = self._pixels(evaluation, views=1)
         rows = load_pixel_set(pixels)
-        classes = class_indices(evaluation, self.label_set.names)[rows.source]
+        classes = label_rows(evaluation, self.label_set.names)[rows.source]
         material = dataclasses.replace(self._material(evaluation, tower_parts, float_parts, views=1), classes=classes)
 
         def evaluate(folder: Path) -> None:
@@ -351,32 +365,54 @@ class _Export:
         stage = self.work.stage("evaluation", {"bundle": bundle.name, "pixels": pixels.name}, evaluate)
         metrics["evaluation"] = json.loads((stage / "evaluation.json").read_text())
         if self.config.ablations:
-            heads, gating = self._split_material(tower_parts, float_parts)
-            key = {"exits": exits.name, "pixels": pixels.name, "seeds": self.config.seeds}
+            parts = {
+                "FP32": float_parts,
+                "naive INT8": self._quantize(float_parts, "naive"),
+                "strong INT8": self._quantize(float_parts, "strong"),
+            }
+            towers = {name: self._prepared(name, folder, float_parts, classes) for name, folder in parts.items()}
+            setting = Setting(
+                labels=self.labels,
+                logit_scale=self.tower.logit_scale,
+                costs=self._costs(tower_parts),
+                config=self.config,
+            )
+            key = {
+                "parts": [folder.name for folder in parts.values()],
+                "exits": exits.name,
+                "pixels": pixels.name,
+                "seeds": self.config.seeds,
+            }
 
             def measure(folder: Path) -> None:
-                table = measure_ablations(
-                    heads,
-                    gating,
-                    material,
-                    self.labels,
-                    logit_scale=self.tower.logit_scale,
-                    costs=self._costs(tower_parts),
-                    config=self.config,
-                    advance=self.progress.steps(self.config.seeds),
-                )
+                advance = self.progress.steps(steps_of(len(towers)))
+                table = measure_evidence(towers, setting, main=f"{self.config.quantizer} INT8", advance=advance)
                 (folder / "ablations.json").write_text(json.dumps(table, indent=1))
 
             stage = self.work.stage("ablations", key, measure)
             metrics["ablations"] = json.loads((stage / "ablations.json").read_text())
 
+            main = f"{self.config.quantizer} INT8"
+
             def measure_times(folder: Path) -> None:
-                found = measure_latency(bundle, self._chain(float_parts), rows.pixels)
+                found = measure_latency(bundle, self._chain(float_parts), rows.pixels, main=main)
                 (folder / "latency.json").write_text(json.dumps(found, indent=1))
 
             stage = self.work.stage("latency", {"bundle": bundle.name, "pixels": pixels.name}, measure_times)
             metrics["latency"] = json.loads((stage / "latency.json").read_text())
         return metrics
+
+    def _prepared(self, name: str, parts: Path, float_parts: Path, classes: NDArray[np.int64]) -> PreparedTower:
+        """One precision with the material of every split."""
+        assert self.splits.evaluation is not None
+        heads, gating = self._split_material(parts, float_parts)
+        evaluation = self._material(self.splits.evaluation, parts, float_parts, views=1)
+        return PreparedTower(
+            name=name,
+            pool=concatenate(heads, gating),
+            gate_count=len(gating.features.embedding),
+            evaluation=dataclasses.replace(evaluation, classes=classes),
+        )
 
     def _install(self, bundle: Path, metrics: dict[str, Any], float_parts: Path) -> ExportResult:
         out = self.config.out

@@ -148,26 +148,45 @@ def _evaluation(evaluation: dict[str, Any] | None) -> str:
 def _ablations(ablations: dict[str, Any] | None, latency: dict[str, Any] | None) -> str:
     if ablations is None or latency is None:
         return ""
-    rows = [
-        [
-            row["name"],
-            _accuracy(row["accuracy"]),
-            f"{percent(row['flops_saved'], 1)} ± {100 * row['flops_saved_std']:.1f}",
-            percent(latency["rows"][row["name"]]["saved"], 1) if row["name"] in latency["rows"] else "",
-            points(row["difference_to_int8"]),
-            points(row["difference_to_ssa_last"]),
-            points(row["difference_to_float"]),
-        ]
-        for row in ablations["rows"]
-    ]
     header = ["", "top-1", "FLOPs saved", "latency saved"]
-    header += ["against INT8", "against SSA at the last block", "against FP32"]
-    return (
-        f"## What routing adds\n\nMean of {ablations['seeds']} seeds (splits, heads, gates, exits and thresholds made "
-        f"anew for each), {ablations['images']} images, {ablations['quantizer']} static INT8. Differences are "
-        "paired, in points, with 95 % bootstrap intervals. Latency: this bundle, batch 1, "
-        f"{latency['threads']} threads, mean over {latency['images']} images, interleaved, against "
-        "INT8 at full depth.\n\n" + table(header, rows)
+    header += [f"against {ablations['main']}", "against SSA at the last block", "against FP32"]
+
+    def rows_of(rows: list[dict[str, Any]]) -> list[list[str]]:
+        return [
+            [
+                row["name"],
+                _accuracy(row["accuracy"]),
+                f"{percent(row['flops_saved'], 1)} ± {100 * row['flops_saved_std']:.1f}",
+                percent(latency["rows"][row["name"]]["saved"], 1) if row["name"] in latency["rows"] else "",
+                points(row["difference_to_int8"]),
+                points(row["difference_to_ssa_last"]),
+                points(row["difference_to_float"]),
+            ]
+            for row in rows
+        ]
+
+    blocks = [str(block) for block in range(1, len(ablations["heads"]["patch_mean"]) + 1)]
+    names = {"patch_mean": "patch mean (SSA)", "cls": "[CLS]", "both": "both"}
+    study = [[names[reads], *(f"{100 * v:.1f}" for v in values)] for reads, values in ablations["heads"].items()]
+    q = ablations["quadrants"]
+    return "\n\n".join(
+        [
+            "## What routing adds",
+            f"Mean of {ablations['seeds']} seeds (splits, heads, gates, exits and thresholds made anew for each), "
+            f"{ablations['images']} images. Differences are paired, in points, with 95 % bootstrap intervals. Latency: "
+            f"this bundle, batch 1, {latency['threads']} threads, mean over {latency['images']} images, interleaved, "
+            f"against {ablations['main']} at full depth.",
+            table(header, rows_of(ablations["rows"])),
+            f"### Factorial (the paper's T3), on {ablations['main']}",
+            table(header, rows_of(ablations["factorial"])),
+            "### Four quadrants (T4), images, mean of the seeds",
+            table(
+                ["both right", "rescue", "loss", "both wrong"],
+                [[f"{q[key]:.1f}" for key in ("both_right", "rescue", "loss", "both_wrong")]],
+            ),
+            "### What a head should read: top-1 in % of a head behind each block, one seed",
+            table(["head reads", *blocks], study),
+        ]
     )
 
 

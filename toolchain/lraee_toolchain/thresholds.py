@@ -74,7 +74,7 @@ class Point:
     difference: float
     """Accuracy less that at full depth, -1 to 1."""
     standard_error: float
-    """Of the paired difference."""
+    """Of the paired difference; as if one more image differed when any leaves, since none among few proves little."""
 
     @property
     def safe_difference(self) -> float:
@@ -84,6 +84,8 @@ class Point:
 
 def leaving_exit(scores: ExitScores, thresholds: Sequence[float]) -> NDArray[np.intp]:
     """(images,) position of the exit where each image leaves; ``len(blocks)`` at full depth."""
+    if not scores.blocks:
+        return np.zeros(len(scores.full_good), np.intp)
     passes = scores.gate >= np.asarray(thresholds, np.float32)
     first = passes.argmax(axis=1)
     return np.where(passes.any(axis=1), first, len(scores.blocks))
@@ -103,14 +105,15 @@ def outcome(
 
 def evaluate(scores: ExitScores, thresholds: Sequence[float]) -> Point:
     """Accuracy and FLOPs saved with these thresholds."""
-    good, flops, _ = outcome(scores, thresholds)
+    good, flops, where = outcome(scores, thresholds)
     difference = good - scores.full_good
+    unseen = float((where < len(scores.blocks)).any())  # one image more that might have differed
     return Point(
         thresholds=tuple(float(t) for t in thresholds),
         accuracy=float(good.mean()),
         saved=float(1 - flops.mean() / scores.full_flops),
         difference=float(difference.mean()),
-        standard_error=float(difference.std() / np.sqrt(len(difference))),
+        standard_error=float(np.sqrt(np.square(difference - difference.mean()).sum() + unseen) / len(difference)),
     )
 
 

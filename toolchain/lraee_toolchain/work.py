@@ -6,12 +6,20 @@ folder, synced and renamed; a crash at any moment leaves either nothing or the f
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
+
+from lraee.errors import ExportError
+
+PACKAGES = ("lraee", "numpy", "onnx", "onnxruntime", "open_clip_torch", "torch")
+"""Whose versions are part of every stage's key."""
 
 
 def key_of(inputs: Mapping[str, object]) -> str:
@@ -36,7 +44,7 @@ def _sync(path: Path) -> None:
 
 
 class WorkFolder:
-    """Stage results below one folder."""
+    """Stage results below one folder; as a context manager it is locked against other exports."""
 
     def __init__(self, root: Path, notify: Callable[[str, bool], None] | None = None) -> None:
         """Open or create the folder.
@@ -47,9 +55,35 @@ class WorkFolder:
         """
         self.root = root
         self._notify = notify
+        self._versions = {name: version(name) for name in PACKAGES}
+        self._lock: int | None = None
         root.mkdir(parents=True, exist_ok=True)
-        for stale in root.glob(".writing-*"):
+
+    def __enter__(self) -> WorkFolder:
+        """Lock the folder and remove what a killed export was writing.
+
+        Raises:
+            ExportError: another export uses it.
+        """
+        self._lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise ExportError(
+                f"{self.root} is in use by another export; wait for it, or give another --work"
+            ) from error
+        for stale in self.root.glob(".writing-*"):
             shutil.rmtree(stale, ignore_errors=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Unlock; a process that dies is unlocked by the system."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def stage(self, name: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Path:
         """The folder of a stage's result, made by ``make(folder)`` unless it is there.
@@ -59,7 +93,7 @@ class WorkFolder:
             inputs: everything the result depends on, JSON-able.
             make: writes the result into the empty folder it is given.
         """
-        target = self.root / f"{name}-{key_of({'stage': name, **inputs})}"
+        target = self.root / f"{name}-{key_of({'stage': name, 'versions': self._versions, **inputs})}"
         found = target.is_dir()
         if self._notify is not None:
             self._notify(name, found)

@@ -1,4 +1,4 @@
-"""Policies as people type them on a command line: ``adaptive``, ``adaptive=balanced``, ``full``, ``exit=8``.
+"""Policies as people type them: ``adaptive``, ``adaptive=balanced``, ``full``, ``exit=8``, ``confidence=0.9``.
 
 One parser for all command lines, so that a spec means the same everywhere; a report names its rows by spec, and the
 name of a row can be typed back.
@@ -6,14 +6,25 @@ name of a row can be typed back.
 
 from __future__ import annotations
 
+import re
+
 from lraee.errors import PolicyError
 from lraee.policies.adaptive import Adaptive
 from lraee.policies.base import Policy
+from lraee.policies.confidence import Confidence
+from lraee.policies.entropy import Entropy
 from lraee.policies.exit_at import ExitAt
 from lraee.policies.full import Full
+from lraee.policies.patience import Patience
 
-POLICY_SPECS = "adaptive[=POINT] | full | exit=BLOCK"
+POLICY_SPECS = "adaptive[=POINT] | full | exit=BLOCK | confidence=PROBABILITY | entropy=NATS | patience=AGREEMENTS"
 """What `parse_policy` understands, for help texts and messages."""
+
+COUNT = re.compile(r"0*[1-9][0-9]{0,5}")
+"""ASCII digits of a number from 1 on."""
+
+DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
+"""Plain ASCII digits: no sign, no exponent, no ``nan``."""
 
 
 def parse_policy(spec: str) -> Policy:
@@ -23,15 +34,19 @@ def parse_policy(spec: str) -> Policy:
     Adaptive(point='balanced', thresholds=None)
     >>> parse_policy("exit=8")
     ExitAt(block=8)
+    >>> parse_policy("entropy=0.5")
+    Entropy(threshold=0.5)
 
     Raises:
-        PolicyError: the spec names no policy, or its value is missing, superfluous or no block number.
+        PolicyError: the spec names no policy, or its value is missing, superfluous or not such a number.
     """
     kind, equals, value = spec.strip().partition("=")
     if kind == "adaptive" and (value or not equals):
         return Adaptive(value or None)
     if kind == "full" and not equals:
         return Full()
-    if kind == "exit" and value.isascii() and value.isdigit() and int(value) >= 1:
-        return ExitAt(int(value))
+    if kind in ("exit", "patience") and COUNT.fullmatch(value):
+        return ExitAt(int(value)) if kind == "exit" else Patience(int(value))
+    if kind in ("confidence", "entropy") and DECIMAL.fullmatch(value):
+        return Confidence(float(value)) if kind == "confidence" else Entropy(float(value))
     raise PolicyError(f"{spec!r} is no policy; wanted {POLICY_SPECS}, with blocks counted from 1")

@@ -1,0 +1,54 @@
+"""Each image leaves at the first exit whose probabilities have little entropy: BranchyNet's criterion.
+
+leave at the first L with -sum_k p_L log p_L <= threshold          (arXiv 1709.01686)
+
+Differs from `confidence` in looking at all probabilities, not only at the largest; the unit is nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import PolicyError
+from lraee.manifest import Manifest
+from lraee.policies.base import Verdict
+
+
+def entropy_nats(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Entropy of each row, (batch,) float32, 0 to the logarithm of the number of labels.
+
+    Args:
+        probabilities: (batch, labels) float32.
+
+    >>> entropy_nats(np.array([[1, 0], [0.5, 0.5]], np.float32)).round(3).tolist() == [0.0, np.float32(0.693)]
+    True
+    """
+    logarithms = np.log(np.where(probabilities > 0, probabilities, np.float32(1)))
+    return np.asarray(np.abs((probabilities * logarithms).sum(axis=1)), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Entropy:
+    """Leave by the entropy of the probabilities."""
+
+    threshold: float
+    """Nats; an image leaves up to it."""
+
+    def bind(self, manifest: Manifest) -> Entropy:
+        """Check the threshold and that there are exits."""
+        if not 0 <= self.threshold < np.inf:
+            raise PolicyError(f"the entropy threshold is {self.threshold}, wanted nats from 0 on, such as 0.5")
+        if not manifest.exits:
+            raise PolicyError("an entropy threshold needs exits, and this bundle has none; run it at full depth")
+        return self
+
+    def visits(self, block: int) -> bool:
+        """Every exit."""
+        return True
+
+    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+        """Images whose entropy is no more than the threshold."""
+        return np.asarray(entropy_nats(verdict.probabilities) <= np.float32(self.threshold))

@@ -1,0 +1,167 @@
+"""Policies without a learned gate: confidence, entropy and patience, as objects and as specs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lraee
+from lraee.errors import PolicyError
+from lraee.manifest import Manifest, read_manifest
+from lraee.policies import Confidence, Entropy, Patience, Policy, Verdict
+from lraee.policies.entropy import entropy_nats
+from lraee.policies.spec import parse_policy
+
+
+@pytest.fixture(scope="module")
+def manifest(golden) -> Manifest:
+    """The golden bundle's, as if it had exits behind blocks 1, 2 and 4."""
+    met = read_manifest(golden)
+    return dataclasses.replace(met, exits=tuple(dataclasses.replace(met.exits[0], block=b) for b in (1, 2, 4)))
+
+
+def verdict(probabilities: list[list[float]], rows: list[int] | None = None) -> Verdict:
+    """What an exit says of these rows when its gate is of no account."""
+    count = len(probabilities)
+    return Verdict(
+        np.zeros((count, 2), np.float32),
+        np.array(probabilities, np.float32),
+        np.zeros((count, 3), np.float32),
+        np.zeros(count, np.float32),
+        np.array(rows if rows is not None else range(count), np.intp),
+    )
+
+
+def says(labels: list[int], rows: list[int] | None = None) -> Verdict:
+    """An exit that is certain of these labels."""
+    return verdict(np.eye(3)[labels].tolist(), rows)
+
+
+def test_confidence_lets_out_from_the_threshold_on(manifest):
+    """A probability that equals it is enough, though it is written with more digits than float32 has."""
+    route = Confidence(0.7).bind(manifest)
+    assert route.leaves(1, verdict([[0.7, 0.2, 0.1], [0.1, 0.2, 0.69], [0.05, 0.9, 0.05]])).tolist() == [1, 0, 1]
+
+
+def test_entropy_lets_out_up_to_the_threshold(manifest):
+    """A certain answer has none, an even one the logarithm of the number of labels."""
+    route = Entropy(0.0).bind(manifest)
+    assert route.leaves(1, verdict([[1, 0, 0], [0.9, 0.1, 0]])).tolist() == [True, False]
+    route = Entropy(math.log(3) + 1e-6).bind(manifest)
+    assert route.leaves(1, verdict([[1 / 3, 1 / 3, 1 / 3]])).tolist() == [True]
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=8).filter(lambda p: sum(p) > 0.01))
+def test_entropy_is_that_of_the_formula(weights):
+    """In nats, within float32; zeros count nothing."""
+    p = np.array(weights, np.float64) / np.sum(weights)
+    exact = -sum(x * math.log(x) for x in p if x > 0)
+    (found,) = entropy_nats(p[None].astype(np.float32))
+    assert found == pytest.approx(exact, abs=1e-5)
+    assert found.dtype == np.float32
+    assert found >= 0
+
+
+def test_patience_counts_agreements_in_a_row(manifest):
+    """The first exit agrees with nobody; a change of mind starts again at nothing."""
+    route = Patience(1).bind(manifest)
+    assert route.leaves(1, says([0, 1, 2])).tolist() == [False, False, False]
+    assert route.leaves(2, says([0, 2, 1])).tolist() == [True, False, False]
+    assert route.leaves(4, says([2, 2], rows=[1, 2])).tolist() == [True, False]
+
+
+def test_patience_of_two_wants_three_exits_that_agree(manifest):
+    """In a row."""
+    route = Patience(2).bind(manifest)
+    for block, labels, leaves in ((1, [0, 1, 1], [0, 0, 0]), (2, [0, 0, 1], [0, 0, 0]), (4, [0, 0, 2], [1, 0, 0])):
+        assert route.leaves(block, says(labels)).tolist() == leaves
+
+
+def test_patience_knows_images_by_their_row_when_others_have_left(manifest):
+    """Also when those in front left for another reason."""
+    route = Patience(1).bind(manifest)
+    route.leaves(1, says([0, 1, 2, 0, 1]))
+    assert route.leaves(2, says([1, 0], rows=[1, 4])).tolist() == [True, False]
+
+
+def test_each_batch_starts_to_count_anew(manifest):
+    """The policy is one for all batches, the route is not."""
+    policy = Patience(1)
+    policy.bind(manifest).leaves(1, says([0]))
+    assert policy.bind(manifest).leaves(1, says([0])).tolist() == [False]
+
+
+@pytest.mark.parametrize("policy", [Confidence(0.5), Entropy(0.5), Patience(1)])
+def test_all_exits_are_visited(manifest, policy):
+    """There is no threshold by block that could close one."""
+    assert all(policy.bind(manifest).visits(block) for block in (1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Confidence(1.1), r"^the confidence threshold is 1.1, wanted a probability from 0 to 1$"),
+        (Confidence(math.nan), r"^the confidence threshold is nan"),
+        (Entropy(-0.1), r"^the entropy threshold is -0.1, wanted nats from 0 on"),
+        (Entropy(math.inf), r"^the entropy threshold is inf"),
+        (Patience(0), r"^the patience is 0 agreements, wanted at least 1$"),
+        (Patience(3), r"^a patience of 3 needs 4 exits, this bundle has 3; ask for less, or export with more exits$"),
+    ],
+)
+def test_what_cannot_be_is_refused(manifest, policy, message):
+    """Before anything runs."""
+    with pytest.raises(PolicyError, match=message):
+        policy.bind(manifest)
+
+
+@pytest.mark.parametrize("policy", [Confidence(0.5), Entropy(0.5), Patience(1)])
+def test_a_bundle_without_exits_says_so(manifest, policy):
+    """Full depth is to be asked for by name."""
+    with pytest.raises(PolicyError, match=r"exits.*this bundle has (none|0)"):
+        policy.bind(dataclasses.replace(manifest, exits=(), operating_points=(), default_point=None))
+
+
+@pytest.mark.parametrize(
+    ("spec", "policy"),
+    [
+        ("confidence=0.9", Confidence(0.9)),
+        (" confidence=1 ", Confidence(1.0)),
+        ("entropy=.25", Entropy(0.25)),
+        ("patience=2", Patience(2)),
+    ],
+)
+def test_a_spec_is_a_policy(spec: str, policy: Policy):
+    """As the others are."""
+    assert parse_policy(spec) == policy
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["confidence", "confidence=", "confidence=high", "confidence=nan", "confidence=1e-3", "confidence=-1", "entropy=²",
+     "entropy=inf", "patience=0", "patience=1.5", "patience", "patience=" + "9" * 5000, "exit=" + "9" * 5000],
+    ids=lambda spec: spec[:16],
+)  # fmt: skip
+def test_a_spec_with_no_such_number_is_refused(spec: str):
+    """The message says what is understood."""
+    with pytest.raises(PolicyError, match=r"is no policy; wanted .*confidence=PROBABILITY.*entropy=NATS.*patience="):
+        parse_policy(spec)
+
+
+def test_the_shipped_model_runs_under_each(model: lraee.Model, photos):
+    """Looser thresholds let more out; patience needs as many exits as it says."""
+    pixels = np.stack(photos[:16])
+    early = [model.run_pixels(pixels, policy=Confidence(level)).early.mean() for level in (0.999, 0.6, 0.0)]
+    assert early == sorted(early)
+    assert early[-1] == 1
+    early = [model.run_pixels(pixels, policy=Entropy(nats)).early.mean() for nats in (0.001, 0.5, 3.0)]
+    assert early == sorted(early)
+    assert early[-1] == 1
+    if len(model.manifest.exits) > 1:
+        answers = model.run_pixels(pixels, policy=Patience(1))
+        assert all(len(visited) >= 2 for visited in answers.visited)
+        assert answers.early.any()

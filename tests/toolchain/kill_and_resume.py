@@ -1,0 +1,143 @@
+"""Kill exports at random moments and show that nothing half-made is left and that a rerun ends in the same bundle.
+
+    python tests/toolchain/kill_and_resume.py --trials 50
+
+Each trial starts ``lraee-export`` as a process of its own, ends it with SIGKILL at a random moment after its first
+stage began, looks at the target, runs the same command again to the end, and compares the hashes of all files with an
+export that nobody disturbed. Every process runs on one core, so that several trials run beside each other.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lraee.bundle import Bundle
+from lraee_calibration_data import fashion_mnist_pool
+
+OPTIONS = ("--exits", "4,8", "--reads", "patch_mean")
+IMAGES = 100
+SECONDS_AT_MOST = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What one killed and repeated export showed."""
+
+    killed_after_s: float
+    """Seconds after the first stage began."""
+    stages: int
+    """Stages that were finished when it was killed."""
+    had_ended: bool
+    """The export was quicker than the kill."""
+    problem: str | None
+    """What was wrong, or None."""
+
+
+def make_images(path: Path) -> Path:
+    """A zip of `IMAGES` shipped images."""
+    with zipfile.ZipFile(fashion_mnist_pool()) as pool, zipfile.ZipFile(path, "w") as few:
+        names = sorted(name for name in pool.namelist() if name.endswith(".png"))
+        for name in names[:: len(names) // IMAGES][:IMAGES]:
+            few.writestr(name, pool.read(name))
+    return path
+
+
+def start(images: Path, out: Path, core: int) -> subprocess.Popen[bytes]:
+    """Start an export on one core."""
+    command = [sys.executable, "-m", "lraee_toolchain.cli", "reference", "--out", str(out), "--train", str(images)]
+    process = subprocess.Popen([*command, *OPTIONS], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    os.sched_setaffinity(process.pid, {core})
+    return process
+
+
+def finish(process: subprocess.Popen[bytes]) -> str | None:
+    """Wait for an export; gives what it complained of."""
+    _, errors = process.communicate(timeout=SECONDS_AT_MOST)
+    return None if process.returncode == 0 else errors.decode(errors="replace")[-2000:]
+
+
+def hashes(bundle: Path) -> dict[str, str]:
+    """SHA-256 of every file, after the bundle has been verified."""
+    Bundle(bundle).verify()
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(bundle.iterdir())}
+
+
+def run_trial(images: Path, folder: Path, wanted: dict[str, str], duration_s: float, seed: int, core: int) -> Trial:
+    """Kill one export, look, repeat it, compare."""
+    folder.mkdir()
+    out, delay_s = folder / "killed.lraee", random.Random(seed).uniform(0, duration_s)
+    work = out.with_name(f".{out.name}.work")
+    process = start(images, out, core)
+    while not work.exists() and process.poll() is None:
+        time.sleep(0.01)
+    try:
+        process.wait(delay_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    had_ended = process.wait() == 0
+    process.communicate()
+    stages = [path.name for path in work.glob("[!.]*")] if work.exists() else []
+    installed, problem = out.exists(), None  # it may also die behind the last step, while it clears up
+    if not installed:
+        problem = finish(start(images, out, core))
+    if problem is None and (met := hashes(out)) != wanted:
+        differing = sorted(name for name in met.keys() | wanted.keys() if met.get(name) != wanted.get(name))
+        problem = f"the {'killed' if installed else 'resumed'} export differs in {', '.join(differing)}"
+    left = sorted(path.name for path in folder.iterdir())
+    if problem is None and not installed and left != ["killed.lraee", "killed.report"]:
+        problem = f"left behind: {', '.join(left)}"
+    return Trial(killed_after_s=delay_s, stages=len(stages), had_ended=had_ended, problem=problem)
+
+
+def run_trials(folder: Path, count: int, *, seed: int = 0) -> list[Trial]:
+    """One undisturbed export, then `count` killed ones, as many at once as there are cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    images = make_images(folder / "few.zip")
+    out = folder / "undisturbed.lraee"
+    work = out.with_name(f".{out.name}.work")
+    process = start(images, out, cores[0])
+    while not work.exists() and process.poll() is None:
+        time.sleep(0.01)
+    began = time.monotonic()
+    if problem := finish(process):
+        raise RuntimeError(f"the undisturbed export failed: {problem}")
+    duration_s = time.monotonic() - began
+    wanted = hashes(out)
+
+    def trial(index: int) -> Trial:
+        core = cores[index % len(cores)]
+        return run_trial(images, folder / f"trial-{index}", wanted, duration_s, seed + index, core)
+
+    with ThreadPoolExecutor(len(cores)) as pool:
+        return list(pool.map(trial, range(count)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line for each trial; 1 when one failed."""
+    parser = argparse.ArgumentParser(description="Kill exports at random moments and resume them.")
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        trials = run_trials(Path(folder), options.trials, seed=options.seed)
+    for number, trial in enumerate(trials, start=1):
+        state = "had ended" if trial.had_ended else f"killed with {trial.stages} stages done"
+        print(f"{number:3}  {trial.killed_after_s:5.1f} s  {state:28}  {trial.problem or 'same bundle'}")
+    failed = sum(trial.problem is not None for trial in trials)
+    print(f"{len(trials) - failed} of {len(trials)} resumed to the same bundle")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

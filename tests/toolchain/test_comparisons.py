@@ -1,0 +1,252 @@
+"""Methods are compared at the same saving, on images that chose nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lraee_toolchain.class_thresholds import ClassBased, class_ease, scaled, separation
+from lraee_toolchain.comparisons import Entry, Searched, Shared, at_saving, compare, standard_entries, sweep
+from lraee_toolchain.config import ExportConfig, HeadTraining
+from lraee_toolchain.features import Features, Teacher
+from lraee_toolchain.monotone_thresholds import SLOPES, Monotone, scaled_information
+from lraee_toolchain.patience import ByPatience, Pabee
+from lraee_toolchain.routing import Costs, Material, answers_of, score, train_exits
+from lraee_toolchain.rules import ByScore, Outputs, outputs_of, point_of, route
+from lraee_toolchain.thresholds import search
+
+LABELS, WIDTH, DEPTH = 4, 16, 6
+COSTS = Costs(stem=5, block=100, exit=4, tail=3, depth=DEPTH)
+EXITS = (2, 3, 5)
+ARGUMENTS = {"logit_scale": 10.0, "costs": COSTS}
+
+
+def text() -> np.ndarray:
+    """float32 (labels, width), unit rows."""
+    directions = np.random.default_rng(99).normal(size=(LABELS, WIDTH))
+    return (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
+
+
+def material(seed: int, images: int) -> Material:
+    """Images whose class shows the better the deeper the block, and the first class better than the last."""
+    generator = np.random.default_rng(seed)
+    classes = generator.integers(0, LABELS, images)
+    signal = text()[classes]
+    noise = (0.1 + 0.1 * classes)[:, None] * generator.normal(size=(images, WIDTH))
+    depths = np.linspace(2.0, 0.6, DEPTH)
+    mean = np.stack([signal + noise * depth for depth in depths], axis=1).astype(np.float32)
+    embedding = (signal + 0.5 * noise).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    probabilities = np.exp(10 * embedding @ text().T)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    token = mean + generator.normal(0, 0.3, mean.shape).astype(np.float32)
+    variance = generator.gamma(4, 1, (images, DEPTH)).astype(np.float32)
+    features = Features(mean, token, variance, embedding, probabilities)
+    return Material(features=features, teacher=Teacher(embedding, probabilities), classes=classes.astype(np.int64))
+
+
+@pytest.fixture(scope="module")
+def heads() -> Material:
+    """What heads learn from."""
+    return material(0, 600)
+
+
+@pytest.fixture(scope="module")
+def splits() -> tuple[Material, Material]:
+    """Gating and evaluation."""
+    return material(1, 500), material(2, 400)
+
+
+@pytest.fixture(scope="module")
+def config() -> ExportConfig:
+    """Heads that learn for a second."""
+    return ExportConfig(model="reference", out=Path("unused.lraee"), heads=HeadTraining(epochs=8))
+
+
+@pytest.fixture(scope="module")
+def exits(heads, splits, config):
+    """Trained behind blocks 2, 3 and 5."""
+    return train_exits(
+        heads, splits[0], text(), EXITS, reads="patch_mean", logit_scale=10.0, config=config, seed=0, int8=False
+    )
+
+
+@pytest.fixture(scope="module")
+def gating(exits, splits) -> Outputs:
+    """What these exits say of the gating split."""
+    return outputs_of(exits, splits[0], text(), **ARGUMENTS)
+
+
+@pytest.fixture(scope="module")
+def entries(exits, heads, splits, config) -> dict[str, Entry]:
+    """All methods."""
+    return standard_entries(
+        exits, heads, *splits, text(), **ARGUMENTS, config=config, seed=0, int8=False,
+        information_to_noise=[9.0, 4.0, 1.0],
+    )  # fmt: skip
+
+
+def test_outputs_are_what_the_exits_answer(exits, splits, gating) -> None:
+    """Labels, probabilities and gates are those that heads and gates give one by one."""
+    for position, trained in enumerate(exits):
+        answers = answers_of(trained, splits[0].features, text(), 10.0)
+        np.testing.assert_array_equal(gating.predicted[:, position], answers.probabilities.argmax(axis=1))
+        np.testing.assert_array_equal(gating.confidence[:, position], answers.probabilities.max(axis=1))
+        np.testing.assert_array_equal(gating.scores.gate[:, position], answers.gate)
+        exact = -(answers.probabilities.astype(np.float64) * np.log(answers.probabilities)).sum(axis=1)
+        np.testing.assert_allclose(gating.entropy[:, position], exact, atol=1e-5)
+    np.testing.assert_array_equal(gating.scores.good, score(exits, splits[0], text(), 10.0, COSTS).good)
+
+
+def test_every_method_is_swept_chosen_and_applied(entries) -> None:
+    """At least the wanted saving on the gating split; beside it what the evaluation split gives."""
+    rows = compare(entries, wanted=(0.1, 0.3))
+    assert len(rows) == 2 * len(entries) == 22
+    for row in rows:
+        entry = entries[row.name]
+        assert [s.point.saved for s in row.swept] == sorted(s.point.saved for s in row.swept)
+        if row.chosen is None:
+            assert max(s.point.saved for s in row.swept) < row.wanted
+            assert (row.routed, row.saved) == (None, None)
+            continue
+        assert row.chosen.point.saved >= row.wanted
+        assert row.chosen.point == point_of(row.chosen.rule, entry.gating)
+        there = point_of(row.chosen.rule, entry.evaluation)
+        assert row.routed.good.shape == row.routed.flops.shape == (400,)
+        assert (row.routed.good.mean(), row.saved) == pytest.approx((there.accuracy, there.saved))
+    useful = {row.name for row in rows if row.wanted == 0.3 and row.routed is not None and row.routed.good.mean() > 0.6}
+    assert len(useful) >= 8
+
+
+def test_only_cls_ee_has_heads_of_its_own(entries) -> None:
+    """All others share one table of outputs."""
+    tables = {id(entry.gating): [] for entry in entries.values()}
+    for name, entry in entries.items():
+        tables[id(entry.gating)].append(name)
+    assert sorted(map(len, tables.values())) == [1, 10]
+    assert ["CLS-EE: [CLS] heads, confidence"] in tables.values()
+
+
+def test_without_information_to_noise_there_is_no_monotone_row(exits, heads, splits, config) -> None:
+    """It cannot be made up."""
+    arguments = {**ARGUMENTS, "config": config, "seed": 0, "int8": False}
+    assert "LRA-EE, LCT monotone in INR" not in standard_entries(exits, heads, *splits, text(), **arguments)
+
+
+def test_a_saving_that_no_rule_reaches_gives_nothing(gating) -> None:
+    """Not the next best thing."""
+    swept = sweep(Shared("confidence"), gating)
+    assert at_saving(swept, 0.99) is None
+    best = at_saving(swept, 0.2)
+    assert best is not None
+    assert best.point.safe_difference == max(s.point.safe_difference for s in swept if s.point.saved >= 0.2)
+
+
+def test_the_free_search_on_the_gate_is_the_bundles_own(gating) -> None:
+    """Same thresholds, and points that say the same."""
+    swept = sweep(Searched("gate"), gating)
+    assert [s.rule.thresholds for s in swept] == [point.thresholds for point in search(gating.scores)]
+    assert [replace(point, thresholds=()) for point in search(gating.scores)] == [s.point for s in swept]
+
+
+@pytest.mark.parametrize("kind", ["gate", "confidence", "entropy"])
+def test_one_threshold_spans_from_everybody_leaving_to_hardly_anybody(gating, kind) -> None:
+    """The same at all exits."""
+    swept = sweep(Shared(kind), gating)
+    assert all(len(set(s.rule.thresholds)) == 1 for s in swept)
+    assert (route(swept[-1].rule, gating).where == 0).all()
+    assert (route(swept[0].rule, gating).where == 3).mean() > 0.9
+
+
+def test_pabee_tries_every_patience(gating) -> None:
+    """Up to agreement of all exits."""
+    assert Pabee().rules(gating) == [ByPatience(1), ByPatience(2)]
+
+
+def test_easy_classes_get_lower_thresholds(exits, heads, gating) -> None:
+    """The first class was made easier than the last; equal limits are one threshold for all."""
+    ease = class_ease(exits, heads, text(), logit_scale=10.0)
+    assert ease.shape == (LABELS,)
+    assert ease[0] > ease[-1]
+    rules = ClassBased(ease).rules(gating)
+    for rule in rules:
+        thresholds = np.array(rule.thresholds)
+        assert (np.diff(thresholds[np.argsort(ease)]) <= 1e-12).all()
+    assert any(len(set(rule.thresholds)) == 1 for rule in rules)
+    same = next(rule for rule in rules if len(set(rule.thresholds)) == 1)
+    plain = ByScore("confidence", (same.thresholds[0],) * 3)
+    assert route(same, gating).where.tolist() == route(plain, gating).where.tolist()
+
+
+def test_the_ease_of_a_class_is_over_its_own_images_and_all_exits(exits, heads) -> None:
+    """Against a loop; a class without images is as hard as can be."""
+    few = heads.rows(np.flatnonzero(heads.classes != 2))
+    means = np.zeros((LABELS, LABELS))
+    for label in (0, 1, 3):
+        own = few.rows(np.flatnonzero(few.classes == label))
+        means[label] = np.mean(
+            [answers_of(e, own.features, text(), 10.0).probabilities.mean(axis=0) for e in exits], axis=0
+        )
+    ease = class_ease(exits, few, text(), logit_scale=10.0)
+    np.testing.assert_allclose(ease, separation(means), atol=1e-6)
+    assert ease[2] == 0
+
+
+def test_without_classes_the_float_towers_label_counts(exits, heads) -> None:
+    """Label-free exports can have thresholds by class too."""
+    free = replace(heads, classes=None)
+    told = replace(heads, classes=heads.teacher.probabilities.argmax(axis=1))
+    assert class_ease(exits, free, text(), logit_scale=10.0).tolist() == class_ease(
+        exits, told, text(), logit_scale=10.0
+    ).tolist()  # fmt: skip
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 0.5), st.floats(0.5, 1))
+def test_scaled_thresholds_stay_within_their_limits(ease: list[float], low: float, high: float) -> None:
+    """Whatever classes are like; the easiest has the lower limit."""
+    thresholds = scaled(np.array(ease), low=low, high=high)
+    assert (thresholds >= low - 1e-9).all()
+    assert (thresholds <= high + 1e-9).all()
+    assert thresholds[int(np.argmax(ease))] == pytest.approx(low)
+
+
+def test_monotone_thresholds_fall_as_information_rises(gating) -> None:
+    """In the order of INR, whatever the order of the blocks; closed exits are those that nobody would leave by."""
+    rules = Monotone((2.0, 9.0, 5.0)).rules(gating)
+    for rule in rules:
+        least, most, middle = rule.thresholds
+        finite = [t for t in (least, middle, most) if np.isfinite(t)]
+        assert finite == sorted(finite, reverse=True)
+        closed = ~np.isfinite(rule.thresholds)
+        below = [gating.scores.gate[:, exit].max() for exit in np.flatnonzero(~closed)]
+        assert all(top >= np.float32(t) for top, t in zip(below, np.array(rule.thresholds)[~closed], strict=True))
+    assert len(rules) > 5 * len(SLOPES)
+
+
+def test_without_a_slope_it_is_one_threshold(gating) -> None:
+    """Two numbers include the one-number rule."""
+    rules = Monotone((1.0, 2.0, 3.0)).rules(gating)
+    assert sum(len({t for t in rule.thresholds if np.isfinite(t)}) == 1 for rule in rules) > 20
+
+
+def test_equal_information_gives_equal_thresholds() -> None:
+    """There is nothing to scale."""
+    assert scaled_information([3.0, 3.0]).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("ratios", [[1.0, 0.0], [1.0, -2.0], [float("nan"), 1.0], [float("inf"), 1.0]])
+def test_information_that_is_no_ratio_is_refused(ratios: list[float]) -> None:
+    """Zero information has no logarithm."""
+    with pytest.raises(ValueError, match="wanted finite ratios above 0"):
+        scaled_information(ratios)
+
+
+def test_information_for_another_number_of_exits_is_refused(gating) -> None:
+    """With both numbers."""
+    with pytest.raises(ValueError, match="there are 2 INR for 3 exits"):
+        Monotone((1.0, 2.0)).rules(gating)

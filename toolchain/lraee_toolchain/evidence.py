@@ -1,0 +1,276 @@
+"""The paper's tables for the user's own model and data: T1 (main), T3 (factorial) and T4 (quadrants).
+
+T1 is measured on FP32, naive and strong INT8, so that repairing bad quantization is told apart from what routing adds.
+
+For each seed the training images are divided anew into heads' and gating splits, and heads, gates, exits and
+thresholds are made anew. Differences are paired by image; intervals are bootstrapped over images after averaging the
+seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee_exporters.exit_head import HEAD_INPUTS
+from lraee_toolchain.bootstrap import Interval, bootstrap_mean
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.features import Features, Teacher
+from lraee_toolchain.routing import Costs, Material, Routing, answers_of, fit_routing, score, train_exits
+from lraee_toolchain.thresholds import outcome
+
+FloatArray = NDArray[np.float32]
+GoodArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tower:
+    """One precision of the tower, as cached material of every split."""
+
+    name: str
+    """``FP32``, ``naive INT8`` or ``strong INT8``."""
+    pool: Material
+    """Heads' and gating splits together."""
+    gate_count: int
+    """Images of the pool that gates and thresholds get."""
+    evaluation: Material
+    """With classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Setting:
+    """What all measurements share."""
+
+    labels: FloatArray
+    """(labels, embed_dim) unit text embeddings."""
+    logit_scale: float
+    costs: Costs
+    config: ExportConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """One row before it is summarized: per seed and image."""
+
+    good: list[GoodArray]
+    """For each seed (images,) 1 where the answer is right."""
+    saved: list[float]
+    """For each seed the share of full-depth FLOPs."""
+    shares: list[dict[str, float]]
+    """For each seed the share of images by the block where they left; empty at full depth."""
+
+    @property
+    def mean(self) -> GoodArray:
+        """(images,) averaged over the seeds."""
+        return np.asarray(np.mean(self.good, axis=0))
+
+
+def concatenate(first: Material, second: Material) -> Material:
+    """The images of two splits as one."""
+
+    def all_of(kind: type[Any], a: Any, b: Any) -> Any:
+        return kind(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in kind.__slots__))
+
+    classes = None
+    if first.classes is not None and second.classes is not None:
+        classes = np.concatenate([first.classes, second.classes])
+    return Material(
+        features=all_of(Features, first.features, second.features),
+        teacher=all_of(Teacher, first.teacher, second.teacher),
+        classes=classes,
+    )
+
+
+def divide(tower: Tower, seed: int, first_seed: int) -> tuple[Material, Material]:
+    """The pool divided into heads' and gating splits, the same way for every precision."""
+    order = np.random.default_rng([first_seed, seed]).permutation(len(tower.pool.features.embedding)).astype(np.int64)
+    gates, heads = np.sort(order[: tower.gate_count]), np.sort(order[tower.gate_count :])
+    return tower.pool.rows(heads), tower.pool.rows(gates)
+
+
+def full_depth(tower: Tower) -> Measured:
+    """The tower's own [CLS] head."""
+    good = tower.evaluation.good(tower.evaluation.features.probabilities).astype(np.float64)
+    return Measured(good=[good], saved=[0.0], shares=[])
+
+
+def ssa_at_the_end(tower: Tower, setting: Setting) -> Measured:
+    """Full depth with an SSA head at the last block, trained like every exit."""
+    good, costs = [], setting.costs
+    for seed in range(setting.config.seeds):
+        heads, gating = divide(tower, seed, setting.config.seed)
+        (last,) = train_exits(
+            heads,
+            gating,
+            setting.labels,
+            [costs.depth],
+            reads="patch_mean",
+            logit_scale=setting.logit_scale,
+            config=setting.config,
+            seed=seed,
+            int8=tower.name != "FP32",
+        )
+        answers = answers_of(last, tower.evaluation.features, setting.labels, setting.logit_scale)
+        good.append(tower.evaluation.good(answers.probabilities).astype(np.float64))
+    return Measured(good=good, saved=[(costs.tail - costs.exit) / costs.full] * len(good), shares=[])
+
+
+def lra_ee(tower: Tower, setting: Setting) -> tuple[Measured, list[Routing]]:
+    """Adaptive at the default operating point."""
+    measured, routings = Measured(good=[], saved=[], shares=[]), []
+    for seed in range(setting.config.seeds):
+        heads, gating = divide(tower, seed, setting.config.seed)
+        routing = fit_routing(
+            heads,
+            gating,
+            setting.labels,
+            logit_scale=setting.logit_scale,
+            costs=setting.costs,
+            config=setting.config,
+            seed=seed,
+            int8=tower.name != "FP32",
+        )
+        routings.append(routing)
+        scores = score(routing.exits, tower.evaluation, setting.labels, setting.logit_scale, setting.costs)
+        good, flops, where = outcome(scores, routing.points["balanced"].thresholds)
+        blocks = [*(str(block) for block in scores.blocks), "full"]
+        measured.good.append(good)
+        measured.saved.append(float(1 - flops.mean() / setting.costs.full))
+        measured.shares.append({name: float((where == i).mean()) for i, name in enumerate(blocks)})
+    return measured, routings
+
+
+def label_free(tower: Tower) -> Tower:
+    """The same images without their labels, for heads and gates; the evaluation keeps them."""
+    return replace(tower, pool=replace(tower.pool, classes=None))
+
+
+def measure_evidence(
+    towers: Mapping[str, Tower], setting: Setting, *, main: str, advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """Measure T1, T3, T4 and the head study.
+
+    Args:
+        towers: by name; ``FP32`` and at least one INT8.
+        setting: labels, costs, options.
+        main: the precision that is exported, on which T3, T4 and the head study are measured.
+        advance: called after each of `steps_of` measurements.
+
+    Returns:
+        JSON-able: ``main_table``, ``factorial``, ``quadrants``, ``heads``, each with what its rows need.
+    """
+
+    def done(measured: Measured) -> Measured:
+        advance(1)
+        return measured
+
+    full = {name: full_depth(tower) for name, tower in towers.items()}
+    ssa = done(ssa_at_the_end(towers[main], setting))
+    baselines = {"float": full["FP32"].mean, "int8": full[main].mean, "ssa_last": ssa.mean}
+    rows = [_row(f"{name}, full depth", measured, baselines) for name, measured in full.items()]
+    rows.append(_row(f"{main}, SSA head at the last block, full depth", ssa, baselines))
+    adaptive: dict[str, Measured] = {}
+    routings: list[Routing] = []
+    for name, tower in towers.items():
+        measured, found = lra_ee(tower, setting)
+        adaptive[name] = done(measured)
+        routings = found if name == main else routings
+        rows.append(_row(f"LRA-EE on {name}", measured, baselines))
+    free, _ = lra_ee(label_free(towers[main]), setting)
+    rows.append(_row(f"LRA-EE on {main}, label-free", done(free), baselines))
+    paper = replace(setting, config=replace(setting.config, reads="patch_mean"))
+    ssa_only, _ = lra_ee(towers[main], paper)
+    rows.append(_row(f"LRA-EE on {main}, SSA heads only", done(ssa_only), baselines))
+    hard = replace(paper, config=replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))
+    hard_end = done(ssa_at_the_end(towers[main], hard))
+    hard_exits, _ = lra_ee(towers[main], hard)
+    factorial = [
+        ("(i) [CLS], full depth", full[main]),
+        ("(ii) SSA at the last block, hard labels, full depth", hard_end),
+        ("(iii) SSA at the last block, distilled, full depth", ssa),
+        ("(iv) LRA-EE with SSA heads, hard labels, adaptive", done(hard_exits)),
+        ("(v) LRA-EE with SSA heads, distilled, adaptive", ssa_only),
+    ]
+    chosen, study = adaptive[main], head_study(towers[main], setting)
+    advance(1)
+    return {
+        "images": len(baselines["float"]),
+        "seeds": setting.config.seeds,
+        "main": main,
+        "rows": rows,
+        "factorial": [_row(name, measured, baselines) for name, measured in factorial],
+        "quadrants": quadrants(chosen.good, baselines["int8"]),
+        "selectivity": [selectivity(good, shares) for good, shares in zip(chosen.good, chosen.shares, strict=True)],
+        "fronts": [[_point(point) for point in routing.front] for routing in routings],
+        "exits_kept": [[trained.block for trained in routing.exits] for routing in routings],
+        "heads": study,
+    }
+
+
+def steps_of(towers: int) -> int:
+    """How often `measure_evidence` calls `advance`."""
+    return towers + 6
+
+
+def head_study(tower: Tower, setting: Setting) -> dict[str, list[float]]:
+    """Accuracy on the evaluation split of a head behind every block, by what it reads; first seed."""
+    heads, gating = divide(tower, 0, setting.config.seed)
+    blocks = list(range(1, setting.costs.depth + 1))
+    study: dict[str, list[float]] = {}
+    for reads in HEAD_INPUTS:
+        exits = train_exits(
+            heads,
+            gating,
+            setting.labels,
+            blocks,
+            reads=reads,
+            logit_scale=setting.logit_scale,
+            config=setting.config,
+            seed=0,
+            int8=tower.name != "FP32",
+        )
+        scores = score(exits, tower.evaluation, setting.labels, setting.logit_scale, setting.costs)
+        study[reads] = [float(value) for value in scores.good.mean(axis=0)]
+    return study
+
+
+def quadrants(good: list[GoodArray], full: GoodArray) -> dict[str, float]:
+    """The paper's four quadrants in images, mean of the seeds."""
+    return {
+        "both_right": float(np.mean([(seed * full).sum() for seed in good])),
+        "rescue": float(np.mean([(seed * (1 - full)).sum() for seed in good])),
+        "loss": float(np.mean([((1 - seed) * full).sum() for seed in good])),
+        "both_wrong": float(np.mean([((1 - seed) * (1 - full)).sum() for seed in good])),
+    }
+
+
+def selectivity(good: GoodArray, shares: dict[str, float]) -> dict[str, float]:
+    """Share of images that left early, and the accuracy of all; see `Measured.shares`."""
+    return {"left_early": 1 - shares.get("full", 0.0), "accuracy": float(good.mean())}
+
+
+def _point(point: Any) -> dict[str, float]:
+    return {"accuracy": point.accuracy, "saved": point.saved}
+
+
+def _row(name: str, measured: Measured, baselines: Mapping[str, GoodArray]) -> dict[str, Any]:
+    differences = {
+        f"difference_to_{key}": _interval(bootstrap_mean(measured.mean - good)) for key, good in baselines.items()
+    }
+    return {
+        "name": name,
+        "accuracy": _interval(bootstrap_mean(measured.mean)),
+        "per_seed": [float(seed.mean()) for seed in measured.good],
+        "flops_saved": float(np.mean(measured.saved)),
+        "flops_saved_std": float(np.std(measured.saved)),
+        **differences,
+        "exit_shares": measured.shares,
+    }
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
