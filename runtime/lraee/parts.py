@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from lraee.buffers import TokenBuffers
 from lraee.bundle import Bundle
 from lraee.manifest import block_names
 from lraee.policies.base import Verdict
@@ -34,6 +35,8 @@ class Sessions:
         self._settings = settings
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._lock = threading.Lock()
+        tower = bundle.manifest.tower
+        self.buffers = TokenBuffers(tower.tokens, tower.width)
 
     def __getitem__(self, name: str) -> ort.InferenceSession:
         """The session of part `name`, whose files are verified before it is made."""
@@ -70,13 +73,12 @@ class Parts:
 
     def stem(self, pixels: NDArray[np.uint8]) -> FloatArray:
         """(batch, size, size, 3) uint8 to (batch, tokens, width) float32."""
-        tokens: FloatArray = self._sessions["stem"].run(["tokens_out"], {"pixels": pixels})[0]
-        return tokens
+        return self._sessions.buffers.run_stem(self._sessions["stem"], pixels)
 
     def block(self, number: int, tokens: FloatArray) -> FloatArray:
-        """Block `number`, counted from 1."""
-        after: FloatArray = self._sessions[self._blocks[number - 1]].run(["tokens_out"], {"tokens": tokens})[0]
-        return after
+        """Block `number`, counted from 1; good until the next block but one runs on this thread."""
+        name = self._blocks[number - 1]
+        return self._sessions.buffers.run_block(name, self._sessions[name], tokens)
 
     def has_exit(self, number: int) -> bool:
         """Whether there is an exit behind block `number`."""

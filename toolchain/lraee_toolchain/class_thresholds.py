@@ -1,9 +1,9 @@
 """Class-based thresholding: labels that are told apart easily may leave with less confidence.
 
-Source: Görmez and Koyuncu, *Class Based Thresholding in Early Exit Semantic Segmentation Networks*, arXiv 2210.15621:
-for each class the mean of the probability vectors over its training images and over all exits; its largest entry less
-its second largest tells how easy the class is; the easiest class gets the threshold `low`, the hardest `high`, the
-others lie between in proportion. The paper does so for pixels, here it is images.
+Source: Görmez and Koyuncu, *Class Based Thresholding in Early Exit Semantic Segmentation Networks*, arXiv 2210.15621,
+whose details are filled in here: for each class the mean of the probability vectors over its training images and over
+all exits; its largest entry less its second largest tells how easy the class is; the easiest class gets the threshold
+`low`, the hardest `high`, the others lie between in proportion. The paper does so for pixels, here it is images.
 
 With the score ``gate`` the same table of thresholds fits `lraee.manifest.Threshold.per_class`.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -58,6 +59,8 @@ class BundleInputs:
     config: ExportConfig
     choices: Mapping[str, str]
     """Recipe of each part, for the strong quantizer."""
+    information_to_noise: Mapping[int, float]
+    """INR by block; empty at float precision."""
     calibration_views: int
     sources: Mapping[str, str]
     """Fingerprints for the provenance."""
@@ -146,11 +149,15 @@ def _exits(inputs: BundleInputs) -> tuple[ExitInfo, ...]:
             supervision="labels" if inputs.supervision == "labels" else "label-free",
             temperature=saved.temperature,
             gate=GateInfo(weights=saved.gate_weights, bias=saved.gate_bias),
-            information_to_noise=None,
+            information_to_noise=_finite(inputs.information_to_noise.get(saved.block)),
             accuracy=None if inputs.is_random else saved.accuracy,
         )
         for saved in inputs.routing.exits
     )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _point(name: str, point: SavedPoint, inputs: BundleInputs) -> OperatingPoint:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lraee.errors import ExportError
 from lraee.images import open_image
 from lraee.preprocess import pixels as preprocess
+from lraee.strict_json import encode
 from lraee_calibration_data import Dataset, label_rows, open_dataset, photos
 from lraee_exporters.exit_head import HEAD_INPUTS
 from lraee_exporters.labels import LabelSet, embed_labels
@@ -39,6 +40,7 @@ from lraee_toolchain.calibrate import calibrate, load_ranges, save_ranges
 from lraee_toolchain.chain import Chain
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data import Splits, load_pixel_set, open_splits, save_pixels
+from lraee_toolchain.diagnose import NoiseProfile, diagnose, load_profile, pathological, profile_csv, save_profile
 from lraee_toolchain.evaluation import evaluate_bundle
 from lraee_toolchain.evidence import Setting, concatenate, measure_evidence, steps_of
 from lraee_toolchain.evidence import Tower as PreparedTower
@@ -47,13 +49,15 @@ from lraee_toolchain.label_sets import read_labels
 from lraee_toolchain.latency import measure_latency
 from lraee_toolchain.pack import BundleInputs, install, pack
 from lraee_toolchain.report import write_report
-from lraee_toolchain.routing import Costs, Material, fit_routing, without_unused
+from lraee_toolchain.routing import Costs, Material, candidates, fit_routing, without_unused
 from lraee_toolchain.routing_file import load_routing, save_routing, weights_of_exits
 from lraee_toolchain.work import WorkFolder, key_of
 
 FloatArray = NDArray[np.float32]
 
 PARITY_IMAGES = 64
+NOISE_IMAGES = 512
+"""Images of the gating split that the noise profile is measured on."""
 
 
 class Progress(Protocol):
@@ -161,13 +165,14 @@ class _Export:
         tower_parts = (
             float_parts if self.config.precision == "fp32" else self._quantize(float_parts, self.config.quantizer)
         )
-        exits = self._exits(tower_parts, float_parts)
+        noise = None if self.config.precision == "fp32" else self._diagnose(tower_parts, float_parts)
+        exits = self._exits(tower_parts, float_parts, noise)
         bundle = self.work.stage(
             "bundle",
             {"tower": tower_parts.name, "exits": exits.name, "labels": self.label_folder.name},
-            lambda folder: self._pack(tower_parts, exits, folder),
+            lambda folder: self._pack(tower_parts, exits, noise, folder),
         )
-        metrics = self._metrics(bundle, parity, exits, tower_parts, float_parts)
+        metrics = self._metrics(bundle, parity, exits, tower_parts, float_parts, noise)
         return self._install(bundle, metrics, float_parts)
 
     def _embed_labels(self, folder: Path) -> None:
@@ -272,13 +277,37 @@ class _Export:
             depth=self.tower.depth,
         )
 
+    def _diagnose(self, tower_parts: Path, float_parts: Path) -> NoiseProfile:
+        """The noise of the INT8 tower, on images that gates and thresholds are fitted on too."""
+        pixels = self._pixels(self.splits.gating, views=1)
+
+        def measure(folder: Path) -> None:
+            rows = load_pixel_set(pixels).pixels[:NOISE_IMAGES]
+            advance = self.progress.steps(len(rows))
+            profile = diagnose(
+                self._chain(float_parts),
+                self._chain(tower_parts),
+                rows,
+                label_embeddings=self.labels,
+                advance=advance,
+            )
+            save_profile(profile, folder / "noise.json")
+            (folder / "noise.csv").write_text(profile_csv(profile), "utf-8")
+
+        inputs = {"float": float_parts.name, "parts": tower_parts.name, "pixels": pixels.name}
+        return load_profile(self.work.stage("noise", inputs, measure) / "noise.json")
+
     def _split_material(self, tower_parts: Path, float_parts: Path) -> tuple[Material, Material]:
         views = self.splits.views
         heads = self._material(self.splits.heads, tower_parts, float_parts, views=views)
         return heads, self._material(self.splits.gating, tower_parts, float_parts, views=1)
 
-    def _exits(self, tower_parts: Path, float_parts: Path) -> Path:
+    def _exits(self, tower_parts: Path, float_parts: Path, noise: NoiseProfile | None) -> Path:
         config = self.config
+        blocks = candidates(config.exits, self.tower.depth, is_random=self.is_random)
+        if config.exits == "auto" and noise is not None and not self.is_random:
+            dropped = pathological(noise, blocks)
+            blocks = tuple(block for block in blocks if block not in dropped)
         heads, gating = self._split_material(tower_parts, float_parts)
         inputs = {
             "tower": tower_parts.name,
@@ -286,6 +315,7 @@ class _Export:
             "heads": self.splits.heads.fingerprint,
             "gating": self.splits.gating.fingerprint,
             "supervision": self.supervision,
+            "blocks": blocks,
             "options": [config.exits, config.reads, config.max_accuracy_drop, config.min_flops_saving, config.seed],
             "training": dataclasses.asdict(config.heads),
         }
@@ -302,6 +332,7 @@ class _Export:
                 config=config,
                 seed=config.seed,
                 int8=config.precision == "int8",
+                blocks=blocks,
                 is_random=self.is_random,
                 advance=advance,
             )
@@ -312,7 +343,7 @@ class _Export:
 
         return self.work.stage("exits", inputs, train)
 
-    def _pack(self, tower_parts: Path, exits: Path, folder: Path) -> None:
+    def _pack(self, tower_parts: Path, exits: Path, noise: NoiseProfile | None, folder: Path) -> None:
         config = self.config
         inputs = BundleInputs(
             tower=self.tower,
@@ -325,6 +356,7 @@ class _Export:
             is_random=self.is_random,
             config=config,
             choices=load_choices(tower_parts),
+            information_to_noise={} if noise is None else {b.block: b.information_to_noise for b in noise.blocks},
             calibration_views=len(self.splits.calibration) * self.splits.views,
             sources={
                 "weights_sha256": self.model.source_sha256 or "none",
@@ -336,10 +368,19 @@ class _Export:
         )
         pack(inputs, folder)
 
-    def _metrics(self, bundle: Path, parity: Path, exits: Path, tower_parts: Path, float_parts: Path) -> dict[str, Any]:
+    def _metrics(
+        self,
+        bundle: Path,
+        parity: Path,
+        exits: Path,
+        tower_parts: Path,
+        float_parts: Path,
+        noise: NoiseProfile | None,
+    ) -> dict[str, Any]:
         metrics: dict[str, Any] = {
             "parity": json.loads((parity / "parity.json").read_text()),
             "supervision": self.supervision,
+            "noise": {} if noise is None else {f"{self.config.quantizer} INT8": encode(noise)},
             "images": {
                 "calibration": len(self.splits.calibration),
                 "heads": len(self.splits.heads),
@@ -390,6 +431,8 @@ class _Export:
                 (folder / "ablations.json").write_text(json.dumps(table, indent=1))
 
             stage = self.work.stage("ablations", key, measure)
+            for name in ("naive INT8", "strong INT8"):
+                metrics["noise"][name] = encode(self._diagnose(parts[name], float_parts))
             metrics["ablations"] = json.loads((stage / "ablations.json").read_text())
 
             main = f"{self.config.quantizer} INT8"

@@ -5,7 +5,7 @@ tests them in that order, each at level `delta`, and stops at the first that fai
 that breaks the promise passes with probability `delta` at most, since the order was fixed before the test.
 
 The promise is about images like those of `scores`, of which neither half may have trained heads, temperatures or gates
-or have chosen the exits. It is on the average over splits: `promise.check_promise` tries that.
+or have chosen the exits; `delta` is the chance of drawing images that mislead. `promise.check_promise` tries it out.
 
 Differs from `thresholds.choose`, which takes three standard errors off a difference and proves nothing.
 
@@ -69,15 +69,13 @@ def propose_sequence(scores: ExitScores, *, epsilon: float) -> list[Point]:
         return []
     tried = [point.thresholds for point in search(scores, quick=True)]
     tried += [(float(level),) * len(scores.blocks) for level in np.quantile(scores.gate, np.linspace(0, 1, LEVELS))]
-    path = _most_certain((evaluate(scores, thresholds) for thresholds in tried), len(scores.full_good), epsilon)
+    path = _most_certain((evaluate(scores, thresholds) for thresholds in tried), epsilon)
     between = [
         _blend(bold.thresholds, certain.thresholds, step / STEPS)
         for certain, bold in itertools.pairwise(path)
         for step in range(1, STEPS)
     ]
-    return _most_certain(
-        [*path, *(evaluate(scores, thresholds) for thresholds in between)], len(scores.full_good), epsilon
-    )
+    return _most_certain([*path, *(evaluate(scores, thresholds) for thresholds in between)], epsilon)
 
 
 def last_to_pass(sequence: Sequence[Point], scores: ExitScores, *, epsilon: float, delta: float) -> Point | None:
@@ -106,16 +104,15 @@ def images_of(scores: ExitScores, index: NDArray[np.int64]) -> ExitScores:
     return replace(scores, gate=scores.gate[index], good=scores.good[index], full_good=scores.full_good[index])
 
 
-def _most_certain(points: Iterable[Point], images: int, epsilon: float) -> list[Point]:
+def _most_certain(points: Iterable[Point], epsilon: float) -> list[Point]:
     """Points that save something and that no other beats in certainty and saving, by falling certainty."""
 
     def certainty(point: Point) -> float:
-        # one discordant image more than was seen, so that no difference is certain
-        return (point.difference + epsilon) / float(np.hypot(point.standard_error, 1 / images))
+        return (point.difference + epsilon) / point.standard_error  # above 0 where any image leaves
 
     kept: list[Point] = []
-    for point in sorted(points, key=lambda p: (-certainty(p), -p.saved)):
-        if point.saved > (kept[-1].saved if kept else 0.0):
+    for point in sorted((p for p in points if p.saved > 0), key=lambda p: (-certainty(p), -p.saved)):
+        if not kept or point.saved > kept[-1].saved:
             kept.append(point)
     return kept
 

@@ -249,6 +249,7 @@ def fit_routing(
     config: ExportConfig,
     seed: int,
     int8: bool = True,
+    blocks: Sequence[int] | None = None,
     is_random: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> Routing:
@@ -263,6 +264,7 @@ def fit_routing(
         config: exits, budget and training options.
         seed: of the heads.
         int8: quantize the heads.
+        blocks: candidate exits; None takes those of `candidates`.
         is_random: whether the weights are random, so that no exit can be said to pay.
         advance: called after each epoch of the heads' training.
     """
@@ -270,7 +272,7 @@ def fit_routing(
         heads,
         gating,
         labels,
-        candidates(config.exits, costs.depth, is_random=is_random),
+        blocks if blocks is not None else candidates(config.exits, costs.depth),
         logit_scale=logit_scale,
         config=config,
         seed=seed,

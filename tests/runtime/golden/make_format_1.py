@@ -135,6 +135,8 @@ def build(folder: Path) -> None:
             supervision="label-free",
             is_random=True,
             config=ExportConfig(model="golden-format-1", out=BUNDLE),
+            choices={},
+            information_to_noise={},
             calibration_views=IMAGES,
             sources={"weights_sha256": "none"},
         )
