@@ -138,7 +138,7 @@ def test_an_existing_target_is_refused_and_replaced_only_when_told(exported: Any
     out = tmp_path / "x.lraee"
     out.mkdir()
     (out / "mine.txt").write_text("keep me")
-    with pytest.raises(ExportError, match="exists; choose another name, or pass --overwrite"):
+    with pytest.raises(ExportError, match="exists; choose another --out, or pass --overwrite"):
         export(replace(exported.config, out=out))
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
     result = export(replace(exported.config, out=out, overwrite=True))
@@ -175,7 +175,7 @@ def test_dying_while_clearing_up_does_not_spoil_the_next_export(
     def die(folder: Path, **options: Any) -> None:
         if not Path(folder).name.startswith(".x.lraee.work") or not Path(folder).exists():
             return
-        for stage in Path(folder).iterdir():
+        for stage in (path for path in Path(folder).iterdir() if path.is_dir()):
             for file in sorted(stage.iterdir())[1:]:
                 file.unlink()
         raise KeyboardInterrupt
