@@ -44,7 +44,9 @@ def run_part(graph: GraphBuilder, file: WeightFile, name: str, batches: Sequence
 class Chain:
     """Stem, blocks and tail of one folder; sessions are made when first used."""
 
-    def __init__(self, folder: Path, depth: int, label_matrix: FloatArray, logit_scale: float) -> None:
+    def __init__(
+        self, folder: Path, depth: int, label_matrix: FloatArray, logit_scale: float, *, threads: int | None = None
+    ) -> None:
         """Name the folder.
 
         Args:
@@ -52,8 +54,10 @@ class Chain:
             depth: number of blocks.
             label_matrix: (embed_dim, labels) float32.
             logit_scale: factor on the cosine.
+            threads: cores used inside one operator; None takes all.
         """
         self._folder = folder
+        self._settings = SessionSettings(threads=threads)
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._labels = {"label_matrix": label_matrix, "logit_scale": np.array(logit_scale, np.float32)}
         self.names = block_names(depth)
@@ -61,7 +65,7 @@ class Chain:
     def session(self, name: str) -> ort.InferenceSession:
         """The session of part `name`."""
         if name not in self._sessions:
-            self._sessions[name] = make_session(self._folder / f"{name}.onnx", SessionSettings())
+            self._sessions[name] = make_session(self._folder / f"{name}.onnx", self._settings)
         return self._sessions[name]
 
     def drop(self, name: str) -> None:

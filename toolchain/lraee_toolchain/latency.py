@@ -20,6 +20,10 @@ from lraee_toolchain.chain import Chain
 IMAGES = 200
 WARM_UP = 10
 
+THREADS = 1
+"""Rows of one process share its cores: with more, the sleeping threads of the other rows' sessions disturb the times.
+`lraee-bench` measures any number."""
+
 Run = Callable[[NDArray[np.uint8]], object]
 
 
@@ -52,14 +56,14 @@ def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8],
 
     Args:
         bundle: with at least one exit, or only the full-depth rows are timed.
-        float_chain: the float parts.
+        float_chain: the float parts, on `THREADS` threads.
         pixels: (images, size, size, 3) uint8; the first `IMAGES` are used.
         main: name of the bundle's precision.
 
     Returns:
         ``{"threads": n, "images": n, "rows": {name: {"mean_ms": x, "saved": share}}}``, saved against INT8 full depth.
     """
-    model = lraee.load(bundle)
+    model = lraee.load(bundle, threads=THREADS)
     model.warm()
     rows: dict[str, Run] = {
         "FP32, full depth": lambda batch: float_chain.stages(batch),
@@ -74,7 +78,7 @@ def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8],
     means = {name: float(np.mean(times)) for name, times in interleave(rows, pixels[:IMAGES]).items()}
     full = means[f"{main}, full depth"]
     return {
-        "threads": model.settings.thread_count,
+        "threads": THREADS,
         "images": min(IMAGES, len(pixels)),
         "rows": {name: {"mean_ms": mean, "saved": 1 - mean / full} for name, mean in means.items()},
     }

@@ -46,7 +46,7 @@ from lraee_toolchain.evidence import Setting, concatenate, measure_evidence, ste
 from lraee_toolchain.evidence import Tower as PreparedTower
 from lraee_toolchain.features import extract_embeddings, extract_features, load_features, load_teacher
 from lraee_toolchain.label_sets import read_labels
-from lraee_toolchain.latency import measure_latency
+from lraee_toolchain.latency import THREADS, measure_latency
 from lraee_toolchain.pack import BundleInputs, install, pack
 from lraee_toolchain.report import write_report
 from lraee_toolchain.routing import Costs, Material, candidates, fit_routing, without_unused
@@ -192,8 +192,9 @@ class _Export:
         )
         (folder / "parity.json").write_text(json.dumps([dataclasses.asdict(stage) for stage in stages], indent=1))
 
-    def _chain(self, parts: Path) -> Chain:
-        return Chain(parts, self.tower.depth, np.ascontiguousarray(self.labels.T), self.tower.logit_scale)
+    def _chain(self, parts: Path, *, threads: int | None = None) -> Chain:
+        labels = np.ascontiguousarray(self.labels.T)
+        return Chain(parts, self.tower.depth, labels, self.tower.logit_scale, threads=threads)
 
     def _pixels(self, dataset: Dataset, *, views: int) -> Path:
         inputs = {
@@ -438,7 +439,7 @@ class _Export:
             main = f"{self.config.quantizer} INT8"
 
             def measure_times(folder: Path) -> None:
-                found = measure_latency(bundle, self._chain(float_parts), rows.pixels, main=main)
+                found = measure_latency(bundle, self._chain(float_parts, threads=THREADS), rows.pixels, main=main)
                 (folder / "latency.json").write_text(json.dumps(found, indent=1))
 
             stage = self.work.stage("latency", {"bundle": bundle.name, "pixels": pixels.name}, measure_times)

@@ -174,7 +174,7 @@ def _ablations(ablations: dict[str, Any] | None, latency: dict[str, Any] | None)
             "## What routing adds",
             f"Mean of {ablations['seeds']} seeds (splits, heads, gates, exits and thresholds made anew for each), "
             f"{ablations['images']} images. Differences are paired, in points, with 95 % bootstrap intervals. Latency: "
-            f"this bundle, batch 1, {latency['threads']} threads, mean over {latency['images']} images, interleaved, "
+            f"this bundle, batch 1, threads {latency['threads']}, mean over {latency['images']} images, interleaved, "
             f"against {ablations['main']} at full depth.",
             table(header, rows_of(ablations["rows"])),
             f"### Factorial (the paper's T3), on {ablations['main']}",
