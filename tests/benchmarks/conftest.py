@@ -1,13 +1,17 @@
-"""A fake tower, a report made by hand, and what several tests of the benchmarks share."""
+"""A fake tower, a report made by hand, a tiny ImageNet, and what several tests of the benchmarks share."""
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from lraee.images import Pixels
 from lraee.orchestrator import Answers, run
@@ -197,3 +201,80 @@ def make_report() -> Callable[..., Report]:
         return Report(**{**fields, "notes": make_notes(report)})
 
     return build
+
+
+IMAGENET_CLASSES = ("n01440764", "n02504458", "n07753592")
+"""Tench, African bush elephant, banana."""
+
+
+def jpeg(seed: int, hue: int) -> bytes:
+    """A small picture of its own; classes differ in their brightest colour."""
+    pixels = np.random.default_rng(seed).integers(0, 120, (24, 32, 3), dtype=np.uint8)
+    pixels[4:20, 8:24, hue] += 120
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+class FakeImageNet:
+    """The official files with three classes in them."""
+
+    def __init__(self, root: Path, *, train: int = 10, val: int = 4) -> None:
+        self.root = root
+        self.train: dict[str, dict[str, bytes]] = {
+            synset: {f"{synset}_{i}.JPEG": jpeg(1000 * hue + i, hue) for i in range(train)}
+            for hue, synset in enumerate(IMAGENET_CLASSES)
+        }
+        self.truth = {f"ILSVRC2012_val_{i + 1:08d}": IMAGENET_CLASSES[i % 3] for i in range(3 * val)}
+        self.val = {f"{name}.JPEG": jpeg(9000 + i, i % 3) for i, name in enumerate(self.truth)}
+
+    def archives(self) -> tuple[Path, Path, Path]:
+        """``ILSVRC2012_img_train.tar`` (an archive for each class), ``ILSVRC2012_img_val.tar``, the truth as CSV."""
+        train, val, truth = (self.root / name for name in ("train.tar", "val.tar", "LOC_val_solution.csv"))
+        with tarfile.open(train, "w") as outer:
+            for synset, files in self.train.items():
+                inner = io.BytesIO()
+                with tarfile.open(fileobj=inner, mode="w") as archive:
+                    add_files(archive, files)
+                add_files(outer, {f"{synset}.tar": inner.getvalue()})
+        with tarfile.open(val, "w") as archive:
+            add_files(archive, self.val)
+        rows = [f"{name},{synset} 85 1 499 272 {synset} 131 0 499 254 " for name, synset in self.truth.items()]
+        truth.write_text("\n".join(["ImageId,PredictionString", *reversed(rows)]) + "\n")  # it is in no order
+        return train, val, truth
+
+    def folders(self) -> tuple[Path, Path, Path]:
+        """The same unpacked: train in class folders, val flat, and the truth as one WordNet id a line."""
+        for synset, files in self.train.items():
+            write_files(self.root / "train" / synset, files)
+        write_files(self.root / "val", self.val)
+        truth = self.root / "synsets.txt"
+        truth.write_text("\n".join(self.truth.values()) + "\n")
+        return self.root / "train", self.root / "val", truth
+
+
+def add_files(archive: tarfile.TarFile, files: dict[str, bytes]) -> None:
+    """Add members."""
+    for name, content in files.items():
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files into a new folder."""
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+@pytest.fixture
+def make_imagenet(tmp_path: Path) -> Callable[..., FakeImageNet]:
+    """Makes the official files in a folder of the test's."""
+
+    def make(name: str = "fake", **sizes: int) -> FakeImageNet:
+        root = tmp_path / name
+        root.mkdir()
+        return FakeImageNet(root, **sizes)
+
+    return make
