@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lraee_benchmarks.results import Report, Row
+from lraee_benchmarks.results import BY_IMAGE, Report, Row
 
 SMALL_SAMPLE = 100
 """With fewer different images, exit shares are a rough estimate."""
@@ -31,10 +31,10 @@ def _random_weights(report: Report) -> Iterator[str]:
 
 
 def _early_exit(report: Report) -> Iterator[str]:
-    idle = [row.name for row in report.rows if row.kind == "adaptive" and row.flops_saved <= 0]
+    idle = [row.name for row in report.rows if row.kind in BY_IMAGE and row.flops_saved <= 0]
     if idle:
         yield f"{', '.join(idle)} saves no FLOPs on these images."
-    rows = [row for row in report.rows if row.kind in ("adaptive", "exit") and row.name not in idle]
+    rows = [row for row in report.rows if row.kind in (*BY_IMAGE, "exit") and row.name not in idle]
     for row in rows:
         if row.latency_saved_interval.high < 0:
             yield (
@@ -90,5 +90,5 @@ def _conditions(report: Report) -> Iterator[str]:
 
 
 def _has_long_tail(row: Row) -> bool:
-    """Adaptive rows are spread by nature: images leave at different depths."""
-    return row.kind != "adaptive" and row.latency.p99_ms > 2 * row.latency.p50_ms
+    """Where images leave at different depths, latencies are spread by nature."""
+    return row.kind not in BY_IMAGE and row.latency.p99_ms > 2 * row.latency.p50_ms

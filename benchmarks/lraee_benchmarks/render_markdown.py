@@ -10,6 +10,7 @@ from lraee_benchmarks.wording import (
     device_line,
     exits_text,
     interval_text,
+    kinds_line,
     method_line,
     optional,
     preprocessing_line,
@@ -25,6 +26,7 @@ def render_markdown(report: Report) -> str:
         f"- Device: {device_line(report.device)}",
         f"- Bundle: {bundle_line(report.bundle)}",
         f"- Method: {method_line(report)}",
+        f"- {kinds_line(report)}",
         f"- {preprocessing_line(report)}",
     ]
     if report.cold_start is not None:

@@ -14,6 +14,7 @@ from lraee_benchmarks.wording import (
     device_line,
     exits_text,
     interval_text,
+    kinds_line,
     method_line,
     optional,
     preprocessing_line,
@@ -23,7 +24,13 @@ from lraee_benchmarks.wording import (
 
 def render_text(report: Report) -> RenderableType:
     """Header, latencies, savings, accuracy if there is any, and notes."""
-    header = [device_line(report.device), bundle_line(report.bundle), method_line(report), preprocessing_line(report)]
+    header = [
+        device_line(report.device),
+        bundle_line(report.bundle),
+        method_line(report),
+        kinds_line(report),
+        preprocessing_line(report),
+    ]
     if report.cold_start is not None:
         header.append(cold_start_line(report.cold_start))
     titles = [

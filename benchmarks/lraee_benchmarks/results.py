@@ -2,7 +2,7 @@
 
 Shares and savings are fractions of 1. Times are milliseconds of the image tower (stem to probabilities) unless a
 field says otherwise; FLOPs count multiply-add as 2 and matrix products only. A field that is added, removed or
-changes its meaning raises `SCHEMA`.
+changes its meaning raises `SCHEMA`; a further `RowKind` does not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,21 @@ from lraee.strict_json import decode, encode
 
 SCHEMA: Final = "lraee-bench/1"
 
-RowKind = Literal["adaptive", "full", "exit", "graph", "fp32"]
-"""What a row is; ``graph`` and ``fp32`` are baselines, one session each."""
+RowKind = Literal["adaptive", "full", "exit", "confidence", "entropy", "patience", "graph", "fp32"]
+"""How a row runs the tower.
+
+- ``adaptive``: each image leaves by the learned gates, at one operating point (LRA-EE).
+- ``full``: all blocks, no exit.
+- ``exit``: every image leaves behind the same block.
+- ``confidence``, ``entropy``: each image leaves by one threshold on the largest probability, or on the entropy.
+- ``patience``: each image leaves once consecutive exits agree.
+- ``graph``, ``fp32``: baselines, one session each.
+
+All but the last two run the parts one by one; the three heuristics visit every exit on their way.
+"""
+
+BY_IMAGE: Final[tuple[RowKind, ...]] = ("adaptive", "confidence", "entropy", "patience")
+"""Kinds in which each image leaves at a depth of its own, so that latencies are spread by nature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ session settings. Nothing but `Variant.run` is timed; what the answer means is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -16,13 +16,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
-from lraee.errors import BundleError
+from lraee.errors import BundleError, PolicyError
 from lraee.images import Pixels
 from lraee.manifest import Manifest
 from lraee.model import Model
 from lraee.onnx_wire import external_locations
 from lraee.orchestrator import Answers
-from lraee.policies import Adaptive, Full, Policy
+from lraee.policies import Adaptive, Confidence, Entropy, ExitAt, Full, Patience, Policy
 from lraee.policies.spec import parse_policy
 from lraee.sessions import SessionSettings, make_session
 from lraee_benchmarks.results import RowKind
@@ -33,6 +33,16 @@ Baseline = Literal["graph", "fp32"]
 """``graph``: the bundle's blocks as one graph. ``fp32``: the float tower, from the folder beside the bundle."""
 
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
+KINDS: Mapping[type[Any], RowKind] = {
+    Adaptive: "adaptive",
+    Full: "full",
+    ExitAt: "exit",
+    Confidence: "confidence",
+    Entropy: "entropy",
+    Patience: "patience",
+}
+"""The kind of a chain row, by its policy: all that `parse_policy` can give."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +72,9 @@ class Variant(Generic[Raw]):
 
 
 def chain_variants(model: Model, specs: Sequence[str]) -> list[Variant[Answers]]:
-    """Full depth and the policies asked for; without any, every operating point and every exit.
+    """Full depth and the policies asked for; without any, every named operating point and every exit.
+
+    The points of the Pareto front (``saves-20``) run when asked for.
 
     Raises:
         PolicyError: a spec is no policy, or the bundle lacks what it asks for.
@@ -76,10 +88,12 @@ def chain_variant(model: Model, name: str, policy: Policy) -> Variant[Answers]:
     """The bundle's parts one by one under a policy.
 
     Raises:
-        PolicyError: the bundle lacks what the policy asks for.
+        PolicyError: the bundle lacks what the policy asks for, or reports have no kind for it.
     """
     policy.bind(model.manifest)
-    kind: RowKind = "adaptive" if isinstance(policy, Adaptive) else "full" if isinstance(policy, Full) else "exit"
+    if type(policy) not in KINDS:
+        raise PolicyError(f"{type(policy).__name__} is no kind of row; wanted one of {', '.join(KINDS.values())}")
+    kind = KINDS[type(policy)]
 
     def read(answers: Answers) -> Outcome:
         return Outcome(answers.probabilities, answers.exit_block, answers.early, model.flops_of_run(answers))
@@ -141,7 +155,8 @@ def _checked_baseline(bundle: Bundle, name: str) -> Path:
 
 
 def _points(manifest: Manifest) -> list[str]:
-    return [f"adaptive={point.name}" for point in manifest.operating_points]
+    points = manifest.operating_points
+    return [f"adaptive={point.name}" for point in points if not point.name.startswith("saves-")]
 
 
 def _full_name(spec: str, manifest: Manifest) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lraee_benchmarks.results import Accuracy, BundleSummary, ColdStart, Device, Interval, Report, Row
+from lraee_benchmarks.results import Accuracy, BundleSummary, ColdStart, Device, Interval, Report, Row, RowKind
 
 
 def device_line(device: Device) -> str:
@@ -52,6 +52,25 @@ def cold_start_line(cold: ColdStart) -> str:
         f"(import {cold.import_ms:.0f}, load {cold.load_ms:.0f}, first image {cold.first_image_ms:.0f}); "
         f"memory RSS {cold.rss_bytes / 1e6:.0f} MB, peak {cold.peak_rss_bytes / 1e6:.0f} MB{private}"
     )
+
+
+KIND_TEXTS: dict[RowKind, str] = {
+    "adaptive": "each image leaves by the learned gates (LRA-EE)",
+    "exit": "every image leaves behind one block",
+    "confidence": "by one threshold on the largest probability",
+    "entropy": "by one threshold on the entropy (BranchyNet)",
+    "patience": "once consecutive exits agree (PABEE)",
+    "full": "all blocks one by one",
+    "graph": "the same as one graph",
+    "fp32": "the float tower as one graph",
+}
+"""What each kind of row does, in the order in which `kinds_line` tells it."""
+
+
+def kinds_line(report: Report) -> str:
+    """What the rows of this report are, each kind once."""
+    there = {row.kind for row in report.rows}
+    return "Rows: " + "; ".join(f"{kind}: {text}" for kind, text in KIND_TEXTS.items() if kind in there)
 
 
 def exits_text(row: Row) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lraee_benchmarks.results import Report
+from lraee_benchmarks.results import Report, RowKind
 
 Make = Callable[..., Report]
 
@@ -59,6 +59,18 @@ def test_a_point_that_saves_nothing_is_said_to_save_nothing(make_report: Make) -
     notes = make_report(rows=(dataclasses.replace(rows[0], flops_saved=0.0), *rows[1:])).notes
     assert notes[0] == "adaptive=balanced saves no FLOPs on these images."
     assert not any("noise" in note or "slower" in note for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["confidence", "entropy", "patience"])
+def test_heuristics_are_noted_like_the_gates(make_report: Make, kind: RowKind) -> None:
+    """Slower, saving nothing, or spread by nature: a row is judged by what it does, not by its name."""
+    row = dataclasses.replace(with_saving(make_report, -0.05, 0.01).rows[0], name=f"{kind}=1", kind=kind)
+    others = make_report().rows[1:]
+    assert any(f"{kind}=1 is slower than" in note for note in make_report(rows=(row, *others)).notes)
+    idle = dataclasses.replace(row, flops_saved=-0.01)
+    assert f"{kind}=1 saves no FLOPs on these images." in make_report(rows=(idle, *others)).notes
+    spread = dataclasses.replace(row, latency=dataclasses.replace(row.latency, p99_ms=30.0))
+    assert not any("p99" in note for note in make_report(rows=(spread, *others)).notes)
 
 
 def test_random_weights_are_named_first(make_report: Make) -> None:

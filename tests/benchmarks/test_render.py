@@ -78,6 +78,23 @@ def test_text_fits_100_columns_and_cuts_nothing(make_report: Callable[..., Repor
         assert "first answer after 450 ms" in text
 
 
+def test_each_kind_of_row_is_explained_once(make_report: Callable[..., Report]) -> None:
+    """On the screen, on the page and in the file; kinds that are not there are not explained."""
+    first, *others = make_report().rows
+    routed = (("confidence=0.9", "confidence"), ("confidence=0.8", "confidence"), ("patience=2", "patience"))
+    rows = tuple(dataclasses.replace(first, name=name, kind=kind) for name, kind in routed)  # type: ignore[arg-type]
+    report = make_report(rows=(*rows, *others))
+    line = (
+        "Rows: confidence: by one threshold on the largest probability; patience: once consecutive exits agree (PABEE);"
+        " full: all blocks one by one; graph: the same as one graph"
+    )
+    assert f"- {line}\n" in render_markdown(report)
+    assert line in " ".join(screen(report).split())
+    lines = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert [line["kind"] for line in lines] == ["confidence", "confidence", "patience", "full", "graph"]
+    assert "| `patience=2` |" in render_markdown(report)
+
+
 def test_text_of_a_report_without_cold_start(make_report: Callable[..., Report]) -> None:
     """What was not measured is not mentioned."""
     assert "Fresh process" not in screen(make_report(cold_start=None))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 
 from lraee.errors import BundleError, DataError
-from lraee_benchmarks.results import Accuracy, Report, from_json, to_json
+from lraee_benchmarks.results import Accuracy, Report, RowKind, from_json, to_json
 
 
 def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy) -> None:
@@ -25,6 +26,16 @@ def test_raw_samples_are_in_the_json(make_report: Callable[..., Report]) -> None
     raw = json.loads(to_json(make_report()))
     assert raw["schema"] == "lraee-bench/1"
     assert raw["rows"][0]["samples_ms"] == [9.0, 9.0]
+
+
+@pytest.mark.parametrize("kind", get_args(RowKind))
+def test_every_kind_of_row_is_read_back(make_report: Callable[..., Report], kind: RowKind) -> None:
+    """And no other word is a kind."""
+    report = make_report(rows=(dataclasses.replace(make_report().rows[0], kind=kind),))
+    text = to_json(report)
+    assert from_json(text) == report
+    with pytest.raises(BundleError, match=r"report: .*kind"):
+        from_json(text.replace(f'"kind": "{kind}"', '"kind": "luck"'))
 
 
 def test_another_schema_is_refused(make_report: Callable[..., Report]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,9 +14,19 @@ from numpy.typing import NDArray
 import lraee
 from lraee.bundle import Bundle, find_bundle
 from lraee.errors import BundleError, PolicyError
+from lraee.policies.spec import POLICY_SPECS
 from lraee.sessions import SessionSettings
+from lraee_benchmarks.results import BY_IMAGE, RowKind
 from lraee_benchmarks.sample import load_sample
-from lraee_benchmarks.variants import available_baselines, baseline_path, baseline_variant, chain_variants
+from lraee_benchmarks.variants import (
+    BASELINES,
+    KINDS,
+    available_baselines,
+    baseline_path,
+    baseline_variant,
+    chain_variants,
+)
+from lraee_benchmarks.wording import KIND_TEXTS
 
 ONE_THREAD = SessionSettings(threads=1)
 
@@ -62,6 +74,45 @@ def test_an_exit_that_the_bundle_lacks_is_refused(model: lraee.Model) -> None:
     """Before anything is timed."""
     with pytest.raises(PolicyError, match="no exit behind block 99"):
         chain_variants(model, ["exit=99"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ("adaptive", "adaptive"),
+        ("full", "full"),
+        ("exit=8", "exit"),
+        ("confidence=0.9", "confidence"),
+        ("entropy=0.5", "entropy"),
+        ("patience=1", "patience"),
+    ],
+)
+def test_a_row_is_of_the_kind_of_its_policy(model: lraee.Model, spec: str, kind: str) -> None:
+    """Heuristics are no fixed exits: their images leave where they like."""
+    assert chain_variants(model, [spec])[0].kind == kind
+
+
+def test_every_policy_that_can_be_typed_has_a_kind() -> None:
+    """A new policy needs one here, and a description in the reports."""
+    typed = {re.match(r"\w+", spec.strip())[0] for spec in POLICY_SPECS.split("|")}  # type: ignore[index]  # they match
+    assert set(KINDS.values()) == typed
+    assert set(KIND_TEXTS) == set(get_args(RowKind)) == typed | set(BASELINES)
+    assert set(BY_IMAGE) == typed - {"full", "exit"}
+
+
+@pytest.mark.parametrize("spec", ["confidence=0.5", "entropy=1", "patience=1"])
+def test_heuristics_visit_every_exit_on_their_way(model: lraee.Model, pixels: NDArray[np.uint8], spec: str) -> None:
+    """Which their FLOPs count: leaving at an exit costs more than going straight to it."""
+    variants = {variant.name: variant for variant in chain_variants(model, [])}
+    (routed, _) = chain_variants(model, [spec])
+    outcome = routed.read(routed.run(pixels))
+    first, *later = [exit.block for exit in model.manifest.exits]
+    assert outcome.early.any()
+    for block, flops, early in zip(outcome.exit_block, outcome.flops, outcome.early, strict=True):
+        name = f"exit={block}" if early else "full"
+        straight = int(variants[name].read(variants[name].run(pixels)).flops[0])
+        assert (flops == straight) if early and block == first else (flops > straight)
+    assert later
 
 
 def test_rows_cost_what_ran(model: lraee.Model, pixels: NDArray[np.uint8]) -> None:
