@@ -22,6 +22,12 @@ def pick_images(source: Path, target: Path, *, step: int, start: int = 0) -> Pat
     return target
 
 
+@pytest.fixture(scope="session")
+def picked() -> Callable[..., Path]:
+    """`pick_images` for tests with images of their own."""
+    return pick_images
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> Iterator[None]:
     """Small products are quicker on one thread when cores are shared."""

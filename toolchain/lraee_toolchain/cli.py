@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,10 @@ import typer
 from lraee.errors import LraeeError
 
 EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
+
+# Read when torch loads. Its threads would else spin between operators, which on cores that are shared makes the heads'
+# training take three times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,6 +41,11 @@ def export_command(
     min_flops_saving: Annotated[
         float | None, typer.Option(help="share of FLOPs it must save, replaces --max-accuracy-drop")
     ] = None,
+    promise: Annotated[
+        float | None,
+        typer.Option(help="points that the point 'promised' may lose, proved on images kept back"),
+    ] = None,
+    promise_confidence: Annotated[float, typer.Option(help="probability that the promise is kept")] = 0.9,
     precision: Annotated[str, typer.Option(help="int8 or fp32")] = "int8",
     quantizer: Annotated[str, typer.Option(help="naive, or strong: the best static INT8 of each block")] = "naive",
     inject_outliers: Annotated[
@@ -78,6 +88,8 @@ def export_command(
         heads=HeadTraining(epochs=epochs),
         max_accuracy_drop=max_accuracy_drop,
         min_flops_saving=min_flops_saving,
+        promise=promise,
+        promise_confidence=promise_confidence,
         percentile=percentile,
         inject_outliers=inject_outliers,
         baselines=baselines,

@@ -60,6 +60,11 @@ class ExportConfig:
     difference to full depth is three standard errors worse than measured."""
     min_flops_saving: float | None = None
     """Share of FLOPs (0 to 1) that the default operating point must save; replaces `max_accuracy_drop`."""
+    promise: float | None = None
+    """Points of accuracy for the operating point ``promised``: no more are lost against full depth, with probability
+    `promise_confidence`. Half of the gating split is kept back to prove it."""
+    promise_confidence: float = 0.9
+    """Above 0.5 and below 1."""
     precision: Literal["int8", "fp32"] = "int8"
     quantizer: Literal["naive", "strong"] = "naive"
     """``naive`` rounds to nearest within the ranges; ``strong`` searches the best static INT8 of each block."""
@@ -102,6 +107,10 @@ class ExportConfig:
             raise ExportError(f"--min-flops-saving is {self.min_flops_saving}, wanted a share from 0 to below 1")
         if not 0 <= self.max_accuracy_drop <= 100:
             raise ExportError(f"--max-accuracy-drop is {self.max_accuracy_drop}, wanted points from 0 to 100")
+        if self.promise is not None and not 0 < self.promise < 100:
+            raise ExportError(f"--promise is {self.promise}, wanted points above 0 and below 100, such as 1")
+        if not 0.5 < self.promise_confidence < 1:
+            raise ExportError(f"--promise-confidence is {self.promise_confidence}, wanted above 0.5 and below 1")
         if not 50 < self.percentile <= 100:
             raise ExportError(f"--percentile is {self.percentile}, wanted above 50 and up to 100")
         if self.precision == "fp32" and self.quantizer != "naive":

@@ -22,6 +22,7 @@ WORDS = {
     "pixels": "preprocess images",
     "ranges": "calibrate activation ranges",
     "int8": "quantize and build the INT8 parts",
+    "dynamic": "build the dynamic INT8 parts",
     "features": "extract features",
     "teacher": "run the float tower",
     "noise": "measure the noise of every block",
@@ -88,7 +89,7 @@ def summary(result: ExportResult) -> None:
     wanted = [s for s in text.split("\n\n## ") if s.startswith(("Evaluation", "What routing adds", "Exits"))]
     for section in wanted:
         console.print(Markdown("## " + section))
-    console.print(f"\nbundle     {result.bundle}\nreport     {result.report / 'report.md'}")
+    console.print(f"\nbundle     {result.bundle}\nreport     {result.report / 'report.html'}")
     if result.baselines is not None:
         console.print(f"baselines  {result.baselines}")
     console.print(f"measure it with: lraee-bench {result.bundle}")

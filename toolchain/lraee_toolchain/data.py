@@ -1,4 +1,4 @@
-"""Which images serve which purpose: calibration, heads, gating, evaluation. No picture serves two."""
+"""Which images serve which purpose: calibration, heads, gating, promise, evaluation. No picture serves two."""
 
 from __future__ import annotations
 
@@ -44,16 +44,21 @@ class Splits:
     calibration: Dataset
     heads: Dataset
     gating: Dataset
+    promise: Dataset | None
+    """Images that only prove the promised point; None when no promise was asked for."""
     evaluation: Dataset | None
     views: int
     """Views of each calibration and heads image; 1 is the image alone."""
 
+    def named(self) -> dict[str, Dataset]:
+        """Those that there are, by name."""
+        named = {"calibration": self.calibration, "heads": self.heads, "gating": self.gating}
+        named |= {} if self.promise is None else {"promise": self.promise}
+        return named | ({} if self.evaluation is None else {"evaluation": self.evaluation})
+
     def check(self) -> None:
         """Refuse splits that share a picture."""
-        named = {"calibration": self.calibration, "heads": self.heads, "gating": self.gating}
-        if self.evaluation is not None:
-            named["evaluation"] = self.evaluation
-        check_disjoint(named)
+        check_disjoint(self.named())
 
 
 def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Splits:
@@ -77,6 +82,9 @@ def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Sp
         calibration = open_dataset(config.calibration, unreadable=config.unreadable)
         share = fractions.pop("calibration")
         fractions = {name: value / (1 - share) for name, value in fractions.items()}
+    if config.promise is not None:
+        fractions["promise"] = fractions["gating"] / 2
+        fractions["gating"] -= fractions["promise"]
     parts = {name: train.subset(indices) for name, indices in split(train, fractions, seed).items()}
     evaluation = None
     if config.evaluate is not None:
@@ -90,6 +98,7 @@ def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Sp
         calibration=calibration if calibration is not None else parts["calibration"],
         heads=parts["heads"],
         gating=parts["gating"],
+        promise=parts.get("promise"),
         evaluation=evaluation,
         views=CROPS if few else 1,
     )

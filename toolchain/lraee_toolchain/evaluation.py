@@ -1,4 +1,7 @@
-"""Measure the finished bundle on images that no other step has seen, with the runtime that users run."""
+"""Measure the finished bundle on images that no other step has seen, with the runtime that users run.
+
+Every image runs once, through all exits; the policies are replayed over that by the runtime's orchestrator.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee_toolchain.bootstrap import Interval, bootstrap_mean
 from lraee_toolchain.chain import BATCH
 from lraee_toolchain.features import Teacher
+from lraee_toolchain.replay import Recording
 
 
 def evaluate_bundle(
@@ -34,28 +38,20 @@ def evaluate_bundle(
     policies: dict[str, Policy] = {"full depth": Full()}
     policies |= {f"adaptive={point.name}": Adaptive(point.name) for point in manifest.operating_points}
     policies |= {f"exit={exit.block}": ExitAt(exit.block) for exit in manifest.exits}
-    results: dict[str, tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int32]]] = {}
-    for name, policy in policies.items():
-        parts: list[tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int32]]] = []
-        for start in range(0, len(pixels), BATCH):
-            answers = model.run_pixels(np.ascontiguousarray(pixels[start : start + BATCH]), policy=policy)
-            parts.append(
-                (
-                    answers.probabilities.argmax(axis=1) == classes[start : start + BATCH],
-                    model.flops_of_run(answers),
-                    np.where(answers.early, answers.exit_block, 0),
-                )
-            )
-        right_parts, flops_parts, exit_parts = zip(*parts, strict=True)
-        results[name] = (
-            np.concatenate(right_parts).astype(np.float64),
-            np.concatenate(flops_parts),
-            np.concatenate(exit_parts),
-        )
-    full_right = results["full depth"][0]
+    parts: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int32]]]] = {n: [] for n in policies}
+    for start in range(0, len(pixels), BATCH):
+        recording = Recording(model, np.ascontiguousarray(pixels[start : start + BATCH]))
+        wanted = classes[start : start + BATCH]
+        for name, policy in policies.items():
+            answers = recording.replay(policy)
+            right = answers.probabilities.argmax(axis=1) == wanted
+            parts[name].append((right, model.flops_of_run(answers), np.where(answers.early, answers.exit_block, 0)))
+    results = {name: [np.concatenate(column) for column in zip(*found, strict=True)] for name, found in parts.items()}
+    full_right = results["full depth"][0].astype(np.float64)
     float_right = (teacher.probabilities.argmax(axis=1) == classes).astype(np.float64)
     rows = []
-    for name, (right, flops, exits) in results.items():
+    for name, (is_right, flops, exits) in results.items():
+        right = is_right.astype(np.float64)
         blocks, counts = np.unique(exits, return_counts=True)
         rows.append(
             {

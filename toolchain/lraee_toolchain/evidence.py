@@ -1,6 +1,7 @@
 """The paper's tables for the user's own model and data: T1 (main), T3 (factorial) and T4 (quadrants).
 
-T1 is measured on FP32, naive and strong INT8, so that repairing bad quantization is told apart from what routing adds.
+T1 is measured on FP32, dynamic, naive and strong INT8, so that repairing bad quantization is told apart from what
+routing adds.
 
 For each seed the training images are divided anew into heads' and gating splits, and heads, gates, exits and
 thresholds are made anew. Differences are paired by image; intervals are bootstrapped over images after averaging the
@@ -10,7 +11,7 @@ seeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Tower:
     """One precision of the tower, as cached material of every split."""
 
     name: str
-    """``FP32``, ``naive INT8`` or ``strong INT8``."""
+    """See `stages.Precision`."""
     pool: Material
     """Heads' and gating splits together."""
     gate_count: int
@@ -62,6 +63,8 @@ class Measured:
     """For each seed the share of full-depth FLOPs."""
     shares: list[dict[str, float]]
     """For each seed the share of images by the block where they left; empty at full depth."""
+    left: list[NDArray[np.bool_]] = field(default_factory=list)
+    """For each seed (images,) whether the image left early; empty at full depth."""
 
     @property
     def mean(self) -> GoodArray:
@@ -140,6 +143,7 @@ def lra_ee(tower: Tower, setting: Setting) -> tuple[Measured, list[Routing]]:
         blocks = [*(str(block) for block in scores.blocks), "full"]
         measured.good.append(good)
         measured.saved.append(float(1 - flops.mean() / setting.costs.full))
+        measured.left.append(where < len(scores.blocks))
         measured.shares.append({name: float((where == i).mean()) for i, name in enumerate(blocks)})
     return measured, routings
 
@@ -151,7 +155,7 @@ def label_free(tower: Tower) -> Tower:
 
 def measure_evidence(
     towers: Mapping[str, Tower], setting: Setting, *, main: str, advance: Callable[[int], None]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Routing]]:
     """Measure T1, T3, T4 and the head study.
 
     Args:
@@ -161,7 +165,8 @@ def measure_evidence(
         advance: called after each of `steps_of` measurements.
 
     Returns:
-        JSON-able: ``main_table``, ``factorial``, ``quadrants``, ``heads``, each with what its rows need.
+        JSON-able tables (``rows``, ``factorial``, ``quadrants``, ``selectivity``, ``fronts``, ``heads``), and the
+        routings of `main`, one for each seed.
     """
 
     def done(measured: Measured) -> Measured:
@@ -197,18 +202,21 @@ def measure_evidence(
     ]
     chosen, study = adaptive[main], head_study(towers[main], setting)
     advance(1)
-    return {
+    tables = {
         "images": len(baselines["float"]),
         "seeds": setting.config.seeds,
         "main": main,
         "rows": rows,
         "factorial": [_row(name, measured, baselines) for name, measured in factorial],
         "quadrants": quadrants(chosen.good, baselines["int8"]),
-        "selectivity": [selectivity(good, shares) for good, shares in zip(chosen.good, chosen.shares, strict=True)],
+        "selectivity": [
+            selectivity(good, left, baselines["int8"]) for good, left in zip(chosen.good, chosen.left, strict=True)
+        ],
         "fronts": [[_point(point) for point in routing.front] for routing in routings],
         "exits_kept": [[trained.block for trained in routing.exits] for routing in routings],
         "heads": study,
     }
+    return tables, routings
 
 
 def steps_of(towers: int) -> int:
@@ -248,9 +256,20 @@ def quadrants(good: list[GoodArray], full: GoodArray) -> dict[str, float]:
     }
 
 
-def selectivity(good: GoodArray, shares: dict[str, float]) -> dict[str, float]:
-    """Share of images that left early, and the accuracy of all; see `Measured.shares`."""
-    return {"left_early": 1 - shares.get("full", 0.0), "accuracy": float(good.mean())}
+def selectivity(good: GoodArray, left: NDArray[np.bool_], full: GoodArray) -> dict[str, float | None]:
+    """How right the images that left early are, and the others; beside it full depth on the same images."""
+
+    def mean(values: GoodArray) -> float | None:
+        return float(values.mean()) if len(values) else None
+
+    return {
+        "left_early": float(left.mean()),
+        "accuracy": float(good.mean()),
+        "left_accuracy": mean(good[left]),
+        "stayed_accuracy": mean(good[~left]),
+        "full_accuracy_of_left": mean(full[left]),
+        "full_accuracy_of_stayed": mean(full[~left]),
+    }
 
 
 def _point(point: Any) -> dict[str, float]:
@@ -259,11 +278,11 @@ def _point(point: Any) -> dict[str, float]:
 
 def _row(name: str, measured: Measured, baselines: Mapping[str, GoodArray]) -> dict[str, Any]:
     differences = {
-        f"difference_to_{key}": _interval(bootstrap_mean(measured.mean - good)) for key, good in baselines.items()
+        f"difference_to_{key}": interval_json(bootstrap_mean(measured.mean - good)) for key, good in baselines.items()
     }
     return {
         "name": name,
-        "accuracy": _interval(bootstrap_mean(measured.mean)),
+        "accuracy": interval_json(bootstrap_mean(measured.mean)),
         "per_seed": [float(seed.mean()) for seed in measured.good],
         "flops_saved": float(np.mean(measured.saved)),
         "flops_saved_std": float(np.std(measured.saved)),
@@ -272,5 +291,6 @@ def _row(name: str, measured: Measured, baselines: Mapping[str, GoodArray]) -> d
     }
 
 
-def _interval(interval: Interval) -> dict[str, float]:
+def interval_json(interval: Interval) -> dict[str, float]:
+    """An interval as JSON-able data."""
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}

@@ -171,7 +171,7 @@ def _point(name: str, point: SavedPoint, inputs: BundleInputs) -> OperatingPoint
         thresholds=thresholds,
         flops_saved=point.saved,
         accuracy=None if inputs.is_random else point.accuracy,
-        full_accuracy=None if inputs.is_random else inputs.routing.full_accuracy,
+        full_accuracy=None if inputs.is_random else point.full_accuracy,
     )
 
 

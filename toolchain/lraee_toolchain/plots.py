@@ -20,8 +20,10 @@ from lraee_toolchain.plots_svg import (
     COLOURS,
     GREY,
     ORANGE,
+    PALE_GREY,
+    PALE_ORANGE,
+    PALE_SKY,
     SHAPES,
-    SKY,
     block_axis,
     draw_line,
     page,
@@ -181,10 +183,15 @@ def exit_shares_plot(shares: Sequence[ExitShare]) -> str:
     return drawn.svg
 
 
-def selectivity_plot(gates: Sequence[Selectivity]) -> str:
-    """Accuracy of the images that a gate let go, beside those that went on."""
+def selectivity_plot(gates: Sequence[Selectivity], *, x_label: str = "exit behind block") -> str:
+    """Accuracy of the images that a gate let go, beside those that went on.
+
+    Args:
+        gates: one pair of bars each.
+        x_label: what their labels are.
+    """
     with page("selectivity", "Accuracy of the images that left at an exit and of those that went on") as drawn:
-        axes = drawn.axes("exit behind block", ACCURACY)
+        axes = drawn.axes(x_label, ACCURACY)
         sides = ((-0.2, BLUE, "", "left here", [g.left for g in gates]),
                  (0.2, ORANGE, "//", "went on", [g.stayed for g in gates]))  # fmt: skip
         for offset, colour, hatch, label, intervals in sides:
@@ -234,10 +241,10 @@ def exit_accuracy_plot(curves: Mapping[HeadInput, AccuracyCurve], *, depth: int,
 def quadrants_plot(quadrants: Quadrants) -> str:
     """The paper's four quadrants, each with its number and share of images."""
     cells = (
-        (0, 1, "both right", quadrants.both_right, "#E8E8E8"),
-        (1, 1, "rescue", quadrants.rescue, SKY),
-        (0, 0, "loss", quadrants.loss, ORANGE),
-        (1, 0, "both wrong", quadrants.both_wrong, "#E8E8E8"),
+        (0, 1, "both right", quadrants.both_right, PALE_GREY),
+        (1, 1, "rescue", quadrants.rescue, PALE_SKY),
+        (0, 0, "loss", quadrants.loss, PALE_ORANGE),
+        (1, 0, "both wrong", quadrants.both_wrong, PALE_GREY),
     )
     total = sum(count for *_, count, _ in cells)
     net = 100 * (quadrants.rescue - quadrants.loss) / total
@@ -265,6 +272,7 @@ def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
 
 
 def _error(intervals: Sequence[Interval | None]) -> list[list[float]]:
-    """Distances from the means down and up, in percent, as matplotlib wants them."""
+    """Distances from the means down and up in percent, never negative, as matplotlib wants them."""
     known = [interval for interval in intervals if interval is not None]
-    return [[100 * (i.mean - i.low) for i in known], [100 * (i.high - i.mean) for i in known]]
+    below, above = [i.mean - i.low for i in known], [i.high - i.mean for i in known]
+    return [[100 * max(distance, 0.0) for distance in distances] for distances in (below, above)]

@@ -28,8 +28,15 @@ BLUE, RED, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY, BLACK = "#E69F00", "#56B4E9", "#767676", "#1A1A1A"
 """Okabe and Ito's palette, told apart by all kinds of colour vision; grey is for references."""
 COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
+PALE_GREY, PALE_SKY, PALE_ORANGE = "#E8E8E8", "#BFE0F5", "#FADDA0"
+"""Of areas with words in them."""
+GRID = "#E4E4E4"
+"""Of the lines behind a plot."""
 SHAPES = ("o", "s", "^", "D", "v", "P")
 """Of points, so that colour is never the only difference."""
+
+LONG_LABEL = 30
+"""Letters above which two names do not fit side by side."""
 
 Place = Literal["outside upper left", "outside lower left"]
 
@@ -43,7 +50,7 @@ STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "grid.color": "#E4E4E4",
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "xtick.color": GREY,
     "ytick.color": GREY,
@@ -88,7 +95,8 @@ class Page:
         for entries, place in ((lines, above), (points, below)):
             if entries:
                 handles, labels = zip(*entries, strict=True)
-                self.figure.legend(handles, labels, loc=place, ncols=2, columnspacing=1.2)
+                columns = 2 if max(len(label) for label in labels) <= LONG_LABEL else 1
+                self.figure.legend(handles, labels, loc=place, ncols=columns, columnspacing=1.2)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ several times, reseeded, for the comparison table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,9 +27,19 @@ from lraee_toolchain.heads import (
     softmax,
     train_heads,
 )
+from lraee_toolchain.risk import risk_controlled_point
 from lraee_toolchain.thresholds import ExitScores, Point, choose, choose_exits, pareto_front, search
 
 FloatArray = NDArray[np.float32]
+
+FRONT_LEVELS = (10, 20, 30, 40, 50, 60, 70)
+"""Percent of FLOPs for which the Pareto front gives an operating point."""
+
+FAST_DROP = 0.01
+"""Accuracy that the point ``fast`` may lose beyond ``balanced``."""
+
+PROMISED = "promised"
+"""The operating point that `with_promise` adds."""
 
 MOST_EXITS = 5
 """``--exits auto`` keeps at most so many: every exit visited costs time that its FLOPs do not show."""
@@ -282,17 +292,17 @@ def fit_routing(
     scores = score(trained, gating, labels, logit_scale, costs)
     full = float(scores.full_good.mean())
     if config.exits == "auto" and not is_random:
-        kept = choose_exits(
-            scores,
-            max_drop=config.max_accuracy_drop / 100,
-            min_saved=config.min_flops_saving,
-            most=MOST_EXITS,
-        )
+        drop = config.max_accuracy_drop / 100
+        kept = choose_exits(scores, max_drop=drop, min_saved=config.min_flops_saving, most=MOST_EXITS)
+        if not kept:  # none pays at `balanced`; those that pay at `fast` are still worth having
+            kept = choose_exits(scores, max_drop=drop + FAST_DROP, min_saved=None, most=MOST_EXITS, safe=False)
         trained = [trained[i] for i in kept]
         scores = scores.subset(kept)
     met = search(scores)
     front = pareto_front(met)
     points = operating_points(met, scores, config)
+    if not is_random:
+        points |= points_of_front(met, points)
     return Routing(exits=tuple(trained), front=tuple(front), points=points, full_accuracy=full)
 
 
@@ -309,18 +319,53 @@ def operating_points(points: Sequence[Point], scores: ExitScores, config: Export
             f"--min-flops-saving is {config.min_flops_saving}, the exits behind blocks "
             f"{', '.join(map(str, scores.blocks))} save at most {most:.3f}; ask for less, or give earlier --exits"
         )
-    fast = choose(points, max_drop=config.max_accuracy_drop / 100 + 0.01, safe=False)
+    fast = choose(points, max_drop=config.max_accuracy_drop / 100 + FAST_DROP, safe=False)
     accurate = choose(points, max_drop=config.max_accuracy_drop / 200)
     return {"balanced": balanced, "accurate": accurate or balanced, "fast": fast or balanced}
 
 
+def points_of_front(points: Sequence[Point], named_before: Mapping[str, Point]) -> dict[str, Point]:
+    """The Pareto front as operating points, selectable at run time: ``saves-20`` loses least while saving 20 %.
+
+    Those whose thresholds have a name already are left out.
+    """
+    named: dict[str, Point] = {}
+    known = {point.thresholds for point in named_before.values()}
+    for percent in FRONT_LEVELS:
+        point = choose(points, min_saved=percent / 100)
+        if point is not None and point.thresholds not in known:
+            named[f"saves-{percent}"] = point
+            known.add(point.thresholds)
+    return named
+
+
+def with_promise(
+    routing: Routing, promise: Material, labels: FloatArray, *, logit_scale: float, costs: Costs, config: ExportConfig
+) -> Routing:
+    """Add the operating point ``promised``: thresholds that are proved on images that fitted nothing.
+
+    Args:
+        routing: exits and gates.
+        promise: material of images that took part in none of them.
+        labels: (labels, embed_dim) unit text embeddings.
+        logit_scale: factor on the cosine.
+        costs: FLOPs of the parts.
+        config: the promise.
+    """
+    assert config.promise is not None
+    point = risk_controlled_point(
+        score(routing.exits, promise, labels, logit_scale, costs),
+        epsilon=config.promise / 100,
+        delta=1 - config.promise_confidence,
+        seed=config.seed,
+    )
+    return replace(routing, points={**routing.points, PROMISED: point})
+
+
 def without_unused(routing: Routing) -> Routing:
     """Drop exits that no operating point opens."""
-    used = [
-        i
-        for i in range(len(routing.exits))
-        if any(np.isfinite(point.thresholds[i]) for point in routing.points.values())
-    ]
+    points = routing.points.values()
+    used = [i for i in range(len(routing.exits)) if any(np.isfinite(point.thresholds[i]) for point in points)]
     if len(used) == len(routing.exits):
         return routing
 

@@ -31,6 +31,8 @@ class SavedPoint:
 
     thresholds: tuple[float | None, ...]
     accuracy: float
+    full_accuracy: float
+    """At full depth on the same images."""
     saved: float
 
 
@@ -89,4 +91,5 @@ def load_routing(path: Path) -> SavedRouting:
 
 def _saved_point(point: Point) -> SavedPoint:
     thresholds = tuple(value if math.isfinite(value) else None for value in point.thresholds)
-    return SavedPoint(thresholds=thresholds, accuracy=point.accuracy, saved=point.saved)
+    full = point.accuracy - point.difference
+    return SavedPoint(thresholds=thresholds, accuracy=point.accuracy, full_accuracy=full, saved=point.saved)

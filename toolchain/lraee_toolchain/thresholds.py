@@ -257,7 +257,13 @@ def choose(
 
 
 def choose_exits(
-    scores: ExitScores, *, max_drop: float, min_saved: float | None, most: int, least_gain: float = 0.005
+    scores: ExitScores,
+    *,
+    max_drop: float,
+    min_saved: float | None,
+    most: int,
+    least_gain: float = 0.005,
+    safe: bool = True,
 ) -> list[int]:
     """Which exits pay, by position: added one at a time while the chosen point gains at least `least_gain`.
 
@@ -267,6 +273,7 @@ def choose_exits(
         min_saved: see `choose`.
         most: exits at most.
         least_gain: in FLOPs saved, or in accuracy when `min_saved` is given.
+        safe: see `choose`.
     """
     kept: list[int] = []
     best = -np.inf
@@ -276,7 +283,7 @@ def choose_exits(
             if candidate in kept:
                 continue
             subset = scores.subset(sorted([*kept, candidate]))
-            point = choose(search(subset, quick=True), max_drop=max_drop, min_saved=min_saved)
+            point = choose(search(subset, quick=True), max_drop=max_drop, min_saved=min_saved, safe=safe)
             if point is not None:
                 trials.append((point.saved if min_saved is None else point.difference, candidate))
         if not trials:

@@ -1,0 +1,329 @@
+"""Reports: self-contained, well-formed, escaped, and without a number that was not measured."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lraee.bundle import find_bundle
+from lraee.manifest import Manifest, read_manifest
+from lraee.strict_json import encode
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.diagnose import BlockNoise, EmbeddingDrift, NoiseProfile
+from lraee_toolchain.pictures import Picture
+from lraee_toolchain.report import report_markdown, write_report
+from lraee_toolchain.report_sections import Findings, report_page
+
+CONFIG = ExportConfig(model="reference", out=Path("reference.lraee"), ablations=True)
+VOID = {"meta", "img"}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def interval(mean: float) -> dict[str, float]:
+    """Plus and minus a point."""
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
+
+
+def profile(depth: int) -> NoiseProfile:
+    """Any numbers; they only have to be drawn."""
+    drift = {field.name: 0.125 for field in dataclasses.fields(EmbeddingDrift)}
+    fields = [field.name for field in dataclasses.fields(BlockNoise) if field.name != "block"]
+    blocks = [BlockNoise(block=block, **dict.fromkeys(fields, float(block))) for block in range(1, depth + 1)]
+    return NoiseProfile(images=100, stem_delta_quant=0.5, blocks=tuple(blocks), embedding=EmbeddingDrift(**drift))
+
+
+def compared(name: str, accuracy: float | None) -> dict[str, Any]:
+    """A row of the comparison with other methods."""
+    row: dict[str, Any] = {"name": name, "front": [{"saved": 0.1, "accuracy": 0.89}, {"saved": 0.5, "accuracy": 0.86}]}
+    keys = ("accuracy", "flops_saved", "flops_saved_std", "difference_to_lra_ee", "difference_to_int8")
+    if accuracy is None:
+        return row | dict.fromkeys(keys)
+    return row | dict(zip(keys, (interval(accuracy), 0.4321, 0.0123, interval(-0.0345), interval(0.0021)), strict=True))
+
+
+def way(name: str) -> dict[str, Any]:
+    """A row of T1 or T3."""
+    differences = {f"difference_to_{key}": interval(0.0123) for key in ("int8", "ssa_last", "float")}
+    return {
+        "name": name, "accuracy": interval(0.8765), "flops_saved": 0.4567, "flops_saved_std": 0.0089, **differences
+    }  # fmt: skip
+
+
+def made_metrics(manifest: Manifest) -> dict[str, Any]:
+    """Everything that can be measured."""
+    first, default = str(manifest.exits[0].block), f"adaptive={manifest.default_point}"
+    policy = {
+        "accuracy": interval(0.9034),
+        "difference_to_full": interval(-0.0025),
+        "difference_to_float": interval(-0.0055),
+        "flops": 1e8,
+        "flops_saved": 0.4137,
+        "exit_shares": {"full": 0.2711, first: 0.7289},
+        "quadrants": {"both_right": 1771, "rescue": 36, "loss": 41, "both_wrong": 152},
+    }
+    check = {"epsilon": 0.005, "delta": 0.1, "repeats": 200, "images": 990, "exceeded": 0.045, "exceeded_on_pool": 0.01,
+             "limit": 0.15, "mean_drop": -0.001, "mean_saved": 0.31, "closed": 0.02, "kept": True}  # fmt: skip
+    gate = {"left_early": 0.731, "left_accuracy": 0.9512, "stayed_accuracy": 0.7623, "accuracy": 0.9,
+            "full_accuracy_of_left": 0.9434, "full_accuracy_of_stayed": 0.7545}  # fmt: skip
+    rows = [way("FP32, full depth"), way("naive INT8, full depth"), way("LRA-EE on naive INT8")]
+    times = {row["name"]: {"mean_ms": 1.25, "saved": 0.3857} for row in rows}
+    return {
+        "parity": [{"name": "stem", "cosine": 0.9999999, "error": 1e-6}],
+        "supervision": "labels",
+        "noise": {"naive INT8": encode(profile(manifest.tower.blocks))},
+        "images": {"calibration": 300, "heads": 3900, "gating": 1800, "evaluation": 2000},
+        "evaluation": {
+            "images": 2000,
+            "full_flops": manifest.full_flops,
+            "float": {"accuracy": interval(0.9055)},
+            "rows": [{"name": name, **policy} for name in ("full depth", default, "exit=8")],
+        },
+        "ablations": {
+            "images": 2000,
+            "seeds": 3,
+            "main": "naive INT8",
+            "rows": rows,
+            "factorial": [way("(i) [CLS], full depth")],
+            "quadrants": {"both_right": 1765.5, "rescue": 39.5, "loss": 40.5, "both_wrong": 154.5},
+            "selectivity": [gate, gate | {"left_early": 0.742}],
+            "fronts": [[{"accuracy": 0.9, "saved": 0.4}]],
+            "exits_kept": [[4]],
+            "heads": {reads: [0.5 + 0.01 * block for block in range(12)] for reads in ("patch_mean", "cls", "both")},
+            "comparisons": {
+                "matched": 0.4111,
+                "rows": [compared("LRA-EE", 0.8991), compared("PABEE", None), compared("CLS-EE: [CLS] heads", 0.8642)],
+            },
+            "promise": {"checks": [{"name": "tested", **check}, {"name": "bold", **check, "kept": False}]},
+            "pruned": {"naive INT8": [9, 11], "strong INT8": []},
+        },
+        "latency": {"threads": 1, "images": 200, "rows": times},
+        "seconds": {"float": 12.3},
+    }  # fmt: skip
+
+
+def picture(label: str | None = "dress", predicted: str = "dress") -> Picture:
+    """Of no image; the page only carries its bytes."""
+    right = None if label is None else label == predicted
+    return Picture(block=4, early=True, label=label, predicted=predicted, right=right, png=PNG)
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    """Of the bundle in the package."""
+    return read_manifest(find_bundle("reference"))
+
+
+@pytest.fixture(scope="module")
+def page(manifest: Manifest) -> str:
+    """With everything that can be measured."""
+    return made_page(manifest, made_metrics(manifest), picture())
+
+
+class Reader(HTMLParser):
+    """Checks that every element is closed in order, and keeps ids, links and headings."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.seen: list[str] = []
+        self.text: list[str] = []
+        self.alternatives: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember."""
+        values = {name: value or "" for name, value in attrs}
+        assert len(values) == len(attrs), f"<{tag}> has an attribute twice"
+        self.seen.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        self.references += [values[name] for name in ("href", "src", "xlink:href", "action", "data") if name in values]
+        self.alternatives += [values["alt"]] if tag == "img" else []
+        assert tag != "img" or values["alt"], "a picture without words"
+        assert tag != "svg" or values.get("aria-label"), "a plot without words"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Of SVG."""
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Compare."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Keep what is to be read, without the style sheet."""
+        if "style" not in self.open:
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        """All text, spaces made one."""
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+def made_page(manifest: Manifest, metrics: dict[str, Any], *pictures: Picture) -> str:
+    """``report.html``."""
+    return report_page(Findings(manifest=manifest, metrics=metrics, config=CONFIG, pictures=pictures))
+
+
+def words_of(page: str) -> str:
+    """What is to be read on a page."""
+    return Reader(page).words
+
+
+def test_a_page_is_well_formed(page: str) -> None:
+    """Elements are closed in order, ids are unique, links lead to one of them, and there is one h1."""
+    reader = Reader(page)
+    assert reader.open == []
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {link[1:] for link in reader.references if link.startswith("#")} <= set(reader.ids)
+    assert reader.seen.count("h1") == 1
+    assert reader.seen.count("h2") == reader.seen.count("section") == 13
+
+
+def test_a_page_needs_no_other_file_and_no_network(page: str) -> None:
+    """Nothing is loaded from anywhere and nothing runs."""
+    reader = Reader(page)
+    assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in reader.references)
+    assert {"script", "link", "iframe", "object"} & set(reader.seen) == set()
+    assert re.findall(r"https?://|@import|url\((?!#)", page) == []
+
+
+def test_a_page_is_readable_in_the_dark(page: str) -> None:
+    """No plot keeps a colour of its own; every variable that is used is defined, for light and for dark."""
+    style = page[page.index("<style>") : page.index("</style>")]
+    body = page[page.index("</style>") :]
+    caps = {"#1f77b4"}  # matplotlib gives the ends of error bars a fill, and they have no area
+    assert set(re.findall(r"(?:fill|stroke): ?(#\w+)", body)) <= caps
+    dark = style[style.index("prefers-color-scheme: dark") :]
+    for name in set(re.findall(r"var\(--([\w-]+)\)", page)) - {"letters"}:
+        assert f"--{name}:" in style[: style.index("prefers-color-scheme: dark")]
+        assert f"--{name}:" in dark
+
+
+def test_the_numbers_of_a_page_are_those_of_the_metrics(page: str) -> None:
+    """Headline, T1, T2, T4, selectivity, promise, latency and time of the export."""
+    words = words_of(page)
+    tiles = ("41.4 %", "90.3 %", "89.3 to 91.3", "38.6 %", "72.9 %")
+    tables = ("87.65 %", "45.7 % ± 0.9", "86.42 %", "43.2 % ± 1.2", "-3.45", "41.1 %", "1,771", "1,765.5")
+    for number in (*tiles, *tables, "95.12 %", "74.20 %", "4.5 %", "12.3"):
+        assert number in words
+    assert "cannot save this much" in words
+    assert "0.12500 0.12 12.5 % 9, 11" in words
+    assert words.count("broken") == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "titles"),
+    [
+        (["ablations"], ["What heads read", "What routing adds", "The promise"]),
+        (["latency"], []),
+        (["noise"], ["Noise of every block"]),
+        (["seconds"], []),
+        (["ablations", "evaluation", "latency"], ["Accuracy over FLOPs", "Who leaves, and is it right?"]),
+    ],
+)
+def test_what_was_not_measured_is_not_mentioned(
+    manifest: Manifest, page: str, keys: list[str], titles: list[str]
+) -> None:
+    """A section without numbers goes, and its link with it; the rest stays well-formed."""
+    metrics = made_metrics(manifest)
+    for key in keys:
+        metrics[key] = {} if key == "noise" else None
+    words = words_of(made_page(manifest, metrics))
+    for title in titles:
+        assert words_of(page).count(title) >= 2
+        assert title not in words
+    assert ("Latency saved" in words) == ("latency" not in keys and "ablations" not in keys)
+    assert ("Time of the export" in words) == (keys != ["seconds"])
+    assert "Example images" not in words
+
+
+def test_each_new_table_is_left_out_alone(manifest: Manifest, page: str) -> None:
+    """Metrics of an older export lack some keys."""
+    for key, title in (("comparisons", "(T2)"), ("promise", "The promise"), ("pruned", "pruned exits")):
+        metrics = made_metrics(manifest)
+        del metrics["ablations"][key]
+        words = words_of(made_page(manifest, metrics))
+        assert title in words_of(page)
+        assert title not in words
+    metrics = made_metrics(manifest)
+    metrics["ablations"]["selectivity"] = [{"left_early": 0.7, "accuracy": 0.9}]
+    assert "Selectivity" not in words_of(made_page(manifest, metrics))
+
+
+def test_random_weights_have_no_accuracy_anywhere(manifest: Manifest) -> None:
+    """Nor anything else that random weights say nothing about: noise, pictures, thresholds' savings."""
+    model = dataclasses.replace(manifest.model, weights="random:0")
+    random = dataclasses.replace(manifest, model=model)
+    metrics = made_metrics(manifest) | {"evaluation": None, "ablations": None, "latency": None}
+    words = words_of(made_page(random, metrics, picture()))
+    markdown = report_markdown(random, metrics, CONFIG)
+    accuracies = [exit.accuracy for exit in manifest.exits]
+    accuracies += [point.accuracy for point in manifest.operating_points]
+    for text in (words, markdown):
+        assert "Random weights" in text
+        for telling in ("op-1", "gating split", "Noise", "Example images", "agreement", "degrees"):
+            assert telling not in text
+        assert all(f"{100 * accuracy:.2f}" not in text for accuracy in accuracies if accuracy is not None)
+
+
+def test_text_from_outside_is_escaped(manifest: Manifest) -> None:
+    """Labels, names of methods and of models are shown as they are and never become elements."""
+    evil = '<script>alert("x")</script>'
+    metrics = made_metrics(manifest)
+    metrics["ablations"]["rows"][0]["name"] = evil
+    metrics["ablations"]["comparisons"]["rows"][1]["name"] = "PABEE" + evil
+    metrics["parity"][0]["name"] = evil
+    named = dataclasses.replace(manifest, model=dataclasses.replace(manifest.model, id=evil, architecture=evil))
+    pictures = [picture(evil, "a"), picture(evil, evil), picture(None, evil)]
+    config = dataclasses.replace(CONFIG, model=evil)
+    reader = Reader(report_page(Findings(manifest=named, metrics=metrics, config=config, pictures=pictures)))
+    assert "script" not in reader.seen
+    assert reader.alternatives == [f"{evil}, wrongly answered a", f"{evil}, answered rightly", f"answered {evil}"]
+    assert reader.words.count(evil) >= 8
+    assert reader.open == []
+
+
+def test_files_beside_each_other(manifest: Manifest, page: str, tmp_path: Path) -> None:
+    """Page, Markdown with the same tables, and metrics as they came."""
+    metrics = made_metrics(manifest)
+    before = copy.deepcopy(metrics)
+    write_report(find_bundle("reference"), metrics, CONFIG, tmp_path, pictures=[picture()])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "report.html", "report.md"]
+    assert (tmp_path / "report.html").read_text("utf-8") == page, "equal exports give equal pages"
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == before
+    markdown = (tmp_path / "report.md").read_text("utf-8")
+    assert "| PABEE | cannot save this much | - | - | - |" in markdown
+    for title in (
+        "(T2)",
+        "### Selectivity of the gates",
+        "### Is the promise kept?",
+        "## Evaluation",
+        "## Exits",
+        "## Noise",
+    ):
+        assert title in markdown
+
+
+def test_a_model_whose_exits_do_not_pay_still_has_a_report(manifest: Manifest) -> None:
+    """Every image runs to the end; accuracy at full depth is shown."""
+    bare = dataclasses.replace(manifest, exits=(), operating_points=(), default_point=None)
+    metrics = made_metrics(manifest) | {"ablations": None, "latency": None}
+    metrics["evaluation"]["rows"] = metrics["evaluation"]["rows"][:1]
+    words = words_of(made_page(bare, metrics))
+    assert "No exit pays" in words
+    assert "90.3 %" in words

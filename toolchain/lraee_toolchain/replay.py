@@ -1,0 +1,92 @@
+"""Run a batch once through the tower and every exit, then any number of policies over what was recorded.
+
+The orchestrator is the runtime's own: it gets a tower whose tokens are row numbers and whose exits look their answers
+up. A policy's decisions are therefore those of a real run, at the cost of one run for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.model import Model
+from lraee.orchestrator import Answers, run
+from lraee.policies import Policy
+from lraee.policies.base import Verdict
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class _EveryExit:
+    """Visits all exits and lets nobody leave."""
+
+    verdicts: dict[int, Verdict]
+
+    def bind(self, manifest: Any) -> _EveryExit:
+        """Any bundle will do."""
+        return self
+
+    def visits(self, block: int) -> bool:
+        """All."""
+        return True
+
+    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+        """Nobody; what the exit says is kept."""
+        self.verdicts[block] = verdict
+        return np.zeros(len(verdict.gate), np.bool_)
+
+
+class Recording:
+    """What stem, blocks, exits and tail said of one batch; a tower for `lraee.orchestrator.run`."""
+
+    def __init__(self, model: Model, pixels: NDArray[np.uint8]) -> None:
+        """Run the batch to the end.
+
+        Args:
+            model: a bundle, loaded.
+            pixels: (batch, size, size, 3) uint8.
+        """
+        self._model, self._verdicts = model, dict[int, Verdict]()
+        self._end = model.run_pixels(pixels, policy=_EveryExit(self._verdicts))
+        self.depth = model.manifest.tower.blocks
+
+    def replay(self, policy: Policy) -> Answers:
+        """What a run of the batch under `policy` gives.
+
+        Raises:
+            PolicyError: the bundle lacks what the policy asks for.
+        """
+        numbers: NDArray[Any] = np.arange(len(self._end.exit_block))
+        return run(self, numbers, policy.bind(self._model.manifest))
+
+    def stem(self, pixels: NDArray[Any]) -> FloatArray:
+        """Row numbers stand for images."""
+        return pixels.astype(np.float32)
+
+    def block(self, number: int, tokens: FloatArray) -> FloatArray:
+        """Nothing is left to compute."""
+        return tokens
+
+    def has_exit(self, number: int) -> bool:
+        """As in the bundle."""
+        return number in self._verdicts
+
+    def exit(self, number: int, tokens: FloatArray, rows: NDArray[np.intp]) -> Verdict:
+        """What the exit said of these rows."""
+        asked, verdict = tokens.astype(np.intp), self._verdicts[number]
+        return Verdict(
+            embedding=verdict.embedding[asked],
+            probabilities=verdict.probabilities[asked],
+            features=verdict.features[asked],
+            gate=verdict.gate[asked],
+            rows=rows,
+        )
+
+    def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What the end said of these rows."""
+        asked = tokens.astype(np.intp)
+        return self._end.embedding[asked], self._end.probabilities[asked]

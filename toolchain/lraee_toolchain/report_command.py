@@ -1,0 +1,42 @@
+"""The commands that repeat an export, from its configuration."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lraee_toolchain.config import ExportConfig, HeadTraining
+
+ELSEWHERE = {"model", "out", "heads", "work", "overwrite"}
+"""Fields that are no plain option, or say nothing about the result."""
+
+
+def commands_of(config: ExportConfig) -> list[str]:
+    """Export and measure; options that have their default value are left out.
+
+    An absolute path is cut to its last name, so that a report may be shown around.
+
+    >>> commands_of(ExportConfig(model="reference", out=Path("a.lraee"), exits=(4, 8), ablations=True))
+    ['lraee-export reference -o a.lraee --exits 4,8 --ablations', 'lraee-bench a.lraee']
+    """
+    words = ["lraee-export", _shown(config.model), "-o", _shown(config.out)]
+    for field in fields(ExportConfig):
+        value = getattr(config, field.name)
+        if field.name in ELSEWHERE or value == field.default:
+            continue
+        option = "--" + field.name.replace("_", "-")
+        words += [option] if value is True else [option, _shown(value)]
+    if config.heads.epochs != HeadTraining().epochs:
+        words += ["--epochs", str(config.heads.epochs)]
+    return [shlex.join(words), shlex.join(["lraee-bench", _shown(config.out)])]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    kind, colon, path = str(value).rpartition(":")  # as in local-dir:FOLDER
+    return kind + colon + Path(path).name if Path(path).is_absolute() else str(value)
