@@ -35,7 +35,7 @@ demo: $(INSTALLED)
 	$(BIN)/lraee-export reference -o out/reference.lraee --evaluate $(TEST_IMAGES) --baselines --overwrite
 	$(BIN)/lraee-bench out/reference.lraee --accuracy fashion-mnist --baselines fp32,graph \
 		--markdown out/bench.md --json out/bench.json
-	@echo "reports: out/reference.report/report.md (export), out/bench.md and out/bench.json (this machine)"
+	@echo "reports: out/reference.report/report.html (export), out/bench.md and out/bench.json (this machine)"
 
 test: check
 	$(BIN)/pytest
