@@ -72,7 +72,7 @@ def test_commands_repeat_an_export() -> None:
         max_accuracy_drop=1.5,
         ablations=True,
         heads=HeadTraining(epochs=3),
-        work=Path("/tmp/work"),
+        work=Path("/home/somebody/work"),
         overwrite=True,
     )
     assert commands_of(config) == [

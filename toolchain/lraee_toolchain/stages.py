@@ -84,6 +84,8 @@ class Stages:
         self.is_random = self.tower.weights.startswith("random")
         if config.supervision == "labels" and self.is_random:
             raise ExportError("--supervision labels means nothing with random weights; leave it away")
+        if config.promise is not None and self.is_random:
+            raise ExportError("--promise means nothing with random weights; leave it away")
         labelled = bool(self.splits.heads.labels) and config.supervision != "label-free" and not self.is_random
         self.supervision = "labels" if labelled else "label-free"
         self.label_folder = work.stage(
