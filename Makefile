@@ -4,6 +4,7 @@
 #   make test     check, then all tests
 #   make check    ruff, formatting, mypy
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
+#   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure the bundle inside the package
 #   make bundle   make the bundle inside the package anew
 #   make clean    remove .venv and whatever else was made
@@ -17,8 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SHIPPED := runtime/lraee/bundles
-# Shipped images; all of Fashion-MNIST's may be given instead.
-TRAIN_IMAGES ?= calibration_data/lraee_calibration_data/fashion_mnist/pool.zip
+EVIDENCE := benchmarks/evidence/evidence.py
 TEST_IMAGES ?= calibration_data/lraee_calibration_data/fashion_mnist/test.zip
 
 # Nothing but pip needs a network: a weight that is not on this machine is an error, not a download.
@@ -27,7 +27,7 @@ export HF_HUB_OFFLINE := 1
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check evidence bench bundle clean
+.PHONY: demo test check evidence evidence-b32 bench bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -46,12 +46,19 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 
 evidence: $(INSTALLED)
-	mkdir -p out
+	$(BIN)/python $(EVIDENCE) images out
 	$(BIN)/lraee-export reference -o out/evidence.lraee --quantizer strong --ablations --overwrite \
-		--train $(TRAIN_IMAGES) --evaluate $(TEST_IMAGES)
+		--train out/pool.zip --evaluate out/test.zip
 	$(BIN)/lraee-export reference -o out/outliers.lraee --quantizer strong --inject-outliers 128 --ablations \
-		--seeds 1 --overwrite --train $(TRAIN_IMAGES) --evaluate $(TEST_IMAGES)
+		--seeds 1 --overwrite --train out/pool.zip --evaluate out/test.zip
 	@echo "reports: out/evidence.report/report.html, out/outliers.report/report.html"
+	$(BIN)/python $(EVIDENCE) compare out
+
+evidence-b32: $(INSTALLED)
+	$(BIN)/python $(EVIDENCE) images out
+	$(BIN)/lraee-export reference-b32 -o out/b32-outliers.lraee --quantizer strong --inject-outliers 128 \
+		--exits none --precisions --overwrite --train out/pool.zip --evaluate out/test.zip
+	@echo "report: out/b32-outliers.report/report.html"
 
 bench: $(INSTALLED)
 	$(BIN)/lraee-bench reference --accuracy fashion-mnist

@@ -303,7 +303,8 @@ def test_files_beside_each_other(manifest: Manifest, page: str, tmp_path: Path) 
     metrics = made_metrics(manifest)
     before = copy.deepcopy(metrics)
     write_report(find_bundle("reference"), metrics, CONFIG, tmp_path, pictures=[picture()])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "report.html", "report.md"]
+    expected = ["metrics.json", "noise-naive-int8.csv", "report.html", "report.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
     assert (tmp_path / "report.html").read_text("utf-8") == page, "equal exports give equal pages"
     assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == before
     markdown = (tmp_path / "report.md").read_text("utf-8")

@@ -43,7 +43,7 @@ def test_the_tower_says_who_leaves_where() -> None:
     tower = TowerDrawing(depth=12, exits=[4, 9], shares={4: 0.5, 9: 0.25}, dropped=[11])
     svg = tower.svg(960)
     texts = re.findall(r">([^<>]+)</text>", svg)
-    assert [text for text in texts if "%" in text] == ["50.0 %", "25.0 %", "25.0 % to the end"]
+    assert [text for text in texts if "%" in text] == ["50 %", "25 %", "25.0 % to the end"]
     assert svg.count("dropped") == 1
     assert tower.describe() == (
         "12 blocks; images that leave: 50.0 % behind block 4, 25.0 % behind block 9; 25.0 % run to the end."

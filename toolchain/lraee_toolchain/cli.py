@@ -34,7 +34,7 @@ def export_command(
     train: Annotated[Path | None, typer.Option(help="folder or zip for heads, gates and thresholds")] = None,
     evaluate: Annotated[Path | None, typer.Option(help="labelled folder or zip, only for the report")] = None,
     supervision: Annotated[str, typer.Option(help="auto, labels or label-free")] = "auto",
-    exits: Annotated[str, typer.Option(help="auto, all, or blocks such as 8,10,11")] = "auto",
+    exits: Annotated[str, typer.Option(help="auto, all, none, or blocks such as 8,10,11")] = "auto",
     reads: Annotated[str, typer.Option(help="what heads read: auto, patch_mean (SSA), cls or both")] = "auto",
     epochs: Annotated[int, typer.Option(help="passes of the heads' training over its images", min=1)] = 30,
     max_accuracy_drop: Annotated[float, typer.Option(help="points the default operating point may lose")] = 0.2,
@@ -54,6 +54,9 @@ def export_command(
     ranges: Annotated[str, typer.Option(help="activation ranges: minmax or percentile")] = "minmax",
     percentile: Annotated[float, typer.Option(help="for --ranges percentile")] = 99.99,
     baselines: Annotated[bool, typer.Option("--baselines", help="also write the float graph for lraee-bench")] = False,
+    precisions: Annotated[
+        bool, typer.Option("--precisions", help="measure FP32, dynamic, naive and strong INT8 at full depth")
+    ] = False,
     ablations: Annotated[bool, typer.Option("--ablations", help="measure the comparison table")] = False,
     seeds: Annotated[int, typer.Option(help="seeds of the comparison table")] = 3,
     seed: Annotated[int, typer.Option(help="of splits, heads and random crops")] = 0,
@@ -93,6 +96,7 @@ def export_command(
         percentile=percentile,
         inject_outliers=inject_outliers,
         baselines=baselines,
+        precisions=precisions,
         ablations=ablations,
         seeds=seeds,
         seed=seed,
@@ -119,12 +123,14 @@ def _choice(option: str, value: str | None, allowed: tuple[str | None, ...]) -> 
 
 
 def _parse_exits(text: str) -> Any:
-    if text in ("auto", "all"):
+    if text in ("auto", "all", "none"):
         return text
     try:
         return tuple(int(item) for item in text.split(","))
     except ValueError as error:
-        raise typer.BadParameter(f"--exits is {text!r}, wanted auto, all, or block numbers such as 8,10,11") from error
+        raise typer.BadParameter(
+            f"--exits is {text!r}, wanted auto, all, none, or block numbers such as 8,10,11"
+        ) from error
 
 
 def main() -> None:

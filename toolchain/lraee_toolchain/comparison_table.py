@@ -19,7 +19,7 @@ from lraee_toolchain.chain import Chain
 from lraee_toolchain.comparisons import Entry, compare, standard_entries
 from lraee_toolchain.evidence import Setting, Tower, divide, full_depth, interval_json
 from lraee_toolchain.patience import Pabee
-from lraee_toolchain.routing import Material, Routing, candidates, score, train_exits
+from lraee_toolchain.routing import Material, Routing, candidates, train_exits
 from lraee_toolchain.rules import Outputs, outputs_of
 from lraee_toolchain.thresholds import outcome
 from lraee_toolchain.token_pruning import keep_for, measure_pruned
@@ -96,7 +96,7 @@ def _methods_of_seed(
     """What each method does at LRA-EE's saving and at `LEVELS`; only LRA-EE itself when it kept no exit."""
     heads, gating = divide(tower, seed, setting.config.seed)
     balanced = routing.points["balanced"]
-    scores = score(routing.exits, tower.evaluation, setting.labels, setting.logit_scale, setting.costs)
+    scores = setting.score(routing, tower.evaluation)
     good, flops, _ = outcome(scores, balanced.thresholds)
     own: Levels = [(good, float(1 - flops.mean() / setting.costs.full)), *(None for _ in LEVELS)]
     methods: dict[str, Levels] = {REFERENCE: own}

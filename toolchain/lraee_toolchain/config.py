@@ -51,8 +51,8 @@ class ExportConfig:
     """Labelled folder or zip that only the report looks at."""
     supervision: Literal["auto", "labels", "label-free"] = "auto"
     """``auto`` uses labels when `train` has them."""
-    exits: Literal["auto", "all"] | tuple[int, ...] = "auto"
-    """Blocks with an exit; ``auto`` keeps those that pay."""
+    exits: Literal["auto", "all", "none"] | tuple[int, ...] = "auto"
+    """Blocks with an exit; ``auto`` keeps those that pay, ``none`` only quantizes and needs no training images."""
     reads: HeadInput | Literal["auto"] = "auto"
     """What heads read; ``patch_mean`` is the paper's SSA, ``auto`` decides for each exit on the gating split."""
     max_accuracy_drop: float = 0.2
@@ -77,6 +77,8 @@ class ExportConfig:
     """For ``ranges=percentile``."""
     baselines: bool = False
     """Also write ``<name>.baselines/`` beside the bundle, for lraee-bench."""
+    precisions: bool = False
+    """Also measure the tower at FP32, dynamic, naive and strong INT8 on `evaluate`, all at full depth."""
     ablations: bool = False
     """Also measure the comparison table on `evaluate`, with `seeds` seeds."""
     seeds: int = 3
@@ -121,5 +123,17 @@ class ExportConfig:
             raise ExportError("--ablations measures accuracy; give labelled images with --evaluate")
         if self.ablations and self.precision == "fp32":
             raise ExportError("--ablations compares INT8 with FP32; export with --precision int8")
+        if self.precisions and self.evaluate is None:
+            raise ExportError("--precisions measures accuracy; give labelled images with --evaluate")
+        if self.precisions and self.precision == "fp32":
+            raise ExportError("--precisions compares INT8 with FP32; export with --precision int8")
+        if self.exits == "none":
+            without = {
+                "--ablations": self.ablations,
+                "--promise": self.promise,
+                "--min-flops-saving": self.min_flops_saving,
+            }
+            if given := [option for option, value in without.items() if value]:
+                raise ExportError(f"--exits none leaves {given[0]} nothing to do; drop one of the two")
         if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
             raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")

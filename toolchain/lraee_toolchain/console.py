@@ -24,7 +24,7 @@ WORDS = {
     "int8": "quantize and build the INT8 parts",
     "dynamic": "build the dynamic INT8 parts",
     "features": "extract features",
-    "teacher": "run the float tower",
+    "answers": "run a tower to the end",
     "noise": "measure the noise of every block",
     "exits": "train heads, gates and thresholds",
     "bundle": "pack the bundle",

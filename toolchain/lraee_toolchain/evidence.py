@@ -10,7 +10,7 @@ seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from lraee_toolchain.bootstrap import Interval, bootstrap_mean
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.features import Features, Teacher
 from lraee_toolchain.routing import Costs, Material, Routing, answers_of, fit_routing, score, train_exits
-from lraee_toolchain.thresholds import outcome
+from lraee_toolchain.thresholds import ExitScores, outcome
 
 FloatArray = NDArray[np.float32]
 GoodArray = NDArray[np.float64]
@@ -51,6 +51,23 @@ class Setting:
     logit_scale: float
     costs: Costs
     config: ExportConfig
+
+    def fit(self, heads: Material, gating: Material, *, seed: int, int8: bool) -> Routing:
+        """Heads, gates, exits and thresholds, as an export makes them."""
+        return fit_routing(
+            heads,
+            gating,
+            self.labels,
+            logit_scale=self.logit_scale,
+            costs=self.costs,
+            config=self.config,
+            seed=seed,
+            int8=int8,
+        )
+
+    def score(self, routing: Routing, material: Material) -> ExitScores:
+        """What a routing's exits would do for a split."""
+        return score(routing.exits, material, self.labels, self.logit_scale, self.costs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,18 +144,9 @@ def lra_ee(tower: Tower, setting: Setting) -> tuple[Measured, list[Routing]]:
     measured, routings = Measured(good=[], saved=[], shares=[]), []
     for seed in range(setting.config.seeds):
         heads, gating = divide(tower, seed, setting.config.seed)
-        routing = fit_routing(
-            heads,
-            gating,
-            setting.labels,
-            logit_scale=setting.logit_scale,
-            costs=setting.costs,
-            config=setting.config,
-            seed=seed,
-            int8=tower.name != "FP32",
-        )
+        routing = setting.fit(heads, gating, seed=seed, int8=tower.name != "FP32")
         routings.append(routing)
-        scores = score(routing.exits, tower.evaluation, setting.labels, setting.logit_scale, setting.costs)
+        scores = setting.score(routing, tower.evaluation)
         good, flops, where = outcome(scores, routing.points["balanced"].thresholds)
         blocks = [*(str(block) for block in scores.blocks), "full"]
         measured.good.append(good)
@@ -154,45 +162,53 @@ def label_free(tower: Tower) -> Tower:
 
 
 def measure_evidence(
-    towers: Mapping[str, Tower], setting: Setting, *, main: str, advance: Callable[[int], None]
+    tower: Tower,
+    others: Mapping[str, Callable[[], Tower]],
+    setting: Setting,
+    *,
+    order: Sequence[str],
+    advance: Callable[[int], None],
 ) -> tuple[dict[str, Any], list[Routing]]:
     """Measure T1, T3, T4 and the head study.
 
     Args:
-        towers: by name; ``FP32`` and at least one INT8.
+        tower: the precision that is exported, on which T3, T4 and the head study are measured.
+        others: the other precisions, among them ``FP32``; called one at a time, since the features of 128,000 images
+            of ViT-B/32 take 10 GB for each.
         setting: labels, costs, options.
-        main: the precision that is exported, on which T3, T4 and the head study are measured.
+        order: all precisions by name, as rows are to stand.
         advance: called after each of `steps_of` measurements.
 
     Returns:
         JSON-able tables (``rows``, ``factorial``, ``quadrants``, ``selectivity``, ``fronts``, ``heads``), and the
-        routings of `main`, one for each seed.
+        routings of `tower`, one for each seed.
     """
 
     def done(measured: Measured) -> Measured:
         advance(1)
         return measured
 
-    full = {name: full_depth(tower) for name, tower in towers.items()}
-    ssa = done(ssa_at_the_end(towers[main], setting))
+    main = tower.name
+    full, adaptive = {main: full_depth(tower)}, dict[str, Measured]()
+    for name, load in others.items():
+        other = load()
+        full[name] = full_depth(other)
+        adaptive[name] = done(lra_ee(other, setting)[0])
+    adaptive[main], routings = lra_ee(tower, setting)
+    advance(1)
+    ssa = done(ssa_at_the_end(tower, setting))
     baselines = {"float": full["FP32"].mean, "int8": full[main].mean, "ssa_last": ssa.mean}
-    rows = [_row(f"{name}, full depth", measured, baselines) for name, measured in full.items()]
+    rows = [_row(f"{name}, full depth", full[name], baselines) for name in order]
     rows.append(_row(f"{main}, SSA head at the last block, full depth", ssa, baselines))
-    adaptive: dict[str, Measured] = {}
-    routings: list[Routing] = []
-    for name, tower in towers.items():
-        measured, found = lra_ee(tower, setting)
-        adaptive[name] = done(measured)
-        routings = found if name == main else routings
-        rows.append(_row(f"LRA-EE on {name}", measured, baselines))
-    free, _ = lra_ee(label_free(towers[main]), setting)
+    rows += [_row(f"LRA-EE on {name}", adaptive[name], baselines) for name in order]
+    free, _ = lra_ee(label_free(tower), setting)
     rows.append(_row(f"LRA-EE on {main}, label-free", done(free), baselines))
     paper = replace(setting, config=replace(setting.config, reads="patch_mean"))
-    ssa_only, _ = lra_ee(towers[main], paper)
+    ssa_only, _ = lra_ee(tower, paper)
     rows.append(_row(f"LRA-EE on {main}, SSA heads only", done(ssa_only), baselines))
     hard = replace(paper, config=replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))
-    hard_end = done(ssa_at_the_end(towers[main], hard))
-    hard_exits, _ = lra_ee(towers[main], hard)
+    hard_end = done(ssa_at_the_end(tower, hard))
+    hard_exits, _ = lra_ee(tower, hard)
     factorial = [
         ("(i) [CLS], full depth", full[main]),
         ("(ii) SSA at the last block, hard labels, full depth", hard_end),
@@ -200,7 +216,7 @@ def measure_evidence(
         ("(iv) LRA-EE with SSA heads, hard labels, adaptive", done(hard_exits)),
         ("(v) LRA-EE with SSA heads, distilled, adaptive", ssa_only),
     ]
-    chosen, study = adaptive[main], head_study(towers[main], setting)
+    chosen, study = adaptive[main], head_study(tower, setting)
     advance(1)
     tables = {
         "images": len(baselines["float"]),

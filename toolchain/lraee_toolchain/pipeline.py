@@ -28,7 +28,7 @@ from lraee_toolchain.diagnose import NoiseProfile, pathological
 from lraee_toolchain.pack import BundleInputs, install, pack
 from lraee_toolchain.pictures import Picture, run_pictures
 from lraee_toolchain.report import write_report
-from lraee_toolchain.routing import candidates, fit_routing, with_promise, without_unused
+from lraee_toolchain.routing import NO_EXITS, candidates, fit_routing, with_promise, without_unused
 from lraee_toolchain.routing_file import load_routing, save_routing, weights_of_exits
 from lraee_toolchain.stages import Precision, Progress, Silent, Stages
 from lraee_toolchain.study import Study
@@ -118,6 +118,8 @@ class _Export:
 
     def _exits(self, tower_parts: Path, noise: NoiseProfile | None) -> Path:
         config, stages = self.config, self.stages
+        if config.exits == "none":
+            return self.work.stage("exits", {"blocks": ()}, self._no_exits)
         blocks = candidates(config.exits, self.tower.depth, is_random=stages.is_random)
         if config.exits == "auto" and noise is not None and not stages.is_random:
             dropped = pathological(noise, blocks)
@@ -169,6 +171,10 @@ class _Export:
 
         return self.work.stage("exits", inputs, train)
 
+    def _no_exits(self, folder: Path) -> None:
+        build_exits({}, self.tower, folder)
+        save_routing(NO_EXITS, folder / "routing.json")
+
     def _pack(self, tower_parts: Path, exits: Path, noise: NoiseProfile | None, folder: Path) -> None:
         config, stages = self.config, self.stages
         inputs = BundleInputs(
@@ -203,6 +209,7 @@ class _Export:
             "noise": {} if noise is None else {self.precision: encode(noise)},
             "images": {"evaluation": 0} | {name: len(dataset) for name, dataset in splits.named().items()},
             "evaluation": None,
+            "precisions": None,
             "ablations": None,
             "latency": None,
         }
@@ -210,6 +217,9 @@ class _Export:
             return metrics
         study = Study(self.stages, splits.evaluation, bundle, exits, self.precision)
         metrics["evaluation"] = study.evaluate()
+        if self.config.precisions:
+            metrics["noise"] = study.noise()
+            metrics["precisions"] = study.precisions()
         if self.config.ablations:
             metrics["noise"] = study.noise()
             metrics["ablations"] = study.ablate()

@@ -15,7 +15,6 @@ from lraee.strict_json import encode
 from lraee_toolchain.evidence import Setting, Tower
 from lraee_toolchain.promise import check_promise
 from lraee_toolchain.risk import risk_controlled_point
-from lraee_toolchain.routing import fit_routing, score
 from lraee_toolchain.thresholds import ExitScores, Point, choose, search
 
 HEADS_SHARE, GATES_SHARE = 0.5, 0.15
@@ -54,17 +53,8 @@ def measure_promises(tower: Tower, setting: Setting, *, advance: Callable[[int],
     heads, gating, population = (
         tower.pool.rows(np.sort(rows)) for rows in (order[:first], order[first:second], order[second:])
     )
-    routing = fit_routing(
-        heads,
-        gating,
-        setting.labels,
-        logit_scale=setting.logit_scale,
-        costs=setting.costs,
-        config=setting.config,
-        seed=setting.config.seed,
-        int8=tower.name != "FP32",
-    )
-    scores = score(routing.exits, population, setting.labels, setting.logit_scale, setting.costs)
+    routing = setting.fit(heads, gating, seed=setting.config.seed, int8=tower.name != "FP32")
+    scores = setting.score(routing, population)
     choosers = [(f"risk-controlled, {100 * epsilon:g} points", epsilon, risk_controlled_point) for epsilon in EPSILONS]
     choosers.append(("no test: the boldest that measures well", EPSILONS[-1], untested_point))
     checks = []

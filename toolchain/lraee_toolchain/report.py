@@ -10,6 +10,7 @@ from typing import Any
 from lraee.bundle import Bundle
 from lraee.manifest import Manifest
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.diagnose import profile_csv
 from lraee_toolchain.pictures import Picture
 from lraee_toolchain.report_headline import images_text, warnings_of
 from lraee_toolchain.report_plots import noise_profiles
@@ -17,6 +18,7 @@ from lraee_toolchain.report_sections import Findings, report_page
 from lraee_toolchain.report_studies import (
     heads_table,
     noise_table,
+    precisions_table,
     promise_table,
     selectivity_table,
     setting_text,
@@ -38,7 +40,7 @@ from lraee_toolchain.report_tables import (
 def write_report(
     bundle: Path, metrics: dict[str, Any], config: ExportConfig, folder: Path, *, pictures: Sequence[Picture] = ()
 ) -> None:
-    """Write ``report.html``, ``report.md`` and ``metrics.json`` into `folder`.
+    """Write ``report.html``, ``report.md``, ``metrics.json`` and a ``noise-*.csv`` for each precision into `folder`.
 
     Args:
         bundle: the finished bundle.
@@ -49,6 +51,8 @@ def write_report(
     """
     manifest = Bundle(bundle).manifest
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", "utf-8")
+    for name, profile in noise_profiles(metrics).items():
+        (folder / f"noise-{name.lower().replace(' ', '-')}.csv").write_text(profile_csv(profile), "utf-8")
     (folder / "report.md").write_text(report_markdown(manifest, metrics, config), "utf-8")
     page = report_page(Findings(manifest=manifest, metrics=metrics, config=config, pictures=pictures))
     (folder / "report.html").write_text(page, "utf-8")
@@ -79,6 +83,8 @@ def _paragraphs(manifest: Manifest, metrics: dict[str, Any], config: ExportConfi
     if (profiles := noise_profiles(metrics)) and not manifest.model.is_random:
         pruned = (metrics["ablations"] or {}).get("pruned", {})
         yield from _titled(noise_table(profiles, pruned), "## Noise")
+    if metrics.get("precisions") is not None:
+        yield from _titled(precisions_table(metrics["precisions"]))
     if (evaluation := metrics["evaluation"]) is not None:
         yield from _titled(evaluation_table(manifest, evaluation), "## Evaluation")
         if (row := default_row(manifest, evaluation)) is not None:

@@ -33,6 +33,7 @@ from lraee_toolchain.report_plots import (
 from lraee_toolchain.report_studies import (
     heads_table,
     noise_table,
+    precisions_table,
     promise_table,
     selectivity_table,
     setting_text,
@@ -138,6 +139,8 @@ def _noise(found: Findings) -> Section | None:
     )
     table = noise_table(profiles, found.ablations.get("pruned", {}))
     body = [paragraph(text), side_by_side([noise, quality]), table.to_html()]
+    if found.metrics.get("precisions") is not None:
+        body.append(precisions_table(found.metrics["precisions"]).to_html())
     return Section(anchor="noise", title="Noise of every block", body=body)
 
 
@@ -189,9 +192,10 @@ def _leaving(found: Findings) -> Section | None:
         caption = "Gates should let go what is right already. Beside it the same images at full depth"
         caption += "; mean of the seeds, bars from lowest to highest." if len(seeds) > 1 else "."
         figures.append(plot_html(drawn, caption))
+    body = [side_by_side(figures)]
     if (table := selectivity_table(seeds)) is not None:
-        figures.append(table.to_html())
-    return Section(anchor="leaving", title="Who leaves, and is it right?", body=[side_by_side(figures)])
+        body.append(table.to_html())
+    return Section(anchor="leaving", title="Who leaves, and is it right?", body=body)
 
 
 def _pictures(found: Findings) -> Section | None:

@@ -134,5 +134,6 @@ class _Draw:
         return f'<path class="leave" d="{edge}"/>'
 
     def _label(self, x: float, share: float | None) -> str:
-        words = "exit" if share is None else f"{100 * share:.1f} %" if self.is_wide else f"{100 * share:.0f}"
+        digits = 1 if self.is_wide and share is not None and share < 0.1 else 0  # labels of neighbours must not touch
+        words = "exit" if share is None else f"{100 * share:.{digits}f}" + (" %" if self.is_wide else "")
         return f'<text x="{x:.1f}" y="{self.bottom + 16:.1f}">{words}</text>'

@@ -6,13 +6,12 @@ several times, reseeded, for the comparison table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.errors import ExportError
 from lraee_exporters.exit_head import HEAD_INPUTS, HeadInput
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.features import Features, Teacher
@@ -27,16 +26,11 @@ from lraee_toolchain.heads import (
     softmax,
     train_heads,
 )
+from lraee_toolchain.operating_points import FAST_DROP, operating_points, points_of_front
 from lraee_toolchain.risk import risk_controlled_point
-from lraee_toolchain.thresholds import ExitScores, Point, choose, choose_exits, pareto_front, search
+from lraee_toolchain.thresholds import ExitScores, Point, choose_exits, pareto_front, search
 
 FloatArray = NDArray[np.float32]
-
-FRONT_LEVELS = (10, 20, 30, 40, 50, 60, 70)
-"""Percent of FLOPs for which the Pareto front gives an operating point."""
-
-FAST_DROP = 0.01
-"""Accuracy that the point ``fast`` may lose beyond ``balanced``."""
 
 PROMISED = "promised"
 """The operating point that `with_promise` adds."""
@@ -110,6 +104,10 @@ class Routing:
     """Operating points by name."""
     full_accuracy: float
     """At full depth on the gating split."""
+
+
+NO_EXITS = Routing(exits=(), front=(), points={}, full_accuracy=0.0)
+"""Of a tower that is only quantized."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,6 +239,8 @@ PAPER_EXITS = (8 / 12, 10 / 12, 11 / 12)
 
 def candidates(exits: str | tuple[int, ...], depth: int, *, is_random: bool = False) -> tuple[int, ...]:
     """Blocks that may get an exit: those asked for, or all from a third of the depth to the last but one."""
+    if exits == "none":
+        return ()
     if isinstance(exits, tuple):
         return tuple(sorted(set(exits)))
     if is_random:
@@ -304,39 +304,6 @@ def fit_routing(
     if not is_random:
         points |= points_of_front(met, points)
     return Routing(exits=tuple(trained), front=tuple(front), points=points, full_accuracy=full)
-
-
-def operating_points(points: Sequence[Point], scores: ExitScores, config: ExportConfig) -> dict[str, Point]:
-    """``balanced`` as configured (the default), ``accurate`` (half of that drop) and ``fast`` (one more point lost).
-
-    Raises:
-        ExportError: no thresholds save what ``min_flops_saving`` asks for.
-    """
-    balanced = choose(points, max_drop=config.max_accuracy_drop / 100, min_saved=config.min_flops_saving)
-    if balanced is None:
-        most = max(point.saved for point in points)
-        raise ExportError(
-            f"--min-flops-saving is {config.min_flops_saving}, the exits behind blocks "
-            f"{', '.join(map(str, scores.blocks))} save at most {most:.3f}; ask for less, or give earlier --exits"
-        )
-    fast = choose(points, max_drop=config.max_accuracy_drop / 100 + FAST_DROP, safe=False)
-    accurate = choose(points, max_drop=config.max_accuracy_drop / 200)
-    return {"balanced": balanced, "accurate": accurate or balanced, "fast": fast or balanced}
-
-
-def points_of_front(points: Sequence[Point], named_before: Mapping[str, Point]) -> dict[str, Point]:
-    """The Pareto front as operating points, selectable at run time: ``saves-20`` loses least while saving 20 %.
-
-    Those whose thresholds have a name already are left out.
-    """
-    named: dict[str, Point] = {}
-    known = {point.thresholds for point in named_before.values()}
-    for percent in FRONT_LEVELS:
-        point = choose(points, min_saved=percent / 100)
-        if point is not None and point.thresholds not in known:
-            named[f"saves-{percent}"] = point
-            known.add(point.thresholds)
-    return named
 
 
 def with_promise(

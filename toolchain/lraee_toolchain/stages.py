@@ -23,7 +23,7 @@ from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data import Splits, load_pixel_set, open_splits, save_pixels
 from lraee_toolchain.diagnose import NoiseProfile, diagnose, load_profile, profile_csv, save_profile
 from lraee_toolchain.dynamic import build_dynamic
-from lraee_toolchain.features import extract_embeddings, extract_features, load_features, load_teacher
+from lraee_toolchain.features import Teacher, extract_embeddings, extract_features, load_features, load_teacher
 from lraee_toolchain.label_sets import read_labels
 from lraee_toolchain.routing import Costs, Material
 from lraee_toolchain.work import WorkFolder
@@ -170,22 +170,29 @@ class Stages:
         """Cached features of a split from a tower, and the float tower's answers."""
         pixels = self.pixels(dataset, views=views)
         rows = load_pixel_set(pixels)
-        key = {"pixels": pixels.name, "labels": self.label_folder.name}
 
         def extract(folder: Path) -> None:
             advance = self.progress.steps(len(rows.pixels))
             extract_features(self.chain(tower_parts), rows.pixels, folder, advance=advance)
 
-        def teach(folder: Path) -> None:
-            advance = self.progress.steps(len(rows.pixels))
-            extract_embeddings(self.chain(self.float_parts), rows.pixels, folder, advance=advance)
-
+        key = {"pixels": pixels.name, "labels": self.label_folder.name}
         features = self.work.stage("features", {"parts": tower_parts.name, **key}, extract)
-        teacher = self.work.stage("teacher", {"parts": self.float_parts.name, **key}, teach)
+        teacher = self.answers(dataset, self.float_parts, views=views)
         classes = None
         if self.supervision == "labels" and dataset.labels:
             classes = label_rows(dataset, self.label_set.names)[rows.source]
-        return Material(features=load_features(features), teacher=load_teacher(teacher), classes=classes)
+        return Material(features=load_features(features), teacher=teacher, classes=classes)
+
+    def answers(self, dataset: Dataset, parts: Path, *, views: int) -> Teacher:
+        """What a tower answers at full depth; that of the float tower teaches."""
+        pixels = self.pixels(dataset, views=views)
+        rows = load_pixel_set(pixels).pixels
+
+        def run(folder: Path) -> None:
+            extract_embeddings(self.chain(parts), rows, folder, advance=self.progress.steps(len(rows)))
+
+        key = {"parts": parts.name, "pixels": pixels.name, "labels": self.label_folder.name}
+        return load_teacher(self.work.stage("answers", key, run))
 
     def costs(self, tower_parts: Path) -> Costs:
         """FLOPs of the parts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 
 from lraee.strict_json import encode
 from lraee_calibration_data import Dataset, label_rows
+from lraee_toolchain.bootstrap import bootstrap_mean
 from lraee_toolchain.comparison_table import measure_methods, steps_of_methods
 from lraee_toolchain.data import load_pixel_set
 from lraee_toolchain.diagnose import pathological
 from lraee_toolchain.evaluation import evaluate_bundle
-from lraee_toolchain.evidence import Setting, Tower, concatenate, measure_evidence, steps_of
+from lraee_toolchain.evidence import Setting, Tower, concatenate, interval_json, measure_evidence, steps_of
 from lraee_toolchain.latency import THREADS, measure_latency
 from lraee_toolchain.promise_study import STEPS_OF_PROMISES, measure_promises
 from lraee_toolchain.routing import Material, candidates
@@ -47,7 +49,7 @@ class Study:
 
     def evaluate(self) -> Any:
         """Every policy of the bundle, run by the runtime."""
-        teacher = self._material(self._stages.parts(self._precision)).teacher
+        teacher = self._stages.answers(self._evaluation, self._stages.float_parts, views=1)
         return self._measure(
             "evaluation",
             {"bundle": self._bundle.name},
@@ -58,6 +60,26 @@ class Study:
         """The noise profile of every INT8 precision."""
         return {name: encode(self._stages.noise(self._stages.parts(name))) for name in INT8}
 
+    def precisions(self) -> Any:
+        """Every precision at full depth: what quantization alone costs."""
+        right = {name: self._right(self._stages.parts(name)) for name in ("FP32", *INT8)}
+        return {
+            "images": len(self.classes),
+            "rows": [
+                {
+                    "name": name,
+                    "accuracy": interval_json(bootstrap_mean(good)),
+                    "difference_to_float": interval_json(bootstrap_mean(good - right["FP32"])),
+                }
+                for name, good in right.items()
+            ],
+        }
+
+    def _right(self, parts: Path) -> NDArray[np.float64]:
+        """(images,) 1 where full depth of these parts is right."""
+        answers = self._stages.answers(self._evaluation, parts, views=1)
+        return np.asarray(answers.probabilities.argmax(axis=1) == self.classes, np.float64)
+
     def ablate(self) -> Any:
         """The paper's tables, every method at matched FLOPs, and the promise."""
         stages, config = self._stages, self._stages.config
@@ -66,15 +88,19 @@ class Study:
         setting = Setting(
             labels=stages.labels, logit_scale=stages.tower.logit_scale, costs=stages.costs(main), config=config
         )
-        towers = {str(name): self._prepared(name, folder) for name, folder in parts.items()}
+        for folder in parts.values():  # stages of their own, made before the one that reads them
+            stages.split_material(folder)
+            self._material(folder)
         noise = stages.noise(main)
 
         def measure() -> Any:
-            count = steps_of(len(towers)) + steps_of_methods(config.seeds) + STEPS_OF_PROMISES
+            count = steps_of(len(parts)) + steps_of_methods(config.seeds) + STEPS_OF_PROMISES
             advance = self._stages.progress.steps(count)
-            tables, routings = measure_evidence(towers, setting, main=self._precision, advance=advance)
+            tower = self._prepared(self._precision, main)
+            others = {str(name): partial(self._prepared, name, parts[name]) for name in parts if name != tower.name}
+            tables, routings = measure_evidence(tower, others, setting, order=list(parts), advance=advance)
             tables["comparisons"] = measure_methods(
-                towers[self._precision],
+                tower,
                 setting,
                 routings,
                 chain=stages.chain(main),
@@ -83,7 +109,7 @@ class Study:
                 information_to_noise={block.block: block.information_to_noise for block in noise.blocks},
                 advance=advance,
             )
-            tables["promise"] = measure_promises(towers[self._precision], setting, advance=advance)
+            tables["promise"] = measure_promises(tower, setting, advance=advance)
             blocks = candidates("auto", stages.tower.depth)
             tables["pruned"] = {name: pathological(stages.noise(parts[name]), blocks) for name in INT8}
             return tables

@@ -1,0 +1,208 @@
+"""Keep what `make evidence` measured, compare a new run with it, and fill the README's tables from it.
+
+    python benchmarks/evidence/evidence.py images out     # pool.zip and test.zip: the shipped images and those here
+    python benchmarks/evidence/evidence.py compare out
+    python benchmarks/evidence/evidence.py record out
+
+`compare` names every figure of the reports in a folder that differs from the recorded one; two runs with one seed on
+one machine differ in nothing. `record` replaces the recorded figures by those of the folder. Times are left out of
+both: they never repeat to the last digit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+README = ROOT / "README.md"
+SHIPPED_IMAGES = ROOT / "calibration_data" / "lraee_calibration_data" / "fashion_mnist"
+STUDIES = ("evidence", "outliers", "b32-outliers")
+"""Reports that `make evidence` and `make evidence-b32` write, by name."""
+
+TIMES = ("latency",)
+"""Keys of metrics.json that hold times."""
+
+
+def join_images(folder: Path) -> None:
+    """Write ``pool.zip`` (10,000 images) and ``test.zip`` (5,000): those that the package ships, and the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("pool.zip", "test.zip"):
+        archives = [zipfile.ZipFile(source / name) for source in (SHIPPED_IMAGES, FOLDER / "images")]
+        members = sorted((member.filename, archive) for archive in archives for member in archive.infolist())
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_STORED) as joined:
+            for member, archive in members:
+                joined.writestr(zipfile.ZipInfo(member, date_time=(1980, 1, 1, 0, 0, 0)), archive.read(member))
+
+
+def metrics_of(report: Path) -> dict[str, Any]:
+    """What a report measured, without times."""
+    metrics: dict[str, Any] = json.loads((report / "metrics.json").read_text("utf-8"))
+    return {key: value for key, value in metrics.items() if key not in TIMES}
+
+
+def recorded(study: str) -> dict[str, Any]:
+    """The recorded figures of a study."""
+    found: dict[str, Any] = json.loads((FOLDER / f"{study}.json").read_text("utf-8"))
+    return found
+
+
+def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """Every place where two JSON values differ.
+
+    >>> list(differences({"a": [1, 2]}, {"a": [1, 3]}))
+    ['/a/1: 2 was recorded, now 3']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from differences(old.get(key), new.get(key), f"{where}/{key}")
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, pair in enumerate(zip(old, new, strict=True)):
+            yield from differences(*pair, f"{where}/{number}")
+    elif old != new:
+        yield f"{where}: {old} was recorded, now {new}"
+
+
+def compare(folder: Path) -> int:
+    """Print what differs; the number of differences."""
+    count = 0
+    for study in STUDIES:
+        report = folder / f"{study}.report"
+        if not report.is_dir():
+            print(f"{study}: not measured in {folder}")
+            continue
+        if not (FOLDER / f"{study}.json").is_file():
+            print(f"{study}: nothing is recorded")
+            continue
+        found = list(differences(recorded(study), metrics_of(report)))
+        count += len(found)
+        print(f"{study}: {len(found)} figures differ from the recorded ones")
+        print("\n".join(f"  {line}" for line in found[:20]))
+    return count
+
+
+def record(folder: Path) -> None:
+    """Replace the recorded figures by those in a folder, and fill the README."""
+    for study in STUDIES:
+        report = folder / f"{study}.report"
+        if report.is_dir():
+            text = json.dumps(metrics_of(report), separators=(",", ":")) + "\n"
+            (FOLDER / f"{study}.json").write_text(text, "utf-8")
+            (FOLDER / f"{study}.md").write_text((report / "report.md").read_text("utf-8"), "utf-8")
+    README.write_text(filled(README.read_text("utf-8")), "utf-8")
+
+
+def filled(text: str) -> str:
+    """A text with its blocks between ``<!-- evidence:NAME -->`` and ``<!-- /evidence -->`` made anew."""
+    tables = {"routing": routing_table, "outliers": outliers_table}
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{tables[match[2]]()}\n\n{match[3]}"
+
+    return re.sub(r"(<!-- evidence:(\w+) -->).*?(<!-- /evidence -->)", block, text, flags=re.DOTALL)
+
+
+def routing_table() -> str:
+    """What routing adds on the reference, from the paper's T1 and T2."""
+    ablations = recorded("evidence")["ablations"]
+    main = ablations["main"]
+    rows = {row["name"]: row for row in ablations["rows"]}
+    others = {row["name"]: row for row in ablations["comparisons"]["rows"]}
+    lines = [
+        f"| {ablations['images']:,} images, {ablations['seeds']} seeds | top-1 | FLOPs saved | points to FP32 |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, words in (
+        ("FP32, full depth", "FP32, full depth"),
+        ("naive INT8, full depth", "naive INT8, full depth"),
+        (f"{main}, full depth", f"{main}, full depth"),
+        (
+            f"{main}, SSA head at the last block, full depth",
+            f"{main}, a head like those of the exits at the last block",
+        ),
+        (f"LRA-EE on {main}", f"**LRA-EE on {main}**"),
+        (f"LRA-EE on {main}, label-free", f"**LRA-EE on {main}, no labels**"),
+        (f"LRA-EE on {main}, SSA heads only", f"LRA-EE on {main}, heads as in the paper (SSA)"),
+    ):
+        row = rows[name]
+        change = "" if name == "FP32, full depth" else _points(row["difference_to_float"])
+        lines.append(f"| {words} | {100 * row['accuracy']['mean']:.2f} % | {_saved(row)} | {change} |")
+    lines += ["", "| at the same FLOPs | top-1 | FLOPs saved | points to LRA-EE |", "| --- | ---: | ---: | ---: |"]
+    for name in COMPARED:
+        row = others[name]
+        if row["accuracy"] is None:
+            lines.append(f"| {name} | | cannot save as much | |")
+            continue
+        change = _points(row["difference_to_lra_ee"])
+        lines.append(f"| {name} | {100 * row['accuracy']['mean']:.2f} % | {_saved(row)} | {change} |")
+    return "\n".join(lines)
+
+
+COMPARED = (
+    "confidence, one threshold",
+    "BranchyNet: entropy, free LCT",
+    "CLS-EE: [CLS] heads, confidence",
+    "PABEE, exits behind every candidate block",
+    "token pruning (in the manner of AdaViT)",
+)
+"""Rows of the paper's T2 that the README shows; the reports have all."""
+
+
+def outliers_table() -> str:
+    """What the quantizers and routing do where INT8 fails."""
+    lines = [
+        "| outlier channels times 128 | FP32 | naive INT8 | strong INT8 | noise at the last block, naive and strong |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for study, words in (("outliers", "`reference`"), ("b32-outliers", "`reference-b32`")):
+        metrics = recorded(study)
+        if (table := metrics["precisions"]) is not None:
+            right = {row["name"]: row["accuracy"]["mean"] for row in table["rows"]}
+        else:
+            rows = {row["name"]: row["accuracy"]["mean"] for row in metrics["ablations"]["rows"]}
+            right = {name: rows[f"{name}, full depth"] for name in ("FP32", "naive INT8", "strong INT8")}
+        cells = [f"{100 * right[name]:.2f} %" for name in ("FP32", "naive INT8", "strong INT8")]
+        noise = [_noise(metrics["noise"][name]) for name in ("naive INT8", "strong INT8")]
+        lines.append(f"| {words} | {' | '.join(cells)} | {' and '.join(noise)} |")
+    return "\n".join(lines)
+
+
+def _noise(profile: dict[str, Any]) -> str:
+    last = profile["blocks"][-1]
+    return f"{100 * last['delta_quant'] / last['delta_nat']:.3g} %"
+
+
+def _points(interval: dict[str, float]) -> str:
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def _saved(row: dict[str, Any]) -> str:
+    if abs(row["flops_saved"]) < 0.001:
+        return ""
+    spread = f" ± {100 * row['flops_saved_std']:.1f}" if row["flops_saved_std"] else ""
+    return f"{100 * row['flops_saved']:.1f}{spread} %"
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("images", "compare", "record"))
+    parser.add_argument("folder", type=Path, help="where reports and images are, as out")
+    arguments = parser.parse_args()
+    if arguments.what == "compare":
+        return 1 if compare(arguments.folder) else 0
+    act = join_images if arguments.what == "images" else record
+    act(arguments.folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

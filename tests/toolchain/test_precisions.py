@@ -1,0 +1,90 @@
+"""Exporting without exits, and what every precision costs at full depth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lraee
+from lraee.errors import ExportError
+from lraee_calibration_data import fashion_mnist_test
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.pipeline import ExportResult, export
+
+
+@pytest.fixture(scope="module")
+def quantized(
+    small_config: Callable[..., ExportConfig], picked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> ExportResult:
+    """The reference with outlier channels, strongly quantized, without exits, compared with every other precision."""
+    folder = tmp_path_factory.mktemp("precisions")
+    return export(
+        small_config(
+            folder / "plain.lraee",
+            exits="none",
+            quantizer="strong",
+            inject_outliers=128.0,
+            precisions=True,
+            evaluate=picked(fashion_mnist_test(), folder / "test.zip", step=8),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def metrics(quantized: ExportResult) -> dict[str, Any]:
+    """``metrics.json``."""
+    found: dict[str, Any] = json.loads((quantized.report / "metrics.json").read_text())
+    return found
+
+
+def test_a_bundle_without_exits_runs_to_the_end(quantized: ExportResult, metrics: dict[str, Any]) -> None:
+    """No exit, no operating point; the default policy is full depth."""
+    model = lraee.load(quantized.bundle, threads=1)
+    assert model.manifest.exits == model.manifest.operating_points == ()
+    assert model.policy == lraee.Full()
+    assert [row["name"] for row in metrics["evaluation"]["rows"]] == ["full depth"]
+
+
+def test_strong_repairs_what_outlier_channels_break_in_naive(metrics: dict[str, Any]) -> None:
+    """250 images: naive loses at least 20 points, strong at most 2 (the recorded evidence has 5,000 images)."""
+    right = {row["name"]: row["accuracy"]["mean"] for row in metrics["precisions"]["rows"]}
+    assert right["FP32"] > 0.85
+    assert right["naive INT8"] < right["FP32"] - 0.20
+    assert right["strong INT8"] > right["FP32"] - 0.02
+    evaluated = metrics["evaluation"]["rows"][0]["accuracy"]["mean"]
+    assert evaluated == pytest.approx(right["strong INT8"], abs=1 / 250 + 1e-9)  # one image between two levels
+
+
+def test_the_report_tells_precisions_and_noise_apart(quantized: ExportResult) -> None:
+    """A table of every precision, and a file of the noise of every block for each."""
+    assert "### Every precision at full depth" in (quantized.report / "report.md").read_text()
+    assert "Every precision at full depth" in (quantized.report / "report.html").read_text()
+    for name in ("dynamic", "naive", "strong"):
+        lines = (quantized.report / f"noise-{name}-int8.csv").read_text().splitlines()
+        assert len(lines) == 13, name
+        assert lines[0].startswith("block,delta_nat,delta_quant")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"exits": "none", "promise": 1.0}, "--exits none leaves --promise nothing to do"),
+        ({"exits": "none", "ablations": True}, "--exits none leaves --ablations nothing to do"),
+        ({"precisions": True}, "--precisions measures accuracy; give labelled images with --evaluate"),
+        (
+            {"precisions": True, "precision": "fp32", "evaluate": Path("test.zip")},
+            "--precisions compares INT8 with FP32",
+        ),
+    ],
+)
+def test_contradictions_are_refused_before_any_work(
+    small_config: Callable[..., ExportConfig], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    """Nothing is written."""
+    with pytest.raises(ExportError, match=message):
+        export(small_config(tmp_path / "x.lraee", **changes))
+    assert list(tmp_path.iterdir()) == []
