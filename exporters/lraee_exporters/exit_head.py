@@ -15,7 +15,15 @@ import numpy as np
 from onnx import TensorProto
 
 from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import AnyLinear, add_activation, add_linear, add_norm, in_and_out
+from lraee_exporters.layers import (
+    AnyLinear,
+    add_activation,
+    add_class_row,
+    add_linear,
+    add_norm,
+    add_reshape,
+    in_and_out,
+)
 from lraee_exporters.quantized import QuantizedLinear
 from lraee_exporters.tail import add_label_inputs, add_probabilities, declare_prediction
 from lraee_exporters.tower import LayerNorm
@@ -68,15 +76,13 @@ def build_exit(
     graph, file = GraphBuilder(name), WeightFile(f"{name}.data")
     tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", token_count, width])
     labels = add_label_inputs(graph, exit_weights.embed_dim)
-    axis = graph.constant("axis_tokens", np.array([1], np.int64))
-    if exit_weights.reads == "patch_mean":
-        patches = _slice(graph, tokens, 1, token_count, axis=1, name="patches")
-        read = mean = graph.node("ReduceMean", [patches, axis], "patch_mean", keepdims=0)
-    else:
-        lengths = graph.constant("class_and_patches", np.array([1, token_count - 1], np.int64))
-        first, patches = graph.node_with_outputs("Split", [tokens, lengths], ["class_token_3d", "patches"], axis=1)
-        mean = graph.node("ReduceMean", [patches, axis], "patch_mean", keepdims=0)
-        read = graph.node("Squeeze", [first, axis], "class_token")
+    averaging = np.full((1, token_count), 1.0 / (token_count - 1), np.float32)
+    averaging[0, 0] = 0.0  # [CLS] is no patch
+    average = graph.constant("averaging", averaging, file)
+    mean_3d = graph.node("MatMul", [average, tokens], "patch_mean_3d")
+    mean = read = add_reshape(graph, mean_3d, (-1, width), "patch_mean")
+    if exit_weights.reads != "patch_mean":
+        read = add_class_row(graph, tokens, "class_token")
     if exit_weights.reads == "both":
         read = graph.node("Concat", [mean, read], "mean_and_class", axis=1)
     x = add_norm(graph, file, read, exit_weights.norm, "norm")
@@ -89,7 +95,8 @@ def build_exit(
     probabilities = add_probabilities(
         graph, embedding, labels_here, embed_dim=exit_weights.embed_dim, logit_bias=exit_weights.logit_bias
     )
-    features = _add_features(graph, patches, mean, probabilities, patch_count=token_count - 1)
+    variance = _add_variance(graph, tokens, average, mean_3d)
+    features = _add_features(graph, probabilities, variance)
     gate = _add_gate(graph, features, exit_weights)
     declare_prediction(graph, embedding, probabilities, exit_weights.embed_dim)
     graph.output(features, "features", TensorProto.FLOAT, ["batch", len(GATE_FEATURES)])
@@ -97,63 +104,51 @@ def build_exit(
     return graph, file
 
 
-def _slice(graph: GraphBuilder, value: str, start: int, end: int, *, axis: int, name: str) -> str:
-    starts = graph.constant(f"{name}_start", np.array([start], np.int64))
-    ends = graph.constant(f"{name}_end", np.array([end], np.int64))
-    axes = graph.constant(f"{name}_axis", np.array([axis], np.int64))
-    return graph.node("Slice", [value, starts, ends, axes], name)
+def _add_variance(graph: GraphBuilder, tokens: str, average: str, mean: str) -> str:
+    """Spatial activation variance as (batch, 1): over the channels, the sum of ``E[z^2] - E[z]^2`` over the patches.
 
-
-def _add_features(graph: GraphBuilder, patches: str, mean: str, probabilities: str, *, patch_count: int) -> str:
-    """Confidence, top-2 margin and SAV as (batch, 3).
-
-    ``SAV = sum_i ||z_i||^2 / N - ||mean||^2`` reads the tokens once less than its definition.
+    Means are products with `average`, since ONNX Runtime's reductions over tokens take five times as long.
     """
+    squares = graph.node("Mul", [tokens, tokens], "squares")
+    mean_of_squares = graph.node("MatMul", [average, squares], "mean_of_squares")
+    square_of_mean = graph.node("Mul", [mean, mean], "square_of_mean")
+    variances = graph.node("Sub", [mean_of_squares, square_of_mean], "variance_of_channels")
+    channels = graph.constant("axis_channels", np.array([2], np.int64))
+    return graph.node("ReduceSum", [variances, channels], "spatial_activation_variance", keepdims=0)
+
+
+def _add_features(graph: GraphBuilder, probabilities: str, variance: str) -> str:
+    """Confidence, top-2 margin and SAV as (batch, 3), from the two largest probabilities by one small product."""
     two = graph.constant("two", np.array([2], np.int64))
     top, _ = graph.node_with_outputs(
         "TopK", [probabilities, two], ["top_two", "top_two_index"], axis=-1, largest=1, sorted=1
     )
-    confidence = _slice(graph, top, 0, 1, axis=1, name="confidence")
-    second = _slice(graph, top, 1, 2, axis=1, name="second")
-    margin = graph.node("Sub", [confidence, second], "margin")
-    both = graph.constant("axes_tokens_width", np.array([1, 2], np.int64))
-    width = graph.constant("axis_width", np.array([1], np.int64))
-    squares = graph.node("ReduceSumSquare", [patches, both], "sum_of_squares_3d", keepdims=1)
-    squares = graph.node("Squeeze", [squares, width], "sum_of_squares")
-    squares = graph.node(
-        "Mul", [squares, graph.constant("inverse_count", np.float32(1.0 / patch_count))], "mean_square"
-    )
-    mean_square = graph.node("ReduceSumSquare", [mean, width], "square_of_mean", keepdims=1)
-    variance = graph.node("Sub", [squares, mean_square], "spatial_activation_variance")
-    return graph.node("Concat", [confidence, margin, variance], "gate_features", axis=1)
+    measured = graph.node("Concat", [top, variance], "top_two_and_variance", axis=1)
+    margin = np.array([[1, 1, 0], [0, -1, 0], [0, 0, 1]], np.float32)
+    return graph.node("MatMul", [measured, graph.constant("margin_of_top_two", margin)], "gate_features")
 
 
 def _add_gate(graph: GraphBuilder, features: str, exit_weights: ExitWeights) -> str:
     """``sigmoid(features . w + b)`` as (batch,)."""
     graph.flops += 2 * len(GATE_FEATURES)
-    weights = graph.constant("gate_weights", np.array(exit_weights.gate_weights, np.float32))
-    axis = graph.constant("axis_features", np.array([1], np.int64))
-    weighted = graph.node("Mul", [features, weights], "weighted_features")
-    logit = graph.node("ReduceSum", [weighted, axis], "gate_sum", keepdims=0)
-    logit = graph.node("Add", [logit, graph.constant("gate_bias", np.float32(exit_weights.gate_bias))], "gate_logit")
-    return graph.node("Sigmoid", [logit], "gate_value")
+    weights = graph.constant("gate_weights", np.array(exit_weights.gate_weights, np.float32)[:, None])
+    bias = graph.constant("gate_bias", np.array([exit_weights.gate_bias], np.float32))
+    logit = graph.node("Gemm", [features, weights, bias], "gate_logit")
+    return add_reshape(graph, graph.node("Sigmoid", [logit], "gate_column"), (-1,), "gate_value")
 
 
 def operators_of_exit(exit_weights: ExitWeights) -> dict[str, int]:
     """What ONNX Runtime must run for an exit after fusion, by operator name."""
     counts = {
-        "Slice": 2, "ReduceMean": 1, "LayerNormalization": 1, "Gelu": 1, "LpNormalization": 1, "Mul": 4,
-        "MatMul": 1, "Softmax": 1, "TopK": 1, "Sub": 2, "ReduceSumSquare": 2, "Squeeze": 1, "Concat": 1,
-        "ReduceSum": 1, "Add": 1, "Sigmoid": 1,
+        "MatMul": 4, "Reshape": 2, "LayerNormalization": 1, "Gelu": 1, "LpNormalization": 1, "Mul": 4, "Softmax": 1,
+        "TopK": 1, "Concat": 1, "Sub": 1, "ReduceSum": 1, "FusedGemm": 1,
     }  # fmt: skip
-    if exit_weights.reads == "patch_mean":
-        counts["Slice"] += 1
-    else:
-        counts |= {"Split": 1, "Squeeze": 2}
+    if exit_weights.reads != "patch_mean":
+        counts["Gather"] = 1
     if exit_weights.reads == "both":
         counts["Concat"] += 1
     if exit_weights.logit_bias is not None:
-        counts["Add"] += 1
+        counts["Add"] = 1
     if isinstance(exit_weights.fc1, QuantizedLinear):
         return counts | {"QuantizeLinear": 2, "QGemm": 2}
     return counts | {"Gemm": 2}

@@ -34,6 +34,12 @@ def add_quantize(graph: GraphBuilder, value: str, scale: float, zero_point: int,
     return graph.node("DequantizeLinear", [levels, scale_name, zero_name], f"{name}_dequantized")
 
 
+def add_class_row(graph: GraphBuilder, value: str, name: str) -> str:
+    """The class token's rows (batch, width) of (batch, tokens, width)."""
+    index = graph.constant("class_index", np.int64(0))
+    return graph.node("Gather", [value, index], name, axis=1)
+
+
 def add_gemm(
     graph: GraphBuilder,
     file: WeightFile,
@@ -83,10 +89,12 @@ def add_linear(graph: GraphBuilder, file: WeightFile, value: str, linear: AnyLin
     return add_gemm(graph, file, value, linear, name, rows=rows)
 
 
-def add_norm(graph: GraphBuilder, file: WeightFile, value: str, norm: LayerNorm, name: str) -> str:
-    """LayerNormalization over the last axis."""
-    weight = graph.constant(f"{name}_weight", norm.weight, file)
-    bias = graph.constant(f"{name}_bias", norm.bias, file)
+def add_norm(
+    graph: GraphBuilder, file: WeightFile, value: str, norm: LayerNorm, name: str, *, weights: str | None = None
+) -> str:
+    """LayerNormalization over the last axis; `weights` names another whose gain and bias these are."""
+    weight = graph.constant(f"{weights or name}_weight", norm.weight, file)
+    bias = graph.constant(f"{weights or name}_bias", norm.bias, file)
     return graph.node("LayerNormalization", [value, weight, bias], name, axis=-1, epsilon=norm.epsilon)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import AnyLinear, add_linear, add_norm
+from lraee_exporters.layers import AnyLinear, add_class_row, add_linear, add_norm
 from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear, Tower
 
@@ -83,8 +83,7 @@ def add_probabilities(
 def add_tail(graph: GraphBuilder, file: WeightFile, tokens: str, tail: TailWeights, *, prefix: str = "") -> str:
     """Add the tail up to the unit (batch, embed_dim) float32 embedding."""
     p = prefix
-    index = graph.constant(f"{p}class_index", np.int64(0))
-    x = graph.node("Gather", [tokens, index], f"{p}class_token", axis=1)
+    x = add_class_row(graph, tokens, f"{p}class_token")
     x = add_norm(graph, file, x, tail.norm_post, f"{p}norm_post")
     x = add_linear(graph, file, x, tail.projection, f"{p}projection", rows=1)
     return graph.node("LpNormalization", [x], f"{p}unit", axis=-1, p=2)
@@ -97,14 +96,15 @@ def declare_prediction(graph: GraphBuilder, embedding: str, probabilities: str, 
 
 
 def build_tail(
-    tail: TailWeights, *, token_count: int, width: int, embed_dim: int, observe: bool = False
+    tail: TailWeights, *, width: int, embed_dim: int, observe: bool = False
 ) -> tuple[GraphBuilder, WeightFile]:
     """Build the part ``tail``: `tokens`, `label_matrix`, `logit_scale` to `embedding` and `probabilities`.
 
-    With `observe` the projection's input is an output too, for calibration.
+    Of `tokens` (batch, rows, width) only row 0 is read, so the last block may give all tokens or that row alone. With
+    `observe` the projection's input is an output too, for calibration.
     """
     graph, file = GraphBuilder("tail"), WeightFile("tail.data")
-    tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", token_count, width])
+    tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", "rows", width])
     labels = add_label_inputs(graph, embed_dim)
     embedding = add_tail(graph, file, tokens, tail)
     probabilities = add_probabilities(graph, embedding, labels, embed_dim=embed_dim, logit_bias=tail.logit_bias)

@@ -23,6 +23,7 @@ def build_whole(
     files: dict[str, WeightFile],
     *,
     quantized: bool,
+    class_only: bool = True,
     name: str = "graph",
 ) -> GraphBuilder:
     """Build `pixels`, `label_matrix`, `logit_scale` to `embedding`, `probabilities` in one graph.
@@ -33,6 +34,7 @@ def build_whole(
         tail: the tail's weights.
         files: weight file by part name (``stem``, ``block_01`` ..., ``tail``); the same object may stand for all.
         quantized: whether stem, blocks and tail are INT8.
+        class_only: compute only the class token in the last block, as the chain does.
         name: of the graph and its file.
     """
     graph = GraphBuilder(name)
@@ -41,8 +43,16 @@ def build_whole(
     labels = add_label_inputs(graph, tower.embed_dim)
     x = add_stem(graph, files["stem"], pixels, tower, quantized=quantized, prefix="stem/")
     for number, block in enumerate(blocks, start=1):
-        part = f"block_{number:02d}"
-        x = add_block(graph, files[part], x, block, token_count=tower.tokens, prefix=f"{part}/")
+        part, last = f"block_{number:02d}", number == len(blocks)
+        x = add_block(
+            graph,
+            files[part],
+            x,
+            block,
+            token_count=tower.tokens,
+            class_only=last and class_only,
+            prefix=f"{part}/",
+        )
     embedding = add_tail(graph, files["tail"], x, tail, prefix="tail/")
     probabilities = add_probabilities(
         graph, embedding, labels, embed_dim=tower.embed_dim, logit_bias=tail.logit_bias, prefix="tail/"

@@ -21,7 +21,7 @@ class _Pair:
     def __init__(self, storage: FloatArray, batch: int) -> None:
         self.arrays: tuple[FloatArray, FloatArray] = (storage[0, :batch], storage[1, :batch])
         self.values = [ort.OrtValue.ortvalue_from_numpy(array) for array in self.arrays]
-        self.bindings: dict[tuple[str, int], ort.IOBinding] = {}
+        self.bindings: dict[tuple[str, int], tuple[ort.IOBinding, FloatArray]] = {}
 
 
 class TokenBuffers(threading.local):
@@ -53,14 +53,20 @@ class TokenBuffers(threading.local):
         side = 1 if tokens is pair.arrays[1] else 0
         if tokens is not pair.arrays[side]:
             pair.arrays[side][:] = tokens
-        binding = pair.bindings.get((name, side))
-        if binding is None:
+        bound = pair.bindings.get((name, side))
+        if bound is None:
             binding = session.io_binding()
             binding.bind_ortvalue_input("tokens", pair.values[side])
-            binding.bind_ortvalue_output("tokens_out", pair.values[1 - side])
-            pair.bindings[name, side] = binding
-        session.run_with_iobinding(binding)
-        return pair.arrays[1 - side]
+            rows = session.get_outputs()[0].shape[1]
+            if rows == self._shape[0]:
+                array, value = pair.arrays[1 - side], pair.values[1 - side]
+            else:  # the last block gives only what the tail reads
+                array = np.empty((len(tokens), rows, self._shape[1]), np.float32)
+                value = ort.OrtValue.ortvalue_from_numpy(array)
+            binding.bind_ortvalue_output("tokens_out", value)
+            bound = pair.bindings[name, side] = binding, array
+        session.run_with_iobinding(bound[0])
+        return bound[1]
 
     def _pair(self, batch: int) -> _Pair:
         if batch > self._storage.shape[1]:

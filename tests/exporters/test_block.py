@@ -167,3 +167,27 @@ def test_a_block_counts_its_matrix_products(make_tower: Callable[..., Tower]) ->
     graph, _ = build_block(float_block(tower.blocks[0], tower.activation), number=1, token_count=TOKENS)
     assert graph.flops == 2 * TOKENS * 12 * 64**2 + 2 * 2 * TOKENS**2 * 64
     assert graph.flops_per_label == 0
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("quantized", [False, True], ids=["float", "int8"])
+def test_the_class_only_form_gives_the_class_tokens_row(
+    quantized: bool, batch: int, make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
+) -> None:
+    """Over the same weight file, with fewer FLOPs. Tolerance: float32 sums in another order; at INT8 one level of a
+    quantized value may round the other way for it.
+    """
+    tower = make_tower()
+    x = random_tokens(batch)
+    weights = float_block(tower.blocks[0], tower.activation)
+    if quantized:
+        _, seen = block_by_definition(weights, x)
+        weights = quantize_block(tower.blocks[0], tower.activation, ranges_of(seen))
+    whole, row = (build_block(weights, number=1, token_count=TOKENS, class_only=c) for c in (False, True))
+    assert row[1].places == whole[1].places
+    assert row[1].chunks == whole[1].chunks
+    assert row[0].flops < whole[0].flops
+    expected = run_part(whole, tokens=x)["tokens_out"][:, :1]
+    got = run_part(row, tokens=x)["tokens_out"]
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, atol=0.02 if quantized else 2e-6)

@@ -66,14 +66,16 @@ def exit_of(tower: Tower, reads: HeadInput, *, int8: bool, logit_bias: float | N
 
 
 def parts_of(tower: Tower, *, int8: bool) -> Iterator[tuple[Part, dict[str, int]]]:
-    """Stem, blocks and tail, each with its declared operators."""
+    """Stem, blocks in both forms and tail, each with its declared operators."""
     yield build_stem(tower, quantized=int8), operators_of_stem(tower, quantized=int8)
     for number, block in enumerate(tower.blocks, start=1):
         activation = tower.activation
         weights = quantize_block(block, activation, RANGES) if int8 else float_block(block, activation)
-        yield build_block(weights, number=number, token_count=tower.tokens), operators_of_block(weights)
+        for class_only in (False, True):
+            part = build_block(weights, number=number, token_count=tower.tokens, class_only=class_only)
+            yield part, operators_of_block(weights, class_only=class_only)
     tail = quantize_tail(tower, RANGE) if int8 else float_tail(tower)
-    part = build_tail(tail, token_count=tower.tokens, width=tower.width, embed_dim=tower.embed_dim)
+    part = build_tail(tail, width=tower.width, embed_dim=tower.embed_dim)
     yield part, operators_of_tail(tail)
 
 
@@ -87,9 +89,9 @@ def test_every_part_of_the_shipped_bundle_runs_the_operators_of_its_manifest() -
 
 @pytest.mark.parametrize("int8", [True, False], ids=["int8", "float"])
 def test_every_part_of_the_reference_fuses_as_declared(int8: bool, tmp_path: Path) -> None:
-    """Stem, all 12 blocks and the tail, built anew from the shipped weights."""
+    """Stem, all 12 blocks in both forms and the tail, built anew from the shipped weights."""
     parts = list(parts_of(load_model("reference").tower, int8=int8))
-    assert len(parts) == 14
+    assert len(parts) == 26
     for part, declared in parts:
         check_operators(save(part, tmp_path), declared)
 
@@ -129,7 +131,9 @@ def test_every_variant_of_a_tower_fuses_as_declared(
 def test_blocks_of_full_size_become_six_integer_products(
     activation: str, make_tower: Callable[..., Tower], tmp_path: Path
 ) -> None:
-    """ViT-B/32's shape: six `QGemm`, four quantizations, no dequantization and no float product of weights."""
+    """ViT-B/32's shape: six `QGemm`, four quantizations (of the class token once more where it is computed alone), no
+    dequantization and no float product of weights.
+    """
     tower = make_tower(
         width=768, heads=12, depth=2, patch_size=32, image_size=224, embed_dim=512, activation=activation
     )
@@ -140,7 +144,7 @@ def test_blocks_of_full_size_become_six_integer_products(
         assert "DequantizeLinear" not in found
         assert "Gemm" not in found
         if part[0].name.startswith("block"):
-            assert (found["QGemm"], found["QuantizeLinear"]) == (6, 4)
+            assert (found["QGemm"], found["QuantizeLinear"]) == (6, 5 if part[0].name.endswith("_class") else 4)
             assert "MatMul" not in found
 
 

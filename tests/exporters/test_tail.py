@@ -34,7 +34,7 @@ def tail_by_definition(tower: Tower, tokens: Array, labels: dict[str, Array]) ->
 
 def build(tower: Tower, weights: Any, *, observe: bool = False) -> Any:
     """The part ``tail``."""
-    return build_tail(weights, token_count=TOKENS, width=tower.width, embed_dim=tower.embed_dim, observe=observe)
+    return build_tail(weights, width=tower.width, embed_dim=tower.embed_dim, observe=observe)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -32,13 +32,16 @@ def build_all(tower: Tower, folder: Path, *, quantized: bool) -> tuple[list[Grap
         blocks = [float_block(block, tower.activation) for block in tower.blocks]
         tail = float_tail(tower)
     parts = [build_stem(tower, quantized=quantized)]
-    parts += [build_block(block, number=n, token_count=tower.tokens) for n, block in enumerate(blocks, start=1)]
-    parts.append(build_tail(tail, token_count=tower.tokens, width=tower.width, embed_dim=tower.embed_dim))
+    parts += [
+        build_block(block, number=n, token_count=tower.tokens, class_only=n == tower.depth)
+        for n, block in enumerate(blocks, start=1)
+    ]
+    parts.append(build_tail(tail, width=tower.width, embed_dim=tower.embed_dim))
     files: dict[str, WeightFile] = {}
     for graph, file in parts:
         graph.save(folder)
         file.save(folder)
-        files[graph.name] = file
+        files[graph.name.removesuffix("_class")] = file
     whole = build_whole(tower, blocks, tail, files, quantized=quantized)
     whole.save(folder)
     return [graph for graph, _ in parts], whole
@@ -89,13 +92,14 @@ def test_the_whole_graph_adds_no_weights_of_its_own(make_tower: Callable[..., To
     tower = make_tower()
     parts, _ = build_all(tower, tmp_path, quantized=True)
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {f"{g.name}.onnx" for g in parts} | {f"{g.name}.data" for g in parts} | {"graph.onnx"}
+    data = {f"{graph.name.removesuffix('_class')}.data" for graph in parts}
+    assert written == {f"{graph.name}.onnx" for graph in parts} | data | {"graph.onnx"}
     model = onnx.load(tmp_path / "graph.onnx", load_external_data=False)
     external = [tensor for tensor in model.graph.initializer if tensor.external_data]
     assert len(external) > 2 * 6
     assert all(len(t.raw_data) <= INLINE_BYTES for t in model.graph.initializer)
     places = {(entry.key, entry.value) for tensor in external for entry in tensor.external_data}
-    assert {value for key, value in places if key == "location"} == {f"{g.name}.data" for g in parts}
+    assert {value for key, value in places if key == "location"} == data
 
 
 def test_one_weight_file_may_stand_for_all(
@@ -122,6 +126,6 @@ def test_the_image_tower_of_vit_b_32_takes_8_82_gflops(make_tower: Callable[...,
     assert tower.tokens == 50
     stem, _ = build_stem(tower, quantized=False)
     block, _ = build_block(float_block(tower.blocks[0], tower.activation), number=1, token_count=tower.tokens)
-    tail, _ = build_tail(float_tail(tower), token_count=50, width=768, embed_dim=512)
+    tail, _ = build_tail(float_tail(tower), width=768, embed_dim=512)
     assert 8.81e9 < stem.flops + 12 * block.flops + tail.flops < 8.83e9
     assert tail.flops_per_label == 1024

@@ -21,7 +21,7 @@ from lraee_toolchain.rules import ByScore, Outputs, outputs_of, point_of, route
 from lraee_toolchain.thresholds import search
 
 LABELS, WIDTH, DEPTH = 4, 16, 6
-COSTS = Costs(stem=5, block=100, exit=4, tail=3, depth=DEPTH)
+COSTS = Costs(stem=5, block=100, last=100, exit=4, tail=3, depth=DEPTH)
 EXITS = (2, 3, 5)
 ARGUMENTS = {"logit_scale": 10.0, "costs": COSTS}
 

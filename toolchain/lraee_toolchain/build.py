@@ -50,9 +50,7 @@ def build_float(tower: Tower, folder: Path) -> None:
         graph, _ = build_block(block, number=number, token_count=tower.tokens, observe=True)
         graph.name += ".observed"
         graph.save(folder)
-    graph, _ = build_tail(
-        float_tail(tower), token_count=tower.tokens, width=tower.width, embed_dim=tower.embed_dim, observe=True
-    )
+    graph, _ = build_tail(float_tail(tower), width=tower.width, embed_dim=tower.embed_dim, observe=True)
     graph.name += ".observed"
     graph.save(folder)
 
@@ -112,20 +110,24 @@ def load_choices(folder: Path) -> dict[str, str]:
 
 
 def _build(tower: Tower, blocks: Sequence[BlockWeights], tail: TailWeights, folder: Path, *, quantized: bool) -> None:
-    files: dict[str, WeightFile] = {}
-    entries: list[PartEntry] = []
+    """Write all parts and the whole.
+
+    Of the last block two forms are written: ``block_NN.onnx`` with all tokens, which `Chain` runs to look at them, and
+    ``block_NN_class.onnx``, which becomes the bundle's part.
+    """
     built = [(*build_stem(tower, quantized=quantized), operators_of_stem(tower, quantized=quantized))]
     for number, block in enumerate(blocks, start=1):
-        built.append((*build_block(block, number=number, token_count=tower.tokens), operators_of_block(block)))
-    built.append(
-        (
-            *build_tail(tail, token_count=tower.tokens, width=tower.width, embed_dim=tower.embed_dim),
-            operators_of_tail(tail),
-        )
-    )
-    for graph, file, operators in built:
-        files[graph.name] = file
-        entries.append(save_part(graph, file, operators, folder))
+        is_last = number == len(blocks)
+        if is_last:
+            save_part(*build_block(block, number=number, token_count=tower.tokens), operators_of_block(block), folder)
+        graph, file = build_block(block, number=number, token_count=tower.tokens, class_only=is_last)
+        built.append((graph, file, operators_of_block(block, class_only=is_last)))
+    built.append((*build_tail(tail, width=tower.width, embed_dim=tower.embed_dim), operators_of_tail(tail)))
+    files: dict[str, WeightFile] = {}
+    entries: list[PartEntry] = []
+    for name, (graph, file, operators) in zip(["stem", *block_names(len(blocks)), "tail"], built, strict=True):
+        files[name] = file
+        entries.append(replace(save_part(graph, file, operators, folder), name=name))
     whole = build_whole(tower, blocks, tail, files, quantized=quantized)
     path = whole.save(folder)
     entries.append(_entry(whole, None, optimized_operators(path)))
@@ -137,7 +139,7 @@ def build_float_baseline(tower: Tower, folder: Path) -> None:
     file = WeightFile("fp32.data")
     blocks = [float_block(block, tower.activation) for block in tower.blocks]
     files = dict.fromkeys(["stem", *block_names(tower.depth), "tail"], file)
-    build_whole(tower, blocks, float_tail(tower), files, quantized=False, name="fp32").save(folder)
+    build_whole(tower, blocks, float_tail(tower), files, quantized=False, class_only=False, name="fp32").save(folder)
     file.save(folder)
 
 

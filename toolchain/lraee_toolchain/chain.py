@@ -50,7 +50,8 @@ class Chain:
         """Name the folder.
 
         Args:
-            folder: holds ``stem.onnx``, ``block_NN.onnx`` and ``tail.onnx``.
+            folder: holds ``stem.onnx``, ``block_NN.onnx``, ``tail.onnx``, and for the last block also
+                ``block_NN_class.onnx``.
             depth: number of blocks.
             label_matrix: (embed_dim, labels) float32.
             logit_scale: factor on the cosine.
@@ -100,9 +101,13 @@ class Chain:
         return embedding, probabilities
 
     def stages(self, pixels: NDArray[np.uint8]) -> list[FloatArray]:
-        """Tokens before block 1, after each block, and the embedding, for `check_parity`."""
+        """Tokens before block 1, after each block, and the embedding, for `check_parity`.
+
+        The embedding is made by the parts of a bundle, whose last block computes the class token alone.
+        """
         tokens = list(self.after_blocks(pixels))
-        return [*tokens, self.tail(tokens[-1])[0]]
+        last = self.session(f"{self.names[-1]}_class").run(["tokens_out"], {"tokens": tokens[-2]})[0]
+        return [*tokens, self.tail(last)[0]]
 
     def observe_block(self, name: str, tokens: FloatArray) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Run ``<name>.observed.onnx``: tokens after the block and its `QUANTIZED_INPUTS`."""

@@ -45,6 +45,9 @@ def build_dynamic(float_parts: Path, folder: Path) -> None:
     """
     entries = [part for part in load_parts(float_parts) if part.name != ONE_GRAPH]
     save_parts([_build_part(part, float_parts, folder) for part in entries], folder)
+    for part in entries:  # of the last block also the form with all tokens, which `Chain` looks at
+        if part.graph != f"{part.name}.onnx":
+            _build_part(replace(part, graph=f"{part.name}.onnx"), float_parts, folder)
 
 
 def _build_part(part: PartEntry, source: Path, folder: Path) -> PartEntry:
@@ -53,8 +56,9 @@ def _build_part(part: PartEntry, source: Path, folder: Path) -> PartEntry:
             shutil.copyfile(source / name, folder / name)
         return part
     path = folder / part.graph
-    _save(_quantize(onnx.load(source / part.graph)), path, f"{part.name}.data")
-    return replace(part, data=f"{part.name}.data", operators=dict(sorted(optimized_operators(path).items())))
+    data = f"{path.stem}.data"
+    _save(_quantize(onnx.load(source / part.graph)), path, data)
+    return replace(part, data=data, operators=dict(sorted(optimized_operators(path).items())))
 
 
 def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:

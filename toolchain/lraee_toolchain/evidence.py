@@ -136,7 +136,7 @@ def ssa_at_the_end(tower: Tower, setting: Setting) -> Measured:
         )
         answers = answers_of(last, tower.evaluation.features, setting.labels, setting.logit_scale)
         good.append(tower.evaluation.good(answers.probabilities).astype(np.float64))
-    return Measured(good=good, saved=[(costs.tail - costs.exit) / costs.full] * len(good), shares=[])
+    return Measured(good=good, saved=[1 - (costs.up_to(costs.depth) + costs.exit) / costs.full] * len(good), shares=[])
 
 
 def lra_ee(tower: Tower, setting: Setting) -> tuple[Measured, list[Routing]]:

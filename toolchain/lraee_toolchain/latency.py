@@ -30,12 +30,17 @@ Run = Callable[[NDArray[np.uint8]], object]
 class _ExitAtTheEnd:
     """A tower whose tail is an exit: what an SSA head at the last block costs.
 
-    The part of another block's exit stands in; all exits have the same shapes.
+    Another block and its exit stand in: the bundle's last block gives the class token alone, and all blocks and exits
+    have the same shapes.
     """
 
     def __init__(self, parts: Parts, block: int) -> None:
         self._parts, self._block = parts, block
-        self.depth, self.stem, self.block = parts.depth, parts.stem, parts.block
+        self.depth, self.stem = parts.depth, parts.stem
+
+    def block(self, number: int, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As in the bundle, but for the last."""
+        return self._parts.block(min(number, self.depth - 1), tokens)
 
     def has_exit(self, number: int) -> bool:
         """Only at the end."""

@@ -67,6 +67,9 @@ class Costs:
 
     stem: int
     block: int
+    """All tokens of it."""
+    last: int
+    """The last block, which computes the class token alone behind keys and values."""
     exit: int
     tail: int
     depth: int
@@ -74,10 +77,10 @@ class Costs:
     @property
     def full(self) -> int:
         """Stem, all blocks, tail."""
-        return self.stem + self.block * self.depth + self.tail
+        return self.stem + self.block * (self.depth - 1) + self.last + self.tail
 
     def up_to(self, block: int) -> int:
-        """Stem and blocks, without any exit."""
+        """Stem and blocks with all their tokens, without any exit."""
         return self.stem + self.block * block
 
 

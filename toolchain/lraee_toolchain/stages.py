@@ -202,7 +202,8 @@ class Stages:
         head = 2 * (reads * width * width + width * self.tower.embed_dim) + 6
         return Costs(
             stem=flops["stem"],
-            block=flops["block_01"],
+            block=flops["block_01"] if self.tower.depth > 1 else 0,
+            last=flops[f"block_{self.tower.depth:02d}"],
             exit=head + 2 * self.tower.embed_dim * len(self.labels),
             tail=flops["tail"],
             depth=self.tower.depth,

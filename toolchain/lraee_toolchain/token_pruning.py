@@ -53,11 +53,16 @@ def token_counts(tokens: int, depth: int, keep: float) -> list[int]:
 
 
 def flops_saved(counts: list[int], costs: Costs, *, tokens: int, width: int) -> float:
-    """Share of full-depth FLOPs: a block is linear in its tokens but for the two attention products."""
+    """Share of full-depth FLOPs: a block is linear in its tokens but for the two attention products.
+
+    The last block computes keys and values of its tokens, and of the rest the class token alone.
+    """
     attention = 4 * tokens * tokens * width
     linear = costs.block - attention
-    blocks = sum(linear * count / tokens + 4 * count * count * width for count in counts)
-    return 1 - (costs.stem + blocks + costs.tail) / costs.full
+    blocks = sum(linear * count / tokens + 4 * count * count * width for count in counts[:-1])
+    of_each_token = 4 * width * width + 4 * width
+    last = costs.last - (tokens - counts[-1]) * of_each_token
+    return 1 - (costs.stem + blocks + last + costs.tail) / costs.full
 
 
 def keep_for(saved: float, costs: Costs, *, tokens: int, width: int) -> float:
@@ -97,10 +102,7 @@ def measure_pruned(
         for session, count in zip(sessions, counts, strict=True):
             values = _keep_patches(values, count - 1)
             values = session.run(["tokens_out"], {"tokens": values})[0]
-        # the tail reads [CLS] alone, the other rows are there for its shape
-        padded = np.zeros((len(values), tokens, width), np.float32)
-        padded[:, : values.shape[1]] = values
-        good.append(chain.tail(padded)[1].argmax(axis=1) == classes[start : start + BATCH])
+        good.append(chain.tail(values)[1].argmax(axis=1) == classes[start : start + BATCH])
     saved = flops_saved(counts, costs, tokens=tokens, width=width)
     return Pruned(keep=keep, saved=saved, good=np.concatenate(good).astype(np.float64))
 
