@@ -55,10 +55,19 @@ def parts_table(manifest: Manifest) -> Table:
     for part in manifest.parts:
         flops = manifest.flops_of(part.name, manifest.labels.count)
         rows.append([part.name, f"{flops / 1e6:.2f}", percent(flops / full, 1), f"{sizes[part.name] / 1e6:.3f}"])
+    last = manifest.part(f"block_{manifest.tower.blocks:02d}").flops
+    dense = full + (manifest.part("block_01").flops - last)
+    pruned = (
+        f" The last block computes only the token that the tail reads: full depth takes {full / 1e6:.1f} MFLOPs, "
+        f"{percent(1 - full / dense, 1)} less than the {dense / 1e6:.1f} of all tokens. Savings are counted against "
+        f"the former; against the latter {percent(0.5, 0)} would be {percent(1 - 0.5 * full / dense, 1)}."
+        if full < dense
+        else ""
+    )
     return Table(
         title="Parts",
         note="FLOPs of one image: multiply-add = 2, matrix products only. `graph` is the whole tower as one graph over "
-        "the weights of the other parts, for comparison; it is not needed to run.",
+        f"the weights of the other parts, for comparison; it is not needed to run.{pruned}",
         header=["part", "MFLOPs", "of full depth", "MB"],
         rows=rows,
     )
