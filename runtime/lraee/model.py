@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +15,9 @@ from lraee.errors import ImageError, LabelsError
 from lraee.images import ImageSource
 from lraee.manifest import Manifest, block_names
 from lraee.orchestrator import Answers, run
+from lraee.part_costs import PartCosts
 from lraee.parts import Labels, Parts, Sessions
-from lraee.policies import Adaptive, Full, Policy
+from lraee.policies import Adaptive, AnytimeRoute, Full, Policy, Route
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
 from lraee.sessions import SessionSettings
@@ -55,6 +57,7 @@ class Model:
         self.bundle = bundle
         self.settings = settings
         self._sessions = Sessions(bundle, settings)
+        self._costs = PartCosts()
         self._set_label_embeddings(bundle.labels.names, bundle.label_embeddings)
         default: Policy = Adaptive() if bundle.manifest.default_point is not None else Full()
         self.policy: Policy = policy if policy is not None else default
@@ -134,9 +137,10 @@ class Model:
         chosen = policy if policy is not None else self.policy
         predictions: list[Prediction] = []
         parts = self._parts
-        for pixels in self._batches(images, batch_size):
-            answers = run(parts, pixels, chosen.bind(self.manifest))
-            predictions += [self._prediction(answers, row, parts.labels, top) for row in range(len(pixels))]
+        for batch in _batches(images, batch_size):
+            route = self._route(chosen)  # before the images are read: a deadline counts from here
+            answers = run(parts, self._pixels(batch), route)
+            predictions += [self._prediction(answers, row, parts.labels, top) for row in range(len(batch))]
         return predictions
 
     def embed(
@@ -148,7 +152,10 @@ class Model:
         """
         chosen = policy if policy is not None else Full()
         parts = self._parts
-        rows = [run(parts, p, chosen.bind(self.manifest)).embedding for p in self._batches(images, batch_size)]
+        rows: list[NDArray[np.float32]] = []
+        for batch in _batches(images, batch_size):
+            route = self._route(chosen)
+            rows.append(run(parts, self._pixels(batch), route).embedding)
         return np.concatenate(rows) if rows else np.empty((0, self.manifest.tower.embed_dim), np.float32)
 
     def run_pixels(
@@ -169,7 +176,7 @@ class Model:
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
             raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, wanted uint8 (batch, {size}, {size}, 3)")
         chosen = policy if policy is not None else self.policy
-        return run(self._parts, pixels, chosen.bind(self.manifest), on_part=on_part)
+        return run(self._parts, pixels, self._route(chosen), on_part=on_part)
 
     def flops_of_run(self, answers: Answers) -> NDArray[np.int64]:
         """FLOPs of each image of a run, (batch,) int64: the parts that ran for it, added up."""
@@ -177,22 +184,20 @@ class Model:
         return np.array([self._flops(answers, row, label_count) for row in range(len(answers.exit_block))], np.int64)
 
     def _flops(self, answers: Answers, row: int, label_count: int) -> int:
-        names = ["stem", *block_names(int(answers.exit_block[row]))]
+        names = ["stem", *block_names(int(answers.blocks_run[row]))]
         names += [f"exit_{block:02d}" for block in answers.visited[row]]
         names += [] if answers.early[row] else ["tail"]
         return sum(self.manifest.flops_of(name, label_count) for name in names)
 
-    def _batches(self, images: Iterable[ImageSource], batch_size: int) -> Iterator[NDArray[np.uint8]]:
-        if batch_size < 1:
-            raise ImageError(f"batch_size is {batch_size}, wanted at least 1")
-        waiting: list[NDArray[np.uint8]] = []
-        for image in images:
-            waiting.append(preprocess(image, self.manifest.preprocessing))
-            if len(waiting) == batch_size:
-                yield np.stack(waiting)
-                waiting = []
-        if waiting:
-            yield np.stack(waiting)
+    def _route(self, policy: Policy) -> Route:
+        """The policy bound to this bundle, with what is known here of the costs of parts."""
+        route = policy.bind(self.manifest)
+        if isinstance(route, AnytimeRoute):
+            route.lends(self._costs)
+        return route
+
+    def _pixels(self, batch: Sequence[ImageSource]) -> NDArray[np.uint8]:
+        return np.stack([preprocess(image, self.manifest.preprocessing) for image in batch])
 
     def _prediction(self, answers: Answers, row: int, labels: Labels, top: int) -> Prediction:
         probabilities = answers.probabilities[row]
@@ -210,3 +215,12 @@ class Model:
             flops=self._flops(answers, row, len(labels.names)),
             embedding=answers.embedding[row],
         )
+
+
+def _batches(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[ImageSource]]:
+    """Images in their order, so many at a time, none taken before it is needed."""
+    if batch_size < 1:
+        raise ImageError(f"batch_size is {batch_size}, wanted at least 1")
+    waiting = iter(images)
+    while batch := list(islice(waiting, batch_size)):
+        yield batch
