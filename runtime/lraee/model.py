@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle, find_bundle
-from lraee.errors import ImageError, LabelsError
+from lraee.errors import ImageError, LabelsError, PolicyError
 from lraee.images import ImageSource
 from lraee.manifest import Manifest, block_names
 from lraee.orchestrator import Answers, run
@@ -21,6 +21,7 @@ from lraee.policies import Adaptive, AnytimeRoute, Full, Policy, Route
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
 from lraee.sessions import SessionSettings
+from lraee.stream import in_order, run_stream
 
 
 def load(
@@ -140,8 +141,56 @@ class Model:
         for batch in _batches(images, batch_size):
             route = self._route(chosen)  # before the images are read: a deadline counts from here
             answers = run(parts, self._pixels(batch), route)
-            predictions += [self._prediction(answers, row, parts.labels, top) for row in range(len(batch))]
+            begin = len(predictions)
+            rows = range(len(batch))
+            predictions += [self._prediction(answers, row, parts.labels, top, begin + row) for row in rows]
         return predictions
+
+    def classify_stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        policy: Policy | None = None,
+        top: int = 5,
+        batch_size: int = 8,
+        ordered: bool = True,
+        max_lag: int = 1024,
+    ) -> Iterator[Prediction]:
+        """Classify a long or endless stream in full batches: images that leave are replaced by the next ones.
+
+        The answers are those of `classify`, up to float rounding. Images are read as they are needed. How much is held
+        in memory is bounded; see `lraee.stream.run_stream`.
+
+        Args:
+            images: as in `classify`; an iterable that is read once.
+            policy: as in `classify`, without a deadline: images of a stream have no common start.
+            top: as in `classify`.
+            batch_size: images that run together.
+            ordered: give answers in the order of the images; otherwise as soon as they are there, see
+                `Prediction.position`.
+            max_lag: how many images may be read from an image on before it is answered. Less makes the answers of deep
+                images come sooner, and late blocks run emptier.
+
+        Raises:
+            ImageError: an image cannot be read, when its turn comes; answers not yet given are lost. A batch size below
+                1, or a lag below the batch size.
+            PolicyError: as in `classify`, or the policy has a deadline.
+        """
+        chosen = policy if policy is not None else self.policy
+        if isinstance(chosen.bind(self.manifest), AnytimeRoute):
+            raise PolicyError("a stream has no common start for a deadline; use classify or classify_batch")
+        if not 1 <= batch_size <= max_lag:
+            raise ImageError(f"batch_size is {batch_size}, wanted 1 to max_lag, which is {max_lag}")
+        parts = self._parts
+        answers = run_stream(
+            parts,
+            (preprocess(image, self.manifest.preprocessing) for image in images),
+            lambda: chosen.bind(self.manifest),
+            batch_size=batch_size,
+            max_lag=max_lag,
+        )
+        named = ((place, self._prediction(one, 0, parts.labels, top, place)) for place, one in answers)
+        return in_order(named) if ordered else (prediction for _, prediction in named)
 
     def embed(
         self, images: Iterable[ImageSource], *, policy: Policy | None = None, batch_size: int = 8
@@ -199,7 +248,7 @@ class Model:
     def _pixels(self, batch: Sequence[ImageSource]) -> NDArray[np.uint8]:
         return np.stack([preprocess(image, self.manifest.preprocessing) for image in batch])
 
-    def _prediction(self, answers: Answers, row: int, labels: Labels, top: int) -> Prediction:
+    def _prediction(self, answers: Answers, row: int, labels: Labels, top: int, position: int) -> Prediction:
         probabilities = answers.probabilities[row]
         best = np.argsort(-probabilities, kind="stable")[: max(top, 1)]
         index = int(best[0])
@@ -214,6 +263,7 @@ class Model:
             gate=float(answers.gate[row]) if early else None,
             flops=self._flops(answers, row, len(labels.names)),
             embedding=answers.embedding[row],
+            position=position,
         )
 
 

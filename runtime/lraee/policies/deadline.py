@@ -13,8 +13,8 @@ by the clock, anew in each call. Best over a bundle with an exit behind every bl
 The time counts from the call on: reading and resizing of its images is inside. In `classify_batch` every batch has the
 deadline for itself, from when its first image is read. There is always an answer: when the time is up before the first
 exit, the run goes on to it. Otherwise an answer is late by at most the part that was running: a block, and its exit
-when no answer was kept; where blocks have no exit, all blocks up to the next one. A model that has not yet timed its parts
-asks every exit. Making a session counts as time, so let `Model.warm` make them before it matters.
+when no answer was kept; where blocks have no exit, all blocks up to the next one. A model that has not yet timed its
+parts asks every exit. Making a session counts as time, so let `Model.warm` make them before it matters.
 """
 
 from __future__ import annotations
