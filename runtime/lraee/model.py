@@ -16,7 +16,8 @@ from lraee.images import ImageSource
 from lraee.manifest import Manifest, block_names
 from lraee.orchestrator import Answers, run
 from lraee.part_costs import PartCosts
-from lraee.parts import Labels, Parts, Sessions
+from lraee.part_sessions import Sessions
+from lraee.parts import Labels, Parts
 from lraee.policies import Adaptive, AnytimeRoute, Full, Policy, Route
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
@@ -30,6 +31,8 @@ def load(
     threads: int | None = None,
     verify: Literal["parts", "all"] = "parts",
     thread_pool: Literal["session", "global"] = "session",
+    memory: Literal["normal", "low"] = "normal",
+    preload: bool = False,
     policy: Policy | None = None,
 ) -> Model:
     """Open a bundle.
@@ -39,6 +42,9 @@ def load(
         threads: cores used inside one operator; None takes all that the process may run on.
         verify: ``parts`` checks a part's hash before it is first used, ``all`` checks everything now.
         thread_pool: see `lraee.sessions.SessionSettings`.
+        memory: see `lraee.sessions.SessionSettings`.
+        preload: begin to make all sessions in the background, so that the first images find those of late blocks ready;
+            otherwise a session is made when an image first reaches its part. See also `Model.warm`.
         policy: used when a call names none; None takes the bundle's default operating point, or full depth when it
             has no exits.
 
@@ -48,11 +54,17 @@ def load(
     opened = Bundle(find_bundle(bundle))
     if verify == "all":
         opened.verify()
-    return Model(opened, SessionSettings(threads=threads, thread_pool=thread_pool), policy)
+    model = Model(opened, SessionSettings(threads=threads, thread_pool=thread_pool, memory=memory), policy)
+    if preload:
+        model.preload()
+    return model
 
 
 class Model:
-    """A loaded bundle. May be used from several threads."""
+    """A loaded bundle.
+
+    May be used from several threads, and after a fork of the process: see `lraee.forking`.
+    """
 
     def __init__(self, bundle: Bundle, settings: SessionSettings, policy: Policy | None = None) -> None:
         self.bundle = bundle
@@ -109,6 +121,13 @@ class Model:
     def warm(self) -> None:
         """Make all sessions now instead of when an image first reaches them."""
         self._sessions.warm()
+
+    def preload(self) -> None:
+        """Begin to make all sessions in a thread in the background; it ends with the last one.
+
+        An error in a part is raised where an image reaches the part, as without preloading.
+        """
+        self._sessions.preload()
 
     def classify(self, image: ImageSource, *, policy: Policy | None = None, top: int = 5) -> Prediction:
         """Classify one image.
