@@ -4,8 +4,13 @@ ONNX Runtime maps external data and reads it in place where nothing is prepacked
 process until memory is short; on a board with a memory limit that is too late. Dropped pages stay in the system's page
 cache and are mapped again at the next use: for a ViT-B/32 block of 7 MB that takes 0.4 ms, making its session anew 10.
 
+A ViT-B/32 on one thread takes 35 ms an image and 37 MB private memory (55 in batches of eight), without the drop 30 and
+122 (38 of them written), with prepacking 17 and 123; keeping only one session alive at a time 154 and 47, or 132 and 36
+without prepacking. Python, numpy and ONNX Runtime are 26 MB of it, and a second thread for 14 sessions 4 MB.
+
 ONNX Runtime does not say where it maps a file, so the process's list of mappings (Linux, ``/proc/self/maps``) is read
-before and after a session is made. Where that is not conclusive nothing is ever dropped.
+before and after a session is made; and before the first drop, whether a page was written to (``/proc/self/pagemap``),
+since that would be lost. Where any of it is not conclusive nothing is ever dropped.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 T = TypeVar("T")
 Span = tuple[int, int]
@@ -40,6 +47,7 @@ class MappedPages:
             spans: addresses, page aligned.
         """
         self.spans: list[Span] = []
+        self._are_clean = False
         for start, end in sorted(spans):
             if self.spans and self.spans[-1][1] == start:
                 self.spans[-1] = (self.spans[-1][0], end)
@@ -48,6 +56,10 @@ class MappedPages:
 
     def drop(self) -> None:
         """Drop the pages from the process; whoever reads them next, gets them again from the page cache."""
+        if self.spans and not self._are_clean:
+            if any(_was_written(span) for span in self.spans):
+                self.spans = []
+            self._are_clean = True
         for start, end in self.spans:
             _madvise()(start, end - start, mmap.MADV_DONTNEED)
 
@@ -77,12 +89,32 @@ def _spans(file: Path) -> list[Span]:
     """Where the file is mapped now."""
     path = os.path.realpath(file)
     found = []
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # not mounted
+        return []
+    for line in lines:
         columns = line.split(maxsplit=5)
         if len(columns) == 6 and columns[5] == path:
             start, _, end = columns[0].partition("-")
             found.append((int(start, 16), int(end, 16)))
     return found
+
+
+def _was_written(span: Span) -> bool:
+    """Whether a page of a private mapping is no longer the file's: present or swapped, and not of a file.
+
+    Source: Linux, Documentation/admin-guide/mm/pagemap.rst (bits 63, 62 and 61).
+    """
+    start, end = (address // mmap.PAGESIZE * 8 for address in span)
+    try:
+        with open("/proc/self/pagemap", "rb") as pagemap:
+            pagemap.seek(start)
+            entries = np.frombuffer(pagemap.read(end - start), np.uint64)
+    except OSError:
+        return True
+    there, of_file = entries >> np.uint64(62) != 0, entries >> np.uint64(61) & np.uint64(1) != 0
+    return 8 * len(entries) < end - start or bool((there & ~of_file).any())
 
 
 def _without(spans: list[Span], known: list[Span]) -> list[Span]:

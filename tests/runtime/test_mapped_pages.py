@@ -63,6 +63,43 @@ def test_when_somebody_else_maps_the_file_at_the_same_time_nothing_is_dropped(we
     assert first[:9] == second[:9]
 
 
+def test_a_mapping_that_was_written_to_is_never_dropped(weights):
+    """What was written is in memory only."""
+
+    def written() -> mmap.mmap:
+        with weights.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        mapping[70_000] = 255 - mapping[70_000]
+        return mapping
+
+    mapping, pages = make_mapped(written, weights)
+    assert pages.spans
+    content = mapping[:]
+    assert content != weights.read_bytes()
+    pages.drop()
+    assert mapping[:] == content
+    assert pages.spans == []
+
+
+@pytest.mark.parametrize("missing", ["/proc/self/maps", "/proc/self/pagemap"])
+def test_where_the_system_does_not_tell_nothing_is_dropped(weights, monkeypatch, missing):
+    """As in a sandbox without /proc."""
+    real_open, real_read = open, Path.read_text
+
+    def refuse(path, *given, **named):
+        if str(path) == missing:
+            raise PermissionError(13, "no", missing)
+        return (real_open if given and given[0] == "rb" else real_read)(path, *given, **named)
+
+    monkeypatch.setattr(mapped_pages.Path, "read_text", refuse)
+    monkeypatch.setattr(mapped_pages, "open", refuse, raising=False)
+    mapping, pages = make_mapped(lambda: map_file(weights), weights)
+    content = mapping[:]
+    pages.drop()
+    assert pages.spans == []
+    assert mapping[:] == content
+
+
 def test_small_files_and_files_that_are_not_mapped_are_left_alone(weights, tmp_path, monkeypatch):
     """There is nothing to win."""
     small = tmp_path / "small.data"
