@@ -86,6 +86,9 @@ class Sessions:
     def preload(self) -> None:
         """Begin to `warm` in a thread of its own, which ends when all is made; at the end of the process, before that.
 
+        It begins with the deepest part: an image that comes meanwhile makes the sessions of early parts itself, on
+        another core, and meets the others half-way. In the other order it would only wait for each.
+
         A part that cannot be made is passed over here: who reaches it gets the error.
         """
         self._background = threading.Thread(target=self._preload, name="lraee-preload", daemon=True)
@@ -93,7 +96,7 @@ class Sessions:
 
     def _preload(self) -> None:
         atexit.register(self._stop_preloading)
-        for name in self.names():
+        for name in reversed(self.names()):
             if self._stopping.is_set():
                 return
             with suppress(BundleError):

@@ -44,22 +44,22 @@ def test_preloading_makes_every_session_once_and_ends(photos, monkeypatch):
 
 
 def test_who_needs_a_part_does_not_wait_for_another_one_to_be_preloaded(photos, monkeypatch):
-    """The stem takes for ever to make in the background; the tail can be had meanwhile."""
+    """The tail, where the background begins, takes for ever; the stem can be had meanwhile."""
     hold, made = threading.Event(), []
 
     def slow(path, settings):
-        if threading.current_thread().name == "lraee-preload" and path.stem == "stem":
+        if threading.current_thread().name == "lraee-preload" and path.stem == "tail":
             assert hold.wait(20)
         made.append(path.stem)
         return make_session(path, settings)
 
     monkeypatch.setattr(part_sessions, "make_session", slow)
     model = lraee.load("reference", threads=1, preload=True)
-    model._sessions["tail"]
-    assert made == ["tail"]
+    model._sessions["stem"]
+    assert made == ["stem"]
     hold.set()
     wait_for_the_end()
-    assert made.count("tail") == 1
+    assert made.count("stem") == 1
 
 
 def test_an_error_while_preloading_is_raised_where_the_part_is_used(forged):
