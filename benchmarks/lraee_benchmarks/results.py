@@ -16,7 +16,7 @@ from lraee.strict_json import decode, encode
 
 SCHEMA: Final = "lraee-bench/1"
 
-RowKind = Literal["adaptive", "full", "exit", "confidence", "entropy", "patience", "graph", "fp32"]
+RowKind = Literal["adaptive", "full", "exit", "confidence", "entropy", "patience", "deadline", "graph", "fp32"]
 """How a row runs the tower.
 
 - ``adaptive``: each image leaves by the learned gates, at one operating point (LRA-EE).

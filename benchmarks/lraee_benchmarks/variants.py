@@ -22,7 +22,7 @@ from lraee.manifest import Manifest
 from lraee.model import Model
 from lraee.onnx_wire import external_locations
 from lraee.orchestrator import Answers
-from lraee.policies import Adaptive, Confidence, Entropy, ExitAt, Full, Patience, Policy
+from lraee.policies import Adaptive, Confidence, Deadline, Entropy, ExitAt, Full, Patience, Policy
 from lraee.policies.spec import parse_policy
 from lraee.sessions import SessionSettings, make_session
 from lraee_benchmarks.results import RowKind
@@ -41,6 +41,7 @@ KINDS: Mapping[type[Any], RowKind] = {
     Confidence: "confidence",
     Entropy: "entropy",
     Patience: "patience",
+    Deadline: "deadline",
 }
 """The kind of a chain row, by its policy: all that `parse_policy` can give."""
 

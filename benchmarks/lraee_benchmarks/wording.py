@@ -60,6 +60,7 @@ KIND_TEXTS: dict[RowKind, str] = {
     "confidence": "by one threshold on the largest probability",
     "entropy": "by one threshold on the entropy (BranchyNet)",
     "patience": "once consecutive exits agree (PABEE)",
+    "deadline": "all images of a batch when the time is up",
     "full": "all blocks one by one",
     "graph": "the same as one graph",
     "fp32": "the float tower as one graph",

@@ -8,9 +8,20 @@
 
 from lraee.errors import LraeeError
 from lraee.model import Model, load
-from lraee.policies import Adaptive, ExitAt, Full, Policy
+from lraee.policies import Adaptive, Deadline, ExitAt, Full, Policy
 from lraee.prediction import Prediction
 
 __version__ = "0.1.0"
 
-__all__ = ["Adaptive", "ExitAt", "Full", "LraeeError", "Model", "Policy", "Prediction", "__version__", "load"]
+__all__ = [
+    "Adaptive",
+    "Deadline",
+    "ExitAt",
+    "Full",
+    "LraeeError",
+    "Model",
+    "Policy",
+    "Prediction",
+    "__version__",
+    "load",
+]

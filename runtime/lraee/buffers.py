@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+KEPT_SIZES = 8
+"""Batch sizes whose bindings a thread keeps, those used last: compaction makes batches of any size."""
+
+KEPT_BYTES = 64 << 20
+"""Buffers larger than that are not kept for smaller batches."""
+
 
 class _Pair:
     """Both buffers for one batch size, and the bindings of parts to them."""
@@ -69,10 +75,12 @@ class TokenBuffers(threading.local):
         return bound[1]
 
     def _pair(self, batch: int) -> _Pair:
-        if batch > self._storage.shape[1]:
+        capacity = self._storage.shape[1]
+        if batch > capacity or (batch < capacity and self._storage.nbytes > KEPT_BYTES):
             self._storage = np.empty((2, batch, *self._shape), np.float32)
             self._pairs = {}
-        pair = self._pairs.get(batch)
-        if pair is None:
-            pair = self._pairs[batch] = _Pair(self._storage, batch)
+        pair = self._pairs.pop(batch, None) or _Pair(self._storage, batch)
+        self._pairs[batch] = pair  # the last one is the one used last
+        if len(self._pairs) > KEPT_SIZES:
+            del self._pairs[next(iter(self._pairs))]
         return pair

@@ -9,6 +9,7 @@
     ├── TowerError           a checkpoint or architecture this project does not support
     ├── ParityError          an exported graph does not compute what torch computes
     ├── ExportError          an export cannot start or finish (target exists, bad options)
+    ├── ForkError            a process was forked, and its thread pool did not come along
     └── MissingExtraError    an optional dependency is not installed
 
 A message says what was met, what was wanted, and what to do next.
@@ -49,6 +50,10 @@ class ParityError(LraeeError):
 
 class ExportError(LraeeError):
     """An export cannot start or finish: the target exists, or options contradict each other."""
+
+
+class ForkError(LraeeError):
+    """A model was loaded before a fork and needs threads that only the parent process has."""
 
 
 class MissingExtraError(LraeeError):

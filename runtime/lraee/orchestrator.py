@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.policies.base import Route, Verdict
+from lraee.policies.base import AnytimeRoute, Route, Verdict
 
 FloatArray = NDArray[np.float32]
 
@@ -52,7 +52,9 @@ class Answers:
     probabilities: FloatArray
     """(batch, labels) float32."""
     exit_block: NDArray[np.int32]
-    """(batch,) int32, counted from 1; the depth for images that ran to the end."""
+    """(batch,) int32, counted from 1: whose answer it is; the depth for images that ran to the end."""
+    blocks_run: NDArray[np.int32]
+    """(batch,) int32: `exit_block`, or more where a route ended the run between two exits."""
     early: NDArray[np.bool_]
     """(batch,) bool, whether the image left through an exit."""
     gate: FloatArray
@@ -78,18 +80,21 @@ def run(
     count = len(pixels)
     rows = np.arange(count)
     answers = _Collector(count)
-    noted = on_part or _ignore
+    noted, stops = _listeners(route, on_part)
 
     tokens = tower.stem(pixels)
     noted("stem", count)
     for block in range(1, tower.depth + 1):
         tokens = tower.block(block, tokens)
         noted(f"block_{block:02d}", len(rows))
+        if stops(block):
+            answers.fall_back(block, rows)
+            return answers.done()
         if not (tower.has_exit(block) and route.visits(block)):
             continue
         verdict = tower.exit(block, tokens, rows)
         noted(f"exit_{block:02d}", len(rows))
-        answers.visit(block, rows)
+        answers.visit(block, rows, verdict)
         leaving = route.leaves(block, verdict)
         if not leaving.any():
             continue
@@ -103,8 +108,20 @@ def run(
     return answers.done()
 
 
-def _ignore(part: str, count: int) -> None:
-    """Nobody listens."""
+def _listeners(
+    route: Route, on_part: Callable[[str, int], None] | None
+) -> tuple[Callable[[str, int], None], Callable[[int], bool]]:
+    """Whom to tell of each part, and whom to ask after each block whether the run ends: only some routes care."""
+    if not isinstance(route, AnytimeRoute):
+        return on_part or (lambda part, images: None), lambda block: False
+    if on_part is None:
+        return route.ran, route.stops
+
+    def both(part: str, images: int) -> None:
+        on_part(part, images)
+        route.ran(part, images)
+
+    return both, route.stops
 
 
 class _Collector:
@@ -115,10 +132,13 @@ class _Collector:
         self.early = np.zeros(count, np.bool_)
         self.gate = np.full(count, np.nan, np.float32)
         self.visited: list[tuple[int, ...]] = [()] * count
+        self.blocks_run = np.zeros(count, np.int32)
+        self.latest: tuple[int, Verdict] | None = None
         self.embedding: FloatArray | None = None
         self.probabilities: FloatArray | None = None
 
-    def visit(self, block: int, rows: NDArray[np.intp]) -> None:
+    def visit(self, block: int, rows: NDArray[np.intp], verdict: Verdict) -> None:
+        self.latest = (block, verdict)
         for row in rows:
             self.visited[row] += (block,)
 
@@ -127,16 +147,31 @@ class _Collector:
         self.gate[rows] = verdict.gate[leaving]
         self.finish(block, rows, verdict.embedding[leaving], verdict.probabilities[leaving])
 
+    def fall_back(self, block: int, rows: NDArray[np.intp]) -> None:
+        if self.latest is None:
+            raise AssertionError("a route stopped before any exit was visited")
+        exit_block, verdict = self.latest
+        self.leave(exit_block, rows, verdict, np.isin(verdict.rows, rows))
+        self.blocks_run[rows] = block
+
     def finish(self, block: int, rows: NDArray[np.intp], embedding: FloatArray, probabilities: FloatArray) -> None:
         if self.embedding is None or self.probabilities is None:
             count = len(self.exit_block)
             self.embedding = np.empty((count, embedding.shape[1]), np.float32)
             self.probabilities = np.empty((count, probabilities.shape[1]), np.float32)
-        self.exit_block[rows] = block
+        self.exit_block[rows] = self.blocks_run[rows] = block
         self.embedding[rows] = embedding
         self.probabilities[rows] = probabilities
 
     def done(self) -> Answers:
         if self.embedding is None or self.probabilities is None:
             raise AssertionError("a batch ended without any answer")
-        return Answers(self.embedding, self.probabilities, self.exit_block, self.early, self.gate, tuple(self.visited))
+        return Answers(
+            embedding=self.embedding,
+            probabilities=self.probabilities,
+            exit_block=self.exit_block,
+            blocks_run=self.blocks_run,
+            early=self.early,
+            gate=self.gate,
+            visited=tuple(self.visited),
+        )

@@ -30,3 +30,5 @@ class Prediction:
     """What ran for this image: stem, blocks, every exit visited, tail; multiply-add = 2, matrix products only."""
     embedding: NDArray[np.float32]
     """(embed_dim,) float32, unit length."""
+    position: int = 0
+    """Place of the image in the call, counted from 0: tells who is who when answers come out of order."""

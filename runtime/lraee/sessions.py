@@ -2,9 +2,12 @@
 
 - One arena for all sessions of the process (`use_env_allocators`, memory pattern off): with an arena each, activations
   never stay in cache. The arena is registered once in ONNX Runtime's environment; sessions of other code in the same
-  process use it only if they ask for it.
+  process use it only if they ask for it. An arena that other code has registered before is replaced: its sessions keep
+  theirs, sessions that it makes later share this one.
 - `force_spinning_stop`: the threads of one session stop spinning when its run ends. Thirteen spinning pools on two
   cores take ten times as long.
+- Where memory is to stay low, `disable_prepacking`: weights are read where their file is mapped, instead of from a
+  private copy; `lraee.mapped_pages` gives their pages back.
 - `x64quantprecision` only where U8S8 products saturate (see `cpu.int8_products_saturate`).
 """
 
@@ -30,7 +33,11 @@ def _register_arena() -> None:
     with _arena_lock:
         if not _arena_is_registered:
             memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-            ort.create_and_register_allocator(memory, None)
+            try:
+                ort.create_and_register_allocator(memory, None)
+            except _LOAD_ERRORS as error:
+                if "already been registered" not in str(error):  # old versions keep the first one, which will do
+                    raise
             _arena_is_registered = True
 
 
@@ -43,6 +50,8 @@ class SessionSettings:
     thread_pool: Literal["session", "global"] = "session"
     """``global`` uses ONNX Runtime's process-wide pool, which `use_global_thread_pool` must have set up: only for
     programs that own their process, since it makes any other default session raise."""
+    memory: Literal["normal", "low"] = "normal"
+    """``low`` reads weights where they are mapped and gives their pages back after each part: about half as fast."""
 
     @property
     def thread_count(self) -> int:
@@ -68,6 +77,8 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
         options.intra_op_num_threads = settings.thread_count
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    if settings.memory == "low":
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if int8_products_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options

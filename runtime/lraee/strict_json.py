@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import types
+from functools import cache
 from reprlib import repr as short
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -108,7 +109,7 @@ def _decode_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[A
 def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong_type(where, value, "an object")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(set(value) - set(names)):
         raise BundleError(f"{where} has the unknown key {unknown[0]!r}; this version reads {', '.join(names)}")
@@ -119,6 +120,12 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
         return kind(**decoded)
     except ValueError as error:  # a dataclass that checks its own ranges, such as Preprocessing
         raise BundleError(f"{where}: {error}") from error
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields; to evaluate them anew for each of hundreds of entries takes longest of all."""
+    return get_type_hints(kind)
 
 
 def _inside(where: str, key: str) -> str:

@@ -86,6 +86,7 @@ def test_an_exit_that_the_bundle_lacks_is_refused(model: lraee.Model) -> None:
         ("confidence=0.9", "confidence"),
         ("entropy=0.5", "entropy"),
         ("patience=1", "patience"),
+        ("deadline=40", "deadline"),
     ],
 )
 def test_a_row_is_of_the_kind_of_its_policy(model: lraee.Model, spec: str, kind: str) -> None:
@@ -98,7 +99,7 @@ def test_every_policy_that_can_be_typed_has_a_kind() -> None:
     typed = {re.match(r"\w+", spec.strip())[0] for spec in POLICY_SPECS.split("|")}  # type: ignore[index]  # they match
     assert set(KINDS.values()) == typed
     assert set(KIND_TEXTS) == set(get_args(RowKind)) == typed | set(BASELINES)
-    assert set(BY_IMAGE) == typed - {"full", "exit"}
+    assert set(BY_IMAGE) == typed - {"full", "exit", "deadline"}
 
 
 @pytest.mark.parametrize("spec", ["confidence=0.5", "entropy=1", "patience=1"])

@@ -167,8 +167,10 @@ def in_subgraph(model: onnx.ModelProto, location: str) -> None:
 def test_external_data_elsewhere_is_refused_before_a_session_is_made(forged, monkeypatch, check, put, location):
     """Although every hash is right: a part reads its own weight file and nothing else."""
     made: list[str] = []
-    make_session = lraee.parts.make_session
-    monkeypatch.setattr(lraee.parts, "make_session", lambda path, _: made.append(path.name) or make_session(path, _))
+    make_session = lraee.part_sessions.make_session
+    monkeypatch.setattr(
+        lraee.part_sessions, "make_session", lambda path, _: made.append(path.name) or make_session(path, _)
+    )
     model = onnx.load(str(forged.folder / "block_01.onnx"), load_external_data=False)
     put(model, location)
     forged.replace("block_01.onnx", model.SerializeToString())

@@ -181,7 +181,9 @@ def test_labels_that_change_in_another_thread_are_seen_whole_or_not_at_all(golde
 def test_sessions_are_made_when_they_are_first_reached(photos, monkeypatch):
     """An image that leaves behind block 5 needs neither later blocks nor the tail."""
     made: list[str] = []
-    monkeypatch.setattr(lraee.parts, "make_session", lambda path, to: made.append(path.stem) or make_session(path, to))
+    monkeypatch.setattr(
+        lraee.part_sessions, "make_session", lambda path, to: made.append(path.stem) or make_session(path, to)
+    )
     fresh = lraee.load("reference", threads=1)
     assert made == []
     fresh.classify(photos[0], policy=lraee.ExitAt(5))

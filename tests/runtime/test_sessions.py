@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -105,3 +107,66 @@ def test_what_onnx_runtime_cannot_load_is_a_bundle_error(tmp_path, capfd, conten
     with pytest.raises(BundleError, match=r"^part\.onnx: ONNX Runtime [\d.]+ cannot load it"):
         make_session(path, SessionSettings())
     assert capfd.readouterr().out == ""
+
+
+OTHER_CODE = """
+import sys
+import numpy as np
+import onnxruntime as ort
+import lraee
+
+def register(limit):
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"max_mem": limit}))
+
+def session(shared):
+    options = ort.SessionOptions()
+    if shared:
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    return ort.InferenceSession(bundle.folder / "block_01.onnx", options)
+
+bundle = lraee.bundle.Bundle(lraee.bundle.find_bundle("reference"))
+tower = bundle.manifest.tower
+feed = {"tokens": np.ones((2, tower.tokens, tower.width), np.float32)}
+register(64 << 20)
+before = [session(shared) for shared in (False, True)]
+wanted = before[0].run(None, feed)[0]
+model = lraee.load(bundle.folder, threads=1)
+pixels = np.zeros((3, 28, 28, 3), np.uint8)
+answer = model.run_pixels(pixels).probabilities
+after = [session(shared) for shared in (False, True)]
+register(64 << 20)
+assert np.array_equal(model.run_pixels(pixels).probabilities, answer)
+del model
+for other in (*before, *after):
+    assert np.array_equal(other.run(None, feed)[0], wanted)
+print("fine")
+"""
+
+
+def test_other_sessions_of_the_process_work_before_and_after():
+    """Those with an arena of their own and those that share one, also when other code registered an arena first."""
+    done = subprocess.run([sys.executable, "-c", OTHER_CODE], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_an_arena_of_other_code_that_cannot_be_replaced_is_shared(monkeypatch):
+    """As ONNX Runtime had it once; any other failure is none of ours to hide."""
+    monkeypatch.setattr(sessions, "_arena_is_registered", False)
+    message = "An allocator for this device has already been registered for sharing."
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(sessions.ort, "create_and_register_allocator", refuse)
+    assert entry(session_options(SessionSettings()), "session.use_env_allocators") == "1"
+    monkeypatch.setattr(sessions, "_arena_is_registered", False)
+    message = "out of memory"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        session_options(SessionSettings())
+
+
+def test_prepacking_is_off_where_memory_is_to_stay_low():
+    """And on elsewhere: it makes a copy of the weights, which runs nearly twice as fast."""
+    assert entry(session_options(SessionSettings(memory="low")), "session.disable_prepacking") == "1"
+    assert entry(session_options(SessionSettings()), "session.disable_prepacking") is None

@@ -5,11 +5,24 @@ state it keeps about the images of that batch lives there.
 """
 
 from lraee.policies.adaptive import Adaptive
-from lraee.policies.base import Policy, Route, Verdict
+from lraee.policies.base import AnytimeRoute, Policy, Route, Verdict
 from lraee.policies.confidence import Confidence
+from lraee.policies.deadline import Deadline
 from lraee.policies.entropy import Entropy
 from lraee.policies.exit_at import ExitAt
 from lraee.policies.full import Full
 from lraee.policies.patience import Patience
 
-__all__ = ["Adaptive", "Confidence", "Entropy", "ExitAt", "Full", "Patience", "Policy", "Route", "Verdict"]
+__all__ = [
+    "Adaptive",
+    "AnytimeRoute",
+    "Confidence",
+    "Deadline",
+    "Entropy",
+    "ExitAt",
+    "Full",
+    "Patience",
+    "Policy",
+    "Route",
+    "Verdict",
+]

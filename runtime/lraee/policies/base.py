@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee.manifest import Manifest
+from lraee.part_costs import PartCosts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +37,23 @@ class Route(Protocol):
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
         """(batch,) bool: which images leave behind `block`."""
+        ...
+
+
+@runtime_checkable
+class AnytimeRoute(Route, Protocol):
+    """A route that may also end the run between two exits; who is left gets the answer of the last exit visited."""
+
+    def lends(self, costs: PartCosts) -> None:
+        """Take the memory of what parts cost, from whoever keeps it longer than one batch."""
+        ...
+
+    def ran(self, part: str, images: int) -> None:
+        """Called after each part with its name and the number of images it ran for."""
+        ...
+
+    def stops(self, block: int) -> bool:
+        """Whether to end the run behind `block`; only after an exit has been visited."""
         ...
 
 

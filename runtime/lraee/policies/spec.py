@@ -1,4 +1,4 @@
-"""Policies as people type them: ``adaptive``, ``adaptive=balanced``, ``full``, ``exit=8``, ``confidence=0.9``.
+"""Policies as people type them: ``adaptive``, ``adaptive=balanced``, ``full``, ``exit=8``, ``deadline=40``.
 
 One parser for all command lines, so that a spec means the same everywhere; a report names its rows by spec, and the
 name of a row can be typed back.
@@ -12,12 +12,15 @@ from lraee.errors import PolicyError
 from lraee.policies.adaptive import Adaptive
 from lraee.policies.base import Policy
 from lraee.policies.confidence import Confidence
+from lraee.policies.deadline import Deadline
 from lraee.policies.entropy import Entropy
 from lraee.policies.exit_at import ExitAt
 from lraee.policies.full import Full
 from lraee.policies.patience import Patience
 
-POLICY_SPECS = "adaptive[=POINT] | full | exit=BLOCK | confidence=PROBABILITY | entropy=NATS | patience=AGREEMENTS"
+POLICY_SPECS = (
+    "adaptive[=POINT] | full | exit=BLOCK | deadline=MS | confidence=PROBABILITY | entropy=NATS | patience=AGREEMENTS"
+)
 """What `parse_policy` understands, for help texts and messages."""
 
 COUNT = re.compile(r"0*[1-9][0-9]{0,5}")
@@ -36,6 +39,8 @@ def parse_policy(spec: str) -> Policy:
     ExitAt(block=8)
     >>> parse_policy("entropy=0.5")
     Entropy(threshold=0.5)
+    >>> parse_policy("deadline=40")
+    Deadline(ms=40.0, policy=None)
 
     Raises:
         PolicyError: the spec names no policy, or its value is missing, superfluous or not such a number.
@@ -49,4 +54,6 @@ def parse_policy(spec: str) -> Policy:
         return ExitAt(int(value)) if kind == "exit" else Patience(int(value))
     if kind in ("confidence", "entropy") and DECIMAL.fullmatch(value):
         return Confidence(float(value)) if kind == "confidence" else Entropy(float(value))
+    if kind == "deadline" and DECIMAL.fullmatch(value):
+        return Deadline(float(value))
     raise PolicyError(f"{spec!r} is no policy; wanted {POLICY_SPECS}, with blocks counted from 1")

@@ -1,0 +1,137 @@
+"""All images of a batch get the best answer that can be had in time: an anytime policy.
+
+After each block it asks whether the way to the next answer (the blocks up to the next exit and that exit, or the tail)
+still fits, by what parts took in earlier calls:
+
+- at ease, the way fits twice: the exit here is passed by, it would only cost time;
+- tight, it fits once: the exit here is asked and its answer kept, then on it goes;
+- it does not fit: the exit here is asked and its answer returned, or the one kept from an exit before.
+
+The best answer is that of the deepest exit that was asked, or of the tail. Differs from `exit_at` in choosing the block
+by the clock, anew in each call. Best over a bundle with an exit behind every block (``lraee-export --exits all``).
+
+The time counts from the call on: reading and resizing of its images is inside. In `classify_batch` every batch has the
+deadline for itself, from when its first image is read. There is always an answer: when the time is up before the first
+exit, the run goes on to it. Otherwise an answer is late by at most the part that was running: a block, and its exit
+when no answer was kept; where blocks have no exit, all blocks up to the next one. A model that has not yet timed its
+parts asks every exit. Making a session counts as time, so let `Model.warm` make them before it matters.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import PolicyError
+from lraee.manifest import Manifest, block_names
+from lraee.part_costs import PartCosts
+from lraee.policies.base import Policy, Route, Verdict
+from lraee.policies.full import Full
+
+AT_EASE = 2.0
+"""How many times the way to the next answer must fit for an exit to be passed by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Leave when the time is up."""
+
+    ms: float
+    """Milliseconds from the start of the call; above 0."""
+    policy: Policy | None = None
+    """Who else may let images out, such as ``Adaptive()``; None lets the time alone decide."""
+    clock: Callable[[], float] = field(default=time.perf_counter, repr=False, compare=False)
+    """Gives seconds."""
+
+    def bind(self, manifest: Manifest) -> DeadlineRoute:
+        """The time starts now."""
+        end = self.clock() + self.ms / 1000
+        if not 0 < self.ms < math.inf:
+            raise PolicyError(f"the deadline is {self.ms} ms, wanted a time above 0, such as 40")
+        if not manifest.exits:
+            raise PolicyError("a deadline needs exits, and this bundle has none; export it again with --exits all")
+        inner = (self.policy if self.policy is not None else Full()).bind(manifest)
+        return DeadlineRoute(end, self.clock, manifest.tower.blocks, [exit.block for exit in manifest.exits], inner)
+
+
+class DeadlineRoute:
+    """Watches the time of one batch."""
+
+    def __init__(
+        self, end: float, clock: Callable[[], float], depth: int, exits: Sequence[int], inner: Route | None = None
+    ) -> None:
+        """Begin with costs of its own; `lends` replaces them by the model's.
+
+        Args:
+            end: what `clock` shows when the time is up, seconds.
+            clock: gives seconds.
+            depth: how many blocks there are.
+            exits: behind which blocks there are exits, in rising order.
+            inner: who else may let images out; None for nobody.
+        """
+        self._end, self._clock = end, clock
+        self._inner: Route = inner if inner is not None else Full()
+        self._exits = frozenset(exits)
+        self._ways = {block: _way(block, depth, exits) for block in range(depth + 1)}
+        self._costs = PartCosts()
+        self._began = clock()
+        self._images = 0
+        self._kept = False
+
+    def lends(self, costs: PartCosts) -> None:
+        """Take what the model knows about its parts, and add to it."""
+        self._costs = costs
+
+    def ran(self, part: str, images: int) -> None:
+        """Note how long a part took; the stem's time has the reading of the images in it and is not asked for."""
+        now = self._clock()
+        if part != "stem":
+            self._costs.note(part, images, now - self._began)
+        self._began, self._images = now, images
+
+    def stops(self, block: int) -> bool:
+        """Whether an answer was kept and no better one can be had in time."""
+        better = [f"exit_{block:02d}"] if block in self._exits else self._ways[block]
+        return self._kept and not self._fits(better, self._images)
+
+    def visits(self, block: int) -> bool:
+        """Where the way to the next answer may not fit, or the other policy wants to see."""
+        return self._inner.visits(block) or not self._fits(self._ways[block], self._images, times=AT_EASE)
+
+    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+        """Whom the other policy lets out; everybody when the way to the next answer does not fit."""
+        self._kept = True
+        leaving = np.zeros(len(verdict.gate), np.bool_)
+        if self._inner.visits(block):
+            leaving = self._inner.leaves(block, verdict)
+        staying = int(len(leaving) - leaving.sum())
+        if staying and not self._fits(self._ways[block], staying):
+            return np.ones_like(leaving)
+        return leaving
+
+    def _fits(self, parts: Sequence[str], images: int, times: float = 1.0) -> bool:
+        """Whether parts can run before the end; of parts that nobody has timed, only that they can run once."""
+        left = self._end - self._clock()
+        predicted = self._costs.predict(parts, images)
+        if predicted is None:
+            return left > 0 and times == 1
+        return predicted * times <= left
+
+
+def _way(block: int, depth: int, exits: Sequence[int]) -> list[str]:
+    """The parts from behind `block` to the next answer.
+
+    >>> _way(1, 4, [1, 3])
+    ['block_02', 'block_03', 'exit_03']
+    >>> _way(3, 4, [1, 3])
+    ['block_04', 'tail']
+    """
+    following = next((exit for exit in exits if exit > block), None)
+    if following is None:
+        return [*block_names(depth)[block:], "tail"]
+    return [*block_names(following)[block:], f"exit_{following:02d}"]

@@ -1,0 +1,205 @@
+"""Continuous batching: a long stream of images through the tower in full batches, although images leave at any depth.
+
+A batch that loses images at every exit ends nearly empty, and a nearly empty batch uses the cores badly. Here images
+that stay behind an exit wait there until enough of them have come together; who left is replaced from the input.
+After each batch the next one is
+
+1. the deepest place where a full batch waits; else
+2. the place of the image that has waited longest, full or not, if it must be answered now (`max_lag`); else
+3. new images from the input; else, at its end,
+4. the shallowest place where anybody waits, so that the rest comes together once more in deeper ones.
+
+Differs from `orchestrator.run` in that images of one batch have different pasts. Each therefore has a route of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.orchestrator import Answers, Tower
+from lraee.policies.base import Route, Verdict
+
+FloatArray = NDArray[np.float32]
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Traveller:
+    """An image on its way."""
+
+    position: int
+    route: Route
+    visited: tuple[int, ...] = ()
+    tokens: FloatArray | None = None
+    """(tokens, width) while it waits."""
+
+
+def run_stream(
+    tower: Tower,
+    pixels: Iterable[NDArray[np.uint8]],
+    bind: Callable[[], Route],
+    *,
+    batch_size: int,
+    max_lag: int,
+    on_part: Callable[[str, int], None] | None = None,
+) -> Iterator[tuple[int, Answers]]:
+    """Run images until the input ends; each answer comes as soon as it is there.
+
+    No more than `max_lag` images are between the first that has no answer and the last that was read. Of them at most
+    ``batch_size - 1`` wait behind each exit, each with tokens of ``4 * tokens * width`` bytes, beside one batch that
+    runs. Between two answers nothing is held in buffers that other calls use: they may come from the same thread.
+
+    Args:
+        tower: the parts.
+        pixels: (size, size, 3) uint8 each; taken `batch_size` at a time, when they are needed.
+        bind: gives the route of one image.
+        batch_size: images that run together.
+        max_lag: how many images may be read from an image on before it is answered; at least `batch_size`.
+        on_part: called after each part with its name and the number of images it ran for.
+
+    Yields:
+        Place of the image in the input, counted from 0, and its answer as a batch of one.
+    """
+    stations = _Stations(tower, batch_size, on_part or (lambda part, images: None))
+    waiting, source, read = stations.waiting, enumerate(pixels), 0
+    while True:
+        block = next((block for block in reversed(waiting) if len(waiting[block]) >= batch_size), None)
+        if block is None:
+            oldest = min(((one.position, at) for at, queue in waiting.items() for one in queue), default=(read, 0))
+            if read + batch_size - oldest[0] > max_lag:
+                block = oldest[1]
+        if block is None:
+            if batch := list(islice(source, batch_size)):
+                read += len(batch)
+                yield from stations.enter(
+                    [_Traveller(place, bind()) for place, _ in batch], [image for _, image in batch]
+                )
+                continue
+            block = next((block for block, queue in waiting.items() if queue), None)
+        if block is None:
+            return
+        yield from stations.leave_for(block)
+
+
+def in_order(answers: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """Hold answers back until all before them are there.
+
+    >>> list(in_order([(1, "b"), (0, "a"), (2, "c")]))
+    ['a', 'b', 'c']
+    """
+    ready: dict[int, T] = {}
+    due = 0
+    for position, answer in answers:
+        ready[position] = answer
+        while due in ready:
+            yield ready.pop(due)
+            due += 1
+
+
+class _Stations:
+    """The places behind exits where images wait, and the ways between them."""
+
+    def __init__(self, tower: Tower, batch_size: int, noted: Callable[[str, int], None]) -> None:
+        self.waiting: dict[int, deque[_Traveller]] = {
+            block: deque() for block in range(1, tower.depth + 1) if tower.has_exit(block)
+        }
+        self._tower = tower
+        self._batch_size = batch_size
+        self._noted = noted
+
+    def enter(self, images: list[_Traveller], pixels: list[NDArray[np.uint8]]) -> list[tuple[int, Answers]]:
+        """Bring new images to the first exit that one of them visits; answers of those who left."""
+        tokens = self._tower.stem(np.stack(pixels))
+        self._noted("stem", len(images))
+        return self._travel(0, images, tokens)
+
+    def leave_for(self, block: int) -> list[tuple[int, Answers]]:
+        """Bring a batch of those who wait behind `block` to the next exit; answers of those who left."""
+        queue = self.waiting[block]
+        images = [queue.popleft() for _ in range(min(len(queue), self._batch_size))]
+        tokens = np.stack([image.tokens for image in images if image.tokens is not None])
+        for image in images:
+            image.tokens = None
+        return self._travel(block, images, tokens)
+
+    def _travel(self, start: int, images: list[_Traveller], tokens: FloatArray) -> list[tuple[int, Answers]]:
+        for block in range(start + 1, self._tower.depth + 1):
+            tokens = self._tower.block(block, tokens)
+            self._noted(f"block_{block:02d}", len(images))
+            asking = [block in self.waiting and image.route.visits(block) for image in images]
+            if not any(asking):
+                continue
+            left = self._ask(block, images, tokens, np.array(asking))
+            staying = [row for row, image in enumerate(images) if image.position not in left]
+            if len(staying) == self._batch_size and not self.waiting[block]:
+                continue  # a full batch need not wait
+            for row in staying:
+                images[row].tokens = tokens[row].copy()
+                self.waiting[block].append(images[row])
+            return list(left.items())
+        embedding, probabilities = self._tower.tail(tokens)
+        self._noted("tail", len(images))
+        depth, gate = self._tower.depth, np.full(len(images), np.nan, np.float32)
+        return [
+            (image.position, _answer(image, depth, embedding, probabilities, gate, row, early=False))
+            for row, image in enumerate(images)
+        ]
+
+    def _ask(
+        self, block: int, images: list[_Traveller], tokens: FloatArray, asking: NDArray[np.bool_]
+    ) -> dict[int, Answers]:
+        """Evaluate the exit for those who visit it; answers of those who leave, by place."""
+        rows = np.flatnonzero(asking)
+        verdict = self._tower.exit(block, tokens if asking.all() else tokens[asking], rows)
+        self._noted(f"exit_{block:02d}", len(rows))
+        left: dict[int, Answers] = {}
+        for at, row in enumerate(rows):
+            image = images[row]
+            image.visited += (block,)
+            if image.route.leaves(block, _alone(verdict, at))[0]:
+                left[image.position] = _answer(
+                    image, block, verdict.embedding, verdict.probabilities, verdict.gate, at, early=True
+                )
+        return left
+
+
+def _alone(verdict: Verdict, at: int) -> Verdict:
+    """What an exit says of one image, as of a batch of one."""
+    one = slice(at, at + 1)
+    return Verdict(
+        verdict.embedding[one],
+        verdict.probabilities[one],
+        verdict.features[one],
+        verdict.gate[one],
+        np.zeros(1, np.intp),
+    )
+
+
+def _answer(
+    image: _Traveller,
+    block: int,
+    embedding: FloatArray,
+    probabilities: FloatArray,
+    gate: FloatArray,
+    row: int,
+    *,
+    early: bool,
+) -> Answers:
+    """The answer of one row, copied: it must not keep the arrays of a whole batch alive."""
+    one = slice(row, row + 1)
+    return Answers(
+        embedding=embedding[one].copy(),
+        probabilities=probabilities[one].copy(),
+        exit_block=np.array([block], np.int32),
+        blocks_run=np.array([block], np.int32),
+        early=np.array([early]),
+        gate=gate[one].copy(),
+        visited=(image.visited,),
+    )
