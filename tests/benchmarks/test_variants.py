@@ -82,7 +82,7 @@ def test_an_exit_that_the_bundle_lacks_is_refused(model: lraee.Model) -> None:
     [
         ("adaptive", "adaptive"),
         ("full", "full"),
-        ("exit=8", "exit"),
+        ("exit=5", "exit"),
         ("confidence=0.9", "confidence"),
         ("entropy=0.5", "entropy"),
         ("patience=1", "patience"),
