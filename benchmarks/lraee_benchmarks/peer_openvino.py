@@ -89,6 +89,12 @@ class OpenVinoTower:
             self.feed = self.feed or label_feed(self.bundle)
         return self.compiled[batch]
 
+    def properties(self, batch: int) -> dict[str, str]:
+        """What OpenVINO made of the setting, in words."""
+        compiled = self.prepare(batch)
+        supported = set(compiled.get_property("SUPPORTED_PROPERTIES"))
+        return {name: _words(compiled.get_property(name)) for name in _REPORTED if name in supported}
+
     def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
         """(batch, size, size, 3) uint8 to (batch, labels) float32."""
         self.prepare(len(pixels))
@@ -125,12 +131,12 @@ def open_openvino(path: Path, bundle: Bundle, threads: int, batch: int) -> tuple
         except BundleError:
             refused += [f"{name}={value}" for name, value in trial.items()]
             continue
+        if other.properties(batch) == best.properties(batch):  # what OpenVINO does anyway
+            continue
         if is_faster(lambda other=other: other(pixels), lambda best=best: best(pixels)):  # type: ignore[misc]
             best = other
             kept |= trial
-    compiled = best.compiled[batch]
-    supported = set(compiled.get_property("SUPPORTED_PROPERTIES"))
-    options = {name: _words(compiled.get_property(name)) for name in _REPORTED if name in supported}
+    options = best.properties(batch)
     options["kept by a trial"] = ", ".join(f"{name}={value}" for name, value in kept.items()) or "the defaults"
     if refused:
         options["refused by this CPU"] = ", ".join(refused)
@@ -139,7 +145,7 @@ def open_openvino(path: Path, bundle: Bundle, threads: int, batch: int) -> tuple
         engine="OpenVINO",
         version=version("openvino"),
         precision=f"{bundle.manifest.precision}, the rest {options.get('INFERENCE_PRECISION_HINT', 'float32')}",
-        threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
+        threads=int(best.compiled[batch].get_property("INFERENCE_NUM_THREADS")),
         takes="uint8 pixels",
         options=options,
     )
