@@ -53,6 +53,8 @@ def test_everything_lies_beside_the_bundle_with_its_origin(with_baselines: Expor
     static = next(entry for entry in record.baselines if entry.name == "static")
     assert static.recipe.tool == "onnxruntime.quantization.quantize_static"
     assert static.recipe.options["calibration images"] == "384"
+    assert static.recipe.defaults["quant_format"] == "QDQ"
+    assert static.recipe.defaults["calibrate_method"] == "CalibrationMethod.MinMax"
     assert static.source is not None
     assert static.source.tool == "torch.onnx.export"
 

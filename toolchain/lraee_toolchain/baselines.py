@@ -190,7 +190,9 @@ def _floor_of(tower_parts: Path) -> Callable[[Path], None]:
 
 
 def _own_recipe(tool: str, takes: str) -> Recipe:
-    return Recipe(tool=tool, versions={name: version(name) for name in ("lraee", "onnx")}, options={}, input=takes)
+    return Recipe(
+        tool=tool, versions={name: version(name) for name in ("lraee", "onnx")}, options={}, defaults={}, input=takes
+    )
 
 
 def _save_recipe(recipe: Recipe, folder: Path) -> None:

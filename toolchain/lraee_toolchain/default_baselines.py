@@ -9,10 +9,11 @@ defaults is written down in `Recipe`, which goes into ``baselines.json``.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -49,7 +50,9 @@ class Recipe:
     versions: dict[str, str]
     """Of the packages that had a part in it."""
     options: dict[str, str]
-    """What was set; everything else is at the library's default."""
+    """What was set."""
+    defaults: dict[str, str]
+    """What was left as the library has it, as far as it decides what comes out."""
     input: str
     """What the graph takes."""
 
@@ -96,7 +99,8 @@ def trace(torch_model: Any, image_size: int, folder: Path) -> Recipe:
     return Recipe(
         tool="torch.onnx.export",
         versions={name: version(name) for name in ("torch", "onnxscript", "onnx", "open_clip_torch")},
-        options={"dynamo": "True", "dynamic_shapes": "batch", "opset": f"{opset}, the default"},
+        options={"dynamo": "True", "dynamic_shapes": "batch"},
+        defaults={"opset_version": str(opset)},
         input="float32 (batch, 3, size, size), normalised",
     )
 
@@ -138,8 +142,16 @@ def quantize_by_default(
         tool=f"onnxruntime.quantization.quantize_{quantizer}",
         versions={name: version(name) for name in ("onnxruntime", "onnx", "torch", "onnxscript")},
         options=options,
+        defaults=_defaults(quantize_static if quantizer == "static" else quantize_dynamic),
         input="float32 (batch, 3, size, size), normalised",
     )
+
+
+def _defaults(quantize: Callable[..., None]) -> dict[str, str]:
+    """Of the settings that decide on numbers, read from the function itself."""
+    names = ("quant_format", "activation_type", "weight_type", "per_channel", "reduce_range", "calibrate_method")
+    parameters = inspect.signature(quantize).parameters
+    return {name: str(parameters[name].default) for name in names if name in parameters}
 
 
 class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
