@@ -39,7 +39,11 @@ EXTRAS = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotli
 """What base packages may import in functions only (Pillow, OpenVINO) or not at all."""
 
 NEVER_IN_BASE = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib"}
-"""What base packages may import nowhere."""
+"""What base packages may import nowhere, but for `TORCH_ROW`."""
+
+TORCH_ROW = "benchmarks/lraee_benchmarks/peer_torch.py"
+"""The row of ``lraee-bench --baselines torch`` is torch: it runs when asked for by name, and refuses where torch is not
+installed. Its imports stand in functions, as the test before holds."""
 
 
 def sources(package: str) -> list[Path]:
@@ -95,8 +99,8 @@ def test_importing_a_base_package_imports_no_extra(package: str) -> None:
 
 @pytest.mark.parametrize("package", BASE)
 def test_a_base_package_never_imports_what_only_an_export_needs(package: str) -> None:
-    """Not even inside a function."""
-    assert not offences(package, NEVER_IN_BASE)
+    """Not even inside a function; the one exception compares with torch itself."""
+    assert not [offence for offence in offences(package, NEVER_IN_BASE) if not offence.startswith(f"{TORCH_ROW}:")]
 
 
 def test_every_folder_with_a_package_is_known() -> None:

@@ -2,8 +2,13 @@
 
 cli            `lraee-bench`: options in, tables and files out
 benchmark      the one function behind it: what is run, in which order
-variants       the rows: adaptive, full depth, each exit, and one-graph baselines
+variants       the chain's rows: adaptive, full depth, each exit
+peers          the rows it is compared with; peer_onnx, peer_openvino and peer_torch run them, float_input surrounds
+               those that take floats, peer_files finds their files
+floor          the bare products and the reading of the weights, bounds of the chain
 timing         interleaved rounds, raw samples kept
+rows           the rows opened in this process
+isolation      the rows opened each in a process of its own, which runs worker
 sample         the images, preprocessed and that timed apart
 cold_start     fresh processes: time to the first answer, and memory
 accuracy       top-1 of each row, paired with full depth

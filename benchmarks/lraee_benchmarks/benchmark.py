@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from lraee.manifest import Manifest
 from lraee.model import Model, load
 from lraee.sessions import SessionSettings, use_global_thread_pool
-from lraee_benchmarks.accuracy import answers_right, check_accuracy_possible, summarize_accuracy
+from lraee_benchmarks.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.cold_start import measure_cold_start
 from lraee_benchmarks.device import describe_device, temperature
-from lraee_benchmarks.notes import make_notes
-from lraee_benchmarks.results import SCHEMA, Accuracy, BundleSummary, Report, Settings
-from lraee_benchmarks.sample import default_source, load_sample, open_source, summarize_preprocessing
-from lraee_benchmarks.summary import collect, find_reference, summarize_row
-from lraee_benchmarks.timing import Plan, interleave
-from lraee_benchmarks.variants import Baseline, Variant, available_baselines, baseline_variant, chain_variants
+from lraee_benchmarks.floor import FLOOR_PARTS, summarize_floor
+from lraee_benchmarks.isolation import IsolatedRows
+from lraee_benchmarks.notes import disturbance_notes, make_notes
+from lraee_benchmarks.peer_files import checked_baseline
+from lraee_benchmarks.peers import WITH_OWN_THREADS, Baseline, available_baselines, check_peer
+from lraee_benchmarks.results import SCHEMA, Accuracy, BundleSummary, Floor, Report, Settings
+from lraee_benchmarks.rows import LocalRows, RowPlan, Rows
+from lraee_benchmarks.sample import Sample, default_source, load_sample, open_source, summarize_preprocessing
+from lraee_benchmarks.summary import RowInput, collect, find_full, find_reference, summarize_row
+from lraee_benchmarks.timing import Measured, Plan, interleave
+from lraee_benchmarks.variants import chain_policies
 from lraee_calibration_data import label_rows
 
 OnProgress = Callable[[str, float], None]
@@ -48,6 +54,10 @@ class BenchmarkConfig:
     """Specs of the chain's rows besides full depth; none takes every operating point and every exit."""
     baselines: tuple[Baseline, ...] | None = None
     """None takes those that are there."""
+    floor: bool = False
+    """Also measure the bare products and reading the weights."""
+    isolate: bool | None = None
+    """Each row in a process of its own; None does so when a baseline brings threads of its own."""
     accuracy: str | None = None
     """Labelled, as `images`; None measures no accuracy."""
     repeats: int | None = None
@@ -69,13 +79,12 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     report_progress = on_progress or _ignore
     device = describe_device()
     settings = SessionSettings(threads=config.threads, thread_pool=config.thread_pool)
-    if config.thread_pool == "global":
-        use_global_thread_pool(settings.thread_count)
     model = load(config.bundle, threads=config.threads, thread_pool=config.thread_pool)
     if config.accuracy is not None:
         check_accuracy_possible(model.manifest)
         label_rows(open_source(config.accuracy), model.labels)
-    variants = _variants(config, model, settings)
+    row_plan = plan_rows(config, model)
+    isolated = config.isolate if config.isolate is not None else bool({*row_plan.peers} & {*WITH_OWN_THREADS})
 
     report_progress("images", 0.0)
     source = config.images if config.images is not None else default_source(model.manifest.model)
@@ -83,7 +92,6 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         source, model.manifest.preprocessing, count=config.image_count, batch=config.batch, seed=config.seed
     )
     report_progress("images", 1.0)
-    accuracies = _accuracies(config, model, variants, report_progress)
     cold_start = None
     if config.cold_starts:
         cold_start = measure_cold_start(
@@ -93,15 +101,20 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
             processes=config.cold_starts,
             on_progress=lambda share: report_progress("cold starts", share),
         )
-    model.warm()
     plan = Plan(
         warmup_rounds=config.warmup_rounds, rounds=config.repeats, min_seconds=config.min_seconds, seed=config.seed
     )
-    measured = interleave(variants, sample.batches, plan, on_progress=lambda share: report_progress("rounds", share))
+    with _open_rows(row_plan, model, sample, isolated, report_progress) as rows:
+        accuracies = _accuracies(config, rows, report_progress)
+        measured = interleave(
+            rows.measures, len(sample.batches), plan, on_progress=lambda share: report_progress("rounds", share)
+        )
+        inputs = collect(rows.names, rows.outcomes(), measured)
+        peers = tuple(rows.peers)
+        disturbed = disturbance_notes(row_plan.peers, isolated=isolated, restless=rows.restless)
     device = dataclasses.replace(device, celsius_after=temperature())
 
-    inputs = collect(variants, measured)
-    reference = find_reference(inputs)
+    reference, full = find_reference(inputs), find_full(inputs)
     report = Report(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,6 +124,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
             command=command_line(config),
             threads=settings.thread_count,
             thread_pool=config.thread_pool,
+            isolated=isolated,
             batch=config.batch,
             warmup_rounds=config.warmup_rounds,
             rounds=len(measured.samples_ms),
@@ -120,21 +134,41 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         ),
         preprocessing=summarize_preprocessing(sample.preprocessing_ms),
         cold_start=cold_start,
-        reference=reference.variant.name,
+        reference=reference.name,
         accuracy_source=config.accuracy,
         rows=tuple(
             summarize_row(
                 item,
                 reference,
+                full,
                 full_flops=model.manifest.full_flops,
-                accuracy=accuracies.get(item.variant.name),
+                accuracy=accuracies.get(item.name),
                 seed=config.seed,
             )
             for item in inputs
         ),
+        peers=peers,
+        floor=_floor(config, model, full, measured),
         notes=(),
     )
-    return dataclasses.replace(report, notes=make_notes(report))
+    return dataclasses.replace(report, notes=(*make_notes(report), *disturbed))
+
+
+def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
+    """Which rows there will be.
+
+    Raises:
+        PolicyError: the bundle lacks what a policy asks for.
+        BundleError: a baseline or the floor is not there.
+        MissingExtraError: a baseline's package is not installed.
+    """
+    peers = config.baselines if config.baselines is not None else available_baselines(model.bundle)
+    for name in peers:
+        check_peer(model.bundle, name)
+    if config.floor:
+        checked_baseline(model.bundle, "floor")
+    chain = tuple(chain_policies(model.manifest, config.policies))
+    return RowPlan(chain=chain, peers=peers, floor=FLOOR_PARTS if config.floor else ())
 
 
 def summarize_bundle(model: Model) -> BundleSummary:
@@ -164,42 +198,56 @@ def command_line(config: BenchmarkConfig) -> str:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         is_default = value == field.default and field.name != "thread_pool"
-        if field.name in {"bundle", "policies", "baselines"} or is_default:
+        if field.name in {"bundle", "policies", "baselines", "floor", "isolate"} or is_default:
             continue
         words += [f"--{_OPTION_NAMES.get(field.name, field.name).replace('_', '-')}", str(value)]
     for spec in config.policies:
         words += ["--policy", spec]
     if config.baselines is not None:
         words += ["--baselines", ",".join(config.baselines) or "none"]
+    words += ["--floor"] if config.floor else []
+    words += [] if config.isolate is None else ["--isolate" if config.isolate else "--no-isolate"]
     return shlex.join(words)
 
 
 _OPTION_NAMES = {"warmup_rounds": "warmup"}
 
 
-def _variants(config: BenchmarkConfig, model: Model, settings: SessionSettings) -> list[Variant[Any]]:
-    """The chain's rows, then the baselines."""
-    baselines = config.baselines if config.baselines is not None else available_baselines(model.bundle)
-    single = [baseline_variant(model.bundle, baseline, settings) for baseline in baselines]
-    return [*chain_variants(model, config.policies), *single]
+@contextmanager
+def _open_rows(
+    plan: RowPlan, model: Model, sample: Sample, isolated: bool, report_progress: OnProgress
+) -> Iterator[Rows]:
+    """The rows, opened and with all sessions made."""
+    if isolated:
+        with IsolatedRows(
+            plan, model, sample.batches, on_share=lambda share: report_progress("processes", share)
+        ) as workers:
+            yield workers
+        return
+    if model.settings.thread_pool == "global":
+        use_global_thread_pool(model.settings.thread_count)
+    model.warm()
+    yield LocalRows(plan, model, sample.batches)
 
 
-def _accuracies(
-    config: BenchmarkConfig, model: Model, variants: list[Variant[Any]], report_progress: OnProgress
-) -> dict[str, Accuracy]:
+def _accuracies(config: BenchmarkConfig, rows: Rows, report_progress: OnProgress) -> dict[str, Accuracy]:
     """Accuracy of each row by its name; empty when it was not asked for."""
     if config.accuracy is None:
         return {}
-    right = answers_right(
-        variants,
-        open_source(config.accuracy),
-        model.manifest,
-        model.labels,
-        on_progress=lambda share: report_progress("accuracy", share),
-    )
-    names = [variant.name for variant in variants]
+    right = rows.right(config.accuracy, lambda share: report_progress("accuracy", share))
+    names = [name for name, _ in rows.names]
     full = right[:, names.index("full")]
     return {name: summarize_accuracy(right[:, index], full, seed=config.seed) for index, name in enumerate(names)}
+
+
+def _floor(config: BenchmarkConfig, model: Model, full: RowInput, measured: Measured) -> Floor | None:
+    """The last two columns, if they were asked for."""
+    if not config.floor:
+        return None
+    gemm_ms, read_ms = measured.samples_ms[:, -2], measured.samples_ms[:, -1]
+    path = checked_baseline(model.bundle, "floor")
+    products = 6 * model.manifest.tower.blocks + 2
+    return summarize_floor(full.samples_ms, gemm_ms, read_ms, path, products=products, seed=config.seed)
 
 
 def _ignore(stage: str, share: float) -> None:

@@ -56,6 +56,13 @@ def saving_interval(samples: NDArray[np.float64], reference: NDArray[np.float64]
     )
 
 
+def ratio_interval(samples: NDArray[np.float64], other: NDArray[np.float64], *, seed: int) -> Interval:
+    """Interval of ``median(samples) / median(other)``, both (rounds,), measured in the same rounds."""
+    return bootstrap_interval(
+        len(samples), lambda rows: float(np.median(samples[rows]) / np.median(other[rows])), seed=seed
+    )
+
+
 def mean_interval(samples: NDArray[np.float64], *, seed: int) -> Interval:
     """Interval of the mean of `samples` (count,)."""
     return bootstrap_interval(len(samples), lambda rows: float(samples[rows].mean()), seed=seed)

@@ -15,12 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from lraee.cli import errors_as_one_line
 from lraee.policies.spec import POLICY_SPECS
 from lraee_benchmarks.benchmark import BenchmarkConfig, OnProgress, run_benchmark
+from lraee_benchmarks.peers import BASELINES, Baseline
 from lraee_benchmarks.render_csv import render_csv
 from lraee_benchmarks.render_markdown import render_markdown
 from lraee_benchmarks.render_text import render_text
 from lraee_benchmarks.results import to_json
 from lraee_benchmarks.sample import SHIPPED_SOURCES
-from lraee_benchmarks.variants import BASELINES, Baseline
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -95,7 +95,18 @@ def bench(
     ] = None,
     baselines: Annotated[
         str | None,
-        typer.Option(help=f"{','.join(BASELINES)} or none; by default those that are there.", show_default=False),
+        typer.Option(help=f"{','.join(BASELINES)} or none; by default the files that are there.", show_default=False),
+    ] = None,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Also measure the bare products, and reading the weights.")
+    ] = False,
+    isolate: Annotated[
+        bool | None,
+        typer.Option(
+            "--isolate/--no-isolate",
+            help="A process for each row; by default where a baseline brings threads of its own.",
+            show_default=False,
+        ),
     ] = None,
     accuracy: Annotated[
         str | None,
@@ -128,6 +139,8 @@ def bench(
         batch=batch,
         policies=tuple(policy or ()),
         baselines=parse_baselines(baselines),
+        floor=floor,
+        isolate=isolate,
         accuracy=accuracy,
         repeats=repeats,
         min_seconds=min_seconds,

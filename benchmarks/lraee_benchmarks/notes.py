@@ -5,8 +5,9 @@ Each rule is one function from the report to its sentences, so that the rules ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
+from lraee_benchmarks.peers import WITH_OWN_THREADS, Baseline
 from lraee_benchmarks.results import BY_IMAGE, Report, Row
 
 SMALL_SAMPLE = 100
@@ -23,6 +24,26 @@ def make_notes(report: Report) -> tuple[str, ...]:
     """All notes, in the order of the rules below."""
     rules = (_random_weights, _early_exit, _chain_against_graph, _against_float, _sample_size, _conditions)
     return tuple(note for rule in rules for note in rule(report))
+
+
+def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, restless: Collection[str]) -> tuple[str, ...]:
+    """What rows may have done to each other.
+
+    Args:
+        peers: the baselines that ran.
+        isolated: whether each row had a process of its own.
+        restless: rows whose threads did not come to rest after a turn.
+    """
+    notes = []
+    loud = [name for name in peers if name in WITH_OWN_THREADS]
+    if loud and not isolated:
+        notes.append(
+            f"{', '.join(loud)} brought threads of their own into one process with the other rows, which may have "
+            "disturbed all of them; measure with --isolate."
+        )
+    if restless:
+        notes.append(f"Threads of {', '.join(sorted(restless))} did not come to rest between turns.")
+    return tuple(notes)
 
 
 def _random_weights(report: Report) -> Iterator[str]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from lraee_benchmarks.results import Report, Row
 from lraee_benchmarks.wording import (
+    RATIO_TITLE,
     accuracy_text,
     bundle_line,
     cold_start_line,
     device_line,
     exits_text,
+    floor_lines,
     interval_text,
     kinds_line,
     method_line,
     optional,
+    peer_line,
     preprocessing_line,
+    ratio_text,
     signed_percent,
 )
 
@@ -32,18 +36,22 @@ def render_markdown(report: Report) -> str:
     if report.cold_start is not None:
         lines.append(f"- {cold_start_line(report.cold_start)}")
     lines += ["", *_table(_LATENCY_HEAD, [_latency(row) for row in report.rows])]
+    lines += ["", f"chain / row: {RATIO_TITLE[0].lower()}{RATIO_TITLE[1:]}."]
+    if report.floor is not None:
+        lines += ["", *(f"- {line}" for line in floor_lines(report.floor))]
     lines += ["", f"Savings against `{report.reference}`, the fastest full depth:", ""]
     head = [*_SAVING_HEAD, *(_ACCURACY_HEAD if report.accuracy_source is not None else [])]
     lines += _table(head, [_saving(row) for row in report.rows])
     if report.accuracy_source is not None:
         lines += ["", f"Top-1 on {_cell(report.accuracy_source)}; differences are to `full` on the same images."]
+    lines += ["", "What ran the rows:", "", *(f"- {peer_line(peer)}" for peer in report.peers)]
     if report.notes:
         lines += ["", *(f"- {note}" for note in report.notes)]
     lines += ["", "Repeat it with:", "", "```bash", report.settings.command, "```"]
     return "\n".join(lines) + "\n"
 
 
-_LATENCY_HEAD = ["row", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "mean ms", "min ms", "images/s"]
+_LATENCY_HEAD = ["row", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "mean ms", "min ms", "images/s", "chain / row"]
 _SAVING_HEAD = [
     "row",
     "MFLOPs",
@@ -66,6 +74,7 @@ def _latency(row: Row) -> list[str]:
         interval,
         *(f"{time:.2f}" for time in times),
         f"{row.images_per_second:.1f}",
+        ratio_text(row.chain_ratio),
     ]
 
 

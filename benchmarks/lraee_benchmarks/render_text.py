@@ -8,22 +8,26 @@ from rich.text import Text
 
 from lraee_benchmarks.results import Report
 from lraee_benchmarks.wording import (
+    RATIO_TITLE,
     accuracy_text,
     bundle_line,
     cold_start_line,
     device_line,
     exits_text,
+    floor_lines,
     interval_text,
     kinds_line,
     method_line,
     optional,
+    peer_line,
     preprocessing_line,
+    ratios,
     signed_percent,
 )
 
 
 def render_text(report: Report) -> RenderableType:
-    """Header, latencies, savings, accuracy if there is any, and notes."""
+    """Header, latencies, savings, ratios, floor and accuracy if there are any, peers, and notes."""
     header = [
         device_line(report.device),
         bundle_line(report.bundle),
@@ -40,8 +44,13 @@ def render_text(report: Report) -> RenderableType:
     things: list[RenderableType] = [*map(Text, header)]
     for title, table in zip(titles, (_latencies(report), _savings(report)), strict=True):
         things += ["", Text(title, style="bold"), table]
+    if pairs := ratios(report):
+        things += ["", Text(RATIO_TITLE, style="bold"), _ratios(pairs)]
+    if report.floor is not None:
+        things += ["", *map(Text, floor_lines(report.floor))]
     if report.accuracy_source is not None:
         things += ["", Text(f"Top-1 on {report.accuracy_source}, 95% intervals", style="bold"), _accuracies(report)]
+    things += ["", Text("What ran the rows", style="bold"), *(Text(f"* {peer_line(peer)}") for peer in report.peers)]
     if report.notes:
         things += ["", *(Text(f"* {note}") for note in report.notes)]
     return Group(*things)
@@ -71,6 +80,13 @@ def _savings(report: Report) -> Table:
             optional(row.latency_per_flops, "{:.2f}"),
             exits_text(row),
         )
+    return table
+
+
+def _ratios(pairs: list[tuple[str, str]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for pair in pairs:
+        table.add_row(*map(Text, pair))
     return table
 
 

@@ -14,9 +14,23 @@ from typing import Final, Literal
 from lraee.errors import DataError
 from lraee.strict_json import decode, encode
 
-SCHEMA: Final = "lraee-bench/1"
+SCHEMA: Final = "lraee-bench/2"
 
-RowKind = Literal["adaptive", "full", "exit", "confidence", "entropy", "patience", "deadline", "graph", "fp32"]
+RowKind = Literal[
+    "adaptive",
+    "full",
+    "exit",
+    "confidence",
+    "entropy",
+    "patience",
+    "deadline",
+    "graph",
+    "fp32",
+    "static",
+    "dynamic",
+    "openvino",
+    "torch",
+]
 """How a row runs the tower.
 
 - ``adaptive``: each image leaves by the learned gates, at one operating point (LRA-EE).
@@ -25,8 +39,10 @@ RowKind = Literal["adaptive", "full", "exit", "confidence", "entropy", "patience
 - ``confidence``, ``entropy``: each image leaves by one threshold on the largest probability, or on the entropy.
 - ``patience``: each image leaves once consecutive exits agree.
 - ``graph``, ``fp32``: baselines, one session each.
+- ``static``, ``dynamic``: what torch's exporter and ONNX Runtime's quantization tools give by default.
+- ``openvino``: the bundle's ``graph.onnx`` compiled by OpenVINO. ``torch``: open_clip's float tower, eager.
 
-All but the last two run the parts one by one; the three heuristics visit every exit on their way.
+The rows up to ``patience`` run the parts one by one; the three heuristics visit every exit on their way.
 """
 
 BY_IMAGE: Final[tuple[RowKind, ...]] = ("adaptive", "confidence", "entropy", "patience")
@@ -93,6 +109,8 @@ class Settings:
     """Repeats the measurement."""
     threads: int
     thread_pool: Literal["session", "global"]
+    isolated: bool
+    """Whether each row ran in a process of its own; a turn is then one run that is not timed and one that is."""
     batch: int
     warmup_rounds: int
     rounds: int
@@ -133,6 +151,30 @@ class ColdStart:
     peak_rss_bytes: int
     private_bytes: int | None
     """Resident memory that no other process shares; memory-mapped weights are not in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """What runs a row, and how it was set; every row does the same job, from uint8 pixels to label probabilities."""
+
+    name: str
+    """The row's name; ``chain`` for all rows that run the parts one by one."""
+    engine: str
+    version: str
+    precision: str
+    threads: int
+    takes: str
+    """What the engine is given; where it is not uint8 pixels, turning them into it is in the time."""
+    options: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """The full chain's median latency over another median, from the same rounds: below 1 the chain is faster."""
+
+    value: float
+    interval: Interval
+    """Rounds are drawn again together for both, so that what disturbed both cancels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +230,8 @@ class Row:
     latency_saved_interval: Interval
     latency_per_flops: float | None
     """latency_saved / flops_saved: what a saved FLOP is worth in time; None where no FLOPs are saved."""
+    chain_ratio: Ratio
+    """``full`` to this row."""
     exit_shares: tuple[ExitShare, ...]
     accuracy: Accuracy | None
     samples_ms: tuple[float, ...]
@@ -195,10 +239,30 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """How near the full chain is to what the CPU can do at all, measured in the same rounds as the rows."""
+
+    products: int
+    """Matrix products with weights."""
+    weight_bytes: int
+    """Of all products, scales and biases too."""
+    gemm: Latency
+    """All of them in order, bare: inputs quantized already, outputs float32, same session settings."""
+    chain_to_gemm: Ratio
+    read: Latency
+    """Reading as many bytes once, on as many threads."""
+    read_bytes_per_second: float
+    """weight_bytes / median of `read`."""
+    chain_to_read: Ratio
+    gemm_samples_ms: tuple[float, ...]
+    read_samples_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything `lraee-bench` measured."""
 
-    schema: Literal["lraee-bench/1"]
+    schema: Literal["lraee-bench/2"]
     created: str
     """UTC, ISO 8601."""
     device: Device
@@ -210,6 +274,9 @@ class Report:
     """Row that `Row.latency_saved` compares with: the faster of full chain and one graph."""
     accuracy_source: str | None
     rows: tuple[Row, ...]
+    peers: tuple[Peer, ...]
+    """One for the chain and one for each baseline."""
+    floor: Floor | None
     notes: tuple[str, ...]
 
     def row(self, name: str) -> Row | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_benchmarks.bootstrap import median_interval, saving_interval
-from lraee_benchmarks.results import Accuracy, ExitShare, Latency, Row, RowKind
+from lraee_benchmarks.bootstrap import median_interval, ratio_interval, saving_interval
+from lraee_benchmarks.results import Accuracy, ExitShare, Latency, Ratio, Row, RowKind
 from lraee_benchmarks.timing import Measured
-from lraee_benchmarks.variants import Outcome, Variant
+from lraee_benchmarks.variants import Outcome
 
 FULL_DEPTH_KINDS: tuple[RowKind, ...] = ("full", "graph")
 """Rows that compute the bundle's full depth; the faster of them is what savings are measured against, so that early
@@ -22,37 +21,63 @@ exit is not praised for time that running part by part has cost."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowInput:
-    """One variant and what the rounds gave for it."""
+    """One row and what the rounds gave for it."""
 
-    variant: Variant[Any]
+    name: str
+    kind: RowKind
     samples_ms: NDArray[np.float64]
     """(rounds,) float64."""
     outcomes: tuple[Outcome, ...]
     """One for each round."""
 
 
-def collect(variants: Sequence[Variant[Any]], measured: Measured) -> list[RowInput]:
-    """Pair the variants with their samples, and read each batch's outcome once."""
-    inputs: list[RowInput] = []
-    for index, variant in enumerate(variants):
-        by_batch = {batch: variant.read(raw) for batch, raw in measured.outputs[index].items()}
-        outcomes = tuple(by_batch[int(batch)] for batch in measured.batch_of_round)
-        inputs.append(RowInput(variant=variant, samples_ms=measured.samples_ms[:, index], outcomes=outcomes))
-    return inputs
+def collect(
+    rows: Sequence[tuple[str, RowKind]], outcomes: Sequence[Mapping[int, Outcome]], measured: Measured
+) -> list[RowInput]:
+    """Pair the rows with their samples.
+
+    Args:
+        rows: name and kind of each.
+        outcomes: of each row by batch.
+        measured: its first columns are the rows.
+    """
+    return [
+        RowInput(
+            name=name,
+            kind=kind,
+            samples_ms=measured.samples_ms[:, index],
+            outcomes=tuple(outcomes[index][int(batch)] for batch in measured.batch_of_round),
+        )
+        for index, (name, kind) in enumerate(rows)
+    ]
 
 
 def find_reference(inputs: Sequence[RowInput]) -> RowInput:
     """The fastest full depth by mean latency; `inputs` must hold at least the full chain."""
-    full = [item for item in inputs if item.variant.kind in FULL_DEPTH_KINDS]
+    full = [item for item in inputs if item.kind in FULL_DEPTH_KINDS]
     return min(full, key=lambda item: float(item.samples_ms.mean()))
 
 
-def summarize_row(item: RowInput, reference: RowInput, *, full_flops: int, accuracy: Accuracy | None, seed: int) -> Row:
+def find_full(inputs: Sequence[RowInput]) -> RowInput:
+    """The chain at full depth, which is always among the rows."""
+    return next(item for item in inputs if item.kind == "full")
+
+
+def summarize_row(
+    item: RowInput,
+    reference: RowInput,
+    full: RowInput,
+    *,
+    full_flops: int,
+    accuracy: Accuracy | None,
+    seed: int,
+) -> Row:
     """Make one row.
 
     Args:
-        item: the variant's samples and outcomes.
+        item: the row's samples and outcomes.
         reference: of `find_reference`, from the same rounds.
+        full: of `find_full`, from the same rounds.
         full_flops: of one image at full depth.
         accuracy: of the row, if it was measured.
         seed: of the bootstrap.
@@ -62,8 +87,8 @@ def summarize_row(item: RowInput, reference: RowInput, *, full_flops: int, accur
     latency_saved = float(1 - item.samples_ms.mean() / reference.samples_ms.mean())
     batch = len(item.outcomes[0].flops)
     return Row(
-        name=item.variant.name,
-        kind=item.variant.kind,
+        name=item.name,
+        kind=item.kind,
         latency=summarize_latency(item.samples_ms, seed=seed),
         images_per_second=float(1000 * batch / item.samples_ms.mean()),
         flops=flops,
@@ -71,9 +96,18 @@ def summarize_row(item: RowInput, reference: RowInput, *, full_flops: int, accur
         latency_saved=latency_saved,
         latency_saved_interval=saving_interval(item.samples_ms, reference.samples_ms, seed=seed),
         latency_per_flops=latency_saved / flops_saved if flops_saved > 0 else None,
+        chain_ratio=summarize_ratio(full.samples_ms, item.samples_ms, seed=seed),
         exit_shares=exit_shares(item.outcomes),
         accuracy=accuracy,
         samples_ms=tuple(float(sample) for sample in item.samples_ms),
+    )
+
+
+def summarize_ratio(samples_ms: NDArray[np.float64], other_ms: NDArray[np.float64], *, seed: int) -> Ratio:
+    """Median over median of two series (rounds,) from the same rounds."""
+    return Ratio(
+        value=float(np.median(samples_ms) / np.median(other_ms)),
+        interval=ratio_interval(samples_ms, other_ms, seed=seed),
     )
 
 

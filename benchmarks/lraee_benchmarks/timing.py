@@ -1,8 +1,8 @@
-"""Interleaved rounds: each round runs every variant once on the same batch, and every sample is kept.
+"""Interleaved rounds: each round runs every row once on the same batch, and every sample is kept.
 
-Variants measured one after the other would each see another clock frequency, temperature and load; inside one round
-they see the same. The order changes from round to round: every cycle draws a random order and rotates it, so that over
-a cycle every variant has had every place once, and over many cycles every neighbour.
+Rows measured one after the other would each see another clock frequency, temperature and load; inside one round they
+see the same. The order changes from round to round: every cycle draws a random order and rotates it, so that over a
+cycle every row has had every place once, and over many cycles every neighbour.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.images import Pixels
-from lraee_benchmarks.variants import Variant
+Measure = Callable[[int], float]
+"""Runs one row on the batch of that index, and gives the milliseconds it took."""
 
 MIN_ROUNDS = 30
 """With fewer, a 90 % quantile is one of three samples."""
@@ -41,15 +40,13 @@ class Measured:
     """What the rounds gave."""
 
     samples_ms: NDArray[np.float64]
-    """(rounds, variants) float64."""
+    """(rounds, rows) float64."""
     batch_of_round: NDArray[np.intp]
     """(rounds,) intp: which batch each round ran."""
-    outputs: tuple[dict[int, Any], ...]
-    """For each variant, what it gave for each batch that was run, by the batch's index."""
 
 
 def rotated_orders(count: int, random: np.random.Generator) -> Iterator[tuple[int, ...]]:
-    """Orders of `count` variants without end, balanced over every `count` rounds.
+    """Orders of `count` rows without end, balanced over every `count` rounds.
 
     >>> orders = rotated_orders(2, np.random.default_rng(0))
     >>> sorted([next(orders), next(orders)])
@@ -62,55 +59,51 @@ def rotated_orders(count: int, random: np.random.Generator) -> Iterator[tuple[in
 
 
 def interleave(
-    variants: Sequence[Variant[Any]],
-    batches: Sequence[Pixels],
+    measures: Sequence[Measure],
+    batches: int,
     plan: Plan,
     *,
     on_progress: Callable[[float], None] | None = None,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> Measured:
-    """Run and time the variants.
+    """Run the rows.
 
     Args:
-        variants: what to run; only `Variant.run` is timed.
-        batches: each (batch, size, size, 3) uint8; rounds go through them in turn.
+        measures: one for each row.
+        batches: how many there are; rounds go through them in turn.
         plan: how long.
         on_progress: called after each round with the share that is done, 0 to 1.
-        clock_ns: nanoseconds of a steady clock.
+        clock_ns: nanoseconds of a steady clock, for `Plan.min_seconds`.
     """
-    orders = rotated_orders(len(variants), np.random.default_rng(plan.seed))
+    orders = rotated_orders(len(measures), np.random.default_rng(plan.seed))
     for number in range(plan.warmup_rounds):
         for index in next(orders):
-            variants[index].run(batches[number % len(batches)])
+            measures[index](number % batches)
 
-    orders = rotated_orders(len(variants), np.random.default_rng([plan.seed, 1]))
+    orders = rotated_orders(len(measures), np.random.default_rng([plan.seed, 1]))
     rows: list[list[float]] = []
-    outputs: tuple[dict[int, Any], ...] = tuple({} for _ in variants)
     with _no_garbage_collection():
         start = clock_ns()
         while True:
-            batch = len(rows) % len(batches)
-            row = [0.0] * len(variants)
+            batch = len(rows) % batches
+            row = [0.0] * len(measures)
             for index in next(orders):
-                before = clock_ns()
-                output = variants[index].run(batches[batch])
-                row[index] = (clock_ns() - before) / 1e6
-                outputs[index].setdefault(batch, output)
+                row[index] = measures[index](batch)
             rows.append(row)
-            done = _share_done(plan, len(rows), len(variants), (clock_ns() - start) / 1e9)
+            done = _share_done(plan, len(rows), len(measures), (clock_ns() - start) / 1e9)
             if on_progress is not None:
                 on_progress(done)
             if done >= 1:
                 break
-    return Measured(samples_ms=np.array(rows), batch_of_round=np.arange(len(rows)) % len(batches), outputs=outputs)
+    return Measured(samples_ms=np.array(rows), batch_of_round=np.arange(len(rows)) % batches)
 
 
-def _share_done(plan: Plan, rounds: int, variants: int, seconds: float) -> float:
+def _share_done(plan: Plan, rounds: int, rows: int, seconds: float) -> float:
     """Between 0 and 1; 1 only when the rounds are enough."""
     if plan.rounds is not None:
         return rounds / plan.rounds
     enough = rounds >= MIN_ROUNDS and seconds >= plan.min_seconds
-    if enough and rounds % variants == 0:
+    if enough and rounds % rows == 0:
         return 1.0
     return min(rounds / MIN_ROUNDS, seconds / max(plan.min_seconds, 1e-9), 0.99)
 

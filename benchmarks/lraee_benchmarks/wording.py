@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from lraee_benchmarks.results import Accuracy, BundleSummary, ColdStart, Device, Interval, Report, Row, RowKind
+from lraee_benchmarks.results import (
+    Accuracy,
+    BundleSummary,
+    ColdStart,
+    Device,
+    Floor,
+    Interval,
+    Peer,
+    Ratio,
+    Report,
+    Row,
+    RowKind,
+)
 
 
 def device_line(device: Device) -> str:
@@ -30,7 +42,53 @@ def method_line(report: Report) -> str:
         f"threads {settings.threads} ({settings.thread_pool} pool), batch {settings.batch}, "
         f"{settings.warmup_rounds} warm-up rounds, {settings.rounds} rounds over {settings.images} images "
         f"({settings.image_source}); every round runs every row, in changing order"
+        f"{_ISOLATED if settings.isolated else ''}"
     )
+
+
+_ISOLATED = (
+    ", each in a process of its own on the same cores, with one run before that is not timed; the next row waits until "
+    "its threads rest"
+)
+
+
+def peer_line(peer: Peer) -> str:
+    """How a row was run."""
+    options = "; ".join(f"{name} {value}" for name, value in peer.options.items())
+    return (
+        f"{peer.name}: {peer.engine} {peer.version}, {peer.precision}, threads {peer.threads}, takes {peer.takes}; "
+        f"{options}"
+    )
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """A ratio of medians and its interval.
+
+    >>> ratio_text(Ratio(value=0.831, interval=Interval(low=0.82, high=0.84)))
+    '0.83 [0.82, 0.84]'
+    """
+    return f"{ratio.value:.2f} [{ratio.interval.low:.2f}, {ratio.interval.high:.2f}]"
+
+
+RATIO_TITLE = "Full chain over each row, ratio of medians with a paired 95% interval; below 1 the chain is faster"
+
+
+def ratios(report: Report) -> list[tuple[str, str]]:
+    """``chain / ROW`` and the ratio for every row but the full chain itself."""
+    return [(f"chain / {row.name}", ratio_text(row.chain_ratio)) for row in report.rows if row.kind != "full"]
+
+
+def floor_lines(floor: Floor) -> list[str]:
+    """The bare products and the bytes, and how far the chain is from them."""
+    size = f"{floor.weight_bytes / 1e6:.2f} MB"
+    return [
+        f"Floor of the products: {floor.products} products of {size} of weights, bare and in order, take "
+        f"{floor.gemm.p50_ms:.2f} ms ({interval_text(floor.gemm.p50_interval_ms, '{:.2f}')}); "
+        f"chain / floor {ratio_text(floor.chain_to_gemm)}",
+        f"Floor of the memory: reading {size} once takes {floor.read.p50_ms:.2f} ms "
+        f"({interval_text(floor.read.p50_interval_ms, '{:.2f}')}), {floor.read_bytes_per_second / 1e9:.1f} GB/s; "
+        f"chain / read {ratio_text(floor.chain_to_read)}",
+    ]
 
 
 def preprocessing_line(report: Report) -> str:
@@ -64,6 +122,10 @@ KIND_TEXTS: dict[RowKind, str] = {
     "full": "all blocks one by one",
     "graph": "the same as one graph",
     "fp32": "the float tower as one graph",
+    "static": "torch's export, quantized by quantize_static's defaults",
+    "dynamic": "the same by quantize_dynamic's defaults",
+    "openvino": "the bundle's graph compiled by OpenVINO",
+    "torch": "open_clip's float tower, eager",
 }
 """What each kind of row does, in the order in which `kinds_line` tells it."""
 

@@ -6,6 +6,9 @@ an image reaches them. Sessions of one thread go on working, and share the paren
 
 A fork waits until no session is being made by another thread. It cannot wait for runs: fork while no other thread
 classifies, as servers that load a model and then fork their workers do.
+
+ONNX Runtime's official builds report their use from a thread of their own, which is lost too: seen with 1.32, a child
+then hangs or crashes when it ends. Set ``ORT_DISABLE_TELEMETRY=1`` before Python starts wherever a process forks.
 """
 
 from __future__ import annotations

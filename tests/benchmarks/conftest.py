@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from lraee.bundle import Bundle, find_bundle
 from lraee.images import Pixels
 from lraee.orchestrator import Answers, run
 from lraee.policies import ExitAt, Full
@@ -25,15 +28,22 @@ from lraee_benchmarks.results import (
     ColdStart,
     Device,
     ExitShare,
+    Floor,
     Interval,
     Latency,
+    Peer,
     Preprocessing,
+    Ratio,
     Report,
     Row,
     RowKind,
     Settings,
 )
 from lraee_benchmarks.variants import Outcome, Variant
+from lraee_calibration_data import fashion_mnist_sample
+from lraee_exporters.floor import build_floor, save_floor
+from lraee_exporters.open_clip_models import load_model
+from lraee_toolchain.default_baselines import Quantizer, quantize_by_default, trace
 
 LABELS = 3
 
@@ -111,6 +121,7 @@ def make_row(name: str, kind: RowKind, mean_ms: float, saved: float, latency_sav
         latency_saved=latency_saved,
         latency_saved_interval=Interval(low=latency_saved - margin, high=latency_saved + margin),
         latency_per_flops=latency_saved / saved if saved > 0 else None,
+        chain_ratio=Ratio(value=10.0 / mean_ms, interval=Interval(low=9.9 / mean_ms, high=10.1 / mean_ms)),
         exit_shares=(ExitShare(block=8, early=True, share=0.25), ExitShare(block=12, early=False, share=0.75)),
         accuracy=None,
         samples_ms=(mean_ms, mean_ms),
@@ -169,6 +180,7 @@ def make_report() -> Callable[..., Report]:
                 command="lraee-bench clip.lraee",
                 threads=4,
                 thread_pool="session",
+                isolated=False,
                 batch=1,
                 warmup_rounds=5,
                 rounds=2,
@@ -194,6 +206,18 @@ def make_report() -> Callable[..., Report]:
                 make_row("full", "full", 10.0, 0.0, -0.02, 0.01),
                 make_row("graph", "graph", 9.8, 0.0, 0.0, 0.0),
             ),
+            "peers": (
+                Peer(
+                    name="chain",
+                    engine="ONNX Runtime",
+                    version="1.23.0",
+                    precision="int8",
+                    threads=4,
+                    takes="uint8 pixels",
+                    options={"sessions": "one for each part", "thread pool": "session"},
+                ),
+            ),
+            "floor": None,
             "notes": (),
             **changes,
         }
@@ -201,6 +225,37 @@ def make_report() -> Callable[..., Report]:
         return Report(**{**fields, "notes": make_notes(report)})
 
     return build
+
+
+@pytest.fixture
+def floor() -> Floor:
+    """Products in 8 ms, reading in 5."""
+    return Floor(
+        products=74,
+        weight_bytes=85_000_000,
+        gemm=make_row("gemm", "full", 8.0, 0.0, 0.0, 0.0).latency,
+        chain_to_gemm=Ratio(value=1.25, interval=Interval(low=1.24, high=1.27)),
+        read=make_row("read", "full", 5.0, 0.0, 0.0, 0.0).latency,
+        read_bytes_per_second=17e9,
+        chain_to_read=Ratio(value=2.0, interval=Interval(low=1.9, high=2.1)),
+        gemm_samples_ms=(8.0, 8.0),
+        read_samples_ms=(5.0, 5.0),
+    )
+
+
+@pytest.fixture(scope="session")
+def with_baselines(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A copy of the shipped bundle with everything beside it that `lraee-export --baselines` writes."""
+    folder = tmp_path_factory.mktemp("peers")
+    shipped = find_bundle("reference")
+    bundle = Bundle(Path(shutil.copytree(shipped, folder / "reference.lraee")))
+    beside = Path(shutil.copytree(shipped.with_name("reference.baselines"), folder / "reference.baselines"))
+    save_floor(build_floor(onnx.load(shipped / "graph.onnx")), beside)
+    pixels = np.repeat(fashion_mnist_sample()[:16, :, :, None], 3, axis=3)
+    trace(load_model("reference").torch_model, bundle.manifest.preprocessing.image_size, folder)
+    for quantizer in get_args(Quantizer):
+        quantize_by_default(quantizer, folder / "traced.onnx", pixels, bundle.manifest.preprocessing, beside)
+    return bundle
 
 
 IMAGENET_CLASSES = ("n01440764", "n02504458", "n07753592")

@@ -150,6 +150,24 @@ def test_an_error_is_one_line_on_stderr(arguments: list[str], said: str) -> None
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--baselines", "static"], "there is no static baseline at "),
+        (["--baselines", "torch"], "there is no fp32 baseline at "),
+        (["--floor"], "there is no graph of the floor at "),
+    ],
+)
+def test_what_is_not_beside_a_bundle_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    """With the export that writes it, before any image is read."""
+    bundle = shutil.copytree(find_bundle("reference"), tmp_path / "alone.lraee")
+    result = invoke(str(bundle), *arguments)
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert result.stderr.strip().endswith("write it with: lraee-export reference -o alone.lraee --baselines")
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
 def test_accuracy_of_random_weights_is_refused(tmp_path: Path) -> None:
     """Even where every label is known."""
     bundle = Path(shutil.copytree(find_bundle("reference"), tmp_path / "random.lraee"))
@@ -182,6 +200,7 @@ def test_baselines_are_a_list_or_none_or_whatever_is_there() -> None:
     assert parse_baselines(None) is None
     assert parse_baselines("none") == ()
     assert parse_baselines("fp32, graph") == ("graph", "fp32")
+    assert parse_baselines("torch,openvino,dynamic,static") == ("static", "dynamic", "openvino", "torch")
     with pytest.raises(typer.BadParameter, match="'int4' is no baseline"):
         parse_baselines("int4")
 
@@ -194,4 +213,8 @@ def test_the_command_line_of_a_report_is_read_back_as_the_same_options() -> None
     )
     assert command_line(config) == (
         "lraee-bench 'my clip.lraee' --thread-pool global --warmup 0 --policy full --policy exit=8 --baselines none"
+    )
+    config = BenchmarkConfig(bundle="reference", baselines=("openvino",), floor=True, isolate=False)
+    assert command_line(config) == (
+        "lraee-bench reference --thread-pool session --baselines openvino --floor --no-isolate"
     )

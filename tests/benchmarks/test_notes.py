@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lraee_benchmarks.notes import disturbance_notes
 from lraee_benchmarks.results import Report, RowKind
 
 Make = Callable[..., Report]
@@ -121,3 +122,18 @@ def test_a_long_tail_is_named_except_for_adaptive_rows(make_report: Make) -> Non
     )
     (note,) = [note for note in make_report(rows=rows).notes if "p99" in note]
     assert "for full, graph;" in note
+
+
+def test_runtimes_that_shared_a_process_are_named() -> None:
+    """Unless each had its own; peers over the chain's own pool disturb nobody."""
+    (note,) = disturbance_notes(("graph", "openvino", "torch"), isolated=False, restless=())
+    assert note.startswith("openvino, torch brought threads of their own into one process")
+    assert disturbance_notes(("graph", "openvino"), isolated=True, restless=()) == ()
+    assert disturbance_notes(("graph", "fp32"), isolated=False, restless=()) == ()
+
+
+def test_rows_that_went_on_after_their_turn_are_named() -> None:
+    """Their threads took cores from the next row."""
+    assert disturbance_notes(("torch",), isolated=True, restless={"torch"}) == (
+        "Threads of torch did not come to rest between turns.",
+    )

@@ -13,7 +13,7 @@ from rich.console import Console
 from lraee_benchmarks.render_csv import render_csv
 from lraee_benchmarks.render_markdown import render_markdown
 from lraee_benchmarks.render_text import render_text
-from lraee_benchmarks.results import Accuracy, Report
+from lraee_benchmarks.results import Accuracy, Floor, Report
 
 
 @pytest.fixture
@@ -43,7 +43,9 @@ def test_markdown_states_device_method_and_how_to_repeat_it(make_report: Callabl
 def test_markdown_rows(make_report: Callable[..., Report]) -> None:
     """Each row stands in both tables, and every line of a table has as many cells as its head."""
     page = render_markdown(make_report())
-    assert "| `adaptive=balanced` | 9.00 | 8.90 to 9.10 | 9.20 | 9.40 | 9.00 | 8.70 | 111.1 |" in page
+    assert (
+        "| `adaptive=balanced` | 9.00 | 8.90 to 9.10 | 9.20 | 9.40 | 9.00 | 8.70 | 111.1 | 1.11 [1.10, 1.12] |" in page
+    )
     assert "| `adaptive=balanced` | 86.60 | 13.4% | 8.0% | 6.0% to 10.0% | 0.60 | 8: 25%, 12: 75% |" in page
     blocks = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
     assert [len(block) for block in blocks] == [5, 5]
@@ -93,6 +95,46 @@ def test_each_kind_of_row_is_explained_once(make_report: Callable[..., Report]) 
     lines = list(csv.DictReader(io.StringIO(render_csv(report))))
     assert [line["kind"] for line in lines] == ["confidence", "confidence", "patience", "full", "graph"]
     assert "| `patience=2` |" in render_markdown(report)
+
+
+def test_every_row_s_ratio_to_the_chain_is_in_all_forms(make_report: Callable[..., Report]) -> None:
+    """On the screen for all but the chain itself, on the page in a column, in the CSV unrounded."""
+    report = make_report()
+    text = screen(report)
+    assert "chain / adaptive=balanced  1.11 [1.10, 1.12]" in text
+    assert "chain / graph              1.02 [1.01, 1.03]" in text
+    assert "chain / full" not in text
+    lines = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert [float(line["chain_ratio"]) for line in lines] == [row.chain_ratio.value for row in report.rows]
+
+
+def test_what_ran_the_rows_is_in_text_and_markdown(make_report: Callable[..., Report]) -> None:
+    """Engine, version, precision, threads and options."""
+    line = (
+        "chain: ONNX Runtime 1.23.0, int8, threads 4, takes uint8 pixels; sessions one for each part; "
+        "thread pool session"
+    )
+    assert f"- {line}\n" in render_markdown(make_report())
+    assert line in " ".join(screen(make_report()).split())
+
+
+def test_the_floor_is_in_text_and_markdown_where_it_was_measured(
+    make_report: Callable[..., Report], floor: Floor
+) -> None:
+    """Both bounds with the chain's distance to them."""
+    assert "Floor" not in screen(make_report()) + render_markdown(make_report())
+    report = make_report(floor=floor)
+    for shown in (" ".join(screen(report).split()), render_markdown(report)):
+        assert "74 products of 85.00 MB of weights, bare and in order, take 8.00 ms (7.90 to 8.10)" in shown
+        assert "chain / floor 1.25 [1.24, 1.27]" in shown
+        assert "reading 85.00 MB once takes 5.00 ms (4.90 to 5.10), 17.0 GB/s; chain / read 2.00 [1.90, 2.10]" in shown
+
+
+def test_a_process_for_each_row_is_said(make_report: Callable[..., Report]) -> None:
+    """It is another measurement than all rows in one."""
+    report = make_report(settings=dataclasses.replace(make_report().settings, isolated=True))
+    assert "each in a process of its own on the same cores" in render_markdown(report)
+    assert "process of its own" not in render_markdown(make_report())
 
 
 def test_text_of_a_report_without_cold_start(make_report: Callable[..., Report]) -> None:

@@ -10,21 +10,26 @@ from typing import get_args
 import pytest
 
 from lraee.errors import BundleError, DataError
-from lraee_benchmarks.results import Accuracy, Report, RowKind, from_json, to_json
+from lraee_benchmarks.results import Accuracy, Floor, Report, RowKind, from_json, to_json
 
 
-def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy) -> None:
+def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy, floor: Floor) -> None:
     """With and without the parts that are optional."""
     report = make_report()
     rows = tuple(dataclasses.replace(row, accuracy=accuracy) for row in report.rows)
-    for variant in (report, make_report(cold_start=None), make_report(rows=rows, accuracy_source="fashion-mnist")):
+    for variant in (
+        report,
+        make_report(cold_start=None),
+        make_report(floor=floor),
+        make_report(rows=rows, accuracy_source="fashion-mnist"),
+    ):
         assert from_json(to_json(variant)) == variant
 
 
 def test_raw_samples_are_in_the_json(make_report: Callable[..., Report]) -> None:
     """Anyone can compute another statistic."""
     raw = json.loads(to_json(make_report()))
-    assert raw["schema"] == "lraee-bench/1"
+    assert raw["schema"] == "lraee-bench/2"
     assert raw["rows"][0]["samples_ms"] == [9.0, 9.0]
 
 
@@ -39,10 +44,11 @@ def test_every_kind_of_row_is_read_back(make_report: Callable[..., Report], kind
 
 
 def test_another_schema_is_refused(make_report: Callable[..., Report]) -> None:
-    """A file of a later version is not half understood."""
-    text = to_json(make_report()).replace("lraee-bench/1", "lraee-bench/2")
-    with pytest.raises(DataError, match=r"schema 'lraee-bench/2', wanted 'lraee-bench/1'"):
-        from_json(text)
+    """A file of another version is not half understood, be it later or the one before."""
+    for other in ("lraee-bench/1", "lraee-bench/3"):
+        text = to_json(make_report()).replace("lraee-bench/2", other)
+        with pytest.raises(DataError, match=rf"schema '{other}', wanted 'lraee-bench/2'; measure again"):
+            from_json(text)
 
 
 def test_text_that_is_no_json_is_refused() -> None:

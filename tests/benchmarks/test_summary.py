@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from lraee.images import Pixels
+from lraee_benchmarks.results import RowKind
+from lraee_benchmarks.rows import TimedVariant
 from lraee_benchmarks.summary import RowInput, collect, exit_shares, find_reference, summarize_latency, summarize_row
 from lraee_benchmarks.timing import Plan, interleave
 from lraee_benchmarks.variants import Outcome, Variant
@@ -24,16 +26,11 @@ def outcome(blocks: list[int], early: list[bool], flops: list[int]) -> Outcome:
     )
 
 
-def item(variant: Variant[Any], samples_ms: list[float], blocks: list[int] | None = None) -> RowInput:
+def item(name: str, kind: RowKind, samples_ms: list[float], blocks: list[int] | None = None) -> RowInput:
     """A row with one image a round, which leaves at block 1 or runs to block 2."""
     chosen = blocks or [2] * len(samples_ms)
     outcomes = tuple(outcome([block], [block == 1], [100 if block == 2 else 60]) for block in chosen)
-    return RowInput(variant=variant, samples_ms=np.array(samples_ms), outcomes=outcomes)
-
-
-def variant(name: str, kind: Any) -> Variant[Any]:
-    """A variant that is never run."""
-    return Variant(name=name, kind=kind, run=lambda _: None, read=lambda _: outcome([2], [False], [100]))
+    return RowInput(name=name, kind=kind, samples_ms=np.array(samples_ms), outcomes=outcomes)
 
 
 def test_quantiles_of_a_known_array() -> None:
@@ -47,20 +44,20 @@ def test_quantiles_of_a_known_array() -> None:
 def test_reference_is_the_faster_of_chain_and_graph() -> None:
     """FP32 and exits are no full depth of this bundle, however fast they are."""
     inputs = [
-        item(variant("exit=1", "exit"), [1.0]),
-        item(variant("full", "full"), [10.0]),
-        item(variant("graph", "graph"), [9.0]),
-        item(variant("fp32", "fp32"), [2.0]),
+        item("exit=1", "exit", [1.0]),
+        item("full", "full", [10.0]),
+        item("graph", "graph", [9.0]),
+        item("fp32", "fp32", [2.0]),
     ]
-    assert find_reference(inputs).variant.name == "graph"
-    assert find_reference(inputs[:2]).variant.name == "full"
+    assert find_reference(inputs).name == "graph"
+    assert find_reference(inputs[:2]).name == "full"
 
 
 def test_savings_against_full_depth() -> None:
     """Half of the images save 40 % of the FLOPs: 20 %; means of 9 and 10 ms: 10 %; a saved FLOP is worth half."""
-    full = item(variant("full", "full"), [9.0, 11.0])
-    adaptive = item(variant("adaptive=a", "adaptive"), [7.0, 11.0], blocks=[1, 2])
-    row = summarize_row(adaptive, full, full_flops=100, accuracy=None, seed=0)
+    full = item("full", "full", [9.0, 11.0])
+    adaptive = item("adaptive=a", "adaptive", [7.0, 11.0], blocks=[1, 2])
+    row = summarize_row(adaptive, full, full, full_flops=100, accuracy=None, seed=0)
     assert row.flops == 80
     assert row.flops_saved == pytest.approx(0.2)
     assert row.latency_saved == pytest.approx(0.1)
@@ -70,19 +67,22 @@ def test_savings_against_full_depth() -> None:
 
 def test_full_depth_has_no_ratio_of_savings() -> None:
     """Nothing is divided by zero FLOPs saved."""
-    full = item(variant("full", "full"), [10.0, 10.0])
-    row = summarize_row(full, full, full_flops=100, accuracy=None, seed=0)
+    full = item("full", "full", [10.0, 10.0])
+    row = summarize_row(full, full, full, full_flops=100, accuracy=None, seed=0)
     assert (row.flops_saved, row.latency_saved, row.latency_per_flops) == (0.0, 0.0, None)
 
 
 def test_images_per_second_counts_the_batch() -> None:
     """Four images in 8 ms are 500 a second."""
     full = RowInput(
-        variant=variant("full", "full"),
+        name="full",
+        kind="full",
         samples_ms=np.array([8.0]),
         outcomes=(outcome([2] * 4, [False] * 4, [100] * 4),),
     )
-    assert summarize_row(full, full, full_flops=100, accuracy=None, seed=0).images_per_second == pytest.approx(500.0)
+    assert summarize_row(full, full, full, full_flops=100, accuracy=None, seed=0).images_per_second == pytest.approx(
+        500.0
+    )
 
 
 def test_an_exit_behind_the_last_block_is_not_full_depth() -> None:
@@ -99,8 +99,22 @@ def test_collect_weighs_a_batch_by_the_rounds_that_ran_it(
     fake_variants: list[Variant[Any]], images: list[Pixels]
 ) -> None:
     """Six rounds over four batches: the first two count twice, and each outcome belongs to its round."""
+    timed = [TimedVariant(variant, images) for variant in fake_variants]
     plan = Plan(warmup_rounds=0, rounds=6, min_seconds=0.0, seed=0)
-    full, left = collect(fake_variants, interleave(fake_variants, images, plan))
+    measured = interleave([one.measure for one in timed], len(images), plan)
+    names = [(variant.name, variant.kind) for variant in fake_variants]
+    full, left = collect(names, [one.outcomes() for one in timed], measured)
     assert [int(o.probabilities.argmax()) for o in full.outcomes] == [0, 1, 2, 0, 0, 1]
     assert [int(o.exit_block[0]) for o in left.outcomes] == [1] * 6
     assert all(o.early.all() for o in left.outcomes)
+
+
+def test_the_ratio_to_the_chain_is_of_medians_and_paired() -> None:
+    """A disturbance that doubles whole rounds moves neither the ratio nor its interval; medians alone would move."""
+    disturbed = np.where(np.arange(60) % 3 == 0, 2.0, 1.0)
+    full, peer = item("full", "full", list(8.0 * disturbed)), item("openvino", "openvino", list(10.0 * disturbed))
+    row = summarize_row(peer, full, full, full_flops=100, accuracy=None, seed=0)
+    assert row.chain_ratio.value == pytest.approx(0.8)
+    assert row.chain_ratio.interval.low == pytest.approx(0.8)
+    assert row.chain_ratio.interval.high == pytest.approx(0.8)
+    assert summarize_row(full, full, full, full_flops=100, accuracy=None, seed=0).chain_ratio.value == 1.0

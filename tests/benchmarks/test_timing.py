@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lraee.images import Pixels
-from lraee_benchmarks.timing import MIN_ROUNDS, Plan, interleave, rotated_orders
+from lraee_benchmarks.rows import TimedVariant
+from lraee_benchmarks.timing import MIN_ROUNDS, Measured, Plan, interleave, rotated_orders
 from lraee_benchmarks.variants import Outcome, Variant
 
 
@@ -43,6 +44,17 @@ def slow_variant(name: str, clock: Clock, elapsed_ms: float, log: list[str] | No
     return Variant(name=name, kind="exit", run=run, read=read)
 
 
+def rounds(variants: list[Variant[Any]], images: list[Pixels], plan: Plan, clock: Clock, **options: Any) -> Measured:
+    """Rounds of variants by the clock."""
+    return interleave(
+        [TimedVariant(variant, images, clock).measure for variant in variants],
+        len(images),
+        plan,
+        clock_ns=clock,
+        **options,
+    )
+
+
 def plan(**changes: Any) -> Plan:
     """No warm-up and four rounds, unless told otherwise."""
     return Plan(**{"warmup_rounds": 0, "rounds": 4, "min_seconds": 0.0, "seed": 0, **changes})
@@ -68,24 +80,24 @@ def test_a_sample_is_the_time_of_run_alone(images: list[Pixels]) -> None:
     """Each column holds its variant's time, whatever the order was."""
     clock = Clock()
     variants = [slow_variant("a", clock, 2.0), slow_variant("b", clock, 5.0)]
-    measured = interleave(variants, images, plan(), clock_ns=clock)
+    measured = rounds(variants, images, plan(), clock)
     assert measured.samples_ms.tolist() == [[2.0, 5.0]] * 4
 
 
 def test_rounds_go_through_the_batches_in_turn_and_all_variants_run_the_same(images: list[Pixels]) -> None:
     """Six rounds over four batches begin again with the first."""
     clock = Clock()
-    variants = [slow_variant("a", clock, 1.0), slow_variant("b", clock, 1.0)]
-    measured = interleave(variants, images, plan(rounds=6), clock_ns=clock)
+    timed = [TimedVariant(slow_variant(name, clock, 1.0), images, clock) for name in "ab"]
+    measured = interleave([one.measure for one in timed], len(images), plan(rounds=6), clock_ns=clock)
     assert measured.batch_of_round.tolist() == [0, 1, 2, 3, 0, 1]
-    assert measured.outputs[0] == {0: "a 0", 1: "a 1", 2: "a 2", 3: "a 0"}
-    assert measured.outputs[1] == {0: "b 0", 1: "b 1", 2: "b 2", 3: "b 0"}
+    assert timed[0].answers == {0: "a 0", 1: "a 1", 2: "a 2", 3: "a 0"}
+    assert timed[1].answers == {0: "b 0", 1: "b 1", 2: "b 2", 3: "b 0"}
 
 
 def test_warm_up_is_run_and_not_kept(images: list[Pixels]) -> None:
     """Three warm-up rounds and four measured ones call a variant seven times."""
     clock, log = Clock(), list[str]()
-    measured = interleave([slow_variant("a", clock, 1.0, log)], images, plan(warmup_rounds=3), clock_ns=clock)
+    measured = rounds([slow_variant("a", clock, 1.0, log)], images, plan(warmup_rounds=3), clock)
     assert (len(log), len(measured.samples_ms)) == (7, 4)
 
 
@@ -93,25 +105,25 @@ def test_without_a_number_of_rounds_time_decides_in_whole_cycles(images: list[Pi
     """0.5 s at 7 ms a round is 72 rounds; three variants make it a multiple of three."""
     clock = Clock()
     variants = [slow_variant(name, clock, 7.0 / 3) for name in "abc"]
-    measured = interleave(variants, images, plan(rounds=None, min_seconds=0.5), clock_ns=clock)
+    measured = rounds(variants, images, plan(rounds=None, min_seconds=0.5), clock)
     assert len(measured.samples_ms) == 72
 
 
 def test_a_short_time_still_gives_enough_rounds(images: list[Pixels]) -> None:
     """Quantiles of a handful of samples would mean nothing."""
     clock = Clock()
-    measured = interleave([slow_variant("a", clock, 1.0)], images, plan(rounds=None), clock_ns=clock)
+    measured = rounds([slow_variant("a", clock, 1.0)], images, plan(rounds=None), clock)
     assert len(measured.samples_ms) == MIN_ROUNDS
 
 
 def test_progress_rises_to_one(images: list[Pixels]) -> None:
     """Also when time decides, it reaches 1 only at the end."""
     clock, shares = Clock(), list[float]()
-    interleave(
+    rounds(
         [slow_variant("a", clock, 10.0)],
         images,
         plan(rounds=None, min_seconds=0.5),
-        clock_ns=clock,
+        clock,
         on_progress=shares.append,
     )
     assert shares == sorted(shares)
@@ -133,7 +145,7 @@ def test_garbage_collection_is_off_and_put_back(images: list[Pixels], enabled: b
     (gc.enable if enabled else gc.disable)()
     try:
         with pytest.raises(KeyError):
-            interleave([variant], images, plan())
+            rounds([variant], images, plan(), Clock())
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if before else gc.disable)()

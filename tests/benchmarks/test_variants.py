@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-from pathlib import Path
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
@@ -12,23 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 import lraee
-from lraee.bundle import Bundle, find_bundle
-from lraee.errors import BundleError, PolicyError
+from lraee.errors import PolicyError
+from lraee.orchestrator import Answers
 from lraee.policies.spec import POLICY_SPECS
-from lraee.sessions import SessionSettings
+from lraee_benchmarks.peers import BASELINES
 from lraee_benchmarks.results import BY_IMAGE, RowKind
 from lraee_benchmarks.sample import load_sample
-from lraee_benchmarks.variants import (
-    BASELINES,
-    KINDS,
-    available_baselines,
-    baseline_path,
-    baseline_variant,
-    chain_variants,
-)
+from lraee_benchmarks.variants import KINDS, Variant, chain_policies, chain_variant
 from lraee_benchmarks.wording import KIND_TEXTS
-
-ONE_THREAD = SessionSettings(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +34,9 @@ def pixels(model: lraee.Model) -> NDArray[np.uint8]:
     return sample.batches[0]
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Bundle:
-    """A copy of the shipped bundle without baselines beside it."""
-    return Bundle(Path(shutil.copytree(find_bundle("reference"), tmp_path / "copy.lraee")))
+def chain_variants(model: lraee.Model, specs: Sequence[str]) -> list[Variant[Answers]]:
+    """The chain's rows, as a measurement opens them."""
+    return [chain_variant(model, name, policy) for name, policy in chain_policies(model.manifest, specs).items()]
 
 
 def test_default_rows_are_the_named_points_all_exits_and_full_depth(model: lraee.Model) -> None:
@@ -128,49 +117,3 @@ def test_rows_cost_what_ran(model: lraee.Model, pixels: NDArray[np.uint8]) -> No
     assert left.exit_block.tolist() == [first] * 8
     assert left.early.all()
     assert (left.flops < full.flops).all()
-
-
-def test_the_graph_computes_what_the_chain_computes(model: lraee.Model, pixels: NDArray[np.uint8]) -> None:
-    """The same operators on the same weights; only fusion across part borders may reorder a sum."""
-    graph = baseline_variant(model.bundle, "graph", ONE_THREAD)
-    (full,) = chain_variants(model, ["full"])
-    one, parts = graph.read(graph.run(pixels)), full.read(full.run(pixels))
-    np.testing.assert_allclose(one.probabilities, parts.probabilities, atol=1e-3)
-    assert one.flops.tolist() == parts.flops.tolist()
-    assert one.exit_block.tolist() == parts.exit_block.tolist()
-
-
-def test_a_missing_baseline_names_the_export_that_writes_it(copy: Bundle) -> None:
-    """And it is not among those that are there."""
-    assert available_baselines(copy) == ("graph",)
-    with pytest.raises(BundleError, match=r"no fp32 baseline at .*lraee-export reference -o copy\.lraee --baselines"):
-        baseline_variant(copy, "fp32", ONE_THREAD)
-
-
-def test_baselines_lie_beside_the_bundle(copy: Bundle) -> None:
-    """`copy.lraee` has `copy.baselines`."""
-    assert baseline_path(copy, "fp32") == copy.folder.resolve().parent / "copy.baselines" / "fp32.onnx"
-
-
-def test_a_baseline_in_its_place_is_run(copy: Bundle, pixels: NDArray[np.uint8]) -> None:
-    """With the same inputs and outputs as graph.onnx, whose copy stands in for it here."""
-    path = baseline_path(copy, "fp32")
-    shutil.copytree(copy.folder, path.parent)
-    shutil.copy(copy.folder / copy.manifest.part("graph").graph, path)
-    assert available_baselines(copy) == ("graph", "fp32")
-    variant = baseline_variant(copy, "fp32", ONE_THREAD)
-    assert (variant.name, variant.kind) == ("fp32", "fp32")
-    assert variant.read(variant.run(pixels)).probabilities.shape == (8, copy.manifest.labels.count)
-
-
-def test_a_baseline_whose_data_lies_elsewhere_is_refused(copy: Bundle) -> None:
-    """ONNX Runtime would open any path that a graph names."""
-    path = baseline_path(copy, "fp32")
-    path.parent.mkdir()
-    # model { graph { initializer { external_data { key: "location" value: "../x.data" } } } }
-    entry = b"\x0a\x08location\x12\x09../x.data"
-    tensor = b"\x6a" + bytes([len(entry)]) + entry
-    graph = b"\x2a" + bytes([len(tensor)]) + tensor
-    path.write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
-    with pytest.raises(BundleError, match=r"external data is at '\.\./x\.data', wanted a file beside it"):
-        baseline_variant(copy, "fp32", ONE_THREAD)

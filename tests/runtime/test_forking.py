@@ -45,7 +45,8 @@ if child:
 def forked(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the program in a process of its own."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}  # see `lraee.forking`
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

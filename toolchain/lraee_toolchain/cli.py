@@ -53,7 +53,7 @@ def export_command(
     ] = None,
     ranges: Annotated[str, typer.Option(help="activation ranges: minmax or percentile")] = "minmax",
     percentile: Annotated[float, typer.Option(help="for --ranges percentile")] = 99.99,
-    baselines: Annotated[bool, typer.Option("--baselines", help="also write the float graph for lraee-bench")] = False,
+    baselines: Annotated[bool, typer.Option("--baselines", help="also write what lraee-bench compares with")] = False,
     precisions: Annotated[
         bool, typer.Option("--precisions", help="measure FP32, dynamic, naive and strong INT8 at full depth")
     ] = False,
@@ -107,6 +107,10 @@ def export_command(
     with ConsoleProgress() as progress:
         result = export(config, progress)
     summary(result)
+    for name, reason in result.failed_baselines.items():
+        typer.echo(f"lraee-export: the {name} baseline could not be made, all else is written: {reason}", err=True)
+    if result.failed_baselines:
+        raise typer.Exit(1)
 
 
 def _require_extra() -> None:

@@ -23,6 +23,7 @@ WORDS = {
     "ranges": "calibrate activation ranges",
     "int8": "quantize and build the INT8 parts",
     "dynamic": "build the dynamic INT8 parts",
+    "default-dynamic": "quantize the torch tower by default, dynamic",
     "features": "extract features",
     "answers": "run a tower to the end",
     "noise": "measure the noise of every block",
@@ -32,7 +33,11 @@ WORDS = {
     "ablations": "measure the comparison table",
     "latency": "time the comparison table",
     "report": "write the report",
-    "baselines": "write the float baseline",
+    "traced": "export the torch tower as it is",
+    "fp32": "build the float graph",
+    "floor": "build the graph of bare products",
+    "default-static": "quantize the torch tower by default, static",
+    "baselines": "gather the baselines",
 }
 
 

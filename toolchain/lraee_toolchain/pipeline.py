@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from lraee.strict_json import encode
 from lraee_calibration_data import Dataset, label_rows, open_dataset, photos
 from lraee_exporters.exit_head import HEAD_INPUTS
 from lraee_exporters.parity import check_parity
-from lraee_toolchain.build import build_exits, build_float_baseline, load_choices
+from lraee_toolchain.baselines import BaselineMaker
+from lraee_toolchain.build import build_exits, load_choices
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data import load_pixel_set
 from lraee_toolchain.diagnose import NoiseProfile, pathological
@@ -46,7 +47,9 @@ class ExportResult:
     report: Path
     """Folder with report.md and metrics.json."""
     baselines: Path | None
-    """Folder with the float baseline, or None."""
+    """Folder with the baselines, or None."""
+    failed_baselines: dict[str, str] = field(default_factory=dict)
+    """Why a baseline that was asked for is not there, by its name."""
 
 
 def export(config: ExportConfig, progress: Progress | None = None) -> ExportResult:
@@ -82,6 +85,7 @@ class _Export:
         self.config, self.work, self.progress = config, work, progress
         self.stages = Stages(config, work, progress)
         self.tower = self.stages.tower
+        self.baselines = BaselineMaker(self.stages) if config.baselines else None
         self.precision: Precision = "FP32"
         if config.precision == "int8":
             self.precision = "strong INT8" if config.quantizer == "strong" else "naive INT8"
@@ -90,6 +94,8 @@ class _Export:
         """All stages, in order."""
         stages = self.stages
         parity = self.work.stage("parity", {"parts": stages.float_parts.name}, self._prove_parity)
+        if self.baselines is not None:
+            self.baselines.trace()
         stages.forget_torch()
         tower_parts = stages.parts(self.precision)
         noise = None if self.precision == "FP32" else stages.noise(tower_parts)
@@ -100,7 +106,7 @@ class _Export:
             lambda folder: self._pack(tower_parts, exits, noise, folder),
         )
         metrics = self._metrics(bundle, parity, exits, noise)
-        return self._install(bundle, metrics)
+        return self._install(bundle, tower_parts, metrics)
 
     def _prove_parity(self, folder: Path) -> None:
         source = open_dataset(photos())  # colours and odd sizes, whatever the model was trained on
@@ -235,7 +241,7 @@ class _Export:
         classes = label_rows(stages.splits.evaluation, stages.label_set.names)[rows.source]
         return run_pictures(bundle, rows.pixels, classes, seed=self.config.seed)
 
-    def _install(self, bundle: Path, metrics: dict[str, Any]) -> ExportResult:
+    def _install(self, bundle: Path, tower_parts: Path, metrics: dict[str, Any]) -> ExportResult:
         out = self.config.out
         report = self.work.stage(
             "report",
@@ -243,13 +249,16 @@ class _Export:
             lambda folder: write_report(bundle, metrics, self.config, folder, pictures=self._pictures(bundle)),
         )
         report_target = install(report, out.with_suffix(".report"))
-        baselines_target = None
-        if self.config.baselines:
-            baselines = self.work.stage(
-                "baselines", {"tower": self.stages.fingerprint}, lambda folder: build_float_baseline(self.tower, folder)
-            )
-            baselines_target = install(baselines, out.with_suffix(".baselines"))
-        return ExportResult(bundle=install(bundle, out), report=report_target, baselines=baselines_target)
+        bundle_target = install(bundle, out)
+        if self.baselines is None:
+            return ExportResult(bundle=bundle_target, report=report_target, baselines=None)
+        baselines_target = install(self.baselines.make(tower_parts), out.with_suffix(".baselines"))
+        return ExportResult(
+            bundle=bundle_target,
+            report=report_target,
+            baselines=baselines_target,
+            failed_baselines=self.baselines.failed,
+        )
 
 
 def _promise_words(dataset: Dataset | None, config: ExportConfig) -> str:

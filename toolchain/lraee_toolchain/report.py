@@ -12,7 +12,7 @@ from lraee.manifest import Manifest
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.diagnose import profile_csv
 from lraee_toolchain.pictures import Picture
-from lraee_toolchain.report_headline import images_text, warnings_of
+from lraee_toolchain.report_headline import images_text, no_exits_text, warnings_of
 from lraee_toolchain.report_plots import noise_profiles
 from lraee_toolchain.report_sections import Findings, report_page
 from lraee_toolchain.report_studies import (
@@ -79,7 +79,7 @@ def _paragraphs(manifest: Manifest, metrics: dict[str, Any], config: ExportConfi
         yield exits_table(manifest).to_markdown()
         yield points_table(manifest).to_markdown()
     else:
-        yield "No exit pays for this model on these images: every image runs to the end."
+        yield no_exits_text(config)
     if (profiles := noise_profiles(metrics)) and not manifest.model.is_random:
         pruned = (metrics["ablations"] or {}).get("pruned", {})
         yield from _titled(noise_table(profiles, pruned), "## Noise")

@@ -51,6 +51,12 @@ def warnings_of(manifest: Manifest, metrics: dict[str, Any], config: ExportConfi
         yield "Heads and gates saw no labels: they learned to agree with the float tower."
 
 
+def no_exits_text(config: ExportConfig) -> str:
+    """Why a bundle has none."""
+    why = "None was asked for" if config.exits == "none" else "No exit pays for this model on these images"
+    return f"{why}: every image runs to the end."
+
+
 def _lead(manifest: Manifest, metrics: dict[str, Any]) -> str:
     tower, blocks = manifest.tower, [exit.block for exit in manifest.exits]
     exits = f"exits behind {_blocks(blocks)}" if blocks else "no exits"
@@ -95,7 +101,7 @@ def _tiles(manifest: Manifest, metrics: dict[str, Any]) -> Iterator[Tile]:
     notes = ["image tower", *([f"{exits / 1e6:.3g} MB more for exits"] if exits else [])]
     yield Tile(name="Size", value=f"{tower_bytes(manifest) / 1e6:.3g} MB", notes=notes)
     blocks = [exit.block for exit in manifest.exits]
-    note = f"behind {_blocks(blocks)} of {manifest.tower.blocks}" if blocks else "no exit pays on these images"
+    note = f"behind {_blocks(blocks)} of {manifest.tower.blocks}" if blocks else "every image runs to the end"
     yield Tile(name="Exits", value=str(len(blocks)), notes=[note])
 
 

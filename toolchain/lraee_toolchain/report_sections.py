@@ -11,7 +11,7 @@ from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.pictures import Picture
 from lraee_toolchain.plots_noise import noise_plot, quality_plot
 from lraee_toolchain.report_command import commands_of
-from lraee_toolchain.report_headline import head_html
+from lraee_toolchain.report_headline import head_html, no_exits_text
 from lraee_toolchain.report_html import (
     Section,
     commands_html,
@@ -103,7 +103,7 @@ def _tower(found: Findings) -> Section:
     dropped = found.ablations.get("pruned", {}).get(precision_name(manifest), [])
     tower = TowerDrawing(depth=manifest.tower.blocks, exits=blocks, shares=shares, dropped=dropped)
     if not blocks:
-        text = "No exit pays for this model on these images: every image runs to the end."
+        text = no_exits_text(found.config)
     elif shares is None:
         text = "Blocks with a frame have an exit behind them: a head that answers and a gate that judges the answer."
     else:

@@ -1,0 +1,40 @@
+"""Where a bundle's baselines lie, and whether they may be opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lraee.bundle import Bundle
+from lraee.errors import BundleError
+from lraee.onnx_wire import external_locations
+
+
+def baseline_path(bundle: Bundle, name: str) -> Path:
+    """Where a baseline lies: ``clip.lraee`` has ``clip.baselines/fp32.onnx`` beside it."""
+    folder = bundle.folder.resolve()
+    return folder.parent / f"{folder.name.removesuffix('.lraee')}.baselines" / f"{name}.onnx"
+
+
+def checked_baseline(bundle: Bundle, name: str) -> Path:
+    """The file of a baseline.
+
+    Raises:
+        BundleError: it is not there, or names weights outside its folder.
+    """
+    path = baseline_path(bundle, name)
+    if not path.is_file():
+        what = f"no {name} baseline" if name != "floor" else "no graph of the floor"
+        raise BundleError(
+            f"there is {what} at {path}; write it with: "
+            f"lraee-export {bundle.manifest.model.id}{_pretrained(bundle)} -o {bundle.folder.name} --baselines"
+        )
+    for location in sorted(external_locations(path.read_bytes(), path.name)):
+        if location != Path(location).name or location in {"", ".", ".."} or "\\" in location:
+            raise BundleError(f"{path.name}: external data is at {location!r}, wanted a file beside it")
+    return path
+
+
+def _pretrained(bundle: Bundle) -> str:
+    """The option that gives the same weights; reference models and folders have their own."""
+    weights = bundle.manifest.model.weights
+    return "" if weights == "reference" or weights.startswith("file:") else f" --pretrained {weights}"

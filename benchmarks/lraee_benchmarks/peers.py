@@ -1,0 +1,113 @@
+"""What a user would run instead of the chain: each peer does the same job, from uint8 pixels to label probabilities.
+
+Peers whose graph takes normalised floats convert the pixels and compare with the labels within their time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from lraee.bundle import Bundle
+from lraee.errors import MissingExtraError
+from lraee.sessions import SessionSettings
+from lraee_benchmarks.peer_files import baseline_path, checked_baseline
+from lraee_benchmarks.peer_onnx import Probabilities, float_graph, pixel_graph, session_words
+from lraee_benchmarks.peer_openvino import open_openvino
+from lraee_benchmarks.peer_torch import open_torch
+from lraee_benchmarks.results import Peer
+from lraee_benchmarks.variants import Variant, full_depth
+
+Baseline = Literal["graph", "fp32", "static", "dynamic", "openvino", "torch"]
+"""- ``graph``: the bundle's blocks as one graph.
+- ``fp32``: the float tower as one graph, built like the bundle.
+- ``static``, ``dynamic``: the tower by torch's exporter and ONNX Runtime's quantization, both as they are by default.
+- ``openvino``: the bundle's graph compiled by OpenVINO.
+- ``torch``: open_clip's float tower.
+
+All but the first lie, or have their weights, in the folder beside the bundle; the last two need their packages.
+"""
+
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
+WITH_OWN_THREADS: tuple[Baseline, ...] = ("static", "dynamic", "openvino", "torch")
+"""Peers that bring threads beside ONNX Runtime's: numpy's for the labels, OpenVINO's, torch's."""
+
+_PRECISIONS: Mapping[Baseline, str] = {
+    "fp32": "float32",
+    "static": "int8, one scale a tensor",
+    "dynamic": "int8, scales of activations at run time",
+}
+
+_NEEDS: Mapping[Baseline, tuple[tuple[str, ...], str]] = {
+    "openvino": (("openvino",), "pip install 'lraee[openvino]'"),
+    "torch": (("torch", "open_clip", "onnx"), "pip install 'lraee[export]'"),
+}
+"""Packages beside the base installation, and the command that gets them."""
+
+
+def available_baselines(bundle: Bundle) -> tuple[Baseline, ...]:
+    """The baselines that are there for this bundle; those that need more packages run only when asked for."""
+    there = {name: name not in _NEEDS and baseline_path(bundle, name).is_file() for name in BASELINES}
+    there["graph"] = any(part.name == "graph" for part in bundle.manifest.parts)
+    return tuple(name for name in BASELINES if there[name])
+
+
+def check_peer(bundle: Bundle, name: Baseline) -> None:
+    """Refuse a peer that cannot run here, without opening it.
+
+    Raises:
+        BundleError: its file is not there, or is damaged.
+        MissingExtraError: a package is not installed.
+    """
+    packages, command = _NEEDS.get(name, ((), ""))
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise MissingExtraError(f"the {name} row needs {', '.join(missing)}, not installed here: {command}")
+    if name in ("graph", "openvino"):
+        bundle.checked_part(bundle.manifest.part("graph"))
+    else:
+        checked_baseline(bundle, "fp32" if name == "torch" else name)
+
+
+def open_peer(
+    bundle: Bundle, name: Baseline, settings: SessionSettings, *, batch: int = 1
+) -> Variant[NDArray[np.float32]]:
+    """Open a peer.
+
+    Args:
+        bundle: whose tower it is.
+        name: which peer.
+        settings: threads, and ONNX Runtime's pool.
+        batch: images that will run together; others run as well, perhaps not as fast.
+
+    Raises:
+        BundleError: a file is not there or is damaged, or the engine cannot load it.
+        MissingExtraError: a package is not installed.
+    """
+    check_peer(bundle, name)
+    manifest = bundle.manifest
+    run: Probabilities
+    if name == "openvino":
+        run, peer = open_openvino(bundle.checked_part(manifest.part("graph")), bundle, settings.thread_count, batch)
+    elif name == "torch":
+        run, peer = open_torch(checked_baseline(bundle, "fp32"), bundle, settings.thread_count)
+    else:
+        if name == "graph":
+            run = pixel_graph(bundle.checked_part(manifest.part("graph")), bundle, settings)
+        else:
+            run = (pixel_graph if name == "fp32" else float_graph)(checked_baseline(bundle, name), bundle, settings)
+        peer = Peer(
+            name=name,
+            engine="ONNX Runtime",
+            version=ort.__version__,
+            precision=_PRECISIONS.get(name, manifest.precision),
+            threads=settings.thread_count,
+            takes="float32, normalised by numpy" if name in ("static", "dynamic") else "uint8 pixels",
+            options={"sessions": "one", **session_words(settings)},
+        )
+    return Variant(name=name, kind=name, run=run, read=lambda answer: full_depth(manifest, answer), peer=peer)

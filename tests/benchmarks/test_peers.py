@@ -1,0 +1,178 @@
+"""Peers do the same job as the chain, and say how they were run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import lraee
+from lraee.bundle import Bundle, find_bundle
+from lraee.errors import BundleError, MissingExtraError
+from lraee.preprocess import Preprocessing
+from lraee.sessions import SessionSettings
+from lraee_benchmarks import peer_openvino, peers
+from lraee_benchmarks.float_input import Normalizer
+from lraee_benchmarks.peer_files import baseline_path
+from lraee_benchmarks.peers import BASELINES, Baseline, available_baselines, check_peer, open_peer
+from lraee_benchmarks.results import Peer
+from lraee_benchmarks.sample import load_sample
+from lraee_benchmarks.variants import Variant
+
+ONE_THREAD = SessionSettings(threads=1)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> NDArray[np.uint8]:
+    """Eight garments as one batch."""
+    preprocessing = lraee.load("reference").manifest.preprocessing
+    return load_sample("fashion-mnist", preprocessing, count=8, batch=8, seed=0).batches[0]
+
+
+@pytest.fixture(scope="module")
+def full(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the chain answers at full depth."""
+    return lraee.load("reference", threads=1).run_pixels(pixels, policy=lraee.Full()).probabilities
+
+
+@pytest.fixture(scope="module")
+def opened(with_baselines: Bundle) -> dict[Baseline, Variant[NDArray[np.float32]]]:
+    """Every peer, opened once."""
+    return {name: open_peer(with_baselines, name, ONE_THREAD) for name in BASELINES}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Bundle:
+    """A copy of the shipped bundle without baselines beside it."""
+    return Bundle(Path(shutil.copytree(find_bundle("reference"), tmp_path / "copy.lraee")))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_peer_answers_as_the_chain_does(
+    opened: dict[Baseline, Variant[NDArray[np.float32]]],
+    pixels: NDArray[np.uint8],
+    full: NDArray[np.float32],
+    name: Baseline,
+) -> None:
+    """The same label for each garment, alone or together; probabilities differ by what INT8 differs from FP32."""
+    variant = opened[name]
+    outcome = variant.read(variant.run(pixels))
+    assert outcome.probabilities.shape == full.shape
+    assert outcome.probabilities.argmax(axis=1).tolist() == full.argmax(axis=1).tolist()
+    np.testing.assert_allclose(outcome.probabilities.sum(axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(outcome.probabilities, full, atol={"graph": 1e-3}.get(name, 0.1))
+    alone = variant.run(pixels[:1])
+    np.testing.assert_allclose(variant.read(alone).probabilities[0], outcome.probabilities[0], atol=0.05)
+    assert outcome.exit_block.tolist() == [12] * 8
+    assert not outcome.early.any()
+
+
+def test_torch_and_the_float_graph_are_the_same_function(
+    opened: dict[Baseline, Variant[NDArray[np.float32]]], pixels: NDArray[np.uint8]
+) -> None:
+    """Weights taken back out of fp32.onnx are the weights that went in: equal to the rounding of float32 sums."""
+    np.testing.assert_allclose(opened["torch"].run(pixels), opened["fp32"].run(pixels), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_peer_says_how_it_was_run(opened: dict[Baseline, Variant[NDArray[np.float32]]], name: Baseline) -> None:
+    """With one thread, as it was told, and a version."""
+    peer = opened[name].peer
+    assert isinstance(peer, Peer)
+    assert (peer.name, peer.threads) == (name, 1)
+    assert peer.version[0].isdigit()
+    assert peer.options
+    if peer.engine == "ONNX Runtime":
+        assert peer.options["session.force_spinning_stop"] == "1"
+
+
+def test_openvino_s_trial_is_told(opened: dict[Baseline, Variant[NDArray[np.float32]]]) -> None:
+    """The settings that OpenVINO ended with, and which of them a trial chose."""
+    peer = opened["openvino"].peer
+    assert peer is not None
+    assert {"PERFORMANCE_HINT", "INFERENCE_PRECISION_HINT", "kept by a trial"} <= set(peer.options)
+    assert (peer.options["PERFORMANCE_HINT"], peer.options["NUM_STREAMS"]) == ("LATENCY", "1")
+
+
+def test_what_a_peer_gave_is_not_written_over(
+    opened: dict[Baseline, Variant[NDArray[np.float32]]], pixels: NDArray[np.uint8]
+) -> None:
+    """Answers are read after the rounds; engines and buffers are used again in between."""
+    for variant in opened.values():
+        first = variant.run(pixels[:1])
+        before = first.copy()
+        variant.run(pixels[1:2])
+        np.testing.assert_array_equal(first, before)
+
+
+def test_a_setting_is_kept_only_when_it_is_clearly_faster() -> None:
+    """By more than the noise of few runs."""
+    now_ns = 0
+
+    def takes(elapsed_ns: int) -> None:
+        nonlocal now_ns
+        now_ns += elapsed_ns
+
+    def faster(first_ns: int, second_ns: int) -> bool:
+        return peer_openvino.is_faster(lambda: takes(first_ns), lambda: takes(second_ns), clock_ns=lambda: now_ns)
+
+    assert faster(980, 1000)
+    assert not faster(995, 1000)
+    assert not faster(1000, 980)
+
+
+def test_pixels_are_normalised_as_the_preprocessing_says(pixels: NDArray[np.uint8]) -> None:
+    """``(pixel / 255 - mean) / std`` by colour, planes first, to the rounding of float32."""
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    wanted = ((pixels / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
+    preprocessing = Preprocessing(
+        image_size=28, resize_mode="shortest", interpolation="bicubic", mean=mean, std=std, fill_color=0
+    )
+    got = Normalizer(preprocessing)(pixels)
+    assert got.flags.c_contiguous
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+def test_a_missing_baseline_names_the_export_that_writes_it(copy: Bundle) -> None:
+    """And it is not among those that are there; torch's weights are the float graph's."""
+    assert available_baselines(copy) == ("graph",)
+    for name, missing in (("static", "static"), ("dynamic", "dynamic"), ("fp32", "fp32"), ("torch", "fp32")):
+        said = rf"no {missing} baseline at .*lraee-export reference -o copy\.lraee --baselines"
+        with pytest.raises(BundleError, match=said):
+            check_peer(copy, name)  # type: ignore[arg-type]  # the names are those of baselines
+
+
+@pytest.mark.parametrize(("name", "command"), [("openvino", r"lraee\[openvino\]"), ("torch", r"lraee\[export\]")])
+def test_a_missing_package_names_its_install_command(
+    copy: Bundle, monkeypatch: pytest.MonkeyPatch, name: Baseline, command: str
+) -> None:
+    """Before anything is measured."""
+    monkeypatch.setattr(peers, "find_spec", lambda package: None)
+    with pytest.raises(MissingExtraError, match=rf"the {name} row needs .*not installed here: pip install '{command}'"):
+        check_peer(copy, name)
+
+
+def test_everything_beside_the_bundle_is_a_row_by_default(with_baselines: Bundle) -> None:
+    """Engines that need more than the base installation are not."""
+    assert available_baselines(with_baselines) == ("graph", "fp32", "static", "dynamic")
+
+
+def test_baselines_lie_beside_the_bundle(copy: Bundle) -> None:
+    """`copy.lraee` has `copy.baselines`."""
+    assert baseline_path(copy, "fp32") == copy.folder.resolve().parent / "copy.baselines" / "fp32.onnx"
+
+
+def test_a_baseline_whose_data_lies_elsewhere_is_refused(copy: Bundle) -> None:
+    """ONNX Runtime would open any path that a graph names."""
+    path = baseline_path(copy, "fp32")
+    path.parent.mkdir()
+    # model { graph { initializer { external_data { key: "location" value: "../x.data" } } } }
+    entry = b"\x0a\x08location\x12\x09../x.data"
+    tensor = b"\x6a" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    path.write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
+    with pytest.raises(BundleError, match=r"external data is at '\.\./x\.data', wanted a file beside it"):
+        open_peer(copy, "fp32", ONE_THREAD)

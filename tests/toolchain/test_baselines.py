@@ -1,0 +1,96 @@
+"""What `--baselines` writes beside a bundle, and what happens when a tool of others fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from typer.testing import CliRunner
+
+from lraee_calibration_data import fashion_mnist_sample
+from lraee_toolchain import default_baselines
+from lraee_toolchain.baselines import RECORD, read_record
+from lraee_toolchain.cli import app
+from lraee_toolchain.pipeline import ExportResult, export
+
+
+@pytest.fixture(scope="module")
+def with_baselines(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """The shared export once more, with baselines."""
+    out = tmp_path_factory.mktemp("baselines") / "small.lraee"
+    return export(dataclasses.replace(exported.config, out=out, baselines=True))
+
+
+def images(count: int) -> np.ndarray:
+    """Garments as the float peers take them, (count, 3, 28, 28) float32 with the reference's mean and std of 0.5."""
+    grey = fashion_mnist_sample()[:count].astype(np.float32) / 255
+    return np.repeat((grey[:, None] - 0.5) / 0.5, 3, axis=1)
+
+
+def run(folder: Path, name: str, pixels: np.ndarray) -> np.ndarray:
+    """Embeddings of one baseline."""
+    session = ort.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(["embedding"], {"image": pixels})[0])
+
+
+def test_everything_lies_beside_the_bundle_with_its_origin(with_baselines: ExportResult) -> None:
+    """Four graphs, their weights, and a record whose hashes are right."""
+    folder = with_baselines.baselines
+    assert folder is not None
+    assert with_baselines.failed_baselines == {}
+    record = read_record(folder)
+    assert [entry.name for entry in record.baselines] == ["fp32", "floor", "static", "dynamic"]
+    listed = {file.name: file for entry in record.baselines for file in entry.files}
+    assert {path.name for path in folder.iterdir()} == {*listed, RECORD}
+    for name, file in listed.items():
+        content = (folder / name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file.size_bytes, file.sha256)
+    static = next(entry for entry in record.baselines if entry.name == "static")
+    assert static.recipe.tool == "onnxruntime.quantization.quantize_static"
+    assert static.recipe.options["calibration images"] == "384"
+    assert static.recipe.defaults["quant_format"] == "QDQ"
+    assert static.recipe.defaults["calibrate_method"] == "CalibrationMethod.MinMax"
+    assert static.source is not None
+    assert static.source.tool == "torch.onnx.export"
+
+
+@pytest.mark.parametrize("name", ["static", "dynamic"])
+def test_a_quantized_baseline_takes_any_batch(with_baselines: ExportResult, name: str) -> None:
+    """And answers the same for an image alone as for it in a batch, up to its quantization: cosine above 0.98."""
+    assert with_baselines.baselines is not None
+    together = run(with_baselines.baselines, name, images(3))
+    assert together.shape == (3, 128)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    alone = run(with_baselines.baselines, name, images(1))
+    assert float(alone[0] @ together[0]) > 0.98
+
+
+def test_weights_lie_beside_the_graph_and_no_folder_of_this_machine_in_it(with_baselines: ExportResult) -> None:
+    """torch writes stack traces into every node."""
+    assert with_baselines.baselines is not None
+    for name in ("static", "dynamic"):
+        graph = (with_baselines.baselines / f"{name}.onnx").read_bytes()
+        assert len(graph) < 500_000
+        assert b"site-packages" not in graph
+
+
+def test_a_baseline_that_fails_is_named_and_loses_nothing_else(
+    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without onnxscript torch exports nothing: one line each, a status that scripts see, and all else is there."""
+    monkeypatch.setattr(default_baselines, "find_spec", lambda name: None)
+    options = ["--train", str(few_images), "--exits", "8", "--reads", "patch_mean", "--epochs", "1", "--baselines"]
+    done = CliRunner().invoke(app, ["reference", "-o", str(tmp_path / "a.lraee"), *options])
+    assert done.exit_code == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("lraee-export: ")]
+    assert len(lines) == 2
+    assert "the static baseline could not be made, all else is written" in lines[0]
+    assert (tmp_path / "a.lraee").is_dir()
+    folder = tmp_path / "a.baselines"
+    assert {path.stem for path in folder.glob("*.onnx")} == {"fp32", "floor"}
+    assert "pip install 'lraee[export]'" in read_record(folder).failed["static"]
