@@ -88,16 +88,16 @@ class Study:
         setting = Setting(
             labels=stages.labels, logit_scale=stages.tower.logit_scale, costs=stages.costs(main), config=config
         )
-        for folder in parts.values():  # stages of their own, made before the one that reads them
-            stages.split_material(folder)
-            self._material(folder)
+        materials = {  # memory-mapped
+            name: (*stages.split_material(folder), self._material(folder)) for name, folder in parts.items()
+        }
         noise = stages.noise(main)
 
         def measure() -> Any:
             count = steps_of(len(parts)) + steps_of_methods(config.seeds) + STEPS_OF_PROMISES
             advance = self._stages.progress.steps(count)
-            tower = self._prepared(self._precision, main)
-            others = {str(name): partial(self._prepared, name, parts[name]) for name in parts if name != tower.name}
+            tower = _tower(self._precision, *materials[self._precision])
+            others = {str(n): partial(_tower, n, *found) for n, found in materials.items() if n != tower.name}
             tables, routings = measure_evidence(tower, others, setting, order=list(parts), advance=advance)
             tables["comparisons"] = measure_methods(
                 tower,
@@ -143,12 +143,12 @@ class Study:
         material = self._stages.material(self._evaluation, parts, views=1)
         return dataclasses.replace(material, classes=self.classes)
 
-    def _prepared(self, name: str, parts: Path) -> Tower:
-        """One precision with the material of every split."""
-        heads, gating = self._stages.split_material(parts)
-        return Tower(
-            name=name,
-            pool=concatenate(heads, gating),
-            gate_count=len(gating.features.embedding),
-            evaluation=self._material(parts),
-        )
+
+def _tower(name: str, heads: Material, gating: Material, evaluation: Material) -> Tower:
+    """One precision with the material of every split, that for training read into memory."""
+    return Tower(
+        name=name,
+        pool=concatenate(heads, gating),
+        gate_count=len(gating.features.embedding),
+        evaluation=evaluation,
+    )
