@@ -5,7 +5,7 @@
 #   make check    ruff, formatting, mypy
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
-#   make bench    measure the bundle inside the package
+#   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
 #   make bundle   make the bundle inside the package anew
 #   make clean    remove .venv and whatever else was made
 
@@ -60,8 +60,18 @@ evidence-b32: $(INSTALLED)
 		--exits none --precisions --overwrite --train out/pool.zip --evaluate out/test.zip
 	@echo "report: out/b32-outliers.report/report.html"
 
-bench: $(INSTALLED)
-	$(BIN)/lraee-bench reference --accuracy fashion-mnist
+bench: out/fence/vitb32.lraee
+	for setting in "1 1" "2 1" "1 8" "2 8"; do \
+		set -- $$setting; \
+		$(BIN)/lraee-bench out/fence/vitb32.lraee --policy full --baselines graph,fp32,static,openvino --floor \
+			--parts --isolate --min-seconds 40 --threads $$1 --batch $$2 --cold-starts 3 \
+			--json out/fence/threads-$$1-batch-$$2.json --markdown out/fence/threads-$$1-batch-$$2.md || exit 1; \
+	done
+	$(BIN)/python benchmarks/fence/fence.py compare out/fence
+
+out/fence/vitb32.lraee: $(INSTALLED)
+	mkdir -p out/fence
+	$(BIN)/lraee-export ViT-B-32 --pretrained random -o $@ --baselines --overwrite
 
 bundle: $(INSTALLED)
 	$(BIN)/lraee-export reference -o $(SHIPPED)/reference.lraee --baselines --overwrite

@@ -21,6 +21,7 @@ from lraee_benchmarks.device import describe_device, temperature
 from lraee_benchmarks.floor import FLOOR_PARTS, summarize_floor
 from lraee_benchmarks.isolation import IsolatedRows
 from lraee_benchmarks.notes import disturbance_notes, make_notes
+from lraee_benchmarks.part_times import measure_parts
 from lraee_benchmarks.peer_files import checked_baseline
 from lraee_benchmarks.peers import WITH_OWN_THREADS, Baseline, available_baselines, check_peer
 from lraee_benchmarks.results import SCHEMA, Accuracy, BundleSummary, Floor, Report, Settings
@@ -56,6 +57,8 @@ class BenchmarkConfig:
     """None takes those that are there."""
     floor: bool = False
     """Also measure the bare products and reading the weights."""
+    parts: bool = False
+    """Also time every part of the tower."""
     isolate: bool | None = None
     """Each row in a process of its own; None does so when a baseline brings threads of its own."""
     accuracy: str | None = None
@@ -149,6 +152,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         ),
         peers=peers,
         floor=_floor(config, model, full, measured),
+        parts=measure_parts(model, sample.batches) if config.parts else (),
         notes=(),
     )
     return dataclasses.replace(report, notes=(*make_notes(report), *disturbed))
@@ -198,7 +202,7 @@ def command_line(config: BenchmarkConfig) -> str:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         is_default = value == field.default and field.name != "thread_pool"
-        if field.name in {"bundle", "policies", "baselines", "floor", "isolate"} or is_default:
+        if field.name in {"bundle", "policies", "baselines", "floor", "parts", "isolate"} or is_default:
             continue
         words += [f"--{_OPTION_NAMES.get(field.name, field.name).replace('_', '-')}", str(value)]
     for spec in config.policies:
@@ -206,6 +210,7 @@ def command_line(config: BenchmarkConfig) -> str:
     if config.baselines is not None:
         words += ["--baselines", ",".join(config.baselines) or "none"]
     words += ["--floor"] if config.floor else []
+    words += ["--parts"] if config.parts else []
     words += [] if config.isolate is None else ["--isolate" if config.isolate else "--no-isolate"]
     return shlex.join(words)
 

@@ -100,6 +100,7 @@ def bench(
     floor: Annotated[
         bool, typer.Option("--floor", help="Also measure the bare products, and reading the weights.")
     ] = False,
+    parts: Annotated[bool, typer.Option("--parts", help="Also time every part of the tower.")] = False,
     isolate: Annotated[
         bool | None,
         typer.Option(
@@ -140,6 +141,7 @@ def bench(
         policies=tuple(policy or ()),
         baselines=parse_baselines(baselines),
         floor=floor,
+        parts=parts,
         isolate=isolate,
         accuracy=accuracy,
         repeats=repeats,

@@ -15,6 +15,7 @@ from lraee_benchmarks.wording import (
     kinds_line,
     method_line,
     optional,
+    part_lines,
     peer_line,
     preprocessing_line,
     ratio_text,
@@ -39,6 +40,8 @@ def render_markdown(report: Report) -> str:
     lines += ["", f"chain / row: {RATIO_TITLE[0].lower()}{RATIO_TITLE[1:]}."]
     if report.floor is not None:
         lines += ["", *(f"- {line}" for line in floor_lines(report.floor))]
+    if report.parts:
+        lines += ["", *(f"- {line}" for line in part_lines(report.parts))]
     lines += ["", f"Savings against `{report.reference}`, the fastest full depth:", ""]
     head = [*_SAVING_HEAD, *(_ACCURACY_HEAD if report.accuracy_source is not None else [])]
     lines += _table(head, [_saving(row) for row in report.rows])

@@ -19,6 +19,7 @@ from lraee_benchmarks.wording import (
     kinds_line,
     method_line,
     optional,
+    part_lines,
     peer_line,
     preprocessing_line,
     ratios,
@@ -48,6 +49,8 @@ def render_text(report: Report) -> RenderableType:
         things += ["", Text(RATIO_TITLE, style="bold"), _ratios(pairs)]
     if report.floor is not None:
         things += ["", *map(Text, floor_lines(report.floor))]
+    if report.parts:
+        things += ["", *map(Text, part_lines(report.parts))]
     if report.accuracy_source is not None:
         things += ["", Text(f"Top-1 on {report.accuracy_source}, 95% intervals", style="bold"), _accuracies(report)]
     things += ["", Text("What ran the rows", style="bold"), *(Text(f"* {peer_line(peer)}") for peer in report.peers)]

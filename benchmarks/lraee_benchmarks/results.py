@@ -259,6 +259,17 @@ class Floor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartTime:
+    """One part of the tower in a run that visits every exit."""
+
+    part: str
+    """As in the manifest."""
+    p50_ms: float
+    share_of_full: float
+    """Of a run to the end that visits no exit, ratio of medians from the same rounds; not the share of its FLOPs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything `lraee-bench` measured."""
 
@@ -277,6 +288,8 @@ class Report:
     peers: tuple[Peer, ...]
     """One for the chain and one for each baseline."""
     floor: Floor | None
+    parts: tuple[PartTime, ...]
+    """In the order in which an image meets them; empty when not measured."""
     notes: tuple[str, ...]
 
     def row(self, name: str) -> Row | None:

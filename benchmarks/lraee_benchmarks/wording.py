@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lraee_benchmarks.results import (
     Accuracy,
     BundleSummary,
@@ -9,6 +11,7 @@ from lraee_benchmarks.results import (
     Device,
     Floor,
     Interval,
+    PartTime,
     Peer,
     Ratio,
     Report,
@@ -89,6 +92,17 @@ def floor_lines(floor: Floor) -> list[str]:
         f"({interval_text(floor.read.p50_interval_ms, '{:.2f}')}), {floor.read_bytes_per_second / 1e9:.1f} GB/s; "
         f"chain / read {ratio_text(floor.chain_to_read)}",
     ]
+
+
+def part_lines(parts: Sequence[PartTime]) -> list[str]:
+    """Every part with its time and its share; blocks as their range."""
+    blocks = [part for part in parts if part.part.startswith("block")]
+    others = [part for part in parts if part not in blocks]
+    words = [f"{part.part} {part.p50_ms:.3f} ms ({part.share_of_full:.2%})" for part in others]
+    if blocks:
+        times = sorted(part.p50_ms for part in blocks)
+        words.insert(1, f"blocks {times[0]:.3f} to {times[-1]:.3f} ms")
+    return [f"Parts, in a run that visits every exit (in % of a run to the end that visits none): {', '.join(words)}"]
 
 
 def preprocessing_line(report: Report) -> str:

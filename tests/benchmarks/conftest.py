@@ -217,6 +217,7 @@ def make_report() -> Callable[..., Report]:
                     options={"sessions": "one for each part", "thread pool": "session"},
                 ),
             ),
+            "parts": (),
             "floor": None,
             "notes": (),
             **changes,

@@ -21,7 +21,7 @@ from lraee_benchmarks.sample import load_sample
 from lraee_benchmarks.worker import wait_until_idle
 from lraee_calibration_data import fashion_mnist_test, open_dataset
 
-PLAN = RowPlan(chain=("exit=8", "full"), peers=("graph", "dynamic"), floor=("gemm", "read"))
+PLAN = RowPlan(chain=("exit=5", "full"), peers=("graph", "dynamic"), floor=("gemm", "read"))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_workers_answer_what_one_process_answers(model: lraee.Model, tmp_path: P
         assert (
             isolated.names
             == local.names
-            == [("exit=8", "exit"), ("full", "full"), ("graph", "graph"), ("dynamic", "dynamic")]
+            == [("exit=5", "exit"), ("full", "full"), ("graph", "graph"), ("dynamic", "dynamic")]
         )
         assert (
             [peer.name for peer in isolated.peers]

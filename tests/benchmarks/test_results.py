@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from lraee.errors import BundleError, DataError
-from lraee_benchmarks.results import Accuracy, Floor, Report, RowKind, from_json, to_json
+from lraee_benchmarks.results import Accuracy, Floor, PartTime, Report, RowKind, from_json, to_json
 
 
 def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy, floor: Floor) -> None:
@@ -21,6 +21,7 @@ def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy,
         report,
         make_report(cold_start=None),
         make_report(floor=floor),
+        make_report(parts=(PartTime(part="stem", p50_ms=0.4, share_of_full=0.02),)),
         make_report(rows=rows, accuracy_source="fashion-mnist"),
     ):
         assert from_json(to_json(variant)) == variant
