@@ -1,0 +1,143 @@
+"""What a deadline costs in accuracy, and how late it is: a real run over many deadlines.
+
+    python benchmarks/deadlines.py BUNDLE --images SRC [--calls 10000] [--deadlines 4,8,12] [--threads 1] [--json F]
+
+Deadlines take turns from call to call, so that all meet the same disturbances; every call runs one image from
+preprocessed pixels. Best over a bundle with an exit behind every block (`lraee-export --exits all`). Without
+`--deadlines` they are shares of the time that full depth takes here, from 0.2 to 1.2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import lraee
+from lraee.cli import errors_as_one_line
+from lraee.model import Model
+from lraee_benchmarks.device import describe_device
+from lraee_benchmarks.sample import open_source
+from lraee_benchmarks.wording import device_line
+from lraee_calibration_data import label_rows, load_pixels
+
+SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """What became of one deadline."""
+
+    ms: float
+    calls: int
+    accuracy: float
+    """Top-1, 0 to 1."""
+    block: float
+    """Mean block whose answer was given."""
+    p50_ms: float
+    late: float
+    """Share of the calls that ended after the deadline."""
+    late_p99_ms: float
+    """Overshoot that 1 % of all calls exceed."""
+    late_most_ms: float
+
+
+def full_depth_ms(model: Model, pixels: NDArray[np.uint8], *, runs: int = 50) -> float:
+    """Median of full depth."""
+    times = []
+    for row in range(runs):
+        begun = time.perf_counter()
+        model.run_pixels(pixels[row % len(pixels)][None], policy=lraee.Full())
+        times.append(1000 * (time.perf_counter() - begun))
+    return float(np.median(times))
+
+
+def measure(
+    model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64], deadlines: list[float], calls: int
+) -> list[Late]:
+    """Run `calls` images in all, the deadlines in turn.
+
+    Args:
+        model: a bundle with exits, warmed.
+        pixels: (images, size, size, 3) uint8.
+        classes: (images,) label index.
+        deadlines: milliseconds.
+        calls: over all deadlines.
+    """
+    times: list[list[float]] = [[] for _ in deadlines]
+    right: list[list[bool]] = [[] for _ in deadlines]
+    blocks: list[list[int]] = [[] for _ in deadlines]
+    for call in range(calls):
+        which, row = call % len(deadlines), call // len(deadlines) % len(pixels)
+        image = np.ascontiguousarray(pixels[row][None])
+        begun = time.perf_counter()
+        answers = model.run_pixels(image, policy=lraee.Deadline(deadlines[which]))
+        times[which].append(1000 * (time.perf_counter() - begun))
+        right[which].append(int(answers.probabilities[0].argmax()) == classes[row])
+        blocks[which].append(int(answers.exit_block[0]))
+    found = []
+    for ms, took, good, block in zip(deadlines, times, right, blocks, strict=True):
+        over = np.maximum(np.array(took) - ms, 0)
+        found.append(
+            Late(
+                ms=ms,
+                calls=len(took),
+                accuracy=float(np.mean(good)),
+                block=float(np.mean(block)),
+                p50_ms=float(np.median(took)),
+                late=float((over > 0).mean()),
+                late_p99_ms=float(np.quantile(over, 0.99)),
+                late_most_ms=float(over.max()),
+            )
+        )
+    return found
+
+
+def table(found: list[Late]) -> str:
+    """As Markdown."""
+    head = "| deadline ms | calls | top-1 | mean block | p50 ms | late | late p99 ms | late most ms |"
+    rows = [
+        f"| {row.ms:.1f} | {row.calls:,} | {100 * row.accuracy:.2f} % | {row.block:.1f} | {row.p50_ms:.1f} | "
+        f"{100 * row.late:.1f} % | {row.late_p99_ms:.2f} | {row.late_most_ms:.2f} |"
+        for row in found
+    ]
+    return "\n".join([head, "| ---: " * 8 + "|", *rows])
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("--images", required=True, help="labelled folder or zip")
+    parser.add_argument("--image-count", type=int, default=1000, help="different images")
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--deadlines", help="milliseconds, with commas")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with errors_as_one_line():
+        model = lraee.load(arguments.bundle, threads=arguments.threads)
+        dataset = open_source(arguments.images)
+        dataset = dataset.subset(range(0, len(dataset), max(1, len(dataset) // arguments.image_count)))
+        pixels = load_pixels(dataset, model.manifest.preprocessing).pixels
+        classes = label_rows(dataset, model.labels)
+        model.warm()
+        full = full_depth_ms(model, pixels)
+        deadlines = [share * full for share in SHARES]
+        if arguments.deadlines:
+            deadlines = [float(word) for word in arguments.deadlines.split(",")]
+        found = measure(model, pixels, classes, deadlines, arguments.calls)
+    device, threads = device_line(describe_device()), model.settings.thread_count
+    print(f"{device}; threads {threads}, batch 1; full depth {full:.1f} ms\n\n{table(found)}")
+    if arguments.json is not None:
+        rows = [asdict(row) for row in found]
+        arguments.json.write_text(json.dumps({"device": device, "threads": threads, "full_ms": full, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
