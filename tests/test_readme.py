@@ -134,7 +134,7 @@ def test_extras_exist() -> None:
     """`pip install 'lraee[...]'` names extras of pyproject.toml."""
     named = set(re.findall(r"lraee\[(\w+)\]", README))
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert named == {"image", "export"}
+    assert named == {"image", "export", "openvino"}
     assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in named)
 
 
