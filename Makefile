@@ -59,6 +59,7 @@ evidence-b32: $(INSTALLED)
 	$(BIN)/lraee-export reference-b32 -o out/b32-outliers.lraee --quantizer strong --inject-outliers 128 \
 		--exits none --precisions --overwrite --train out/pool.zip --evaluate out/test.zip
 	@echo "report: out/b32-outliers.report/report.html"
+	$(BIN)/python $(EVIDENCE) compare out
 
 bench: out/fence/vitb32.lraee
 	for setting in "1 1" "2 1" "1 8" "2 8"; do \

@@ -72,12 +72,13 @@ def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
 
 def compare(folder: Path) -> int:
     """Print what differs; the number of differences."""
-    count = 0
+    count, compared = 0, 0
     for study in STUDIES:
         report = folder / f"{study}.report"
         if not report.is_dir():
             print(f"{study}: not measured in {folder}")
             continue
+        compared += 1
         if not (FOLDER / f"{study}.json").is_file():
             print(f"{study}: nothing is recorded")
             continue
@@ -85,11 +86,16 @@ def compare(folder: Path) -> int:
         count += len(found)
         print(f"{study}: {len(found)} figures differ from the recorded ones")
         print("\n".join(f"  {line}" for line in found[:20]))
+    if not compared:
+        raise SystemExit(f"{folder} holds none of the reports of make evidence; run it first, or name another folder")
     return count
 
 
 def record(folder: Path) -> None:
     """Replace the recorded figures by those in a folder, and fill the README."""
+    for study in STUDIES:
+        if not (folder / f"{study}.report").is_dir() and not (FOLDER / f"{study}.json").is_file():
+            raise SystemExit(f"{study} is neither recorded nor in {folder}; run make evidence and make evidence-b32")
     for study in STUDIES:
         report = folder / f"{study}.report"
         if report.is_dir():

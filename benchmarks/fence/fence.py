@@ -24,6 +24,10 @@ Ratios = dict[str, dict[str, float]]
 """Value, low and high by name."""
 
 
+EXIT_MARGIN = 1.5
+"""An exit's share of full depth comes without an interval; it has moved when it changed by more than this factor."""
+
+
 def cpu_class(device: Device) -> str:
     """CPUs whose ratios may be compared: architecture, what it does with 8 bits, cores.
 
@@ -45,9 +49,10 @@ def ratios_of(report: Report) -> Ratios:
         for name, ratio in found.items()
     }
     for part in report.parts:
-        if part.part.startswith("exit"):  # no interval: half of it either way counts as moved
+        if part.part.startswith("exit"):
             value = part.share_of_full
-            ratios[f"{where}: {part.part} / full depth"] = {"value": value, "low": value / 2, "high": value * 1.5}
+            low, high = value / EXIT_MARGIN**0.5, value * EXIT_MARGIN**0.5
+            ratios[f"{where}: {part.part} / full depth"] = {"value": value, "low": low, "high": high}
     return ratios
 
 
@@ -70,6 +75,7 @@ def moved(old: Ratios, new: Ratios) -> Iterator[str]:
         then = old[name]
         word = "SLOWER" if now["low"] > then["high"] else "faster" if now["high"] < then["low"] else "same"
         yield f"{word:7} {shown}, recorded {_shown(then)}"
+    yield from (f"gone    {name}: recorded {_shown(old[name])}" for name in old if name not in new)
 
 
 def _shown(ratio: dict[str, float]) -> str:

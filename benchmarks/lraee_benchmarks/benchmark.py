@@ -24,7 +24,7 @@ from lraee_benchmarks.notes import disturbance_notes, make_notes
 from lraee_benchmarks.part_times import measure_parts
 from lraee_benchmarks.peer_files import checked_baseline
 from lraee_benchmarks.peers import WITH_OWN_THREADS, Baseline, available_baselines, check_peer
-from lraee_benchmarks.results import SCHEMA, Accuracy, BundleSummary, Floor, Report, Settings
+from lraee_benchmarks.results import SCHEMA, Accuracy, BundleSummary, Floor, PartTime, Report, Settings
 from lraee_benchmarks.rows import LocalRows, RowPlan, Rows
 from lraee_benchmarks.sample import Sample, default_source, load_sample, open_source, summarize_preprocessing
 from lraee_benchmarks.summary import RowInput, collect, find_full, find_reference, summarize_row
@@ -152,7 +152,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         ),
         peers=peers,
         floor=_floor(config, model, full, measured),
-        parts=measure_parts(model, sample.batches) if config.parts else (),
+        parts=_parts(config, model, sample, isolated=isolated),
         notes=(),
     )
     return dataclasses.replace(report, notes=(*make_notes(report), *disturbed))
@@ -233,6 +233,16 @@ def _open_rows(
         use_global_thread_pool(model.settings.thread_count)
     model.warm()
     yield LocalRows(plan, model, sample.batches)
+
+
+def _parts(config: BenchmarkConfig, model: Model, sample: Sample, *, isolated: bool) -> tuple[PartTime, ...]:
+    """Times of the parts, if they were asked for; in this process, which has no pool yet when rows had theirs."""
+    if not config.parts:
+        return ()
+    if isolated and model.settings.thread_pool == "global":
+        use_global_thread_pool(model.settings.thread_count)
+    model.warm()
+    return measure_parts(model, sample.batches)
 
 
 def _accuracies(config: BenchmarkConfig, rows: Rows, report_progress: OnProgress) -> dict[str, Accuracy]:

@@ -38,6 +38,9 @@ BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 WITH_OWN_THREADS: tuple[Baseline, ...] = ("static", "dynamic", "openvino", "torch")
 """Peers that bring threads beside ONNX Runtime's: numpy's for the labels, OpenVINO's, torch's."""
 
+OF_THE_BUNDLE: tuple[Baseline, ...] = ("graph", "openvino")
+"""Peers that run the bundle's own graph, whose last block computes only the token that the tail reads."""
+
 _PRECISIONS: Mapping[Baseline, str] = {
     "fp32": "float32",
     "static": "int8, one scale a tensor",
@@ -110,4 +113,11 @@ def open_peer(
             takes="float32, normalised by numpy" if name in ("static", "dynamic") else "uint8 pixels",
             options={"sessions": "one", **session_words(settings)},
         )
-    return Variant(name=name, kind=name, run=run, read=lambda answer: full_depth(manifest, answer), peer=peer)
+    all_tokens = name not in OF_THE_BUNDLE
+    return Variant(
+        name=name,
+        kind=name,
+        run=run,
+        read=lambda answer: full_depth(manifest, answer, all_tokens=all_tokens),
+        peer=peer,
+    )

@@ -66,10 +66,16 @@ class Variant(Generic[Raw]):
     """What runs it."""
 
 
-def full_depth(manifest: Manifest, probabilities: NDArray[np.float32]) -> Outcome:
-    """The outcome of a row that runs the whole tower, from its (batch, labels) probabilities."""
-    count = len(probabilities)
-    depth, flops = np.full(count, manifest.tower.blocks, np.int32), np.full(count, manifest.full_flops, np.int64)
+def full_depth(manifest: Manifest, probabilities: NDArray[np.float32], *, all_tokens: bool = False) -> Outcome:
+    """The outcome of a row that runs the whole tower, from its (batch, labels) probabilities.
+
+    With `all_tokens` the row's last block computes every token, like the others; the bundle's may leave some away.
+    """
+    count, blocks = len(probabilities), manifest.tower.blocks
+    total = manifest.full_flops
+    if all_tokens and blocks > 1:
+        total += manifest.part("block_01").flops - manifest.part(f"block_{blocks:02d}").flops
+    depth, flops = np.full(count, blocks, np.int32), np.full(count, total, np.int64)
     return Outcome(probabilities, depth, np.zeros(count, np.bool_), flops)
 
 

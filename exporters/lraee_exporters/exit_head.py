@@ -79,6 +79,7 @@ def build_exit(
     averaging = np.full((1, token_count), 1.0 / (token_count - 1), np.float32)
     averaging[0, 0] = 0.0  # [CLS] is no patch
     average = graph.constant("averaging", averaging, file)
+    graph.flops += 2 * 2 * token_count * width  # of the tokens, and below of their squares
     mean_3d = graph.node("MatMul", [average, tokens], "patch_mean_3d")
     mean = read = add_reshape(graph, mean_3d, (-1, width), "patch_mean")
     if exit_weights.reads != "patch_mean":
@@ -130,7 +131,7 @@ def _add_features(graph: GraphBuilder, probabilities: str, variance: str) -> str
 
 def _add_gate(graph: GraphBuilder, features: str, exit_weights: ExitWeights) -> str:
     """``sigmoid(features . w + b)`` as (batch,)."""
-    graph.flops += 2 * len(GATE_FEATURES)
+    graph.flops += 2 * len(GATE_FEATURES) * (1 + len(GATE_FEATURES))
     weights = graph.constant("gate_weights", np.array(exit_weights.gate_weights, np.float32)[:, None])
     bias = graph.constant("gate_bias", np.array([exit_weights.gate_bias], np.float32))
     logit = graph.node("Gemm", [features, weights, bias], "gate_logit")

@@ -11,6 +11,7 @@ them to the same few buffers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -19,7 +20,8 @@ from onnx import TensorProto, helper
 from lraee_exporters.graph import INLINE_BYTES
 
 FLOOR_ROWS = ("patch_rows", "token_rows", "image_rows")
-"""Symbolic first axis of an input: batch * patches for the stem, batch * tokens for blocks, batch for the tail."""
+"""Symbolic first axis of an input: batch * patches for the stem, batch * tokens for blocks, batch for the tail and for
+what the last block computes of the class token alone."""
 
 
 def build_floor(whole: onnx.ModelProto) -> onnx.ModelProto:
@@ -39,7 +41,7 @@ def build_floor(whole: onnx.ModelProto) -> onnx.ModelProto:
     inputs: dict[str, onnx.ValueInfoProto] = {}
     outputs: list[onnx.ValueInfoProto] = []
     for gemm in (node for node in graph.node if node.op_type == "Gemm"):
-        rows = _rows(gemm.output[0])
+        rows = _rows(gemm.output[0], made_by)
         channels, out_channels = _shape(gemm.input[1], made_by, weights)
         feed = made_by.get(gemm.input[0])
         quantized = feed is not None and feed.op_type == "DequantizeLinear"
@@ -75,8 +77,14 @@ def save_floor(model: onnx.ModelProto, folder: Path) -> None:
     )
 
 
-def _rows(product: str) -> str:
-    part = product.partition("/")[0]
+OF_THE_CLASS_TOKEN = ("query", "out", "fc1", "fc2")
+"""Layers of the last block that compute one row of each image, where it computes the class token alone."""
+
+
+def _rows(product: str, made_by: Mapping[str, onnx.NodeProto]) -> str:
+    part, _, layer = product.partition("/")
+    if f"{part}/class_token" in made_by and layer in OF_THE_CLASS_TOKEN:
+        return FLOOR_ROWS[2]
     return {"stem": FLOOR_ROWS[0], "tail": FLOOR_ROWS[2]}.get(part, FLOOR_ROWS[1])
 
 

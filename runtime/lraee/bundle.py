@@ -82,11 +82,16 @@ class Bundle:
         """The path of a file whose hash has just been found right.
 
         Raises:
-            BundleError: it differs from the manifest's SHA-256.
+            BundleError: it differs from the manifest's SHA-256, or cannot be read any more.
         """
         path = self.folder / name
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BundleError(
+                f"{name} cannot be read ({error.strerror}); the bundle is damaged, export it again"
+            ) from error
         if digest != self._entries[name].sha256:
             raise BundleError(
                 f"{name} has SHA-256 {digest[:12]}…, the manifest says {self._entries[name].sha256[:12]}…; "

@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from lraee.buffers import TokenBuffers
 from lraee.bundle import Bundle
-from lraee.errors import BundleError, ForkError
+from lraee.errors import ForkError, LraeeError
 from lraee.forking import give_up, no_fork_meanwhile, watch_forks
 from lraee.manifest import block_names
 from lraee.mapped_pages import MappedPages, make_mapped
@@ -96,12 +96,14 @@ class Sessions:
 
     def _preload(self) -> None:
         atexit.register(self._stop_preloading)
-        for name in reversed(self.names()):
-            if self._stopping.is_set():
-                return
-            with suppress(BundleError):
-                self[name]
-        atexit.unregister(self._stop_preloading)
+        try:
+            for name in reversed(self.names()):
+                if self._stopping.is_set():
+                    return
+                with suppress(LraeeError, OSError):
+                    self[name]
+        finally:
+            atexit.unregister(self._stop_preloading)
 
     def _stop_preloading(self) -> None:
         self._stopping.set()

@@ -56,6 +56,10 @@ def test_a_slower_chain_is_told_and_fails(
     assert run(fence, monkeypatch, "record", out) == 0
     (record,) = fence.FOLDER.iterdir()
     assert record.name == "aarch64-dotprod-4cores.json"
+    slow_exit = make_report(floor=floor, parts=(dataclasses.replace(parts[0], share_of_full=0.016),))
+    moved = list(fence.moved(fence.ratios_of(report), fence.ratios_of(slow_exit)))
+    assert [line.split()[0] for line in moved if "exit_08" in line] == ["SLOWER"]
+    assert any(line.startswith("gone") for line in fence.moved(fence.ratios_of(report), {}))
     names = set(json.loads(record.read_text())["ratios"])
     assert "ViT-B-32, 4 threads, batch 1: chain / bare products" in names
     assert "ViT-B-32, 4 threads, batch 1: exit_08 / full depth" in names

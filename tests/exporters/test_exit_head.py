@@ -145,8 +145,9 @@ def test_an_int8_exit_stays_close_to_float(
 
 
 def test_an_exit_counts_its_matrix_products() -> None:
-    """Two layers, three products in the gate, and the similarity for each label."""
+    """Two layers, two averages over the tokens, 9 and 3 products for the gate, and the similarity for each label."""
     for reads, size in (("patch_mean", WIDTH), ("cls", WIDTH), ("both", 2 * WIDTH)):
         graph, _ = build_exit(random_exit(reads), number=4, token_count=TOKENS, width=WIDTH)
-        assert graph.flops == 2 * (size * WIDTH + WIDTH * EMBED) + 2 * 3
+        averages = 2 * 2 * TOKENS * WIDTH
+        assert graph.flops == 2 * (size * WIDTH + WIDTH * EMBED) + averages + 2 * (9 + 3)
         assert graph.flops_per_label == 2 * EMBED

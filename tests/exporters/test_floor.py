@@ -39,7 +39,16 @@ def test_inputs_are_shared_by_layers_of_one_shape(floor: Path) -> None:
         [FLOOR_ROWS[1], 128],
         [FLOOR_ROWS[1], 512],
         [FLOOR_ROWS[2], 128],
+        [FLOOR_ROWS[2], 512],
     ]
+
+
+def test_the_last_block_multiplies_the_rows_that_it_computes(floor: Path) -> None:
+    """Keys and values of all tokens, everything else of one row for each image: as the chain, or it is no floor."""
+    session = ort.InferenceSession(floor, providers=["CPUExecutionProvider"])
+    rows = {entry.name: entry.shape[0] for entry in session.get_outputs()}
+    one = {name for name, count in rows.items() if count == FLOOR_ROWS[2]}
+    assert one == {f"block_12/{layer}" for layer in ("query", "out", "fc1", "fc2")} | {"tail/projection"}
 
 
 def test_products_keep_their_order_and_use_the_bundle_s_weights(floor: Path) -> None:

@@ -199,7 +199,7 @@ class Stages:
         flops = {p.name: p.flops + p.flops_per_label * len(self.labels) for p in load_parts(tower_parts)}
         width = self.tower.width
         reads = 2 if self.config.reads in ("both", "auto") else 1  # of the largest head that may be chosen
-        head = 2 * (reads * width * width + width * self.tower.embed_dim) + 6
+        head = 2 * (reads * width * width + width * self.tower.embed_dim) + 4 * self.tower.tokens * width + 24
         return Costs(
             stem=flops["stem"],
             block=flops["block_01"] if self.tower.depth > 1 else 0,
