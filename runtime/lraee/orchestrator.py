@@ -27,7 +27,7 @@ class Tower(Protocol):
         ...
 
     def block(self, number: int, tokens: FloatArray) -> FloatArray:
-        """(batch, tokens, width) to the same."""
+        """(batch, tokens, width) to the same; the last block may give (batch, 1, width), the class token alone."""
         ...
 
     def has_exit(self, number: int) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -138,10 +139,7 @@ class BaselineMaker:
         try:
             return self.stages.work.stage(stage, inputs, make)
         except _FAILURES as error:
-            lines = str(error).strip().splitlines() or ["no message"]
-            self.failed[name] = (
-                lines[0] if isinstance(error, MissingExtraError) else f"{type(error).__name__}: {lines[0]}"
-            )
+            self.failed[name] = _reason(error)
             return None
 
     def _build_float(self, folder: Path) -> None:
@@ -179,6 +177,17 @@ class BaselineMaker:
             failed=dict(self.failed),
         )
         (folder / RECORD).write_text(json.dumps(encode(record), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _reason(error: Exception) -> str:
+    """One line on a failure that may be published: of paths only the last name is left.
+
+    >>> _reason(ValueError("cannot read '/home/me/work/block_01.onnx'"))
+    "ValueError: cannot read 'block_01.onnx'"
+    """
+    lines = str(error).strip().splitlines() or ["no message"]
+    line = re.sub(r"(?<![\w/])/(?:[^/\s'\"]+/)+", "", lines[0])
+    return line if isinstance(error, MissingExtraError) else f"{type(error).__name__}: {line}"
 
 
 def _floor_of(tower_parts: Path) -> Callable[[Path], None]:
