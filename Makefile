@@ -77,7 +77,7 @@ out/fence/vitb32.lraee: $(INSTALLED)
 bundle: $(INSTALLED)
 	$(BIN)/lraee-export reference -o $(SHIPPED)/reference.lraee --baselines --overwrite
 	rm -rf $(SHIPPED)/reference.report
-	cd $(SHIPPED)/reference.baselines && rm -f static.* dynamic.* floor.*  # of no use for a model of this size
+	cd $(SHIPPED)/reference.baselines && rm -f static.* dynamic.* floor.* baselines.json  # of no use for a model of this size
 
 clean:
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
