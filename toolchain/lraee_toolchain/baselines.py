@@ -182,7 +182,7 @@ class BaselineMaker:
 def _reason(error: Exception) -> str:
     """One line on a failure that may be published: of paths only the last name is left.
 
-    >>> _reason(ValueError("cannot read '/home/me/work/block_01.onnx'"))
+    >>> _reason(ValueError("cannot read '/srv/model/block_01.onnx'"))
     "ValueError: cannot read 'block_01.onnx'"
     """
     lines = str(error).strip().splitlines() or ["no message"]
