@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lraee_calibration_data import fashion_mnist_sample
 from lraee_toolchain import default_baselines
-from lraee_toolchain.baselines import RECORD, read_record
+from lraee_toolchain.baselines import RECORD, failure_reason, read_record
 from lraee_toolchain.cli import app
 from lraee_toolchain.pipeline import ExportResult, export
 
@@ -94,3 +94,19 @@ def test_a_baseline_that_fails_is_named_and_loses_nothing_else(
     folder = tmp_path / "a.baselines"
     assert {path.stem for path in folder.glob("*.onnx")} == {"fp32", "floor"}
     assert "pip install 'lraee[export]'" in read_record(folder).failed["static"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(2, "No such file", "/srv/my work/fp32.onnx"), "FileNotFoundError: No such file: fp32.onnx"),
+        (OSError(28, "No space left on device"), "OSError: No space left on device"),
+        (ValueError("cannot read '/srv/my work/fp32.onnx'\nmore"), "ValueError: cannot read 'fp32.onnx'"),
+        (RuntimeError("/srv/work/x.data: 3 of 4 bytes"), "RuntimeError: x.data: 3 of 4 bytes"),
+        (RuntimeError("INT8/FP32, see https://example.org/a/b"), "RuntimeError: INT8/FP32, see https://example.org/a/b"),
+        (MemoryError(), "MemoryError: no message"),
+    ],
+)  # fmt: skip
+def test_a_reason_names_no_folder(error: Exception, reason: str) -> None:
+    """The record may be published, and says nothing of the machine that wrote it but what went wrong."""
+    assert failure_reason(error) == reason

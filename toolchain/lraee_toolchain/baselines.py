@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -139,7 +140,7 @@ class BaselineMaker:
         try:
             return self.stages.work.stage(stage, inputs, make)
         except _FAILURES as error:
-            self.failed[name] = _reason(error)
+            self.failed[name] = failure_reason(error)
             return None
 
     def _build_float(self, folder: Path) -> None:
@@ -179,15 +180,20 @@ class BaselineMaker:
         (folder / RECORD).write_text(json.dumps(encode(record), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _reason(error: Exception) -> str:
-    """One line on a failure that may be published: of paths only the last name is left.
+def failure_reason(error: Exception) -> str:
+    """One line on a failure, which may be published with a bundle: of paths only the last name is left.
 
-    >>> _reason(ValueError("cannot read '/srv/model/block_01.onnx'"))
+    >>> failure_reason(ValueError("cannot read '/srv/model/block_01.onnx'"))
     "ValueError: cannot read 'block_01.onnx'"
     """
-    lines = str(error).strip().splitlines() or ["no message"]
-    line = re.sub(r"(?<![\w/])/(?:[^/\s'\"]+/)+", "", lines[0])
-    return line if isinstance(error, MissingExtraError) else f"{type(error).__name__}: {line}"
+    if isinstance(error, MissingExtraError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {Path(os.fsdecode(error.filename)).name}" if error.filename else ""
+        return f"{type(error).__name__}: {error.strerror}{place}"
+    line = next(iter(str(error).strip().splitlines()), "no message")
+    line = re.sub(r"(?<=['\"])/(?:[^'\"/]+/)+", "", line)  # between quotes a name may hold spaces
+    return f"{type(error).__name__}: " + re.sub(r"(?<![\w/])/(?:[^/\s'\"]+/)+", "", line)
 
 
 def _floor_of(tower_parts: Path) -> Callable[[Path], None]:
