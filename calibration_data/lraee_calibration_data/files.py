@@ -16,6 +16,10 @@ from lraee.errors import DataError, ImageError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """File names that count as images, in small or capital letters."""
 
+MAX_MEMBER_BYTES = 2**29
+"""A member of a zip that says it unpacks to more is refused: 512 MiB, twice an uncompressed image of the most pixels
+that are decoded. A zip packs a thousand times as much of nothing into a small file."""
+
 
 class Files(Protocol):
     """The image files of one source. May be read from several threads."""
@@ -66,8 +70,14 @@ class ZipFiles:
 
     def read(self, key: str) -> bytes:
         """Return the content of the member `key`; raises ImageError naming it."""
+        member = self._members[key]
+        if member.file_size > MAX_MEMBER_BYTES:  # zipfile gives no more than that, whatever the stream holds
+            raise ImageError(
+                f"{self.path}:{key} would unpack to {member.file_size:,} bytes, wanted at most {MAX_MEMBER_BYTES:,}; "
+                "take it out of the zip"
+            )
         try:
-            return self._archive.read(self._members[key])
+            return self._archive.read(member)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError) as error:
             raise ImageError(f"{self.path}:{key} cannot be read: {error}") from error
 

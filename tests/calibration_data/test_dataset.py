@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -179,6 +180,19 @@ def test_a_source_without_images_is_refused(tmp_path):
     (tmp_path / "text.zip").write_text("not a zip")
     with pytest.raises(DataError, match=r"text\.zip is damaged or not a zip"):
         open_dataset(tmp_path / "text.zip")
+
+
+def test_a_member_that_would_fill_the_memory_is_refused_by_its_size(tmp_path):
+    """Half a megabyte of zip, 600 MB of zeros; they are never unpacked."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.png", "w") as member:
+        for _ in range(600):
+            member.write(bytes(1_000_000))
+    tracemalloc.start()
+    with pytest.raises(ImageError, match=r"bomb\.zip:a\.png would unpack to 600,000,000 bytes"):
+        open_dataset(path).read(0)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):
