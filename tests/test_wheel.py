@@ -92,6 +92,7 @@ def board(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boa
         "lraee/bundles/reference.lraee/manifest.json",
         "lraee/bundles/reference.lraee/block_12.data",
         "lraee/bundles/reference.baselines/fp32.onnx",
+        "lraee/resize/bicubic.onnx",
         "lraee_calibration_data/fashion_mnist/pool.zip",
         "lraee_calibration_data/fashion_mnist/test.zip",
         "lraee_calibration_data/fashion_mnist/LICENSE.txt",
@@ -182,6 +183,13 @@ def test_an_array_is_classified_without_pillow(board: Board) -> None:
     code = "import lraee, numpy; model = lraee.load('reference'); "
     code += "print(model.run_pixels(numpy.zeros((2, 28, 28, 3), numpy.uint8)).probabilities.shape)"
     assert board.python(code) == "(2, 10)\n"
+
+
+def test_a_frame_of_another_size_is_classified_without_pillow(board: Board) -> None:
+    """ONNX Runtime resizes it, with the graph that lies in the wheel."""
+    code = "import lraee, numpy; model = lraee.load('reference'); frame = bytes(640 * 480 * 3 // 2); "
+    code += "print(model.classify(lraee.frames.from_nv12(frame, 640, 480)).label in model.labels)"
+    assert board.python(code) == "True\n"
 
 
 def test_lraee_export_says_in_one_line_what_to_install(board: Board) -> None:

@@ -6,10 +6,12 @@
 ('t-shirt', 'trousers', 'pullover')
 """
 
+from lraee import frames
 from lraee.errors import LraeeError
 from lraee.model import Model, load
 from lraee.policies import Adaptive, Deadline, ExitAt, Full, Policy
 from lraee.prediction import Prediction
+from lraee.reading import Reading
 
 __version__ = "0.1.0"
 
@@ -22,6 +24,8 @@ __all__ = [
     "Model",
     "Policy",
     "Prediction",
+    "Reading",
     "__version__",
+    "frames",
     "load",
 ]

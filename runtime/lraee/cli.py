@@ -22,6 +22,7 @@ from lraee.errors import LraeeError
 from lraee.manifest import Manifest, PartEntry
 from lraee.model import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
+from lraee.reading import MAX_PIXELS, Reading
 
 app = typer.Typer(
     name="python -m lraee",
@@ -59,10 +60,19 @@ def classify(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to list for each image.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")] = None,
+    exif_orientation: Annotated[
+        bool, typer.Option("--exif-orientation", help="Turn photos as their EXIF tag says; open_clip does not.")
+    ] = False,
+    reduce_jpeg: Annotated[
+        bool, typer.Option("--reduce-jpeg", help="Decode large JPEGs at a fraction of their size: faster, not exact.")
+    ] = False,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = MAX_PIXELS,
 ) -> None:
     """Classify images, each as deep as it needs."""
+    reading = Reading(exif_orientation=exif_orientation, reduce_jpeg=reduce_jpeg, max_pixels=max_pixels)
     with errors_as_one_line():
-        model = load(bundle, threads=threads, policy=parse_policy(policy) if policy is not None else None)
+        chosen = parse_policy(policy) if policy is not None else None
+        model = load(bundle, threads=threads, policy=chosen, reading=reading)
         table = _table("image", "label", ">probability", ">left behind block", ">FLOPs of full depth")
         full_flops = model.manifest.full_flops
         for image in images:

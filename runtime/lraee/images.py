@@ -14,13 +14,15 @@ import os
 import struct
 import sys
 import zlib
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard, Union
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ImageError, MissingExtraError
+from lraee.reading import PLAIN_READING, Reading
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,6 +33,12 @@ Pixels: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = Union[str, os.PathLike[str], bytes, Pixels, "Image.Image"]
 """A path, the bytes of an encoded image, uint8 RGB (height, width, 3), or a Pillow image."""
 
+Interpolation = Literal["bicubic", "bilinear", "nearest"]
+"""Pillow's filter of that name; `bicubic` and `bilinear` are antialiased."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image, in its pixels."""
+
 INSTALL_PILLOW = "pip install 'lraee[image]'"
 
 _DECODE_ERRORS = (
@@ -38,8 +46,15 @@ _DECODE_ERRORS = (
 )  # fmt: skip
 """What Pillow's decoders raise on damaged files; its own UnidentifiedImageError is an OSError."""
 
+_PILLOWS_LIMIT = "PIL.Image.MAX_IMAGE_PIXELS"
 
-def read_image(source: ImageSource, *, name: str | None = None, exif_orientation: bool = False) -> Pixels:
+_OTHER_DECODER = (
+    "where OpenCV is, pass lraee.frames.from_bgr(cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)), "
+    "for a JPEG the same pixels; otherwise "
+)
+
+
+def read_image(source: ImageSource, *, name: str | None = None, reading: Reading = PLAIN_READING) -> Pixels:
     """Read one image as RGB.
 
     Alpha is composited over white, of an animation the first frame is taken, and 16-bit grey is scaled to 8 bits.
@@ -47,7 +62,7 @@ def read_image(source: ImageSource, *, name: str | None = None, exif_orientation
     Args:
         source: A path, encoded bytes, a Pillow image, or uint8 RGB (height, width, 3), which is returned as it is.
         name: What error messages call the image; by default the path, or the kind of source.
-        exif_orientation: Turn the image as its EXIF tag says. Off by default, because open_clip does not.
+        reading: Whether to turn the image as its EXIF tag says, and how large it may be.
 
     Returns:
         uint8 (height, width, 3), RGB, C-contiguous.
@@ -58,22 +73,35 @@ def read_image(source: ImageSource, *, name: str | None = None, exif_orientation
     """
     if isinstance(source, np.ndarray):
         return check_pixels(source, name=name)
-    return np.array(open_image(source, name=name, exif_orientation=exif_orientation), dtype=np.uint8)
+    return np.array(open_image(source, name=name, reading=reading), dtype=np.uint8)
 
 
-def open_image(source: ImageSource, *, name: str | None = None, exif_orientation: bool = False) -> "Image.Image":
-    """Read one image as a decoded Pillow image of mode RGB; arguments and errors as `read_image`."""
+def open_image(
+    source: ImageSource,
+    *,
+    name: str | None = None,
+    reading: Reading = PLAIN_READING,
+    before_decoding: "Callable[[Image.Image], None] | None" = None,
+) -> "Image.Image":
+    """Read one image as a decoded Pillow image of mode RGB; arguments and errors as `read_image`.
+
+    Args:
+        source: As in `read_image`.
+        name: As in `read_image`.
+        reading: As in `read_image`.
+        before_decoding: Called with the opened image of a path or bytes, of which only the header is read yet.
+    """
     name = source_name(source, name)
     if isinstance(source, np.ndarray):
         array = check_pixels(source, name=name)
-        picture: Image.Image = _pillow("resizing an array to the model's image size").fromarray(array)
+        picture: Image.Image = import_pillow("making a Pillow image of an array").fromarray(array)
         return picture
     if is_pillow_image(source):
-        return _decode(source, name, exif_orientation)
+        return _decode(source, name, reading)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _open(io.BytesIO(source), name, exif_orientation)
+        return _open(io.BytesIO(source), name, reading, before_decoding)
     if isinstance(source, str | os.PathLike):
-        return _open(source, name, exif_orientation)
+        return _open(source, name, reading, before_decoding)
     raise ImageError(
         f"{name} is a {type(source).__name__}; give a path, bytes, a Pillow image or a uint8 array (height, width, 3)"
     )
@@ -88,7 +116,7 @@ def to_rgb(image: "Image.Image") -> "Image.Image":
     Raises:
         ImageError: The mode has no fixed range (F, or I beyond 16 bits) or Pillow cannot convert it.
     """
-    pillow = _pillow("converting an image")
+    pillow = import_pillow("converting an image")
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;16"):
@@ -141,8 +169,27 @@ def is_pillow_image(source: object) -> TypeGuard["Image.Image"]:
     return pillow is not None and isinstance(source, pillow.Image)
 
 
-def _open(source: "str | os.PathLike[str] | io.BytesIO", name: str, exif_orientation: bool) -> "Image.Image":
-    pillow = _pillow("reading an image file")
+def pillow_is_installed() -> bool:
+    """Whether Pillow can be imported; does not import it."""
+    return importlib.util.find_spec("PIL") is not None
+
+
+def import_pillow(purpose: str, otherwise: str = "") -> ModuleType:
+    """The module `PIL.Image`; a MissingExtraError says for what purpose it is needed and what else would do."""
+    if not pillow_is_installed():
+        raise MissingExtraError(f"{purpose} needs Pillow, which is not installed; {otherwise}run: {INSTALL_PILLOW}")
+    from PIL import Image
+
+    return Image
+
+
+def _open(
+    source: "str | os.PathLike[str] | io.BytesIO",
+    name: str,
+    reading: Reading,
+    before_decoding: "Callable[[Image.Image], None] | None",
+) -> "Image.Image":
+    pillow = import_pillow("decoding an image file", _OTHER_DECODER)
     try:
         opened = pillow.open(source)
     except FileNotFoundError as error:
@@ -150,37 +197,53 @@ def _open(source: "str | os.PathLike[str] | io.BytesIO", name: str, exif_orienta
     except IsADirectoryError as error:
         raise ImageError(f"{name} is a folder; give the path of one image") from error
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-        raise ImageError(_too_large(name, str(error))) from error
+        raise ImageError(_too_large(name, str(error), _PILLOWS_LIMIT)) from error
     except pillow.UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image in a format that Pillow can read") from error
     except _DECODE_ERRORS as error:
         raise ImageError(f"{name} cannot be read: {error}") from error
     with opened:
-        return _decode(opened, name, exif_orientation)
+        _check_size(opened, name, reading)  # of the whole file: a progressive JPEG is decoded whole, however reduced
+        if before_decoding is not None:
+            before_decoding(opened)
+        return _decode(opened, name, reading)
 
 
-def _decode(image: "Image.Image", name: str, exif_orientation: bool) -> "Image.Image":
-    pillow = _pillow("decoding an image")
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has no pixels: it is {width} x {height}")
-    if pillow.MAX_IMAGE_PIXELS is not None and width * height > pillow.MAX_IMAGE_PIXELS:
-        raise ImageError(_too_large(name, f"it is {width} x {height} pixels"))
+def _decode(image: "Image.Image", name: str, reading: Reading) -> "Image.Image":
+    pillow = import_pillow("decoding an image")
+    _check_size(image, name, reading)
     try:
         image.load()
-        if exif_orientation:
+        if reading.exif_orientation:
             from PIL import ImageOps
 
             image = ImageOps.exif_transpose(image)
         return to_rgb(image)
     except ImageError as error:
         raise ImageError(f"{name} cannot be converted to RGB: {error}") from error
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:  # of an image inside the image
+        raise ImageError(_too_large(name, str(error), _PILLOWS_LIMIT)) from error
+    except MemoryError as error:
+        raise ImageError(f"{name} is {image.width} x {image.height} pixels, more than the memory holds") from error
     except _DECODE_ERRORS as error:
         raise ImageError(f"{name} is damaged or cannot be converted to RGB: {error}") from error
 
 
-def _too_large(name: str, cause: str) -> str:
-    return f"{name} is too large to decode safely: {cause}; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+def _check_size(image: "Image.Image", name: str, reading: Reading) -> None:
+    """Refuse an image by the size in its header, before anything is decoded."""
+    pillow = import_pillow("decoding an image")
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels: it is {width} x {height}")
+    if width * height > reading.max_pixels:
+        cause = f"it is {width} x {height} pixels, wanted at most {reading.max_pixels:,}"
+        raise ImageError(_too_large(name, cause, "Reading.max_pixels"))
+    if pillow.MAX_IMAGE_PIXELS is not None and width * height > pillow.MAX_IMAGE_PIXELS:
+        raise ImageError(_too_large(name, f"it is {width} x {height} pixels", _PILLOWS_LIMIT))
+
+
+def _too_large(name: str, cause: str, limit: str) -> str:
+    return f"{name} is too large to decode safely: {cause}; if you trust it, raise {limit}"
 
 
 def _grey_from_16_bits(image: "Image.Image", pillow: ModuleType) -> "Image.Image":
@@ -196,11 +259,3 @@ def _grey_from_16_bits(image: "Image.Image", pillow: ModuleType) -> "Image.Image
     if isinstance(transparent, int):
         grey.putalpha(pillow.fromarray(np.where(wide == transparent, 0, 255).astype(np.uint8)))
     return grey
-
-
-def _pillow(purpose: str) -> ModuleType:
-    if importlib.util.find_spec("PIL") is None:
-        raise MissingExtraError(f"{purpose} needs Pillow, which is not installed; run: {INSTALL_PILLOW}")
-    from PIL import Image
-
-    return Image

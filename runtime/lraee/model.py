@@ -21,6 +21,7 @@ from lraee.parts import Labels, Parts
 from lraee.policies import Adaptive, AnytimeRoute, Full, Policy, Route
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
+from lraee.reading import PLAIN_READING, Reading
 from lraee.sessions import SessionSettings
 from lraee.stream import in_order, run_stream
 
@@ -34,6 +35,7 @@ def load(
     memory: Literal["normal", "low"] = "normal",
     preload: bool = False,
     policy: Policy | None = None,
+    reading: Reading = PLAIN_READING,
 ) -> Model:
     """Open a bundle.
 
@@ -47,6 +49,7 @@ def load(
             otherwise a session is made when an image first reaches its part. See also `Model.warm`.
         policy: used when a call names none; None takes the bundle's default operating point, or full depth when it
             has no exits.
+        reading: how images become pixels: EXIF orientation, limits, who resizes; by default as open_clip does.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, newer than this code, or unsafe.
@@ -54,7 +57,7 @@ def load(
     opened = Bundle(find_bundle(bundle))
     if verify == "all":
         opened.verify()
-    model = Model(opened, SessionSettings(threads=threads, thread_pool=thread_pool, memory=memory), policy)
+    model = Model(opened, SessionSettings(threads=threads, thread_pool=thread_pool, memory=memory), policy, reading)
     if preload:
         model.preload()
     return model
@@ -66,9 +69,16 @@ class Model:
     May be used from several threads, and after a fork of the process: see `lraee.forking`.
     """
 
-    def __init__(self, bundle: Bundle, settings: SessionSettings, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: SessionSettings,
+        policy: Policy | None = None,
+        reading: Reading = PLAIN_READING,
+    ) -> None:
         self.bundle = bundle
         self.settings = settings
+        self.reading = reading
         self._sessions = Sessions(bundle, settings)
         self._costs = PartCosts()
         self._set_label_embeddings(bundle.labels.names, bundle.label_embeddings)
@@ -203,7 +213,7 @@ class Model:
         parts = self._parts
         answers = run_stream(
             parts,
-            (preprocess(image, self.manifest.preprocessing) for image in images),
+            map(self._read, images),
             lambda: chosen.bind(self.manifest),
             batch_size=batch_size,
             max_lag=max_lag,
@@ -265,7 +275,10 @@ class Model:
         return route
 
     def _pixels(self, batch: Sequence[ImageSource]) -> NDArray[np.uint8]:
-        return np.stack([preprocess(image, self.manifest.preprocessing) for image in batch])
+        return np.stack([self._read(image) for image in batch])
+
+    def _read(self, image: ImageSource) -> NDArray[np.uint8]:
+        return preprocess(image, self.manifest.preprocessing, reading=self.reading)
 
     def _prediction(self, answers: Answers, row: int, labels: Labels, top: int, position: int) -> Prediction:
         probabilities = answers.probabilities[row]

@@ -1,9 +1,9 @@
 """Turns an image into the square of uint8 pixels that a bundle's stem takes, exactly as open_clip does.
 
 Equal bit for bit to `open_clip.image_transform(image_size, is_train=False, ...)` up to its ToTensor and Normalize, for
-RGB and grey images, with Pillow and numpy alone. The order of arithmetic is that of torchvision: the long edge is
-truncated (`int(size * long / short)`) and the crop offset rounded to even (`round((size - crop) / 2)`); a crop at
-`(size - crop) // 2` would be a pixel off for a quarter of all sizes.
+RGB and grey images, with Pillow and numpy alone; for boards without Pillow see `lraee.resize`. The order of arithmetic
+is that of torchvision: the long edge is truncated (`int(size * long / short)`) and the crop offset rounded to even
+(`round((size - crop) / 2)`); a crop at `(size - crop) // 2` would be a pixel off for a quarter of all sizes.
 
 Mean and standard deviation are folded into the stem's weights; `normalize` is for comparing with torch.
 
@@ -12,22 +12,25 @@ center_crop_or_pad).
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ImageError
-from lraee.images import ImageSource, Pixels, check_pixels, open_image, source_name
-
-if TYPE_CHECKING:
-    from PIL import Image
+from lraee.images import ImageSource, Interpolation, Pixels, check_pixels, open_image, source_name
+from lraee.reading import PLAIN_READING, Reading
+from lraee.reduced_jpeg import open_reduced
+from lraee.resize import Picture, resize, size_of
 
 ResizeMode = Literal["shortest", "squash", "longest"]
-Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
 MAX_RESIZED_PIXELS = 2**26
-"""An image so narrow that its resized copy would be larger than this (192 MB) is refused: ratio 1:1,337 at 224."""
+"""An image so narrow that its resized copy, or the copy of which only the width is resized yet, would be larger than
+this (192 MB) is refused: ratio 1:1,337 at 224."""
+
+REDUCED_JPEG_KEEPS = 2
+"""How many times the width and height that it is resized to a JPEG keeps that is decoded at reduced scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,41 +70,57 @@ class Preprocessing:
             raise ValueError(f"fill_color is {self.fill_color}; wanted a grey level of 0..255")
 
 
-def pixels(image: ImageSource, preprocessing: Preprocessing, *, name: str | None = None) -> Pixels:
+def pixels(
+    image: ImageSource, preprocessing: Preprocessing, *, name: str | None = None, reading: Reading = PLAIN_READING
+) -> Pixels:
     """Resize and crop (or pad) one image to the model's input.
 
     Args:
-        image: A path, encoded bytes, a Pillow image, or uint8 RGB (height, width, 3). An array that already has the
-            right size is returned as it is and needs no Pillow.
+        image: A path, encoded bytes, a Pillow image, or uint8 RGB (height, width, 3). Arrays need no Pillow; one that
+            already has the right size is returned as it is.
         preprocessing: The bundle's.
         name: What error messages call the image.
+        reading: The device's settings; by default what open_clip does.
 
     Returns:
         uint8 (image_size, image_size, 3), RGB, C-contiguous.
 
     Raises:
-        ImageError: The image cannot be read, or is so narrow that resizing it would exhaust memory.
+        ImageError: The image cannot be read, is larger than `reading` allows, or so narrow that resizing it would
+            exhaust memory.
         MissingExtraError: Pillow is needed and not installed.
     """
+
+    def needs(width: int, height: int) -> tuple[int, int]:
+        width, height = resized_size(width, height, preprocessing)
+        return REDUCED_JPEG_KEEPS * width, REDUCED_JPEG_KEEPS * height
+
     size = preprocessing.image_size
+    picture: Picture
+    box = None
     if isinstance(image, np.ndarray):
-        array = check_pixels(image, name=name)
-        if array.shape[:2] == (size, size):
-            return array
-    picture = open_image(image, name=name)
-    width, height = resized_size(picture.width, picture.height, preprocessing)
-    if width * height > max(MAX_RESIZED_PIXELS, size * size):
+        picture = check_pixels(image, name=name)
+        old_width, old_height = size_of(picture)
+        if (old_width, old_height) == (size, size):
+            return picture
+    elif reading.reduce_jpeg:
+        picture, (old_width, old_height), box = open_reduced(image, needs, name=name, reading=reading)
+    else:
+        picture = open_image(image, name=name, reading=reading)
+        old_width, old_height = picture.size
+    width, height = resized_size(old_width, old_height, preprocessing)
+    if width * max(height, old_height) > max(MAX_RESIZED_PIXELS, size * size):
         raise ImageError(
-            f"{source_name(image, name)} is {picture.width} x {picture.height} pixels, too narrow to classify: "
+            f"{source_name(image, name)} is {old_width} x {old_height} pixels, too narrow to classify: "
             f"it would be resized to {width} x {height}; crop it first"
         )
-    picture = _resize(picture, width, height, preprocessing.interpolation)
+    resized = resize(picture, width, height, preprocessing.interpolation, reading.resize, box=box)
     if (width, height) == (size, size):
-        return np.array(picture, dtype=np.uint8)
+        return resized
     if preprocessing.resize_mode == "longest":
-        return _pad(np.asarray(picture), size, preprocessing.fill_color)
+        return _pad(resized, size, preprocessing.fill_color)
     top, left = round((height - size) / 2), round((width - size) / 2)
-    return np.array(picture.crop((left, top, left + size, top + size)), dtype=np.uint8)
+    return np.array(resized[top : top + size, left : left + size])
 
 
 def resized_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
@@ -142,19 +161,6 @@ def normalize(batch: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32
     values -= np.array(preprocessing.mean, dtype=np.float32)[:, None, None]
     values /= np.array(preprocessing.std, dtype=np.float32)[:, None, None]
     return values
-
-
-def _resize(picture: "Image.Image", width: int, height: int, interpolation: Interpolation) -> "Image.Image":
-    from PIL import Image
-
-    filters = {
-        "bicubic": Image.Resampling.BICUBIC,
-        "bilinear": Image.Resampling.BILINEAR,
-        "nearest": Image.Resampling.NEAREST,
-    }
-    if picture.size == (width, height):
-        return picture
-    return picture.resize((width, height), filters[interpolation])
 
 
 def _pad(picture: Pixels, size: int, fill_color: int) -> Pixels:

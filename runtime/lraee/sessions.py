@@ -25,6 +25,7 @@ from lraee.errors import BundleError
 
 _arena_lock = threading.Lock()
 _arena_is_registered = False
+_global_pool_is_set = False
 
 
 def _register_arena() -> None:
@@ -61,7 +62,14 @@ class SessionSettings:
 
 def use_global_thread_pool(threads: int) -> None:
     """Set the size of ONNX Runtime's process-wide pool, before any session is made."""
+    global _global_pool_is_set
     ort.set_global_thread_pool_sizes(threads, 1)
+    _global_pool_is_set = True
+
+
+def global_thread_pool_is_set() -> bool:
+    """Whether sessions with threads of their own are refused in this process, because of `use_global_thread_pool`."""
+    return _global_pool_is_set
 
 
 def session_options(settings: SessionSettings) -> ort.SessionOptions:

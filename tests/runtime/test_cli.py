@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
+from PIL import Image
+from typer.testing import CliRunner, Result
 
 import lraee
 from lraee.bundle import find_bundle
@@ -86,6 +87,30 @@ def test_classify_lists_as_many_labels_as_asked_for(image: Path) -> None:
         assert f"{score:.3f}" in line
     assert f"{model.manifest.tower.blocks} of {model.manifest.tower.blocks}" in lines[1]
     assert lines[1].endswith("100.0%")
+
+
+def test_classify_reads_images_as_it_is_told(image: Path, tmp_path: Path) -> None:
+    """Turned as EXIF says, limited in pixels, reduced where a JPEG is large enough."""
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    upside_down = tmp_path / "upside_down.jpg"
+    large = Image.open(image).convert("RGB").resize((280, 280)).rotate(180)
+    large.save(upside_down, quality=95, exif=exif)
+
+    def classify(*options: str) -> Result:
+        return CliRunner().invoke(app, ["classify", "reference", str(upside_down), *options], env={"COLUMNS": "200"})
+
+    for options in (["--exif-orientation"], ["--exif-orientation", "--reduce-jpeg"]):
+        reading = lraee.Reading(exif_orientation=True, reduce_jpeg="--reduce-jpeg" in options)
+        wanted = lraee.load("reference", reading=reading).classify(upside_down)
+        result = classify(*options)
+        assert result.exit_code == 0, result.output
+        assert f"{wanted.label} " in result.stdout
+        assert f"{wanted.score:.3f}" in result.stdout
+    assert classify().stdout != classify("--exif-orientation").stdout
+    refused = classify("--max-pixels", "1000")
+    assert refused.exit_code == 1
+    assert "wanted at most 1,000" in refused.stderr
 
 
 def test_info_shows_every_part_exit_and_point() -> None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 from lraee.errors import ImageError
 from lraee.images import open_image, read_image, to_rgb
+from lraee.reading import Reading
 
 RED = (255, 0, 0)
 
@@ -107,7 +110,7 @@ def test_exif_orientation_is_applied_only_when_asked_for():
     exif[0x0112] = 6  # turn by 90 degrees
     content = encoded(Image.fromarray(gradient(40, 30)), "JPEG", exif=exif)
     assert read_image(content).shape == (30, 40, 3)
-    assert read_image(content, exif_orientation=True).shape == (40, 30, 3)
+    assert read_image(content, reading=Reading(exif_orientation=True)).shape == (40, 30, 3)
 
 
 def test_a_caller_may_keep_using_its_picture():
@@ -175,6 +178,102 @@ def test_an_image_beyond_pillows_limit_is_refused(monkeypatch, tmp_path):
             read_image(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
     assert read_image(path).shape == (100, 200, 3)
+
+
+def test_an_image_beyond_our_own_limit_is_refused(tmp_path):
+    """A device sets what it can hold, for itself alone; nothing global changes."""
+    path = tmp_path / "large.png"
+    Image.new("1", (200, 100)).save(path)
+    with pytest.raises(ImageError, match=r"large\.png is too large.* 200 x 100 .* at most 19,999; .*max_pixels"):
+        read_image(path, reading=Reading(max_pixels=19_999))
+    assert read_image(path, reading=Reading(max_pixels=20_000)).shape == (100, 200, 3)
+    with pytest.raises(ImageError, match="too large"):
+        read_image(Image.new("1", (200, 100)), reading=Reading(max_pixels=10))
+    with pytest.raises(ImageError, match="max_pixels is 0, wanted at least 1"):
+        Reading(max_pixels=0)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, *chunks: bytes, pixels: bytes = b"") -> bytes:
+    """A PNG of 8-bit RGB that says it has this size, with compressed `pixels`."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+
+
+def bombs() -> dict[str, bytes]:
+    """Small files that say, or would become, something huge."""
+    huge = 65_000
+    zeros = zlib.compress(bytes(2**28), 9)  # 256 MiB in 260 kB
+    bmp = b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 50_000, 50_000, 1, 24, *[0] * 6)
+    inner = png(30_000, 30_000)
+    icon = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    jpeg = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", huge, huge)
+    tiff = bytearray(encoded(Image.new("RGB", (16, 16)), "TIFF"))
+    for tag in (0x0100, 0x0101):
+        place = tiff.index(struct.pack("<HHI", tag, 4, 1))
+        tiff[place : place + 12] = struct.pack("<HHII", tag, 4, 1, 100_000)
+    gif = bytearray(encoded(Image.new("P", (16, 16)), "GIF"))
+    frame = gif.index(b",\0\0\0\0\x10\0\x10\0")
+    gif[6:10] = gif[frame + 5 : frame + 9] = struct.pack("<HH", huge, huge)
+    return {
+        "header": png(100_000, 100_000, pixels=zeros),
+        "text": png(8, 8, png_chunk(b"zTXt", b"Comment\0\0" + zeros)),
+        "profile": png(8, 8, png_chunk(b"iCCP", b"profile\0\0" + zeros)),
+        "more pixels than the header says": png(8, 8, pixels=zeros),
+        "fewer pixels than the header says": png(2_000, 2_000, pixels=zlib.compress(bytes(1000))),
+        "bmp": bmp,
+        "icon": icon,
+        "jpeg": bytes(jpeg),
+        "tiff": bytes(tiff),
+        "gif": bytes(gif),
+        "ppm": b"P6 60000 60000 255 ",
+    }
+
+
+BOMBS = """
+import pathlib, resource, sys
+from lraee.errors import ImageError
+from lraee.images import read_image
+from lraee.reading import Reading
+from PIL import Image
+folder = pathlib.Path(sys.argv[1])
+if len(sys.argv) > 2: Image.MAX_IMAGE_PIXELS = None
+read_image(folder / "plain.png")
+Image.init()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in folder.iterdir():
+    try: print(path.name, read_image(path, reading=Reading(max_pixels=8_000_000)).shape)
+    except ImageError as error: print(path.name, "refused:", error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+@pytest.mark.parametrize("limit", ["Pillow's and ours", "ours"])
+def test_a_decompression_bomb_takes_no_memory(limit, tmp_path):
+    """Files of kilobytes that claim or unpack to hundreds of megabytes are refused, or their excess is not unpacked.
+
+    Also where a program has switched Pillow's own limit off; but for icons, which hide another image's size inside.
+    """
+    contents = bombs()
+    if limit == "ours":
+        del contents["icon"]
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    command = [sys.executable, "-c", BOMBS, tmp_path, *(["without Pillow's"] if limit == "ours" else [])]
+    *lines, grown_mb = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    refused = {line.partition(" refused:")[0] for line in lines if " refused:" in line}
+    harmless = {"more pixels than the header says", "text", "profile"}  # what they say of their size is true
+    assert refused | harmless >= set(contents), lines
+    assert "plain.png" not in refused
+    assert int(grown_mb) < 64
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,36 @@ def test_path_bytes_picture_and_array_give_the_same_answer(model, photos, tmp_pa
         assert np.array_equal(got.embedding, wanted.embedding)
 
 
+def turned_and_upright(picture: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """A PNG that lies on its side and says so in its EXIF, and the picture as it should be seen."""
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(buffer, "PNG", exif=exif)
+    return buffer.getvalue(), np.rot90(picture, -1)
+
+
+def test_exif_orientation_is_a_choice_at_load(model, photos):
+    """Off by default, as open_clip has it; once chosen it holds for every way of asking."""
+    turning = lraee.load("reference", threads=2, reading=lraee.Reading(exif_orientation=True))
+    file, upright = turned_and_upright(photos[1])
+    assert same(model.classify(file), model.classify(photos[1]))
+    wanted = model.classify(upright)
+    assert not same(model.classify(photos[1]), wanted)
+    assert same(turning.classify(file), wanted)
+    assert same(turning.classify_batch([file])[0], wanted)
+    assert same(next(turning.classify_stream([file], policy=None)), wanted)
+    assert np.allclose(turning.embed([file]), model.embed([upright]), atol=1e-5)
+
+
+def test_a_limit_of_pixels_is_a_choice_at_load(photos):
+    """Refused before it is decoded, with the setting's name."""
+    small = lraee.load("reference", threads=1, reading=lraee.Reading(max_pixels=28 * 28 - 1))
+    file, _ = turned_and_upright(photos[0])
+    for ask in (small.classify, lambda image: small.embed([image]), lambda image: list(small.classify_stream([image]))):
+        with pytest.raises(ImageError, match=r"28 x 28 pixels, wanted at most 783; .* raise Reading\.max_pixels"):
+            ask(file)
+
+
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 @pytest.mark.parametrize("batch_size", [5, 32])
 def test_a_batch_answers_as_its_images_one_by_one(model, photos, policy, batch_size):

@@ -135,6 +135,14 @@ def test_an_image_too_narrow_to_resize_is_refused_with_its_size():
         pixels(line, preprocessing(224))
 
 
+def test_an_image_that_is_narrow_on_the_way_is_refused_too():
+    """Squashed, it would be small in the end, but its widths are resized before its heights."""
+    line = np.zeros((1_000_000, 1, 3), dtype=np.uint8)
+    with pytest.raises(ImageError, match=r"1 x 1000000 pixels, too narrow"):
+        pixels(line, preprocessing(224, "squash"))
+    assert pixels(line[:10_000], preprocessing(224, "squash")).shape == (224, 224, 3)
+
+
 def test_the_long_edge_is_truncated_not_rounded():
     """torchvision's arithmetic: int(224 * 500 / 375) is 298, not 299."""
     assert resized_size(500, 375, preprocessing(224)) == (298, 224)

@@ -1,0 +1,11 @@
+"""The graph that the runtime ships is the one that its generator writes."""
+
+from __future__ import annotations
+
+from lraee.resize.onnx_resize import GRAPH
+from lraee_exporters.resize_graph import build
+
+
+def test_the_shipped_graph_is_what_the_generator_writes():
+    """Byte for byte; if not, run python -m lraee_exporters.resize_graph."""
+    assert GRAPH.read_bytes() == build()
