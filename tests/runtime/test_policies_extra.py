@@ -165,3 +165,35 @@ def test_the_shipped_model_runs_under_each(model: lraee.Model, photos):
         answers = model.run_pixels(pixels, policy=Patience(1))
         assert all(len(visited) >= 2 for visited in answers.visited)
         assert answers.early.any()
+
+
+def test_replay_lets_out_the_shares_it_was_given(manifest):
+    """Over single images as over batches, within one image in a hundred."""
+    policy = parse_policy("replay=1:.1,4:.25")
+    assert [policy.bind(manifest).visits(block) for block in (1, 2, 4)] == [True, False, True]
+    for batch in (1, 16):
+        left = {1: 0, 4: 0}
+        for _ in range(1600 // batch):
+            route, rows = policy.bind(manifest), np.arange(batch)
+            for block in left:
+                leaving = route.leaves(block, verdict(np.ones((len(rows), 1)).tolist(), rows.tolist()))
+                left[block] += int(leaving.sum())
+                rows = rows[~leaving]
+        assert left[1] == pytest.approx(160, abs=16)
+        assert left[4] == pytest.approx(400, abs=16)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("replay=3:.1", "exits behind"),
+        ("replay=4:.1,1:.1", "rising order"),
+        ("replay=1:.1,1:.1", "each once"),
+        ("replay=1:.6,2:.6", "together at most 1"),
+        ("replay=1:0", "above 0"),
+    ],
+)
+def test_replay_refuses_what_cannot_be(manifest, spec, says):
+    """Unknown exits, blocks out of order, shares beyond 1 or of nothing."""
+    with pytest.raises(PolicyError, match=says):
+        parse_policy(spec).bind(manifest)

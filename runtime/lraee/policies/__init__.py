@@ -12,6 +12,7 @@ from lraee.policies.entropy import Entropy
 from lraee.policies.exit_at import ExitAt
 from lraee.policies.full import Full
 from lraee.policies.patience import Patience
+from lraee.policies.replay import Replay
 
 __all__ = [
     "Adaptive",
@@ -23,6 +24,7 @@ __all__ = [
     "Full",
     "Patience",
     "Policy",
+    "Replay",
     "Route",
     "Verdict",
 ]

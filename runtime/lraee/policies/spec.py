@@ -17,17 +17,22 @@ from lraee.policies.entropy import Entropy
 from lraee.policies.exit_at import ExitAt
 from lraee.policies.full import Full
 from lraee.policies.patience import Patience
+from lraee.policies.replay import Replay
 
 POLICY_SPECS = (
-    "adaptive[=POINT] | full | exit=BLOCK | deadline=MS | confidence=PROBABILITY | entropy=NATS | patience=AGREEMENTS"
+    "adaptive[=POINT] | full | exit=BLOCK | deadline=MS | confidence=PROBABILITY | entropy=NATS | patience=AGREEMENTS "
+    "| replay=BLOCK:SHARE,..."
 )
 """What `parse_policy` understands, for help texts and messages."""
 
 COUNT = re.compile(r"0*[1-9][0-9]{0,5}")
 """ASCII digits of a number from 1 on."""
 
-DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
+DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 """Plain ASCII digits: no sign, no exponent, no ``nan``."""
+
+REPLAYED = re.compile(rf"({COUNT.pattern}):({DECIMAL.pattern})")
+"""A block and its share."""
 
 
 def parse_policy(spec: str) -> Policy:
@@ -41,6 +46,8 @@ def parse_policy(spec: str) -> Policy:
     Entropy(threshold=0.5)
     >>> parse_policy("deadline=40")
     Deadline(ms=40.0, policy=None)
+    >>> parse_policy("replay=8:.10,10:.25")
+    Replay(shares=((8, 0.1), (10, 0.25)))
 
     Raises:
         PolicyError: the spec names no policy, or its value is missing, superfluous or not such a number.
@@ -56,4 +63,6 @@ def parse_policy(spec: str) -> Policy:
         return Confidence(float(value)) if kind == "confidence" else Entropy(float(value))
     if kind == "deadline" and DECIMAL.fullmatch(value):
         return Deadline(float(value))
+    if kind == "replay" and (shares := [REPLAYED.fullmatch(item.strip()) for item in value.split(",")]) and all(shares):
+        return Replay(tuple((int(found[1]), float(found[2])) for found in shares if found))
     raise PolicyError(f"{spec!r} is no policy; wanted {POLICY_SPECS}, with blocks counted from 1")

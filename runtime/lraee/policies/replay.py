@@ -1,0 +1,71 @@
+"""Images leave in given shares, whatever they show: what a known mix of depths costs in time.
+
+For measuring where the bundle's own gates mean nothing, as with random weights, or where shares are known from
+elsewhere, as those of the paper. Exits with a share are visited and evaluated like those of a learned gate.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import PolicyError
+from lraee.manifest import Manifest
+from lraee.policies.base import Verdict
+
+STEPS = (0.7548776662466927, 0.5698402909980532)
+"""From one call, and one row of a batch, to the next: multiples of these, modulo 1, fill 0..1 evenly.
+
+Source: M. Roberts, *The Unreasonable Effectiveness of Quasirandom Sequences* (2018), R2.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Leave by share. One object deals images out evenly over its calls; rows of a batch are dealt out too."""
+
+    shares: tuple[tuple[int, float], ...]
+    """(block, share of all images that leave behind it); the rest runs to the end."""
+    _calls: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
+
+    def bind(self, manifest: Manifest) -> ReplayRoute:
+        """Check blocks and shares, and take the next place in the sequence."""
+        blocks = [block for block, _ in self.shares]
+        if not blocks or blocks != sorted(set(blocks)):
+            raise PolicyError(f"replay has the blocks {blocks}; wanted one or more, each once, in rising order")
+        there = [exit.block for exit in manifest.exits]
+        if missing := [block for block in blocks if block not in there]:
+            raise PolicyError(
+                f"replay has a share for block {missing[0]}, and this bundle has exits behind {there or 'no block'}; "
+                "export with more --exits"
+            )
+        values = [share for _, share in self.shares]
+        if not all(0 < share <= 1 for share in values) or math.fsum(values) > 1 + 1e-9:
+            raise PolicyError(f"replay has the shares {values}; wanted each above 0, together at most 1")
+        reached = dict(zip(blocks, itertools.accumulate(values), strict=True))
+        return ReplayRoute(reached, next(self._calls) * STEPS[0])
+
+
+class ReplayRoute:
+    """Which images of one batch leave where."""
+
+    def __init__(self, reached: dict[int, float], start: float) -> None:
+        """Args:
+        reached: share that has left up to a block, that block included.
+        start: the batch's place in the sequence.
+        """
+        self._reached = reached
+        self._start = start
+
+    def visits(self, block: int) -> bool:
+        """Exits with a share."""
+        return block in self._reached
+
+    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+        """Images whose place, 0 to 1, lies below the share that has left so far."""
+        return np.asarray((self._start + verdict.rows * STEPS[1]) % 1.0 < self._reached[block])
