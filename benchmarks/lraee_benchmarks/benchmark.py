@@ -4,33 +4,58 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from lraee.errors import PolicyError
 from lraee.manifest import Manifest
 from lraee.model import Model, load
-from lraee.sessions import SessionSettings, use_global_thread_pool
+from lraee.policies import AnytimeRoute, Deadline, Full
+from lraee.sessions import SessionSettings, global_thread_pool_is_set, use_global_thread_pool
 from lraee_benchmarks.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.cold_start import measure_cold_start
 from lraee_benchmarks.device import describe_device, temperature
+from lraee_benchmarks.energy import find_meter, measure_energy
 from lraee_benchmarks.floor import FLOOR_PARTS, summarize_floor
 from lraee_benchmarks.isolation import IsolatedRows
 from lraee_benchmarks.notes import disturbance_notes, make_notes
 from lraee_benchmarks.part_times import measure_parts
 from lraee_benchmarks.peer_files import checked_baseline
 from lraee_benchmarks.peers import WITH_OWN_THREADS, Baseline, available_baselines, check_peer
-from lraee_benchmarks.results import SCHEMA, Accuracy, BundleSummary, Floor, PartTime, Report, Settings
+from lraee_benchmarks.results import (
+    SCHEMA,
+    Accuracy,
+    BundleSummary,
+    Energy,
+    Floor,
+    PartTime,
+    Report,
+    Scenario,
+    Settings,
+)
 from lraee_benchmarks.rows import LocalRows, RowPlan, Rows
 from lraee_benchmarks.sample import Sample, default_source, load_sample, open_source, summarize_preprocessing
+from lraee_benchmarks.stability import StabilityWatch
 from lraee_benchmarks.summary import RowInput, collect, find_full, find_reference, summarize_row
-from lraee_benchmarks.timing import Measured, Plan, interleave
+from lraee_benchmarks.timing import MIN_ROUNDS, Measured, Plan, interleave
+from lraee_benchmarks.trace import trace_text
 from lraee_benchmarks.variants import chain_policies
 from lraee_calibration_data import label_rows
+
+OFFLINE_ROUNDS = 5
+"""Measured at least, each of all images."""
+
+DEADLINE_SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Of the time of full depth, unless deadlines are given."""
+
+_PROBES = 15
 
 OnProgress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0 to 1."""
@@ -50,6 +75,7 @@ class BenchmarkConfig:
     """Cores used inside one operator; None takes all."""
     thread_pool: Literal["session", "global"] = "session"
     """``global`` may be chosen once in a process, before any session is made; it is the command's default."""
+    scenario: Scenario = "single-stream"
     batch: int = 1
     policies: tuple[str, ...] = ()
     """Specs of the chain's rows besides full depth; none takes every operating point and every exit."""
@@ -59,6 +85,10 @@ class BenchmarkConfig:
     """Also measure the bare products and reading the weights."""
     parts: bool = False
     """Also time every part of the tower."""
+    energy: bool = True
+    """Also measure energy, if the device has a meter and the rows share a process."""
+    trace: Path | None = None
+    """Write a trace of some images there."""
     isolate: bool | None = None
     """Each row in a process of its own; None does so when a baseline brings threads of its own."""
     accuracy: str | None = None
@@ -87,6 +117,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         check_accuracy_possible(model.manifest)
         label_rows(open_source(config.accuracy), model.labels)
     row_plan = plan_rows(config, model)
+    offline = config.scenario == "offline"
     isolated = config.isolate if config.isolate is not None else bool({*row_plan.peers} & {*WITH_OWN_THREADS})
 
     report_progress("images", 0.0)
@@ -94,6 +125,8 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     sample = load_sample(
         source, model.manifest.preprocessing, count=config.image_count, batch=config.batch, seed=config.seed
     )
+    if offline:
+        sample = dataclasses.replace(sample, batches=(np.concatenate(sample.batches),))
     report_progress("images", 1.0)
     cold_start = None
     if config.cold_starts:
@@ -105,19 +138,29 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
             on_progress=lambda share: report_progress("cold starts", share),
         )
     plan = Plan(
-        warmup_rounds=config.warmup_rounds, rounds=config.repeats, min_seconds=config.min_seconds, seed=config.seed
+        warmup_rounds=1 if offline else config.warmup_rounds,
+        rounds=config.repeats,
+        min_seconds=config.min_seconds,
+        seed=config.seed,
+        min_rounds=OFFLINE_ROUNDS if offline else MIN_ROUNDS,
     )
+    watch = StabilityWatch()
     with _open_rows(row_plan, model, sample, isolated, report_progress) as rows:
         accuracies = _accuracies(config, rows, report_progress)
-        measured = interleave(
-            rows.measures, len(sample.batches), plan, on_progress=lambda share: report_progress("rounds", share)
-        )
+
+        def after_round(share: float) -> None:
+            watch.look()
+            report_progress("rounds", share)
+
+        measured = interleave(rows.measures, len(sample.batches), plan, on_progress=after_round)
+        energies = _energies(config, rows, sample, isolated=isolated)
         inputs = collect(rows.names, rows.outcomes(), measured)
         peers = tuple(rows.peers)
         disturbed = disturbance_notes(row_plan.peers, isolated=isolated, restless=rows.restless)
     device = dataclasses.replace(device, celsius_after=temperature())
 
     reference, full = find_reference(inputs), find_full(inputs)
+    stability = watch.verdict(full.samples_ms)
     report = Report(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,13 +171,16 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
             threads=settings.thread_count,
             thread_pool=config.thread_pool,
             isolated=isolated,
+            scenario=config.scenario,
             batch=config.batch,
-            warmup_rounds=config.warmup_rounds,
+            images_per_sample=len(sample.batches[0]),
+            warmup_rounds=plan.warmup_rounds,
             rounds=len(measured.samples_ms),
-            images=len(np.unique(measured.batch_of_round)) * config.batch,
+            images=len(np.unique(measured.batch_of_round)) * len(sample.batches[0]),
             image_source=sample.source,
             seed=config.seed,
         ),
+        stability=stability,
         preprocessing=summarize_preprocessing(sample.preprocessing_ms),
         cold_start=cold_start,
         reference=reference.name,
@@ -146,15 +192,19 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
                 full,
                 full_flops=model.manifest.full_flops,
                 accuracy=accuracies.get(item.name),
+                energy=energies.get(item.name),
                 seed=config.seed,
             )
             for item in inputs
         ),
         peers=peers,
         floor=_floor(config, model, full, measured),
-        parts=_parts(config, model, sample, isolated=isolated),
+        parts=_parts(config, model, sample),
         notes=(),
     )
+    if config.trace is not None:
+        _set_pool(model)
+        config.trace.write_text(trace_text(model, row_plan.chain, sample.batches, sample.first_image), encoding="utf-8")
     return dataclasses.replace(report, notes=(*make_notes(report), *disturbed))
 
 
@@ -162,7 +212,7 @@ def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
     """Which rows there will be.
 
     Raises:
-        PolicyError: the bundle lacks what a policy asks for.
+        PolicyError: the bundle lacks what a policy asks for, or the scenario does not allow it.
         BundleError: a baseline or the floor is not there.
         MissingExtraError: a baseline's package is not installed.
     """
@@ -171,8 +221,40 @@ def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
         check_peer(model.bundle, name)
     if config.floor:
         checked_baseline(model.bundle, "floor")
-    chain = tuple(chain_policies(model.manifest, config.policies))
-    return RowPlan(chain=chain, peers=peers, floor=FLOOR_PARTS if config.floor else ())
+    specs = config.policies
+    if config.scenario == "deadline" and not specs:
+        specs = default_deadlines(model)
+    policies = chain_policies(model.manifest, specs)
+    late = [name for name, policy in policies.items() if isinstance(policy.bind(model.manifest), AnytimeRoute)]
+    if config.scenario == "offline" and late:
+        raise PolicyError(f"{late[0]} has a deadline, which means nothing in the offline scenario; leave it away")
+    if config.scenario == "offline" and (config.floor or config.parts):
+        raise PolicyError("--floor and --parts are about one batch; leave them away in the offline scenario")
+    return RowPlan(
+        chain=tuple(policies),
+        peers=peers,
+        floor=FLOOR_PARTS if config.floor else (),
+        stream=config.batch if config.scenario == "offline" else None,
+    )
+
+
+def default_deadlines(model: Model) -> tuple[str, ...]:
+    """Specs of deadlines at `DEADLINE_SHARES` of the time that full depth takes here.
+
+    Raises:
+        PolicyError: the bundle has no exit to leave through.
+    """
+    Deadline(1.0).bind(model.manifest)
+    _set_pool(model)
+    size = model.manifest.preprocessing.image_size
+    pixels = np.zeros((1, size, size, 3), np.uint8)
+    times = []
+    for _ in range(_PROBES):
+        begun = time.perf_counter()
+        model.run_pixels(pixels, policy=Full())
+        times.append(1000 * (time.perf_counter() - begun))
+    full_ms = float(np.median(times))
+    return tuple(f"deadline={full_ms * share:.2f}" for share in DEADLINE_SHARES)
 
 
 def summarize_bundle(model: Model) -> BundleSummary:
@@ -202,7 +284,7 @@ def command_line(config: BenchmarkConfig) -> str:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         is_default = value == field.default and field.name != "thread_pool"
-        if field.name in {"bundle", "policies", "baselines", "floor", "parts", "isolate"} or is_default:
+        if field.name in {"bundle", "policies", "baselines", "floor", "parts", "energy", "isolate"} or is_default:
             continue
         words += [f"--{_OPTION_NAMES.get(field.name, field.name).replace('_', '-')}", str(value)]
     for spec in config.policies:
@@ -211,6 +293,7 @@ def command_line(config: BenchmarkConfig) -> str:
         words += ["--baselines", ",".join(config.baselines) or "none"]
     words += ["--floor"] if config.floor else []
     words += ["--parts"] if config.parts else []
+    words += [] if config.energy else ["--no-energy"]
     words += [] if config.isolate is None else ["--isolate" if config.isolate else "--no-isolate"]
     return shlex.join(words)
 
@@ -229,20 +312,36 @@ def _open_rows(
         ) as workers:
             yield workers
         return
-    if model.settings.thread_pool == "global":
-        use_global_thread_pool(model.settings.thread_count)
+    _set_pool(model)
     model.warm()
     yield LocalRows(plan, model, sample.batches)
 
 
-def _parts(config: BenchmarkConfig, model: Model, sample: Sample, *, isolated: bool) -> tuple[PartTime, ...]:
-    """Times of the parts, if they were asked for; in this process, which has no pool yet when rows had theirs."""
+def _energies(config: BenchmarkConfig, rows: Rows, sample: Sample, *, isolated: bool) -> dict[str, Energy]:
+    """Energy of each row by its name; empty where the device has no meter, or a row has a process of its own."""
+    meter = find_meter() if config.energy and not isolated else None
+    if meter is None:
+        return {}
+    try:
+        names = [name for name, _ in rows.names]
+        return measure_energy(names, rows.measures[: len(names)], len(sample.batches), len(sample.batches[0]), meter)
+    finally:
+        meter.close()
+
+
+def _parts(config: BenchmarkConfig, model: Model, sample: Sample) -> tuple[PartTime, ...]:
+    """Times of the parts, if they were asked for; in this process."""
     if not config.parts:
         return ()
-    if isolated and model.settings.thread_pool == "global":
-        use_global_thread_pool(model.settings.thread_count)
+    _set_pool(model)
     model.warm()
     return measure_parts(model, sample.batches)
+
+
+def _set_pool(model: Model) -> None:
+    """Before this process makes its first session."""
+    if model.settings.thread_pool == "global" and not global_thread_pool_is_set():
+        use_global_thread_pool(model.settings.thread_count)
 
 
 def _accuracies(config: BenchmarkConfig, rows: Rows, report_progress: OnProgress) -> dict[str, Accuracy]:

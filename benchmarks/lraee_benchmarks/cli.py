@@ -17,6 +17,7 @@ from lraee.policies.spec import POLICY_SPECS
 from lraee_benchmarks.benchmark import BenchmarkConfig, OnProgress, run_benchmark
 from lraee_benchmarks.peers import BASELINES, Baseline
 from lraee_benchmarks.render_csv import render_csv
+from lraee_benchmarks.render_html import page_of
 from lraee_benchmarks.render_markdown import render_markdown
 from lraee_benchmarks.render_text import render_text
 from lraee_benchmarks.results import to_json
@@ -36,6 +37,14 @@ class ThreadPool(StrEnum):
 
     session = "session"
     global_ = "global"
+
+
+class ScenarioName(StrEnum):
+    """As in `lraee_benchmarks.results.Scenario`."""
+
+    single_stream = "single-stream"
+    offline = "offline"
+    deadline = "deadline"
 
 
 def main() -> None:
@@ -86,6 +95,10 @@ def bench(
     thread_pool: Annotated[
         ThreadPool, typer.Option(help="One pool for the process, or threads of each session as in lraee.load.")
     ] = ThreadPool.global_,
+    scenario: Annotated[
+        ScenarioName,
+        typer.Option(help="One batch after the other, all images at once, or under deadlines."),
+    ] = ScenarioName.single_stream,
     batch: Annotated[int, typer.Option(min=1, help="Images that run together.")] = 1,
     policy: Annotated[
         list[str] | None,
@@ -101,6 +114,9 @@ def bench(
         bool, typer.Option("--floor", help="Also measure the bare products, and reading the weights.")
     ] = False,
     parts: Annotated[bool, typer.Option("--parts", help="Also time every part of the tower.")] = False,
+    energy: Annotated[
+        bool, typer.Option("--energy/--no-energy", help="Also measure energy, where the device has a meter.")
+    ] = True,
     isolate: Annotated[
         bool | None,
         typer.Option(
@@ -123,11 +139,18 @@ def bench(
     json: Annotated[
         Path | None, typer.Option(help="Write everything, raw samples too.", callback=writable, show_default=False)
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write some images as a Chrome trace.", callback=writable, show_default=False),
+    ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Write one line a row.", callback=writable, show_default=False)
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option(help="Write a short report.", callback=writable, show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with plots.", callback=writable, show_default=False)
     ] = None,
 ) -> None:
     """Measure latency, FLOPs, exits, memory and start-up of a bundle on this device."""
@@ -137,11 +160,14 @@ def bench(
         image_count=image_count,
         threads=threads,
         thread_pool="global" if thread_pool is ThreadPool.global_ else "session",
+        scenario=scenario.value,
         batch=batch,
         policies=tuple(policy or ()),
         baselines=parse_baselines(baselines),
         floor=floor,
         parts=parts,
+        energy=energy,
+        trace=trace,
         isolate=isolate,
         accuracy=accuracy,
         repeats=repeats,
@@ -155,7 +181,7 @@ def bench(
     console = Console(highlight=False)
     console.width = min(_WIDTH, console.width) if console.is_terminal else _WIDTH
     console.print(render_text(report), markup=False)
-    for path, text in (json, to_json), (csv, render_csv), (markdown, render_markdown):
+    for path, text in (json, to_json), (csv, render_csv), (markdown, render_markdown), (html, page_of):
         if path is not None:
             path.write_text(text(report), encoding="utf-8")
 

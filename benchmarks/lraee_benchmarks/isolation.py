@@ -91,6 +91,7 @@ class IsolatedRows:
                     "thread_pool": settings.thread_pool,
                     "cores": list(cores_for(settings.thread_count)),
                     "batches": str(folder / "batches.npy"),
+                    "stream": plan.stream,
                 }
                 self._workers.append(self._stack.enter_context(WorkerProcess(decode(Job, job, "job"))))
                 if on_share is not None:

@@ -22,7 +22,15 @@ HOT_CELSIUS = 80.0
 
 def make_notes(report: Report) -> tuple[str, ...]:
     """All notes, in the order of the rules below."""
-    rules = (_random_weights, _early_exit, _chain_against_graph, _against_float, _sample_size, _conditions)
+    rules = (
+        _random_weights,
+        _early_exit,
+        _against_cuts,
+        _chain_against_graph,
+        _against_float,
+        _sample_size,
+        _conditions,
+    )
     return tuple(note for rule in rules for note in rule(report))
 
 
@@ -67,6 +75,23 @@ def _early_exit(report: Report) -> Iterator[str]:
         yield f"Whether {', '.join(unclear)} is faster than full depth ({report.reference}) is within the noise."
 
 
+def _against_cuts(report: Report) -> Iterator[str]:
+    """A tower cut behind one exit is a smaller static model: early exit must beat it."""
+    cuts = [row for row in report.rows if row.kind == "exit"]
+    for row in report.rows:
+        if row.kind not in BY_IMAGE or row.accuracy is None:
+            continue
+        better = [
+            cut.name
+            for cut in cuts
+            if cut.accuracy is not None
+            and cut.accuracy.top1 >= row.accuracy.top1
+            and cut.latency.mean_ms <= row.latency.mean_ms
+        ]
+        if better:
+            yield f"{row.name} does not beat cutting the tower: {better[0]} is as accurate and as fast."
+
+
 def _chain_against_graph(report: Report) -> Iterator[str]:
     chain, graph = report.row("full"), report.row("graph")
     if chain is None or graph is None:
@@ -85,7 +110,8 @@ def _against_float(report: Report) -> Iterator[str]:
     ratio = float_row.latency.mean_ms / full.latency.mean_ms
     verdict = "as fast as" if 0.995 <= ratio < 1.005 else f"{ratio:.2f} times as fast as"
     features = "" if report.device.int8_features or ratio >= 1 else "; this CPU has no 8-bit dot product"
-    yield f"INT8 full depth ({full.name}) is {verdict} FP32{features}."
+    advice = "" if ratio >= 0.995 else "; INT8 does not pay here, take an export with --precision fp32"
+    yield f"INT8 full depth ({full.name}) is {verdict} FP32{features}{advice}."
 
 
 def _sample_size(report: Report) -> Iterator[str]:
@@ -98,6 +124,8 @@ def _sample_size(report: Report) -> Iterator[str]:
 
 def _conditions(report: Report) -> Iterator[str]:
     device = report.device
+    if not report.stability.stable:
+        yield f"The device was not left alone: {'; '.join(report.stability.reasons)}. Do not trust this run; repeat it."
     load = device.load_average
     if load is not None and load > QUIET_LOAD and load + report.settings.threads > device.cores:
         yield f"The CPU was busy in the minute before (load average {load:.1f}); other programs may have disturbed it."

@@ -1,4 +1,4 @@
-"""open_clip's float32 image tower, run eagerly by torch.
+"""open_clip's float32 image tower, run by torch, eagerly or compiled.
 
 Its weights are read from the ``fp32.onnx`` beside the bundle and put into open_clip's own class. That graph has the
 normalisation of pixels folded into the patch kernel and everything that is added behind it in one constant; the tower
@@ -7,7 +7,7 @@ keeps it so, which spares torch a step and changes no product.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
+from lraee.errors import BundleError
 from lraee.images import Pixels
 from lraee_benchmarks.float_input import LabelSimilarity
 from lraee_benchmarks.peer_onnx import Probabilities
@@ -24,13 +25,20 @@ from lraee_benchmarks.results import Peer
 FloatArray = NDArray[np.float32]
 
 
-def open_torch(path: Path, bundle: Bundle, threads: int) -> tuple[Probabilities, Peer]:
+def open_torch(
+    path: Path, bundle: Bundle, threads: int, *, batch: int = 1, compiled: bool = False
+) -> tuple[Probabilities, Peer]:
     """Build the tower; also sets the number of torch's threads in this process.
 
     Args:
         path: ``fp32.onnx``, checked.
         bundle: gives shapes and labels.
         threads: inside one operator.
+        batch: images that will run together; a compiled tower is compiled for them here.
+        compiled: by ``torch.compile`` at its defaults.
+
+    Raises:
+        BundleError: torch cannot compile the tower here.
     """
     import onnx
     import torch
@@ -47,17 +55,28 @@ def open_torch(path: Path, bundle: Bundle, threads: int) -> tuple[Probabilities,
         _norm(visual, name).eps = epsilon
     visual.eval().requires_grad_(False)
     similarity = LabelSimilarity(bundle)
+    tower: Callable[[Any], Any] = torch.compile(visual) if compiled else visual
 
     def run(pixels: Pixels) -> FloatArray:
         with torch.inference_mode():
             image = (
                 torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
             )
-            embedding: FloatArray = torch.nn.functional.normalize(visual(image), dim=-1).numpy()
+            embedding: FloatArray = torch.nn.functional.normalize(tower(image), dim=-1).numpy()
         return similarity(embedding)
 
+    if compiled:
+        size = bundle.manifest.preprocessing.image_size
+        try:
+            run(np.zeros((batch, size, size, 3), np.uint8))
+        except Exception as error:  # torch's compilers have no common error
+            first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            raise BundleError(
+                f"torch.compile cannot compile the tower here: {first[0]}; install a C++ compiler and Python's "
+                "headers, or leave torch-compiled out of --baselines"
+            ) from error
     peer = Peer(
-        name="torch",
+        name="torch-compiled" if compiled else "torch",
         engine="torch",
         version=version("torch"),
         precision="float32",
@@ -65,7 +84,7 @@ def open_torch(path: Path, bundle: Bundle, threads: int) -> tuple[Probabilities,
         takes="float32 pixels, normalisation in the weights",
         options={
             "tower": f"open_clip {version('open_clip_torch')}",
-            "mode": "eager, inference_mode",
+            "mode": f"{'torch.compile, inductor' if compiled else 'eager'}, inference_mode",
             "weights": path.name,
         },
     )

@@ -23,19 +23,19 @@ from lraee_benchmarks.peer_torch import open_torch
 from lraee_benchmarks.results import Peer
 from lraee_benchmarks.variants import Variant, full_depth
 
-Baseline = Literal["graph", "fp32", "static", "dynamic", "openvino", "torch"]
+Baseline = Literal["graph", "fp32", "static", "dynamic", "openvino", "torch", "torch-compiled"]
 """- ``graph``: the bundle's blocks as one graph.
 - ``fp32``: the float tower as one graph, built like the bundle.
 - ``static``, ``dynamic``: the tower by torch's exporter and ONNX Runtime's quantization, both as they are by default.
 - ``openvino``: the bundle's graph compiled by OpenVINO.
-- ``torch``: open_clip's float tower.
+- ``torch``, ``torch-compiled``: open_clip's float tower, eager and by ``torch.compile``.
 
-All but the first lie, or have their weights, in the folder beside the bundle; the last two need their packages.
+All but the first lie, or have their weights, in the folder beside the bundle; the last three need their packages.
 """
 
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
-WITH_OWN_THREADS: tuple[Baseline, ...] = ("static", "dynamic", "openvino", "torch")
+WITH_OWN_THREADS: tuple[Baseline, ...] = ("static", "dynamic", "openvino", "torch", "torch-compiled")
 """Peers that bring threads beside ONNX Runtime's: numpy's for the labels, OpenVINO's, torch's."""
 
 OF_THE_BUNDLE: tuple[Baseline, ...] = ("graph", "openvino")
@@ -50,6 +50,7 @@ _PRECISIONS: Mapping[Baseline, str] = {
 _NEEDS: Mapping[Baseline, tuple[tuple[str, ...], str]] = {
     "openvino": (("openvino",), "pip install 'lraee[openvino]'"),
     "torch": (("torch", "open_clip", "onnx"), "pip install 'lraee[export]'"),
+    "torch-compiled": (("torch", "open_clip", "onnx"), "pip install 'lraee[export]'"),
 }
 """Packages beside the base installation, and the command that gets them."""
 
@@ -74,7 +75,7 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
     if name in ("graph", "openvino"):
         bundle.checked_part(bundle.manifest.part("graph"))
     else:
-        checked_baseline(bundle, "fp32" if name == "torch" else name)
+        checked_baseline(bundle, "fp32" if name in ("torch", "torch-compiled") else name)
 
 
 def open_peer(
@@ -97,8 +98,9 @@ def open_peer(
     run: Probabilities
     if name == "openvino":
         run, peer = open_openvino(bundle.checked_part(manifest.part("graph")), bundle, settings.thread_count, batch)
-    elif name == "torch":
-        run, peer = open_torch(checked_baseline(bundle, "fp32"), bundle, settings.thread_count)
+    elif name in ("torch", "torch-compiled"):
+        path, compiled = checked_baseline(bundle, "fp32"), name == "torch-compiled"
+        run, peer = open_torch(path, bundle, settings.thread_count, batch=batch, compiled=compiled)
     else:
         if name == "graph":
             run = pixel_graph(bundle.checked_part(manifest.part("graph")), bundle, settings)

@@ -8,11 +8,14 @@ from lraee_benchmarks.wording import (
     accuracy_text,
     bundle_line,
     cold_start_line,
+    depth_lines,
     device_line,
+    energy_lines,
     exits_text,
     floor_lines,
     interval_text,
     kinds_line,
+    lateness_lines,
     method_line,
     optional,
     part_lines,
@@ -20,6 +23,7 @@ from lraee_benchmarks.wording import (
     preprocessing_line,
     ratio_text,
     signed_percent,
+    stability_line,
 )
 
 
@@ -32,12 +36,15 @@ def render_markdown(report: Report) -> str:
         f"- Bundle: {bundle_line(report.bundle)}",
         f"- Method: {method_line(report)}",
         f"- {kinds_line(report)}",
+        f"- {stability_line(report.stability)}",
         f"- {preprocessing_line(report)}",
     ]
     if report.cold_start is not None:
         lines.append(f"- {cold_start_line(report.cold_start)}")
     lines += ["", *_table(_LATENCY_HEAD, [_latency(row) for row in report.rows])]
     lines += ["", f"chain / row: {RATIO_TITLE[0].lower()}{RATIO_TITLE[1:]}."]
+    if details := [*depth_lines(report), *lateness_lines(report), *energy_lines(report)]:
+        lines += ["", *(f"- {line}" for line in details)]
     if report.floor is not None:
         lines += ["", *(f"- {line}" for line in floor_lines(report.floor))]
     if report.parts:

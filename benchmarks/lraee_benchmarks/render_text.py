@@ -12,11 +12,14 @@ from lraee_benchmarks.wording import (
     accuracy_text,
     bundle_line,
     cold_start_line,
+    depth_lines,
     device_line,
+    energy_lines,
     exits_text,
     floor_lines,
     interval_text,
     kinds_line,
+    lateness_lines,
     method_line,
     optional,
     part_lines,
@@ -24,6 +27,7 @@ from lraee_benchmarks.wording import (
     preprocessing_line,
     ratios,
     signed_percent,
+    stability_line,
 )
 
 
@@ -34,17 +38,25 @@ def render_text(report: Report) -> RenderableType:
         bundle_line(report.bundle),
         method_line(report),
         kinds_line(report),
+        stability_line(report.stability),
         preprocessing_line(report),
     ]
     if report.cold_start is not None:
         header.append(cold_start_line(report.cold_start))
     titles = [
-        f"Latency of one batch of {report.settings.batch} in ms, from pixels to probabilities",
+        f"Latency of {report.settings.images_per_sample} image(s) in ms, from pixels to probabilities",
         f"Saved against {report.reference}, the fastest full depth",
     ]
     things: list[RenderableType] = [*map(Text, header)]
     for title, table in zip(titles, (_latencies(report), _savings(report)), strict=True):
         things += ["", Text(title, style="bold"), table]
+    for title, lines in (
+        ("Latency in ms by the block where an image leaves", depth_lines(report)),
+        ("Deadlines", lateness_lines(report)),
+        ("Energy", energy_lines(report)),
+    ):
+        if lines:
+            things += ["", Text(title, style="bold"), *map(Text, lines)]
     if pairs := ratios(report):
         things += ["", Text(RATIO_TITLE, style="bold"), _ratios(pairs)]
     if report.floor is not None:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from lraee.errors import DataError
 from lraee.strict_json import decode, encode
 
-SCHEMA: Final = "lraee-bench/2"
+SCHEMA: Final = "lraee-bench/3"
 
 RowKind = Literal[
     "adaptive",
@@ -23,6 +23,7 @@ RowKind = Literal[
     "confidence",
     "entropy",
     "patience",
+    "replay",
     "deadline",
     "graph",
     "fp32",
@@ -30,6 +31,7 @@ RowKind = Literal[
     "dynamic",
     "openvino",
     "torch",
+    "torch-compiled",
 ]
 """How a row runs the tower.
 
@@ -38,14 +40,26 @@ RowKind = Literal[
 - ``exit``: every image leaves behind the same block.
 - ``confidence``, ``entropy``: each image leaves by one threshold on the largest probability, or on the entropy.
 - ``patience``: each image leaves once consecutive exits agree.
+- ``replay``: images leave behind given blocks in given shares, whatever they show.
+- ``deadline``: the best answer when the time is up.
 - ``graph``, ``fp32``: baselines, one session each.
 - ``static``, ``dynamic``: what torch's exporter and ONNX Runtime's quantization tools give by default.
-- ``openvino``: the bundle's ``graph.onnx`` compiled by OpenVINO. ``torch``: open_clip's float tower, eager.
+- ``openvino``: the bundle's ``graph.onnx`` compiled by OpenVINO. ``torch``, ``torch-compiled``: open_clip's
+  float tower, eager and by ``torch.compile``.
 
-The rows up to ``patience`` run the parts one by one; the three heuristics visit every exit on their way.
+The rows up to ``deadline`` run the parts one by one; the three heuristics visit every exit on their way.
 """
 
-BY_IMAGE: Final[tuple[RowKind, ...]] = ("adaptive", "confidence", "entropy", "patience")
+Scenario = Literal["single-stream", "offline", "deadline"]
+"""- ``single-stream``: one batch after the other; a sample is one batch.
+- ``offline``: all images are there at once; a sample is all of them. The chain refills its batches from those that wait
+  (`Model.classify_stream`), one graph takes them batch by batch.
+- ``deadline``: as ``single-stream``, under deadlines.
+
+After the scenarios of MLPerf Inference (Reddi et al., arXiv 1911.02549).
+"""
+
+BY_IMAGE: Final[tuple[RowKind, ...]] = ("adaptive", "confidence", "entropy", "patience", "replay")
 """Kinds in which each image leaves at a depth of its own, so that latencies are spread by nature."""
 
 
@@ -111,7 +125,11 @@ class Settings:
     thread_pool: Literal["session", "global"]
     isolated: bool
     """Whether each row ran in a process of its own; a turn is then one run that is not timed and one that is."""
+    scenario: Scenario
     batch: int
+    """Images that run together."""
+    images_per_sample: int
+    """`batch`, or all images in the offline scenario."""
     warmup_rounds: int
     rounds: int
     images: int
@@ -125,6 +143,10 @@ class Preprocessing:
     """Decoding and resizing of one image, which is in no row's latency."""
 
     images: int
+    decode_p50_ms: float
+    """Reading and decoding alone."""
+    resize_p50_ms: float
+    """Resizing and cropping alone."""
     p50_ms: float
     p90_ms: float
     mean_ms: float
@@ -197,6 +219,54 @@ class ExitShare:
     early: bool
     """False for those that ran to the end."""
     share: float
+    p50_ms: float | None
+    """Median latency of the calls whose image left here; None where a call has several images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lateness:
+    """By how much a row with a deadline missed it."""
+
+    ms: float
+    """The deadline."""
+    late: float
+    """Share of the calls that ended after it."""
+    p99_ms: float
+    """Overshoot that 1 % of all calls exceed; 0 when fewer were late."""
+    most_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """What one image took, over some seconds in which nothing but this row ran."""
+
+    source: str
+    """``RAPL`` (CPU package) or ``PMIC`` (all rails of a Raspberry Pi 5 that it can measure)."""
+    joules_per_image: float
+    watts: float
+    idle_watts: float
+    """Of the device doing nothing, measured before; it is contained in the other two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stability:
+    """Whether the device was left alone while the rounds ran; None where the system does not say."""
+
+    stable: bool
+    """No reason speaks against it."""
+    reasons: tuple[str, ...]
+    seconds: float
+    others_share: float | None
+    """Share of the time of the cores in use that went to other processes."""
+    steal_share: float | None
+    """Share that the hypervisor gave to other virtual machines."""
+    drift: float | None
+    """Median of the full chain over the last third of the rounds, over that of the first third."""
+    lowest_mhz: float | None
+    """Of the first core, looked at about once a second."""
+    highest_mhz: float | None
+    throttled: tuple[str, ...]
+    """What a Raspberry Pi's firmware reports to have happened during the measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +303,13 @@ class Row:
     chain_ratio: Ratio
     """``full`` to this row."""
     exit_shares: tuple[ExitShare, ...]
+    share_weighted_ms: float | None
+    """Medians of the depths, weighted by their shares: the mean without what disturbed single calls. None as for
+    `ExitShare.p50_ms`."""
+    lateness: Lateness | None
+    """Of rows with a deadline."""
+    energy: Energy | None
+    """None where the device has no readable meter."""
     accuracy: Accuracy | None
     samples_ms: tuple[float, ...]
     """Latency of each round, in the order of the rounds."""
@@ -273,12 +350,13 @@ class PartTime:
 class Report:
     """Everything `lraee-bench` measured."""
 
-    schema: Literal["lraee-bench/2"]
+    schema: Literal["lraee-bench/3"]
     created: str
     """UTC, ISO 8601."""
     device: Device
     bundle: BundleSummary
     settings: Settings
+    stability: Stability
     preprocessing: Preprocessing | None
     cold_start: ColdStart | None
     reference: str

@@ -20,7 +20,7 @@ from lraee_benchmarks.peers import Baseline, open_peer
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.sample import open_source
 from lraee_benchmarks.timing import Measure
-from lraee_benchmarks.variants import Outcome, Variant, chain_variant
+from lraee_benchmarks.variants import Outcome, Variant, chain_variant, in_batches
 
 OnShare = Callable[[float], None]
 
@@ -34,6 +34,8 @@ class RowPlan:
     peers: tuple[Baseline, ...]
     floor: tuple[FloorPart, ...]
     """Both parts or none; they are measured like rows, and come last."""
+    stream: int | None = None
+    """Images that run together, of all those that a call gives; None runs them all as one batch."""
 
 
 class Rows(Protocol):
@@ -98,9 +100,11 @@ class LocalRows:
     """All rows in this process, over one pool and one arena."""
 
     def __init__(self, plan: RowPlan, model: Model, batches: Sequence[Pixels]) -> None:
-        batch = len(batches[0])
-        chain = [chain_variant(model, name, parse_policy(name)) for name in plan.chain]
+        batch = plan.stream or len(batches[0])
+        chain = [chain_variant(model, name, parse_policy(name), stream=plan.stream) for name in plan.chain]
         others: list[Variant[Any]] = [open_peer(model.bundle, name, model.settings, batch=batch) for name in plan.peers]
+        if plan.stream is not None:
+            others = [in_batches(other, plan.stream) for other in others]
         self._manifest: Manifest = model.manifest
         self._labels = model.labels
         self._variants: list[Variant[Any]] = [*chain, *others]

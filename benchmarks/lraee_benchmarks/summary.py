@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.policies import Deadline
+from lraee.policies.spec import parse_policy
 from lraee_benchmarks.bootstrap import median_interval, ratio_interval, saving_interval
-from lraee_benchmarks.results import Accuracy, ExitShare, Latency, Ratio, Row, RowKind
+from lraee_benchmarks.results import Accuracy, Energy, ExitShare, Latency, Lateness, Ratio, Row, RowKind
 from lraee_benchmarks.timing import Measured
 from lraee_benchmarks.variants import Outcome
 
@@ -70,6 +71,7 @@ def summarize_row(
     *,
     full_flops: int,
     accuracy: Accuracy | None,
+    energy: Energy | None = None,
     seed: int,
 ) -> Row:
     """Make one row.
@@ -80,12 +82,14 @@ def summarize_row(
         full: of `find_full`, from the same rounds.
         full_flops: of one image at full depth.
         accuracy: of the row, if it was measured.
+        energy: of the row, if it was measured.
         seed: of the bootstrap.
     """
     flops = float(np.mean([outcome.flops.mean() for outcome in item.outcomes]))
     flops_saved = 1 - flops / full_flops
     latency_saved = float(1 - item.samples_ms.mean() / reference.samples_ms.mean())
     batch = len(item.outcomes[0].flops)
+    shares = exit_shares(item.outcomes, item.samples_ms)
     return Row(
         name=item.name,
         kind=item.kind,
@@ -97,7 +101,10 @@ def summarize_row(
         latency_saved_interval=saving_interval(item.samples_ms, reference.samples_ms, seed=seed),
         latency_per_flops=latency_saved / flops_saved if flops_saved > 0 else None,
         chain_ratio=summarize_ratio(full.samples_ms, item.samples_ms, seed=seed),
-        exit_shares=exit_shares(item.outcomes),
+        exit_shares=shares,
+        share_weighted_ms=share_weighted(shares),
+        lateness=summarize_lateness(item),
+        energy=energy,
         accuracy=accuracy,
         samples_ms=tuple(float(sample) for sample in item.samples_ms),
     )
@@ -124,14 +131,42 @@ def summarize_latency(samples_ms: NDArray[np.float64], *, seed: int) -> Latency:
     )
 
 
-def exit_shares(outcomes: Sequence[Outcome]) -> tuple[ExitShare, ...]:
-    """Where the images left, by block; full depth comes last."""
-    counts = Counter(
-        (not bool(early), int(block))
-        for outcome in outcomes
-        for block, early in zip(outcome.exit_block, outcome.early, strict=True)
-    )
-    total = counts.total()
+def exit_shares(outcomes: Sequence[Outcome], samples_ms: NDArray[np.float64]) -> tuple[ExitShare, ...]:
+    """Where the images left, by block; full depth comes last.
+
+    Args:
+        outcomes: one for each round.
+        samples_ms: (rounds,) float64; gives each depth its median where a call has one image.
+    """
+    single = all(len(outcome.flops) == 1 for outcome in outcomes)
+    places: dict[tuple[bool, int], list[float]] = {}
+    for outcome, sample in zip(outcomes, samples_ms, strict=True):
+        for block, early in zip(outcome.exit_block, outcome.early, strict=True):
+            places.setdefault((not bool(early), int(block)), []).append(float(sample))
+    total = sum(map(len, places.values()))
     return tuple(
-        ExitShare(block=block, early=not full, share=count / total) for (full, block), count in sorted(counts.items())
+        ExitShare(
+            block=block, early=not full, share=len(found) / total, p50_ms=float(np.median(found)) if single else None
+        )
+        for (full, block), found in sorted(places.items())
+    )
+
+
+def share_weighted(shares: Sequence[ExitShare]) -> float | None:
+    """Medians of the depths by their shares; None where they have none."""
+    weighted = [exit.share * exit.p50_ms for exit in shares if exit.p50_ms is not None]
+    return float(np.sum(weighted)) if len(weighted) == len(shares) else None
+
+
+def summarize_lateness(item: RowInput) -> Lateness | None:
+    """By how much the calls of a row missed its deadline; None for a row without one."""
+    policy = parse_policy(item.name) if item.kind == "deadline" else None
+    if not isinstance(policy, Deadline):
+        return None
+    over = np.maximum(item.samples_ms - policy.ms, 0.0)
+    return Lateness(
+        ms=policy.ms,
+        late=float((over > 0).mean()),
+        p99_ms=float(np.percentile(over, 99)),
+        most_ms=float(over.max()),
     )

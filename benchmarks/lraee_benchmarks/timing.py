@@ -30,9 +30,11 @@ class Plan:
     warmup_rounds: int
     """Run before, not measured."""
     rounds: int | None
-    """Measured rounds; None goes on for `min_seconds`, to the end of a cycle, at least `MIN_ROUNDS`."""
+    """Measured rounds; None goes on for `min_seconds`, to the end of a cycle, at least `min_rounds`."""
     min_seconds: float
     seed: int
+    min_rounds: int = MIN_ROUNDS
+    """When `rounds` is None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,10 +104,10 @@ def _share_done(plan: Plan, rounds: int, rows: int, seconds: float) -> float:
     """Between 0 and 1; 1 only when the rounds are enough."""
     if plan.rounds is not None:
         return rounds / plan.rounds
-    enough = rounds >= MIN_ROUNDS and seconds >= plan.min_seconds
+    enough = rounds >= plan.min_rounds and seconds >= plan.min_seconds
     if enough and rounds % rows == 0:
         return 1.0
-    return min(rounds / MIN_ROUNDS, seconds / max(plan.min_seconds, 1e-9), 0.99)
+    return min(rounds / plan.min_rounds, seconds / max(plan.min_seconds, 1e-9), 0.99)
 
 
 @contextmanager

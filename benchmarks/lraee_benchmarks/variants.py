@@ -19,7 +19,18 @@ from lraee.images import Pixels
 from lraee.manifest import Manifest
 from lraee.model import Model
 from lraee.orchestrator import Answers
-from lraee.policies import Adaptive, Confidence, Deadline, Entropy, ExitAt, Full, Patience, Policy
+from lraee.policies import (
+    Adaptive,
+    AnytimeRoute,
+    Confidence,
+    Deadline,
+    Entropy,
+    ExitAt,
+    Full,
+    Patience,
+    Policy,
+    Replay,
+)
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.peer_onnx import session_words
 from lraee_benchmarks.results import Peer, RowKind
@@ -33,6 +44,7 @@ KINDS: Mapping[type[Any], RowKind] = {
     Confidence: "confidence",
     Entropy: "entropy",
     Patience: "patience",
+    Replay: "replay",
     Deadline: "deadline",
 }
 """The kind of a chain row, by its policy: all that `parse_policy` can give."""
@@ -98,13 +110,21 @@ def chain_policies(manifest: Manifest, specs: Sequence[str]) -> dict[str, Policy
     return policies
 
 
-def chain_variant(model: Model, name: str, policy: Policy) -> Variant[Answers]:
+def chain_variant(model: Model, name: str, policy: Policy, *, stream: int | None = None) -> Variant[Answers]:
     """The bundle's parts one by one under a policy.
 
+    Args:
+        model: in this process.
+        name: the row's.
+        policy: who leaves where.
+        stream: images that run together, of all those that a call gives; None runs them all as one batch.
+
     Raises:
-        PolicyError: the bundle lacks what the policy asks for, or reports have no kind for it.
+        PolicyError: the bundle lacks what the policy asks for, reports have no kind for it, or a stream is to meet a
+            deadline.
     """
-    policy.bind(model.manifest)
+    if isinstance(policy.bind(model.manifest), AnytimeRoute) and stream is not None:
+        raise PolicyError(f"{name} has a deadline, and the images of the offline scenario are all there at once")
     kind = _kind(policy)
     settings = model.settings
     peer = Peer(
@@ -120,9 +140,35 @@ def chain_variant(model: Model, name: str, policy: Policy) -> Variant[Answers]:
     def read(answers: Answers) -> Outcome:
         return Outcome(answers.probabilities, answers.exit_block, answers.early, model.flops_of_run(answers))
 
-    return Variant(
-        name=name, kind=kind, run=lambda pixels: model.run_pixels(pixels, policy=policy), read=read, peer=peer
-    )
+    places: dict[int, int] = {}
+
+    def run(pixels: Pixels) -> Answers:
+        chosen = policy
+        if isinstance(policy, Replay):  # a batch that comes again leaves where it left before
+            chosen = policy.starting_at(places.setdefault(id(pixels), len(places)))
+        if stream is None:
+            return model.run_pixels(pixels, policy=chosen)
+        return model.stream_pixels(pixels, policy=chosen, batch_size=stream)
+
+    return Variant(name=name, kind=kind, run=run, read=read, peer=peer)
+
+
+def in_batches(variant: Variant[Raw], batch: int) -> Variant[list[Raw]]:
+    """A variant that takes the images of a call `batch` at a time."""
+
+    def run(pixels: Pixels) -> list[Raw]:
+        return [variant.run(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
+
+    def read(answers: list[Raw]) -> Outcome:
+        found = [variant.read(answer) for answer in answers]
+        return Outcome(
+            np.concatenate([one.probabilities for one in found]),
+            np.concatenate([one.exit_block for one in found]),
+            np.concatenate([one.early for one in found]),
+            np.concatenate([one.flops for one in found]),
+        )
+
+    return Variant(name=variant.name, kind=variant.kind, run=run, read=read, peer=variant.peer)
 
 
 def _kind(policy: Policy) -> RowKind:

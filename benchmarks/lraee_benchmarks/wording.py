@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lraee_benchmarks.results import (
+    BY_IMAGE,
     Accuracy,
     BundleSummary,
     ColdStart,
@@ -17,6 +18,7 @@ from lraee_benchmarks.results import (
     Report,
     Row,
     RowKind,
+    Stability,
 )
 
 
@@ -42,7 +44,7 @@ def method_line(report: Report) -> str:
     """What is repeated how often on what."""
     settings = report.settings
     return (
-        f"threads {settings.threads} ({settings.thread_pool} pool), batch {settings.batch}, "
+        f"{settings.scenario}, threads {settings.threads} ({settings.thread_pool} pool), batch {settings.batch}, "
         f"{settings.warmup_rounds} warm-up rounds, {settings.rounds} rounds over {settings.images} images "
         f"({settings.image_source}); every round runs every row, in changing order"
         f"{_ISOLATED if settings.isolated else ''}"
@@ -111,9 +113,53 @@ def preprocessing_line(report: Report) -> str:
     if times is None:
         return "Decoding and resizing not measured: Pillow is not installed, the images came decoded"
     return (
-        f"Decoding and resizing, in no row below: p50 {times.p50_ms:.2f} ms, p90 {times.p90_ms:.2f} ms an image "
-        f"({times.images} images)"
+        f"Decoding and resizing, in no row below: p50 {times.p50_ms:.2f} ms (decoding {times.decode_p50_ms:.2f}, "
+        f"resizing {times.resize_p50_ms:.2f}), p90 {times.p90_ms:.2f} ms an image ({times.images} images)"
     )
+
+
+def stability_line(stability: Stability) -> str:
+    """Whether the device was left alone."""
+    verdict = "stable" if stability.stable else f"UNSTABLE: {'; '.join(stability.reasons)}"
+    clock = ""
+    if stability.lowest_mhz is not None and stability.highest_mhz is not None:
+        clock = f", clock {stability.lowest_mhz:.0f} to {stability.highest_mhz:.0f} MHz"
+    return (
+        f"Device over {stability.seconds:.0f} s: {verdict} (other processes "
+        f"{optional(stability.others_share, '{:.1%}')}, hypervisor {optional(stability.steal_share, '{:.1%}')}, drift "
+        f"{optional(stability.drift, '{:.2f}')}{clock})"
+    )
+
+
+def depth_lines(report: Report) -> list[str]:
+    """Latency by depth of the rows whose images leave at depths of their own."""
+    return [
+        f"{row.name}: share-weighted {row.share_weighted_ms:.2f} ms (mean {row.latency.mean_ms:.2f}, p99 "
+        f"{row.latency.p99_ms:.2f}); by depth "
+        + ", ".join(f"{exit.block}: {optional(exit.p50_ms, '{:.2f}')}" for exit in row.exit_shares)
+        for row in report.rows
+        if row.kind in BY_IMAGE and row.share_weighted_ms is not None
+    ]
+
+
+def lateness_lines(report: Report) -> list[str]:
+    """How rows with a deadline kept it."""
+    return [
+        f"{row.name}: {row.lateness.late:.1%} of the calls late, p99 of the overshoot {row.lateness.p99_ms:.2f} ms, "
+        f"most {row.lateness.most_ms:.2f} ms"
+        for row in report.rows
+        if row.lateness is not None
+    ]
+
+
+def energy_lines(report: Report) -> list[str]:
+    """What an image took, where there was a meter."""
+    return [
+        f"{row.name}: {1000 * row.energy.joules_per_image:.1f} mJ an image, {row.energy.watts:.2f} W "
+        f"({row.energy.source}; idle {row.energy.idle_watts:.2f} W, contained)"
+        for row in report.rows
+        if row.energy is not None
+    ]
 
 
 def cold_start_line(cold: ColdStart) -> str:
@@ -132,6 +178,7 @@ KIND_TEXTS: dict[RowKind, str] = {
     "confidence": "by one threshold on the largest probability",
     "entropy": "by one threshold on the entropy (BranchyNet)",
     "patience": "once consecutive exits agree (PABEE)",
+    "replay": "in given shares, whatever the images show",
     "deadline": "all images of a batch when the time is up",
     "full": "all blocks one by one",
     "graph": "the same as one graph",
@@ -140,6 +187,7 @@ KIND_TEXTS: dict[RowKind, str] = {
     "dynamic": "the same by quantize_dynamic's defaults",
     "openvino": "the bundle's graph compiled by OpenVINO",
     "torch": "open_clip's float tower, eager",
+    "torch-compiled": "open_clip's float tower by torch.compile",
 }
 """What each kind of row does, in the order in which `kinds_line` tells it."""
 

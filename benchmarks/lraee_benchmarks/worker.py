@@ -28,7 +28,7 @@ from lraee_benchmarks.peers import Baseline, open_peer
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import TimedCall, TimedVariant
 from lraee_benchmarks.sample import open_source
-from lraee_benchmarks.variants import chain_variant
+from lraee_benchmarks.variants import chain_variant, in_batches
 
 IDLE_SHARE = 0.1
 """Of a core; below, nothing spins."""
@@ -53,6 +53,8 @@ class Job:
     """That the process may run on; empty leaves it to the system."""
     batches: str
     """Path of an .npy of (batches, batch, size, size, 3) uint8."""
+    stream: int | None
+    """As in `RowPlan`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,20 +100,23 @@ class Worker:
             use_global_thread_pool(job.threads)
         self._model: Model = load(job.bundle, threads=job.threads, thread_pool=job.thread_pool)
         batches = np.load(job.batches, mmap_mode="r")
+        batch = job.stream or batches.shape[1]
         settings = self._model.settings
         self._timed: TimedVariant | TimedCall
         if job.role == "floor":
-            call = open_floor(self._model.bundle, cast(FloorPart, job.name), settings, batch=batches.shape[1])
+            call = open_floor(self._model.bundle, cast(FloorPart, job.name), settings, batch=batch)
             self._timed = TimedCall(call)
             self.ready = Ready(kind=None, peer=None)
             return
         variant: Any
         if job.role == "chain":
-            variant = chain_variant(self._model, job.name, parse_policy(job.name))
+            variant = chain_variant(self._model, job.name, parse_policy(job.name), stream=job.stream)
         else:
             assert job.name in get_args(Baseline)
             name = cast(Baseline, job.name)
-            variant = open_peer(self._model.bundle, name, settings, batch=batches.shape[1])
+            variant = open_peer(self._model.bundle, name, settings, batch=batch)
+            if job.stream is not None:
+                variant = in_batches(variant, job.stream)
         self._timed = TimedVariant(variant, [np.asarray(batch) for batch in batches])
         self.ready = Ready(kind=variant.kind, peer=variant.peer)
 

@@ -14,7 +14,7 @@ from lraee.bundle import Bundle, find_bundle
 from lraee.errors import ImageError, LabelsError, PolicyError
 from lraee.images import ImageSource
 from lraee.manifest import Manifest, block_names
-from lraee.orchestrator import Answers, run
+from lraee.orchestrator import Answers, joined, run
 from lraee.part_costs import PartCosts
 from lraee.part_sessions import Sessions
 from lraee.parts import Labels, Parts
@@ -205,11 +205,7 @@ class Model:
                 1, or a lag below the batch size.
             PolicyError: as in `classify`, or the policy has a deadline.
         """
-        chosen = policy if policy is not None else self.policy
-        if isinstance(chosen.bind(self.manifest), AnytimeRoute):
-            raise PolicyError("a stream has no common start for a deadline; use classify or classify_batch")
-        if not 1 <= batch_size <= max_lag:
-            raise ImageError(f"batch_size is {batch_size}, wanted 1 to max_lag, which is {max_lag}")
+        chosen = self._without_deadline(policy, batch_size, max_lag)
         parts = self._parts
         answers = run_stream(
             parts,
@@ -250,16 +246,46 @@ class Model:
             policy: as in `classify`.
             on_part: called after each part with its name and the number of images it ran for.
         """
-        size = self.manifest.preprocessing.image_size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
-            raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, wanted uint8 (batch, {size}, {size}, 3)")
+        self._check_pixels(pixels)
         chosen = policy if policy is not None else self.policy
         return run(self._parts, pixels, self._route(chosen), on_part=on_part)
+
+    def stream_pixels(
+        self, pixels: NDArray[np.uint8], *, policy: Policy | None = None, batch_size: int = 16, max_lag: int = 1024
+    ) -> Answers:
+        """Run preprocessed pixels as `classify_stream` does and give arrays in their order.
+
+        Args:
+            pixels: as in `run_pixels`; any number of images.
+            policy: as in `classify_stream`.
+            batch_size: as in `classify_stream`.
+            max_lag: as in `classify_stream`.
+        """
+        self._check_pixels(pixels)
+        chosen = self._without_deadline(policy, batch_size, max_lag)
+        found = run_stream(
+            self._parts, pixels, lambda: chosen.bind(self.manifest), batch_size=batch_size, max_lag=max_lag
+        )
+        return joined([answers for _, answers in sorted(found, key=lambda item: item[0])])
 
     def flops_of_run(self, answers: Answers) -> NDArray[np.int64]:
         """FLOPs of each image of a run, (batch,) int64: the parts that ran for it, added up."""
         label_count = answers.probabilities.shape[1]
         return np.array([self._flops(answers, row, label_count) for row in range(len(answers.exit_block))], np.int64)
+
+    def _check_pixels(self, pixels: NDArray[np.uint8]) -> None:
+        size = self.manifest.preprocessing.image_size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
+            raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, wanted uint8 (batch, {size}, {size}, 3)")
+
+    def _without_deadline(self, policy: Policy | None, batch_size: int, max_lag: int) -> Policy:
+        """The policy of a stream."""
+        chosen = policy if policy is not None else self.policy
+        if isinstance(chosen.bind(self.manifest), AnytimeRoute):
+            raise PolicyError("a stream has no common start for a deadline; use classify or classify_batch")
+        if not 1 <= batch_size <= max_lag:
+            raise ImageError(f"batch_size is {batch_size}, wanted 1 to max_lag, which is {max_lag}")
+        return chosen
 
     def _flops(self, answers: Answers, row: int, label_count: int) -> int:
         names = ["stem", *block_names(int(answers.blocks_run[row]))]

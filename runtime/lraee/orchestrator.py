@@ -5,7 +5,7 @@ Images that leave take their answer with them; the rest is compacted, so later b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,19 @@ class Answers:
     """(batch,) float32 where the image left, NaN at full depth."""
     visited: tuple[tuple[int, ...], ...]
     """For each image the blocks whose exits were evaluated for it."""
+
+
+def joined(answers: Sequence[Answers]) -> Answers:
+    """The answers of several batches, at least one, as those of one."""
+    return Answers(
+        embedding=np.concatenate([one.embedding for one in answers]),
+        probabilities=np.concatenate([one.probabilities for one in answers]),
+        exit_block=np.concatenate([one.exit_block for one in answers]),
+        blocks_run=np.concatenate([one.blocks_run for one in answers]),
+        early=np.concatenate([one.early for one in answers]),
+        gate=np.concatenate([one.gate for one in answers]),
+        visited=tuple(visited for one in answers for visited in one.visited),
+    )
 
 
 def run(

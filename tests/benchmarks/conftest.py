@@ -38,6 +38,7 @@ from lraee_benchmarks.results import (
     Row,
     RowKind,
     Settings,
+    Stability,
 )
 from lraee_benchmarks.variants import Outcome, Variant
 from lraee_calibration_data import fashion_mnist_sample
@@ -122,7 +123,13 @@ def make_row(name: str, kind: RowKind, mean_ms: float, saved: float, latency_sav
         latency_saved_interval=Interval(low=latency_saved - margin, high=latency_saved + margin),
         latency_per_flops=latency_saved / saved if saved > 0 else None,
         chain_ratio=Ratio(value=10.0 / mean_ms, interval=Interval(low=9.9 / mean_ms, high=10.1 / mean_ms)),
-        exit_shares=(ExitShare(block=8, early=True, share=0.25), ExitShare(block=12, early=False, share=0.75)),
+        exit_shares=(
+            ExitShare(block=8, early=True, share=0.25, p50_ms=0.7 * mean_ms),
+            ExitShare(block=12, early=False, share=0.75, p50_ms=1.1 * mean_ms),
+        ),
+        share_weighted_ms=mean_ms,
+        lateness=None,
+        energy=None,
         accuracy=None,
         samples_ms=(mean_ms, mean_ms),
     )
@@ -181,14 +188,29 @@ def make_report() -> Callable[..., Report]:
                 threads=4,
                 thread_pool="session",
                 isolated=False,
+                scenario="single-stream",
                 batch=1,
+                images_per_sample=1,
                 warmup_rounds=5,
                 rounds=2,
                 images=256,
                 image_source="photos",
                 seed=0,
             ),
-            "preprocessing": Preprocessing(images=256, p50_ms=3.0, p90_ms=4.0, mean_ms=3.2),
+            "preprocessing": Preprocessing(
+                images=256, decode_p50_ms=2.0, resize_p50_ms=1.0, p50_ms=3.0, p90_ms=4.0, mean_ms=3.2
+            ),
+            "stability": Stability(
+                stable=True,
+                reasons=(),
+                seconds=20.0,
+                others_share=0.002,
+                steal_share=0.0,
+                drift=1.01,
+                lowest_mhz=2400.0,
+                highest_mhz=2400.0,
+                throttled=(),
+            ),
             "cold_start": ColdStart(
                 processes=5,
                 import_ms=200.0,

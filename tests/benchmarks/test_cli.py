@@ -109,7 +109,7 @@ def test_the_command_writes_all_three_files(tmp_path: Path) -> None:
     result = invoke("reference", *FEW, "--policy", "adaptive", "--cold-starts", "0", *outputs)
     assert result.exit_code == 0, result.output
     assert max(map(len, result.stdout.splitlines())) <= 100
-    assert "Latency of one batch of 1 in ms" in result.stdout
+    assert "Latency of 1 image(s) in ms" in result.stdout
     assert "Saved against" in result.stdout
     written = from_json(files["json"].read_text(encoding="utf-8"))
     assert written.cold_start is None

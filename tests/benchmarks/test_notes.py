@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lraee_benchmarks.notes import disturbance_notes
-from lraee_benchmarks.results import Report, RowKind
+from lraee_benchmarks.results import Accuracy, Report, RowKind
 
 Make = Callable[..., Report]
 
@@ -137,3 +137,20 @@ def test_rows_that_went_on_after_their_turn_are_named() -> None:
     assert disturbance_notes(("torch",), isolated=True, restless={"torch"}) == (
         "Threads of torch did not come to rest between turns.",
     )
+
+
+def test_early_exit_must_beat_a_tower_that_is_cut(make_report: Callable[..., Report], accuracy: Accuracy) -> None:
+    """A cut that is as accurate and as fast is named; one that is slower, or less accurate, is not."""
+    adaptive, full, graph = make_report().rows
+    adaptive = dataclasses.replace(adaptive, accuracy=accuracy)
+    worse = dataclasses.replace(accuracy, top1=accuracy.top1 - 0.001)
+
+    def notes(cut_ms: float, found: Accuracy) -> list[str]:
+        latency = dataclasses.replace(adaptive.latency, mean_ms=cut_ms)
+        cut = dataclasses.replace(adaptive, name="exit=9", kind="exit", latency=latency, accuracy=found)
+        return [note for note in make_report(rows=(adaptive, cut, full, graph)).notes if "cutting the tower" in note]
+
+    assert len(notes(adaptive.latency.mean_ms, accuracy)) == 1
+    assert "exit=9" in notes(adaptive.latency.mean_ms, accuracy)[0]
+    assert notes(adaptive.latency.mean_ms + 1, accuracy) == []
+    assert notes(adaptive.latency.mean_ms, worse) == []

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from lraee.errors import BundleError, DataError
-from lraee_benchmarks.results import Accuracy, Floor, PartTime, Report, RowKind, from_json, to_json
+from lraee_benchmarks.results import SCHEMA, Accuracy, Floor, PartTime, Report, RowKind, from_json, to_json
 
 
 def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy, floor: Floor) -> None:
@@ -30,7 +30,7 @@ def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy,
 def test_raw_samples_are_in_the_json(make_report: Callable[..., Report]) -> None:
     """Anyone can compute another statistic."""
     raw = json.loads(to_json(make_report()))
-    assert raw["schema"] == "lraee-bench/2"
+    assert raw["schema"] == SCHEMA
     assert raw["rows"][0]["samples_ms"] == [9.0, 9.0]
 
 
@@ -46,9 +46,9 @@ def test_every_kind_of_row_is_read_back(make_report: Callable[..., Report], kind
 
 def test_another_schema_is_refused(make_report: Callable[..., Report]) -> None:
     """A file of another version is not half understood, be it later or the one before."""
-    for other in ("lraee-bench/1", "lraee-bench/3"):
-        text = to_json(make_report()).replace("lraee-bench/2", other)
-        with pytest.raises(DataError, match=rf"schema '{other}', wanted 'lraee-bench/2'; measure again"):
+    for other in ("lraee-bench/2", "lraee-bench/4"):
+        text = to_json(make_report()).replace(SCHEMA, other)
+        with pytest.raises(DataError, match=rf"schema '{other}', wanted '{SCHEMA}'; measure again"):
             from_json(text)
 
 

@@ -83,6 +83,7 @@ def test_a_source_that_is_not_there_is_refused() -> None:
 
 
 def test_preprocessing_times_as_quantiles() -> None:
-    """Of 0 to 10 ms."""
-    times = summarize_preprocessing(np.arange(11.0))
+    """Of 0 to 10 ms, of which a quarter is decoding."""
+    times = summarize_preprocessing(np.arange(11.0)[:, None] * [0.25, 0.75])
+    assert (times.decode_p50_ms, times.resize_p50_ms) == (1.25, 3.75)
     assert (times.images, times.p50_ms, times.p90_ms, times.mean_ms) == (11, 5.0, 9.0, 5.0)

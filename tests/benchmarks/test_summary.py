@@ -10,7 +10,16 @@ import pytest
 from lraee.images import Pixels
 from lraee_benchmarks.results import RowKind
 from lraee_benchmarks.rows import TimedVariant
-from lraee_benchmarks.summary import RowInput, collect, exit_shares, find_reference, summarize_latency, summarize_row
+from lraee_benchmarks.summary import (
+    RowInput,
+    collect,
+    exit_shares,
+    find_reference,
+    share_weighted,
+    summarize_latency,
+    summarize_lateness,
+    summarize_row,
+)
 from lraee_benchmarks.timing import Plan, interleave
 from lraee_benchmarks.variants import Outcome, Variant
 
@@ -87,12 +96,29 @@ def test_images_per_second_counts_the_batch() -> None:
 
 def test_an_exit_behind_the_last_block_is_not_full_depth() -> None:
     """The two are told apart, and full depth comes last."""
-    shares = exit_shares([outcome([2, 2, 1, 2], [True, False, True, False], [1] * 4)])
-    assert [(share.block, share.early, share.share) for share in shares] == [
-        (1, True, 0.25),
-        (2, True, 0.25),
-        (2, False, 0.5),
+    shares = exit_shares([outcome([2, 2, 1, 2], [True, False, True, False], [1] * 4)], np.array([5.0]))
+    assert [(share.block, share.early, share.share, share.p50_ms) for share in shares] == [
+        (1, True, 0.25, None),
+        (2, True, 0.25, None),
+        (2, False, 0.5, None),
     ]
+    assert share_weighted(shares) is None
+
+
+def test_latency_of_each_depth_is_a_median() -> None:
+    """One call of a hundred milliseconds moves the mean and not the share-weighted latency."""
+    row = item("adaptive=a", "adaptive", [4.0, 4.0, 100.0, 8.0], blocks=[1, 1, 1, 2])
+    shares = exit_shares(row.outcomes, row.samples_ms)
+    assert [(share.block, share.share, share.p50_ms) for share in shares] == [(1, 0.75, 4.0), (2, 0.25, 8.0)]
+    assert share_weighted(shares) == 5.0
+
+
+def test_lateness_is_what_goes_beyond_the_deadline() -> None:
+    """Two of four calls after 10 ms, one by 2."""
+    late = summarize_lateness(item("deadline=10", "deadline", [9.0, 10.0, 11.0, 12.0]))
+    assert late is not None
+    assert (late.ms, late.late, late.most_ms) == (10.0, 0.5, 2.0)
+    assert summarize_lateness(item("full", "full", [9.0])) is None
 
 
 def test_collect_weighs_a_batch_by_the_rounds_that_ran_it(

@@ -35,6 +35,7 @@ from lraee_toolchain.report_tables import (
     provenance_table,
     tower_bytes,
 )
+from lraee_toolchain.static_cuts import cuts_text
 
 
 def write_report(
@@ -93,6 +94,8 @@ def _paragraphs(manifest: Manifest, metrics: dict[str, Any], config: ExportConfi
                 f"Four quadrants of `{row['name']}` against full depth: both right {q['both_right']}, rescue "
                 f"{q['rescue']}, loss {q['loss']}, both wrong {q['both_wrong']}."
             )
+        if (text := cuts_text(manifest, evaluation)) is not None:
+            yield text
     if metrics["ablations"] is not None:
         yield from _studies(metrics["ablations"], metrics["latency"])
     yield from _titled(parity_table(metrics["parity"]), "## Parity of the float graphs with torch")

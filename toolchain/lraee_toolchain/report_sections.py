@@ -52,6 +52,7 @@ from lraee_toolchain.report_tables import (
 )
 from lraee_toolchain.report_tower import TowerDrawing
 from lraee_toolchain.routing import candidates
+from lraee_toolchain.static_cuts import cuts_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +172,10 @@ def _pareto(found: Findings) -> Section | None:
         else "Operating points and single exits of this bundle on the evaluation split. The star is the default point, "
         "with its 95 % interval."
     )
-    plot = plot_html(draw_pareto(found.manifest, found.metrics), caption, alone=True)
-    return Section(anchor="pareto", title="Accuracy over FLOPs", body=[plot])
+    body = [plot_html(draw_pareto(found.manifest, found.metrics), caption, alone=True)]
+    if (text := cuts_text(found.manifest, found.metrics["evaluation"])) is not None:
+        body.append(paragraph(text))
+    return Section(anchor="pareto", title="Accuracy over FLOPs", body=body)
 
 
 def _leaving(found: Findings) -> Section | None:

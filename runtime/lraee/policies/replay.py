@@ -18,11 +18,8 @@ from lraee.errors import PolicyError
 from lraee.manifest import Manifest
 from lraee.policies.base import Verdict
 
-STEPS = (0.7548776662466927, 0.5698402909980532)
-"""From one call, and one row of a batch, to the next: multiples of these, modulo 1, fill 0..1 evenly.
-
-Source: M. Roberts, *The Unreasonable Effectiveness of Quasirandom Sequences* (2018), R2.
-"""
+STEPS = ((5**0.5 - 1) / 2, 2**0.5 - 1)
+"""From one call, and one row of a batch, to the next: multiples of either, modulo 1, fill 0..1 evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +29,10 @@ class Replay:
     shares: tuple[tuple[int, float], ...]
     """(block, share of all images that leave behind it); the rest runs to the end."""
     _calls: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
+
+    def starting_at(self, call: int) -> Replay:
+        """The same shares from a certain call on, for running one image again as it ran before."""
+        return Replay(self.shares, itertools.count(call))
 
     def bind(self, manifest: Manifest) -> ReplayRoute:
         """Check blocks and shares, and take the next place in the sequence."""

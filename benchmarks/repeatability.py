@@ -1,0 +1,87 @@
+"""Whether two runs of lraee-bench agree within the intervals that they state.
+
+    python benchmarks/repeatability.py BUNDLE [--pairs 10] [--json F] [-- OPTIONS OF lraee-bench]
+
+Runs the command twice for each pair, in fresh processes, and counts for every row the pairs whose intervals overlap:
+those of the median latency, of the latency saved, and of the ratio of the full chain to the row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from lraee_benchmarks.render_html import read_result
+from lraee_benchmarks.results import Interval, Report, Row
+from lraee_benchmarks.wording import device_line
+
+_BENCH = "from lraee_benchmarks.cli import main; main()"
+
+STATED = ("p50", "latency saved", "chain / row")
+
+
+def intervals(row: Row) -> dict[str, Interval]:
+    """What a row states, by the names of `STATED`."""
+    found = (row.latency.p50_interval_ms, row.latency_saved_interval, row.chain_ratio.interval)
+    return dict(zip(STATED, found, strict=True))
+
+
+def overlap(a: Interval, b: Interval) -> bool:
+    """Whether some value lies in both.
+
+    >>> overlap(Interval(low=1, high=2), Interval(low=2, high=3))
+    True
+    """
+    return a.low <= b.high and b.low <= a.high
+
+
+def count(pairs: list[tuple[Report, Report]]) -> dict[str, dict[str, int]]:
+    """For each row and each of `STATED`, the pairs that agree."""
+    rows = [row.name for row in pairs[0][0].rows]
+    agreeing = {name: dict.fromkeys(STATED, 0) for name in rows}
+    for first, second in pairs:
+        for name in rows:
+            one, other = first.row(name), second.row(name)
+            if one is None or other is None:
+                continue
+            there = intervals(other)
+            for stated, interval in intervals(one).items():
+                agreeing[name][stated] += overlap(interval, there[stated])
+    return agreeing
+
+
+def main() -> None:
+    """Run, count, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle")
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("options", nargs="*", help="of lraee-bench, behind --")
+    options = parser.parse_args()
+    reports: list[Report] = []
+    command = [sys.executable, "-c", _BENCH, options.bundle, "--cold-starts", "0", *options.options]
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(2 * options.pairs):
+            path = Path(folder) / f"{number}.json"
+            subprocess.run([*command, "--json", str(path)], check=True, stdout=subprocess.DEVNULL)
+            reports.append(read_result(path))
+    pairs = list(zip(reports[::2], reports[1::2], strict=True))
+    agreeing = count(pairs)
+    unstable = sum(not report.stability.stable for report in reports)
+    print(
+        f"{device_line(reports[0].device)}\n{reports[0].settings.command}; {unstable} of {len(reports)} runs unstable\n"
+    )
+    print(f"| pairs of {len(pairs)} that agree | {' | '.join(STATED)} |\n| --- | ---: | ---: | ---: |")
+    for name, counts in agreeing.items():
+        print(f"| {name} | {' | '.join(str(counts[stated]) for stated in STATED)} |")
+    if options.json is not None:
+        recorded = {"command": reports[0].settings.command, "pairs": len(pairs), "unstable": unstable}
+        options.json.write_text(json.dumps({**recorded, "agreeing": agreeing}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
