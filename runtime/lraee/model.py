@@ -220,17 +220,31 @@ class Model:
     def embed(
         self, images: Iterable[ImageSource], *, policy: Policy | None = None, batch_size: int = 8
     ) -> NDArray[np.float32]:
-        """Embeddings (images, embed_dim) float32 of unit length.
+        """Embeddings (images, embed_dim) float32 of unit length, for `lraee.search` or anything else.
 
-        At full depth unless a policy is given: a gate judges labels, and an embedding alone has none.
+        At full depth unless a policy is given: a gate judges labels, and an embedding alone has none. With one, gates
+        judge by the model's labels; `embed_answers` also says where each image left.
         """
-        chosen = policy if policy is not None else Full()
+        answers = self.embed_answers(images, policy=policy if policy is not None else Full(), batch_size=batch_size)
+        return answers.embedding if answers is not None else np.empty((0, self.manifest.tower.embed_dim), np.float32)
+
+    def embed_answers(
+        self, images: Iterable[ImageSource], *, policy: Policy | None = None, batch_size: int = 8
+    ) -> Answers | None:
+        """Embeddings with the block where each image left, its gate and its probabilities; None for no images.
+
+        Args:
+            images: as in `classify`.
+            policy: as in `classify`.
+            batch_size: images that run together.
+        """
+        chosen = policy if policy is not None else self.policy
         parts = self._parts
-        rows: list[NDArray[np.float32]] = []
+        found: list[Answers] = []
         for batch in _batches(images, batch_size):
             route = self._route(chosen)
-            rows.append(run(parts, self._pixels(batch), route).embedding)
-        return np.concatenate(rows) if rows else np.empty((0, self.manifest.tower.embed_dim), np.float32)
+            found.append(run(parts, self._pixels(batch), route))
+        return joined(found) if found else None
 
     def run_pixels(
         self,

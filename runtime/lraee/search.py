@@ -1,0 +1,160 @@
+"""Search among embeddings that were kept: float, a quarter of the size as INT8, or a thirty-second as bits.
+
+>>> import numpy as np
+>>> index = SearchIndex.build(np.eye(4, dtype=np.float32), kind="int8")
+>>> found = index.search(np.eye(4, dtype=np.float32)[2:3], top=1)
+>>> found.rows.tolist(), index.size_bytes
+([[2]], 32)
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import DataError
+
+FloatArray = NDArray[np.float32]
+
+Kind = Literal["float32", "int8", "binary"]
+"""- ``float32``: as they are, ``4 * embed_dim`` bytes each.
+- ``int8``: rounded, with a scale for each embedding: ``embed_dim + 4`` bytes.
+- ``binary``: the sign of each value less the mean of all: ``embed_dim / 8`` bytes. Queries stay float.
+"""
+
+CHUNK = 8192
+"""Embeddings that are unpacked and compared at once, so that the memory used does not grow with their number."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """The nearest of each query, best first."""
+
+    rows: NDArray[np.intp]
+    """(queries, top): which of the embeddings that were indexed."""
+    scores: FloatArray
+    """(queries, top): cosine; for ``binary`` a product with signs, which only orders."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchIndex:
+    """Embeddings ready to be searched; made by `build` or `load`."""
+
+    kind: Kind
+    codes: NDArray[Any]
+    """(count, embed_dim) float32 or int8, or (count, embed_dim / 8) uint8."""
+    scales: FloatArray
+    """(count,) of ``int8``, else empty."""
+    centre: FloatArray
+    """(embed_dim,) of ``binary``, else empty."""
+
+    @classmethod
+    def build(cls, embeddings: FloatArray, *, kind: Kind = "float32") -> SearchIndex:
+        """Index embeddings.
+
+        Args:
+            embeddings: (count, embed_dim) float32 of unit length, as `Model.embed` gives them.
+            kind: how they are kept.
+
+        Raises:
+            DataError: another shape, values that are not finite, an unknown kind, or a length that makes no whole
+                bytes for ``binary``.
+        """
+        if kind not in get_args(Kind):
+            raise DataError(f"kind is {kind!r}, wanted one of {', '.join(get_args(Kind))}")
+        if embeddings.ndim != 2 or not embeddings.size or not np.isfinite(embeddings).all():
+            raise DataError(f"embeddings are {embeddings.dtype} {embeddings.shape}, wanted finite (count, embed_dim)")
+        rows, none = np.ascontiguousarray(embeddings, dtype=np.float32), np.empty(0, np.float32)
+        if kind == "int8":
+            scales = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / np.float32(127)
+            return cls(kind, np.round(rows / scales[:, None]).astype(np.int8), scales, none)
+        if kind == "binary":
+            if rows.shape[1] % 8:
+                raise DataError(f"embeddings of length {rows.shape[1]} make no whole bytes; take kind='int8'")
+            centre = rows.mean(axis=0)
+            return cls(kind, np.packbits(rows > centre, axis=1), none, centre)
+        return cls(kind, rows, none, none)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of codes and scales, in memory and in the file."""
+        return self.codes.nbytes + self.scales.nbytes + self.centre.nbytes
+
+    def search(self, queries: FloatArray, *, top: int = 10) -> Found:
+        """The nearest by cosine.
+
+        Args:
+            queries: (queries, embed_dim) float32 of unit length.
+            top: how many for each query; as many as there are, if fewer.
+
+        Raises:
+            DataError: queries of another length, or `top` below 1.
+        """
+        width = self.codes.shape[1] * (8 if self.kind == "binary" else 1)
+        if queries.ndim != 2 or queries.shape[1] != width or top < 1:
+            raise DataError(f"queries are {queries.shape} and top is {top}, wanted (queries, {width}) and at least 1")
+        asked = queries - self.centre if self.kind == "binary" else queries
+        best_scores = np.empty((len(queries), 0), np.float32)
+        best_rows = np.empty((len(queries), 0), np.intp)
+        for start in range(0, len(self), CHUNK):
+            scores = asked.astype(np.float32) @ self._unpacked(start).T
+            rows = np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)
+            best_scores = np.concatenate([best_scores, scores], axis=1)
+            best_rows = np.concatenate([best_rows, rows], axis=1)
+            if best_scores.shape[1] > top:
+                kept = np.argpartition(-best_scores, top - 1, axis=1)[:, :top]
+                best_scores = np.take_along_axis(best_scores, kept, axis=1)
+                best_rows = np.take_along_axis(best_rows, kept, axis=1)
+        order = np.lexsort((best_rows, -best_scores), axis=1)
+        return Found(np.take_along_axis(best_rows, order, axis=1), np.take_along_axis(best_scores, order, axis=1))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an ``.npz``, beside its target first, so that a file is never half there."""
+        target = Path(path)
+        part = target.with_name(f"{target.name}.part")
+        try:
+            with part.open("wb") as file:
+                arrays = {"codes": self.codes, "scales": self.scales, "centre": self.centre}
+                np.savez(file, allow_pickle=False, kind=np.array(self.kind), **arrays)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SearchIndex:
+        """Read what `save` wrote; nothing is unpickled.
+
+        Raises:
+            DataError: it cannot be read or is no index.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                kind, codes, scales, centre = (file[name] for name in ("kind", "codes", "scales", "centre"))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise DataError(f"{path} is no search index: {error}; write it with SearchIndex.save") from error
+        wanted = {"float32": np.float32, "int8": np.int8, "binary": np.uint8}.get(str(kind))
+        if wanted is None or codes.dtype != wanted or codes.ndim != 2 or not codes.size:
+            raise DataError(f"{path} is no search index: kind {kind}, codes {codes.dtype} {codes.shape}")
+        lengths = (len(codes) if str(kind) == "int8" else 0, 8 * codes.shape[1] if str(kind) == "binary" else 0)
+        if scales.shape != lengths[:1] or centre.shape != lengths[1:]:
+            raise DataError(
+                f"{path} is no search index: scales {scales.shape}, centre {centre.shape}, wanted {lengths}"
+            )
+        return cls(str(kind), codes, scales.astype(np.float32), centre.astype(np.float32))  # type: ignore[arg-type] # checked
+
+    def _unpacked(self, start: int) -> FloatArray:
+        codes = self.codes[start : start + CHUNK]
+        if self.kind == "int8":
+            return np.asarray(codes * self.scales[start : start + CHUNK, None], np.float32)
+        if self.kind == "binary":
+            return np.unpackbits(codes, axis=1).astype(np.float32) * 2 - 1
+        return codes

@@ -1,0 +1,127 @@
+"""Search among embeddings: what is nearest, how much it takes, and files that are no index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+import lraee
+from lraee.errors import DataError
+from lraee.search import CHUNK, Kind, SearchIndex
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def unit(count: int, width: int, seed: int = 0) -> np.ndarray:
+    """(count, width) float32 of unit length."""
+    rows = np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_float_search_is_the_sorted_cosine() -> None:
+    """Over several chunks, best first."""
+    rows, queries = unit(CHUNK + 500, 16), unit(5, 16, seed=1)
+    found = SearchIndex.build(rows).search(queries, top=7)
+    cosine = queries @ rows.T
+    np.testing.assert_array_equal(found.rows, np.argsort(-cosine, axis=1, kind="stable")[:, :7])
+    np.testing.assert_allclose(found.scores, np.sort(cosine, axis=1)[:, :-8:-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_embedding_finds_itself(kind: Kind) -> None:
+    """Also when it is kept as bits."""
+    rows = unit(500, 128)
+    found = SearchIndex.build(rows, kind=kind).search(rows, top=1)
+    np.testing.assert_array_equal(found.rows[:, 0], np.arange(500))
+
+
+def test_sizes_are_as_told() -> None:
+    """A quarter and a scale, and one bit for each value and the mean."""
+    rows = unit(100, 64)
+    sizes = {kind: SearchIndex.build(rows, kind=kind).size_bytes for kind in KINDS}
+    assert sizes == {"float32": 100 * 256, "int8": 100 * 68, "binary": 100 * 8 + 256}
+
+
+def test_int8_is_within_half_a_step() -> None:
+    """Of each embedding's own scale."""
+    rows = unit(50, 32)
+    index = SearchIndex.build(rows, kind="int8")
+    apart = np.abs(index.codes * index.scales[:, None] - rows)
+    assert (apart <= 0.5001 * index.scales[:, None]).all()
+
+
+def test_fewer_than_asked_for_are_all_that_there_are() -> None:
+    """In order."""
+    found = SearchIndex.build(unit(3, 8)).search(unit(2, 8, seed=1), top=10)
+    assert found.rows.shape == found.scores.shape == (2, 3)
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_is_read_back(tmp_path: Path, kind: Kind) -> None:
+    """With the same answers, and nothing else in the folder."""
+    index = SearchIndex.build(unit(40, 16), kind=kind)
+    index.save(tmp_path / "index.npz")
+    again = SearchIndex.load(tmp_path / "index.npz")
+    queries = unit(4, 16, seed=2)
+    np.testing.assert_array_equal(again.search(queries).rows, index.search(queries).rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.npz"]
+
+
+def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
+    """Missing, another file, pickles, and arrays that do not belong together."""
+    path = tmp_path / "index.npz"
+    with pytest.raises(DataError, match="no search index"):
+        SearchIndex.load(path)
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match="no search index"):
+        SearchIndex.load(path)
+    arrays = {"kind": np.array("int8"), "codes": np.zeros((3, 8), np.int8), "centre": np.empty(0)}
+    np.savez(path, **arrays, scales=np.zeros(2))
+    with pytest.raises(DataError, match="scales"):
+        SearchIndex.load(path)
+    np.savez(path, **arrays, scales=np.array([{}], dtype=object))
+    with pytest.raises(DataError, match="no search index"):
+        SearchIndex.load(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "says"),
+    [
+        (np.zeros((0, 8), np.float32), "int8", "count, embed_dim"),
+        (np.full((2, 8), np.nan, np.float32), "int8", "finite"),
+        (np.ones((2, 9), np.float32), "binary", "whole bytes"),
+        (np.ones((2, 8), np.float32), "int4", "kind is 'int4'"),
+    ],
+)
+def test_what_cannot_be_indexed_is_refused(rows: np.ndarray, kind: Kind, says: str) -> None:
+    """With what was wanted."""
+    with pytest.raises(DataError, match=says):
+        SearchIndex.build(rows, kind=kind)
+
+
+def test_queries_of_another_model_are_refused() -> None:
+    """Their length tells."""
+    with pytest.raises(DataError, match=r"wanted \(queries, 8\)"):
+        SearchIndex.build(unit(3, 8), kind="binary").search(unit(1, 16))
+
+
+def test_clothes_find_their_kind() -> None:
+    """Embeddings of the shipped bundle, left where gates say: where they left is told, and neighbours share a label."""
+    model = lraee.load("reference", threads=1)
+    from lraee_calibration_data import fashion_mnist_sample
+
+    images = [np.repeat(grey[:, :, None], 3, axis=2) for grey in fashion_mnist_sample()[:200]]
+    answers = model.embed_answers(images, policy=lraee.Adaptive())
+    assert answers is not None
+    assert (answers.exit_block < 12).any()
+    np.testing.assert_array_equal(answers.embedding, model.embed(images, policy=lraee.Adaptive()))
+    full = model.embed_answers(images, policy=lraee.Full())
+    assert full is not None
+    found = SearchIndex.build(answers.embedding, kind="int8").search(answers.embedding, top=2)
+    label = full.probabilities.argmax(axis=1)
+    assert (label[found.rows[:, 1]] == label).mean() > 0.7
+    assert model.embed_answers([]) is None
