@@ -137,7 +137,10 @@ class SearchIndex:
             DataError: it cannot be read or is no index.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as handle:
+                file = np.load(handle, allow_pickle=False)
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise ValueError("it holds a single array")
                 kind, codes, scales, centre = (file[name] for name in ("kind", "codes", "scales", "centre"))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise DataError(f"{path} is no search index: {error}; write it with SearchIndex.save") from error

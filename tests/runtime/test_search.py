@@ -76,6 +76,9 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.npz"
     with pytest.raises(DataError, match="no search index"):
         SearchIndex.load(path)
+    np.save(tmp_path / "one.npy", np.zeros((3, 8), np.float32))
+    with pytest.raises(DataError, match="single array"):
+        SearchIndex.load(tmp_path / "one.npy")
     path.write_bytes(b"PK\x03\x04")
     with pytest.raises(DataError, match="no search index"):
         SearchIndex.load(path)
