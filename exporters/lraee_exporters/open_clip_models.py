@@ -1,4 +1,4 @@
-"""Load a CLIP model of open_clip and describe its image tower.
+"""Load a CLIP model of open_clip and describe its image tower; `lraee_exporters.text_tower` describes the other one.
 
 The torch model stays beside the description, since it embeds the labels and every exported graph is compared with it.
 The model is built from open_clip's settings rather than by `open_clip.create_model`, which would start random weights,
@@ -110,14 +110,14 @@ def tower_of(
         weights=weights,
         architecture=architecture,
         activation="quick_gelu" if quick else "gelu",
-        patch_kernel=_array(visual.conv1.weight),
-        patch_bias=None if visual.conv1.bias is None else _array(visual.conv1.bias),
-        class_embedding=_array(visual.class_embedding),
-        positions=_array(visual.positional_embedding),
-        norm_pre=None if isinstance(visual.ln_pre, torch.nn.Identity) else _layer_norm(visual.ln_pre),
-        blocks=tuple(_block(block) for block in resblocks),
-        norm_post=_layer_norm(visual.ln_post),
-        projection=_array(visual.proj),
+        patch_kernel=array_of(visual.conv1.weight),
+        patch_bias=None if visual.conv1.bias is None else array_of(visual.conv1.bias),
+        class_embedding=array_of(visual.class_embedding),
+        positions=array_of(visual.positional_embedding),
+        norm_pre=None if isinstance(visual.ln_pre, torch.nn.Identity) else layer_norm_of(visual.ln_pre),
+        blocks=tuple(block_of(block) for block in resblocks),
+        norm_post=layer_norm_of(visual.ln_post),
+        projection=array_of(visual.proj),
         pooling="cls",
         preprocessing=preprocessing,
         logit_scale=float(torch_model.logit_scale.detach().double().exp()),
@@ -125,32 +125,33 @@ def tower_of(
     )
 
 
-def _array(tensor: torch.Tensor) -> FloatArray:
+def array_of(tensor: torch.Tensor) -> FloatArray:
     """Copy a tensor to float32 numpy, so that later changes of the model do not reach the description."""
     array: FloatArray = tensor.detach().cpu().float().contiguous().numpy().copy()
     return array
 
 
-def _layer_norm(module: Any) -> LayerNorm:
-    return LayerNorm(weight=_array(module.weight), bias=_array(module.bias), epsilon=float(module.eps))
+def layer_norm_of(module: Any) -> LayerNorm:
+    """Describe a LayerNorm."""
+    return LayerNorm(weight=array_of(module.weight), bias=array_of(module.bias), epsilon=float(module.eps))
 
 
 def _linear(module: Any) -> Linear:
-    return Linear(weight=_array(module.weight), bias=_array(module.bias))
+    return Linear(weight=array_of(module.weight), bias=array_of(module.bias))
 
 
-def _block(block: Any) -> Block:
+def block_of(block: Any) -> Block:
     """Describe one residual block; torch keeps query, key and value in one matrix, here they are three."""
     weights, biases = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
     query, key, value = (
-        Linear(weight=_array(weight), bias=_array(bias)) for weight, bias in zip(weights, biases, strict=True)
+        Linear(weight=array_of(weight), bias=array_of(bias)) for weight, bias in zip(weights, biases, strict=True)
     )
     return Block(
-        norm_1=_layer_norm(block.ln_1),
+        norm_1=layer_norm_of(block.ln_1),
         attention=Attention(
             query=query, key=key, value=value, out=_linear(block.attn.out_proj), heads=int(block.attn.num_heads)
         ),
-        norm_2=_layer_norm(block.ln_2),
+        norm_2=layer_norm_of(block.ln_2),
         mlp=Mlp(fc1=_linear(block.mlp.c_fc), fc2=_linear(block.mlp.c_proj)),
     )
 

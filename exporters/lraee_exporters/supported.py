@@ -74,14 +74,13 @@ def check_visual(name: str, visual: torch.nn.Module) -> None:
     if tower.output_tokens:
         reasons.append(REFUSED_SETTINGS["output_tokens"])
     for number, block in enumerate(tower.transformer.resblocks, start=1):
-        extra = _extra_parts(block)
+        extra = extra_parts(block)
         if extra:
             reasons.append(f"block {number} has more than attention and MLP: {', '.join(extra)}")
             break
-        activation = block.mlp.gelu
-        exact_gelu = isinstance(activation, torch.nn.GELU) and activation.approximate == "none"
-        if not exact_gelu and not isinstance(activation, QuickGELU):
-            reasons.append(f"block {number} has the activation {activation}, not GELU (exact) or QuickGELU")
+        activation = activation_reason(block)
+        if activation:
+            reasons.append(f"block {number} {activation}")
             break
     _refuse(name, reasons)
 
@@ -134,7 +133,7 @@ def _pooling(pool_type: str) -> str:
     return f"its embedding is pooled by '{pool_type}', not taken from the class token ('tok')"
 
 
-def _extra_parts(block: torch.nn.Module) -> list[str]:
+def extra_parts(block: torch.nn.Module) -> list[str]:
     """Names of submodules of a block that are neither the plain parts nor do-nothing placeholders."""
     plain = {"ln_1", "attn", "ln_2", "mlp", "mlp.c_fc", "mlp.gelu", "mlp.c_proj", "attn.out_proj"}
     placeholders = (torch.nn.Identity, torch.nn.Dropout)
@@ -145,6 +144,15 @@ def _extra_parts(block: torch.nn.Module) -> list[str]:
     ]
     attention = block.get_submodule("attn")
     return extra + [path for path in ("logit_scale", "head_scale") if getattr(attention, path, None) is not None]
+
+
+def activation_reason(block: Any) -> str | None:
+    """Why the activation of a block is refused, or None."""
+    activation = block.mlp.gelu
+    exact_gelu = isinstance(activation, torch.nn.GELU) and activation.approximate == "none"
+    if exact_gelu or isinstance(activation, QuickGELU):
+        return None
+    return f"has the activation {activation}, not GELU (exact) or QuickGELU"
 
 
 def _refuse(name: str, reasons: list[str]) -> None:
