@@ -157,6 +157,23 @@ class Bundle:
             raise BundleError(f"{name}: a row is not of unit length; export the bundle again")
         return array
 
+    def merges(self, name: str) -> list[str]:
+        """Lines of the tokenizer's file `name`, two tokens each.
+
+        Raises:
+            BundleError: a line is something else.
+        """
+        try:
+            lines = self.checked(name).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{name} is no UTF-8 text; the bundle is damaged, export it again") from error
+        for number, line in enumerate(lines, start=1):
+            if line.count(" ") != 1:
+                raise BundleError(
+                    f"{name}: line {number} is {line[:40]!r}, wanted two tokens with a blank between them"
+                )
+        return lines
+
 
 def _read_array(path: Path, wanted: tuple[int, int]) -> NDArray[np.float32]:
     """A float32 array as ``numpy.save`` writes it; numpy's own reader evaluates the header and believes its shape."""

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from lraee.bundle import Bundle, find_bundle
 from lraee.errors import LraeeError
+from lraee.label_set import parse_labels
 from lraee.manifest import Manifest, PartEntry
 from lraee.model import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
@@ -58,6 +59,10 @@ def classify(
     policy: Annotated[
         str | None, typer.Option(help=f"{POLICY_SPECS}; by default the bundle's own operating point.")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Labels of your own, such as 'a cat,a dog', or a file with one a line; needs a text tower."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to list for each image.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")] = None,
     exif_orientation: Annotated[
@@ -73,6 +78,9 @@ def classify(
     with errors_as_one_line():
         chosen = parse_policy(policy) if policy is not None else None
         model = load(bundle, threads=threads, policy=chosen, reading=reading)
+        if labels is not None:
+            typed = parse_labels(labels, model.bundle.labels.templates)
+            model.set_labels(typed.names, typed.templates)
         table = _table("image", "label", ">probability", ">left behind block", ">FLOPs of full depth")
         full_flops = model.manifest.full_flops
         for image in images:
@@ -126,13 +134,19 @@ def _summary_table(bundle: Bundle) -> Table:
         "input": f"{manifest.preprocessing.image_size} x {manifest.preprocessing.image_size} pixels, "
         f"{manifest.preprocessing.resize_mode}, {manifest.preprocessing.interpolation}",
         "labels": f"{len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}",
-        "text tower": manifest.text if manifest.text is not None else "none (labels are fixed)",
+        "text tower": _text_words(manifest),
         "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, matrix products)",
         "size": f"{_megabytes(_size(manifest))} in {len(manifest.files)} files",
     }
     for key, value in rows.items():
         table.add_row(key, Text(value))
     return table
+
+
+def _text_words(manifest: Manifest) -> str:
+    if manifest.text is None:
+        return "none (labels are fixed)"
+    return f"{manifest.text.precision}, texts of at most {manifest.text.context_length} tokens"
 
 
 def _parts_table(manifest: Manifest) -> Table:

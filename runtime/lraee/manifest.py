@@ -85,13 +85,13 @@ class PartEntry:
     """One ONNX graph that the runtime runs."""
 
     name: str
-    """``stem``, ``block_01`` ..., ``exit_08`` ..., ``tail`` or ``graph``."""
+    """``stem``, ``block_01`` ..., ``exit_08`` ..., ``tail``, ``graph`` or ``text``."""
     graph: str
     """File name of the graph."""
     data: str | None
     """File name of its weights; None when they are in the files of other parts."""
     flops: int
-    """Per image, multiply-add = 2, matrix products only."""
+    """Per image, multiply-add = 2, matrix products only; of the part ``text`` for a text that fills the context."""
     flops_per_label: int
     """To be multiplied by the number of labels and added to `flops`."""
     operators: dict[str, int]
@@ -158,6 +158,18 @@ class LabelsInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextInfo:
+    """The text tower, for labels that were not exported; its graph is the part ``text``."""
+
+    merges: str
+    """File with the merges of CLIP's tokenizer: two tokens a line, in their order."""
+    context_length: int
+    """Most tokens of a text, start and end included."""
+    precision: Literal["fp32", "fp16", "int8"]
+    """How its weights are stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """``manifest.json``."""
 
@@ -174,8 +186,8 @@ class Manifest:
     operating_points: tuple[OperatingPoint, ...]
     default_point: str | None
     labels: LabelsInfo
-    text: str | None
-    """File of the text tower, or None."""
+    text: TextInfo | None
+    """None without a text tower: labels are then fixed."""
     files: tuple[FileEntry, ...]
     provenance: dict[str, str]
 
@@ -261,6 +273,7 @@ def _check_ranges(manifest: Manifest) -> None:
     least = [(f"tower.{name}", getattr(tower, name), 1) for name in ("blocks", "width", "heads", "mlp_width")]
     least += [(f"tower.{name}", getattr(tower, name), 1) for name in ("patch_size", "tokens", "embed_dim")]
     least.append(("labels.count", count, 2))
+    least += [("text.context_length", manifest.text.context_length, 2)] if manifest.text is not None else []
     for part in manifest.parts:
         least += [(f"parts.{part.name}.{name}", getattr(part, name), 0) for name in ("flops", "flops_per_label")]
     for key, value, wanted in least:
@@ -281,7 +294,7 @@ def _check_files(manifest: Manifest) -> None:
         if not _is_plain_name(name):
             raise BundleError(f"{MANIFEST_NAME}: files has {name!r}, wanted a plain name inside the bundle folder")
     wanted = [("labels.names", manifest.labels.names), ("labels.embeddings", manifest.labels.embeddings)]
-    wanted += [("text", manifest.text)] if manifest.text is not None else []
+    wanted += [("text.merges", manifest.text.merges)] if manifest.text is not None else []
     for part in manifest.parts:
         wanted.append((f"parts.{part.name}.graph", part.graph))
         wanted += [(f"parts.{part.name}.data", part.data)] if part.data is not None else []
@@ -295,7 +308,8 @@ def _check_files(manifest: Manifest) -> None:
         raise BundleError(f"{MANIFEST_NAME}: parts has one name twice")
     if manifest.tower.blocks > len(parts):
         raise BundleError(f"{MANIFEST_NAME}: tower.blocks is {manifest.tower.blocks}, but there are {len(parts)} parts")
-    for name in ["stem", *block_names(manifest.tower.blocks), "tail"]:
+    text = ["text"] if manifest.text is not None else []
+    for name in ["stem", *block_names(manifest.tower.blocks), "tail", *text]:
         manifest.part(name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,22 @@ from numpy.typing import NDArray
 from lraee.bundle import Bundle, find_bundle
 from lraee.errors import ImageError, LabelsError, PolicyError
 from lraee.images import ImageSource
+from lraee.label_matrix import Labels, check_different, unit_labels
+from lraee.label_set import LabelSet
 from lraee.manifest import Manifest, block_names
 from lraee.orchestrator import Answers, joined, run
 from lraee.part_costs import PartCosts
 from lraee.part_sessions import Sessions
-from lraee.parts import Labels, Parts
+from lraee.parts import Parts
 from lraee.policies import Adaptive, AnytimeRoute, Full, Policy, Route
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
 from lraee.reading import PLAIN_READING, Reading
 from lraee.sessions import SessionSettings
 from lraee.stream import in_order, run_stream
+
+if TYPE_CHECKING:
+    from lraee.text import TextTower
 
 
 def load(
@@ -81,7 +86,8 @@ class Model:
         self.reading = reading
         self._sessions = Sessions(bundle, settings)
         self._costs = PartCosts()
-        self._set_label_embeddings(bundle.labels.names, bundle.label_embeddings)
+        self._text: TextTower | None = None  # made when first needed: its tokenizer takes longest to import and read
+        self._set_labels(Labels.of(bundle.labels.names, bundle.label_embeddings))
         default: Policy = Adaptive() if bundle.manifest.default_point is not None else Full()
         self.policy: Policy = policy if policy is not None else default
         self.policy.bind(bundle.manifest)
@@ -101,6 +107,42 @@ class Model:
         """Stem, blocks, exits and tail as functions, for programs that run a loop of their own."""
         return self._parts
 
+    def set_labels(self, names: Sequence[str], templates: Sequence[str] | None = None) -> None:
+        """Classify among other labels from now on; calls that run already finish with those they began with.
+
+        Gates and thresholds stay as they were exported. Fewer or coarser labels make gates surer, many labels of like
+        meaning make them unsure; then images run deeper than they need to.
+
+        Args:
+            names: at least two different labels.
+            templates: prompts with ``{}`` for the name, which are averaged; None takes the bundle's.
+
+        Raises:
+            LabelsError: the bundle has no text tower, fewer than two labels, a blank or repeated one, or a template
+                without exactly one ``{}``.
+        """
+        if isinstance(names, str):
+            raise LabelsError(f"names is the text {names[:40]!r}, wanted a list of labels such as ['a cat', 'a dog']")
+        chosen = self.bundle.labels.templates if templates is None else tuple(templates)
+        labels = LabelSet(names=tuple(names), templates=chosen)
+        check_different(labels.names)
+        self.set_label_embeddings(labels.names, self._text_tower().embed_labels(labels))
+
+    def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings of texts as they are, without a template: (texts, embed_dim) float32 of unit length.
+
+        Raises:
+            LabelsError: the bundle has no text tower.
+        """
+        return self._text_tower().embed([texts] if isinstance(texts, str) else texts)
+
+    def _text_tower(self) -> TextTower:
+        if self._text is None:
+            from lraee.text import TextTower
+
+            self._text = TextTower(self.bundle, self._sessions)
+        return self._text
+
     def set_label_embeddings(self, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
         """Classify among other labels, whose text embeddings you have.
 
@@ -111,21 +153,9 @@ class Model:
         Raises:
             LabelsError: the shapes disagree, fewer than two labels, a repeated label, or a row without direction.
         """
-        rows = np.asarray(embeddings, np.float64)  # squares of large float32 numbers are finite there
-        wanted = (len(names), self.manifest.tower.embed_dim)
-        if rows.shape != wanted:
-            raise LabelsError(f"label embeddings have shape {rows.shape}, wanted {wanted} for {len(names)} names")
-        if len(names) < 2 or len(set(names)) != len(names):
-            raise LabelsError(
-                f"met {len(names)} labels, {len(set(names))} different; wanted at least two, all different"
-            )
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        if not (np.isfinite(length).all() and (length > 0).all()):
-            raise LabelsError("a label embedding is zero or not finite; embed the labels again")
-        self._set_label_embeddings(tuple(names), (rows / length).astype(np.float32))
+        self._set_labels(unit_labels(names, embeddings, self.manifest.tower.embed_dim))
 
-    def _set_label_embeddings(self, names: tuple[str, ...], embeddings: NDArray[np.float32]) -> None:
-        labels = Labels(names, _transposed(embeddings))
+    def _set_labels(self, labels: Labels) -> None:
         self._parts = Parts(self.bundle, self._sessions, labels)  # one assignment: other threads see all or nothing
 
     def warm(self) -> None:
@@ -337,14 +367,6 @@ class Model:
             embedding=answers.embedding[row],
             position=position,
         )
-
-
-def _transposed(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A contiguous copy of the transpose, 64 rows at a time: they stay in cache, which is nine times as fast."""
-    columns = np.empty(rows.shape[::-1], np.float32)
-    for start in range(0, len(rows), 64):
-        columns[:, start : start + 64] = rows[start : start + 64].T
-    return columns
 
 
 def _batches(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[ImageSource]]:

@@ -70,7 +70,7 @@ class Sessions:
             made.pages.drop()
 
     def names(self) -> list[str]:
-        """Every part that `classify` may reach, in the order in which an image does."""
+        """Every part that `classify` may reach, in the order in which an image does; not that of texts."""
         manifest = self._bundle.manifest
         names = ["stem"]
         for number, block in enumerate(block_names(manifest.tower.blocks), start=1):

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
+from lraee.label_matrix import Labels
 from lraee.manifest import block_names
 from lraee.part_sessions import Sessions
 from lraee.policies.base import Verdict
 
 FloatArray = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Labels:
-    """The labels that probabilities are about."""
-
-    names: tuple[str, ...]
-    matrix: FloatArray
-    """(embed_dim, labels) float32, unit columns, contiguous: text embeddings transposed once."""
 
 
 class Parts:

@@ -118,21 +118,9 @@ class Tokenizer:
         """Token ids of a text, without start and end."""
         return [token for word in split(clean(text)) for token in self._tokens_of(word)]
 
-    def batch(self, texts: Sequence[str], context_length: int) -> NDArray[np.int64]:
-        """Start, tokens, end of each text, cut to the context with the end kept, and zeros behind.
-
-        Args:
-            texts: at least one.
-            context_length: at most so many tokens, start and end included.
-
-        Returns:
-            int64 (texts, length); the length is that of the longest text, since a causal tower does not look behind.
-        """
-        rows = [[self.start, *self.encode(text)[: context_length - 2], self.end] for text in texts]
-        tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
-        for row, ids in zip(tokens, rows, strict=True):
-            row[: len(ids)] = ids
-        return tokens
+    def row(self, text: str, context_length: int) -> list[int]:
+        """Start, token ids, end; cut to the context with the end kept."""
+        return [self.start, *self.encode(text)[: context_length - 2], self.end]
 
     def _merged(self, word: str) -> tuple[int, ...]:
         """Token ids of one word: its bytes, the neighbours of least rank merged until none has a rank."""
@@ -147,6 +135,17 @@ class Tokenizer:
                 break
             parts = _with_pair_joined(parts, pair)
         return tuple(self._ids[part] for part in parts)
+
+
+def padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Rows of token ids as one int64 (texts, length) array with zeros behind each.
+
+    The length is that of the longest row and not the context's, since a causal tower does not look behind.
+    """
+    tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    return tokens
 
 
 def _with_pair_joined(parts: list[str], pair: tuple[str, str]) -> list[str]:

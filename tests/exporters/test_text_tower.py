@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lraee.errors import TowerError
-from lraee.tokenizer import Tokenizer
+from lraee.tokenizer import Tokenizer, padded
 from lraee_calibration_data import imagenet_labels
 from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_exporters.operators import check_operators
@@ -43,9 +43,14 @@ def reference() -> LoadedModel:
     return load_model("reference")
 
 
+def batch(tokenizer: Tokenizer, texts: list[str], context_length: int) -> np.ndarray:
+    """(texts, length) int64, as the runtime makes them."""
+    return padded([tokenizer.row(text, context_length) for text in texts])
+
+
 def assert_same_ids(tokenizer: Tokenizer, texts: list[str], context_length: int) -> None:
     """Whether open_clip gives the same ids, and nothing but padding behind the longest text."""
-    ours = tokenizer.batch(texts, context_length)
+    ours = batch(tokenizer, texts, context_length)
     theirs = THEIRS(texts, context_length=context_length).numpy()
     width = ours.shape[1]
     for text, own, wanted in zip(texts, ours, theirs[:, :width], strict=True):
@@ -88,7 +93,7 @@ def embeddings(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ours and torch's."""
     tower = text_tower_of(model)
-    ours = run_part(build_text(tower, precision), tokens=tokenizer.batch(texts, tower.context_length))["embedding"]
+    ours = run_part(build_text(tower, precision), tokens=batch(tokenizer, texts, tower.context_length))["embedding"]
     with torch.inference_mode():
         theirs = model.torch_model.encode_text(model.tokenizer(texts), normalize=True).numpy()
     return ours, theirs
@@ -140,8 +145,8 @@ def test_a_text_does_not_depend_on_longer_neighbours(
 ) -> None:
     """Padding behind the end changes nothing, since no token looks ahead; tolerance for sums in another order."""
     part = build_text(text_tower_of(reference), "fp32")
-    alone = run_part(part, tokens=tokenizer.batch(["a bag"], 16))["embedding"]
-    together = run_part(part, tokens=tokenizer.batch(["a bag", "a photo of a pair of trousers."], 16))["embedding"]
+    alone = run_part(part, tokens=batch(tokenizer, ["a bag"], 16))["embedding"]
+    together = run_part(part, tokens=batch(tokenizer, ["a bag", "a photo of a pair of trousers."], 16))["embedding"]
     np.testing.assert_allclose(alone[0], together[0], atol=1e-6)
 
 

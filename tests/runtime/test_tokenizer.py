@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lraee.tokenizer import Tokenizer, clean, split
+from lraee.tokenizer import Tokenizer, clean, padded, split
 
 MERGES = ["t h", "th e</w>", "t o", "th a", "to y"]
 
@@ -33,9 +33,9 @@ def test_merges_are_made_in_their_order(tokenizer: Tokenizer) -> None:
 
 def test_a_batch_is_cut_to_the_context_with_the_end_kept_and_padded_with_zeros(tokenizer: Tokenizer) -> None:
     """As wide as its longest text."""
-    batch = tokenizer.batch(["the", "", "the the the the"], 4)
+    batch = padded([tokenizer.row(text, 4) for text in ("the", "", "the the the the")])
     assert batch.tolist() == [[517, 513, 518, 0], [517, 518, 0, 0], [517, 513, 513, 518]]
-    assert tokenizer.batch(["the"], 77).shape == (1, 3)
+    assert padded([tokenizer.row("the", 77)]).shape == (1, 3)
 
 
 @pytest.mark.parametrize(

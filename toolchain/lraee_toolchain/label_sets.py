@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import lraee_calibration_data
-from lraee_exporters.labels import LabelSet, read_label_file, reference_labels
+from lraee.label_set import LabelSet, read_label_file
+from lraee_exporters.labels import reference_labels
 
 IMAGENET_TEMPLATES = (
     "itap of a {}.",

@@ -39,9 +39,9 @@ def images() -> np.ndarray:
 
 def build(folder: Path) -> None:
     """Write the bundle into `folder`, which must not exist."""
+    from lraee.label_set import LabelSet
     from lraee.preprocess import Preprocessing
     from lraee_exporters.exit_head import ExitWeights
-    from lraee_exporters.labels import LabelSet
     from lraee_exporters.quantized import ActivationRange, quantize_linear
     from lraee_exporters.tower import Attention, Block, LayerNorm, Linear, Mlp, Tower
     from lraee_toolchain.build import build_exits, build_float, build_int8
@@ -129,6 +129,7 @@ def build(folder: Path) -> None:
             tower=tower,
             fingerprint=tower.fingerprint(),
             parts=tuple(stages[1:]),
+            text=None,
             routing=SavedRouting(exits=(saved,), front=(), points={"balanced": point}, full_accuracy=0.0),
             label_set=LabelSet(names=LABELS, templates=("a {}.", "the {}.")),
             labels=labels,
