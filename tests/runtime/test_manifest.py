@@ -22,6 +22,9 @@ from lraee.strict_json import encode
 TEXT = (Path(__file__).parent / "golden" / "format_1.lraee" / "manifest.json").read_text("utf-8")
 RAW: dict[str, Any] = json.loads(TEXT)
 
+TEXT_INFO = {"merges": "labels.json", "context_length": 16, "precision": "fp16"}
+"""A text tower as the manifest has it; the golden bundle has none."""
+
 
 def changed(path: str, value: Any) -> str:
     """The golden manifest with one value replaced; `path` such as ``parts.0.graph``."""
@@ -103,7 +106,11 @@ def test_a_value_that_json_does_not_have_is_not_written():
         ("default_point", "fast", "default_point is 'fast', wanted one of"),
         ("labels.count", 1, "labels.count is 1, wanted at least 2"),
         ("labels.names", "names.json", "labels.names is 'names.json', which is not among files"),
-        ("text", "text.onnx", "text is 'text.onnx', which is not among files"),
+        ("text", "text.onnx", "text is 'text.onnx'"),
+        ("text", {**TEXT_INFO, "merges": "m.txt"}, "text.merges is 'm.txt', which is not among files"),
+        ("text", {**TEXT_INFO, "context_length": 1}, "text.context_length is 1, wanted at least 2"),
+        ("text", {**TEXT_INFO, "precision": "int4"}, "text.precision is 'int4', wanted one of 'fp32', 'fp16', 'int8'"),
+        ("text", TEXT_INFO, "parts lacks 'text'"),
         ("files.0.name", "../block_01.data", "files has '../block_01.data', wanted a plain name"),
         ("files.0.name", "/etc/passwd", "files has '/etc/passwd', wanted a plain name"),
         ("files.0.name", "sub/block_01.data", "files has 'sub/block_01.data', wanted a plain name"),

@@ -30,6 +30,9 @@ def export_command(
     labels: Annotated[
         str | None, typer.Option(help="reference, imagenet, imagenet-80, or a file with one label a line")
     ] = None,
+    text: Annotated[
+        str, typer.Option(help="text tower for other labels on the device: fp32, fp16, int8, or none: fixed labels")
+    ] = "fp16",
     calibration: Annotated[Path | None, typer.Option(help="folder or zip for activation ranges")] = None,
     train: Annotated[Path | None, typer.Option(help="folder or zip for heads, gates and thresholds")] = None,
     evaluate: Annotated[Path | None, typer.Option(help="labelled folder or zip, only for the report")] = None,
@@ -72,6 +75,7 @@ def export_command(
 
     choices: dict[str, Any] = {
         "activation": _choice("--activation", activation, ("gelu", "quick_gelu", None)),
+        "text": _choice("--text", text, ("fp32", "fp16", "int8", "none")),
         "supervision": _choice("--supervision", supervision, ("auto", "labels", "label-free")),
         "reads": _choice("--reads", reads, ("auto", "patch_mean", "cls", "both")),
         "precision": _choice("--precision", precision, ("int8", "fp32")),

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from lraee.errors import ExportError
 from lraee_exporters.exit_head import HeadInput
+from lraee_exporters.text_graph import TextPrecision
 
 RangeMethod: TypeAlias = Literal["minmax", "percentile"]
 
@@ -43,6 +44,9 @@ class ExportConfig:
     """For bare weights that do not say which activation they were trained with."""
     labels: str | None = None
     """``reference``, ``imagenet`` or a file; None takes the reference's for reference models, else ImageNet's."""
+    text: TextPrecision | Literal["none"] = "fp16"
+    """How the bundle stores the text tower that embeds other labels on the device; ``none`` leaves it away. With fp16
+    it is half as large and almost exact: CLIP's weights were trained in half precision, and are often stored so."""
     calibration: Path | None = None
     """Folder or zip for activation ranges; None splits some off `train`."""
     train: Path | None = None

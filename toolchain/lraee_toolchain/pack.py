@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle, LabelFile
+from lraee.label_set import LabelSet
 from lraee.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -32,11 +33,11 @@ from lraee.manifest import (
     write_manifest,
 )
 from lraee.strict_json import encode
-from lraee_exporters.labels import LabelSet
 from lraee_exporters.tower import Tower
 from lraee_toolchain.build import load_parts
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.routing_file import SavedPoint, SavedRouting
+from lraee_toolchain.text_part import load_text_info
 from lraee_toolchain.work import sync_tree
 
 DEFAULT_POINT = "balanced"
@@ -50,6 +51,8 @@ class BundleInputs:
     fingerprint: str
     parts: tuple[Path, ...]
     """Folders of stages, each with a ``parts.json``."""
+    text: Path | None
+    """Folder of the text tower's stage, or None."""
     routing: SavedRouting
     label_set: LabelSet
     labels: NDArray[np.float32]
@@ -72,12 +75,15 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
     The bytes depend on the inputs alone: no time, no host name, so two runs of one export are equal.
     """
     entries = []
-    for stage in inputs.parts:
+    for stage in (*inputs.parts, *([inputs.text] if inputs.text is not None else [])):
         for part in load_parts(stage):
             entries.append(part)
             shutil.copyfile(stage / part.graph, folder / part.graph)
             if part.data is not None:
                 shutil.copyfile(stage / part.data, folder / part.data)
+    text = None if inputs.text is None else load_text_info(inputs.text)
+    if inputs.text is not None and text is not None:
+        shutil.copyfile(inputs.text / text.merges, folder / text.merges)
     label_file = LabelFile(names=inputs.label_set.names, templates=inputs.label_set.templates)
     (folder / "labels.json").write_text(json.dumps(encode(label_file), indent=1, ensure_ascii=False) + "\n", "utf-8")
     np.save(folder / "labels.npy", inputs.labels, allow_pickle=False)
@@ -116,7 +122,7 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
         operating_points=tuple(_point(name, point, inputs) for name, point in inputs.routing.points.items()),
         default_point=DEFAULT_POINT if DEFAULT_POINT in inputs.routing.points else None,
         labels=LabelsInfo(names="labels.json", embeddings="labels.npy", count=len(inputs.labels)),
-        text=None,
+        text=text,
         files=files,
         provenance={
             **dict(sorted(inputs.sources.items())),

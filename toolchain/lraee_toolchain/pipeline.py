@@ -102,7 +102,12 @@ class _Export:
         exits = self._exits(tower_parts, noise)
         bundle = self.work.stage(
             "bundle",
-            {"tower": tower_parts.name, "exits": exits.name, "labels": stages.label_folder.name},
+            {
+                "tower": tower_parts.name,
+                "exits": exits.name,
+                "labels": stages.label_folder.name,
+                "text": stages.text_folder and stages.text_folder.name,
+            },
             lambda folder: self._pack(tower_parts, exits, noise, folder),
         )
         metrics = self._metrics(bundle, parity, exits, noise)
@@ -187,6 +192,7 @@ class _Export:
             tower=self.tower,
             fingerprint=stages.fingerprint,
             parts=(tower_parts, exits),
+            text=stages.text_folder,
             routing=load_routing(exits / "routing.json"),
             label_set=stages.label_set,
             labels=stages.labels,

@@ -43,8 +43,8 @@ def part_sizes(manifest: Manifest) -> dict[str, int]:
 
 
 def tower_bytes(manifest: Manifest) -> int:
-    """Stem, blocks and tail; exits and the one graph for comparison are not needed to run to the end."""
-    return sum(size for name, size in part_sizes(manifest).items() if not name.startswith(("exit", "graph")))
+    """Stem, blocks and tail; exits, the text tower and the one graph for comparison do not run at full depth."""
+    return sum(size for name, size in part_sizes(manifest).items() if not name.startswith(("exit", "graph", "text")))
 
 
 def parts_table(manifest: Manifest) -> Table:
@@ -64,10 +64,15 @@ def parts_table(manifest: Manifest) -> Table:
         if full < dense
         else ""
     )
+    text = (
+        ""
+        if manifest.text is None
+        else " `text` embeds other labels: its FLOPs are those of one prompt as long as can be."
+    )
     return Table(
         title="Parts",
         note="FLOPs of one image: multiply-add = 2, matrix products only. `graph` is the whole tower as one graph over "
-        f"the weights of the other parts, for comparison; it is not needed to run.{pruned}",
+        f"the weights of the other parts, for comparison; it is not needed to run.{pruned}{text}",
         header=["part", "MFLOPs", "of full depth", "MB"],
         rows=rows,
     )

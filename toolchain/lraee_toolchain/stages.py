@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ExportError
+from lraee.label_set import LabelSet
 from lraee_calibration_data import Dataset, label_rows
-from lraee_exporters.labels import LabelSet, embed_labels
+from lraee_exporters.labels import embed_labels
 from lraee_exporters.open_clip_models import LoadedModel, load_model
+from lraee_exporters.text_graph import TextPrecision
 from lraee_exporters.tower import Tower
 from lraee_exporters.widen import inject_outliers, to_open_clip
 from lraee_toolchain.build import build_float, build_int8, build_int8_strong, load_parts
@@ -26,6 +28,7 @@ from lraee_toolchain.dynamic import build_dynamic
 from lraee_toolchain.features import Teacher, extract_embeddings, extract_features, load_features, load_teacher
 from lraee_toolchain.label_sets import read_labels
 from lraee_toolchain.routing import Costs, Material
+from lraee_toolchain.text_part import build_text_part
 from lraee_toolchain.work import WorkFolder
 
 FloatArray = NDArray[np.float32]
@@ -88,6 +91,7 @@ class Stages:
             raise ExportError("--promise means nothing with random weights; leave it away")
         labelled = bool(self.splits.heads.labels) and config.supervision != "label-free" and not self.is_random
         self.supervision = "labels" if labelled else "label-free"
+        self.text_folder: Path | None = None if config.text == "none" else self._text_part(config.text)
         self.label_folder = work.stage(
             "labels", {"tower": self.fingerprint, "labels": dataclasses.asdict(self.label_set)}, self._embed_labels
         )
@@ -98,6 +102,16 @@ class Stages:
 
     def _embed_labels(self, folder: Path) -> None:
         np.save(folder / "labels.npy", embed_labels(self.model, self.label_set))
+
+    def _text_part(self, precision: TextPrecision) -> Path:
+        inputs = {
+            "weights": [self.fingerprint, self.model.source_sha256],
+            "labels": dataclasses.asdict(self.label_set),
+            "precision": precision,
+        }
+        return self.work.stage(
+            "text", inputs, lambda folder: build_text_part(self.model, self.label_set, precision, folder)
+        )
 
     def forget_torch(self) -> None:
         """Half a gigabyte that is needed no more once parity is proved."""
