@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -182,9 +183,8 @@ def ways(
     wanted = confidence(anchors)
     temperature = min(np.geomspace(0.25, 4, 65), key=lambda t: abs(confidence(labels, float(t)) - wanted))
     allowed = disagreement(anchors, 0)
-    shifts = np.arange(-6, 6.05, 0.1)
-    shift = next((s for s in shifts if all(disagreement(labels, t) <= allowed for t in shifts if t >= s)), 6.0)
-    moved = {block: value + float(shift) for block, value in thresholds.items()}
+    shifts = takewhile(lambda shift: disagreement(labels, shift) <= allowed, np.arange(6, -6.05, -0.1))
+    moved = {block: value + float(min(shifts, default=6)) for block, value in thresholds.items()}
     return {
         "as it is": lambda rows: gathered.leave(rows, labels, thresholds, own),
         "anchors": lambda rows: gathered.leave(rows, labels, thresholds, anchor),
@@ -221,7 +221,7 @@ def measure(model: Model, gathered: Gathered, classes: NDArray[np.int64], photos
         known = right.any(axis=1)[classes]
         rows, seen = judged[known[judged]], held[known[held]]
         full = right[classes[rows], gathered.full(rows, labels)]
-        usual, _ = ways(gathered, anchors, anchors, thresholds, seen)["as it is"](rows)
+        usual, _ = gathered.leave(rows, anchors, thresholds, lambda exit, some: gathered.judge(exit, some, anchors)[2])
         before = (usual == classes[rows]).mean() - (gathered.full(rows, anchors) == classes[rows]).mean()
         for way, run in ways(gathered, labels, anchors, thresholds, seen).items():
             answers, flops = run(rows)

@@ -91,6 +91,9 @@ def board(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boa
     [
         "lraee/bundles/reference.lraee/manifest.json",
         "lraee/bundles/reference.lraee/block_12.data",
+        "lraee/bundles/reference.lraee/text.data",
+        "lraee/bundles/reference.lraee/merges.txt",
+        "lraee/bundles/LICENSE.txt",
         "lraee/bundles/reference.baselines/fp32.onnx",
         "lraee/resize/bicubic.onnx",
         "lraee_calibration_data/fashion_mnist/pool.zip",
@@ -126,7 +129,7 @@ def test_the_wheel_has_every_file_of_the_packages(files: dict[str, int]) -> None
 
 
 def test_the_wheel_has_the_licences_where_installers_look(files: dict[str, int]) -> None:
-    """Its own, and those of the photos, of Fashion-MNIST and of the reference model, in dist-info (PEP 639)."""
+    """Its own and those of photos, data sets, the reference model and CLIP's tokenizer, in dist-info (PEP 639)."""
     licences = {name.partition(".dist-info/licenses/")[2] for name in files if ".dist-info/licenses/" in name}
     assert licences == {
         "LICENSE",
@@ -134,6 +137,7 @@ def test_the_wheel_has_the_licences_where_installers_look(files: dict[str, int])
         "calibration_data/lraee_calibration_data/imagenet_1k/LICENSE.txt",
         "calibration_data/lraee_calibration_data/photos/LICENSES.md",
         "exporters/lraee_exporters/reference/LICENSE.txt",
+        "runtime/lraee/bundles/LICENSE.txt",
     }
 
 
@@ -190,6 +194,21 @@ def test_a_frame_of_another_size_is_classified_without_pillow(board: Board) -> N
     code = "import lraee, numpy; model = lraee.load('reference'); frame = bytes(640 * 480 * 3 // 2); "
     code += "print(model.classify(lraee.frames.from_nv12(frame, 640, 480)).label in model.labels)"
     assert board.python(code) == "True\n"
+
+
+TYPED = """
+import sys
+import lraee, numpy
+model = lraee.load("reference")
+model.set_labels(["footwear", "a garment", "bag"])
+print(model.classify(numpy.zeros((28, 28, 3), numpy.uint8)).label in model.labels)
+print(sorted({"torch", "PIL", "onnx"} & set(sys.modules)))
+"""
+
+
+def test_labels_are_typed_and_embedded_on_the_board(board: Board) -> None:
+    """The bundle brings its text tower and tokenizer; nothing but the base dependencies is loaded."""
+    assert board.python(TYPED) == "True\n[]\n"
 
 
 def test_lraee_export_says_in_one_line_what_to_install(board: Board) -> None:
