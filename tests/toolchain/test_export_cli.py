@@ -279,6 +279,7 @@ def test_a_target_with_another_ending_is_refused(
         ["reference", "--out", "x.lraee", "--exits", "four"],
         ["reference", "--out", "x.lraee", "--reads", "tokens"],
         ["reference", "--out", "x.lraee", "--precision", "int4"],
+        ["reference", "--out", "x.lraee", "--text", "int4"],
         ["reference", "--out", "x.lraee", "--no-such-option"],
     ],
     ids=" ".join,
