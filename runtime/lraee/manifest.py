@@ -163,6 +163,8 @@ class TextInfo:
 
     merges: str
     """File with the merges of CLIP's tokenizer: two tokens a line, in their order."""
+    tokenizer: str
+    """The same as a graph of onnxruntime-extensions' operator, for runtimes in other languages; not as exact."""
     context_length: int
     """Most tokens of a text, start and end included."""
     precision: Literal["fp32", "fp16", "int8"]
@@ -294,7 +296,8 @@ def _check_files(manifest: Manifest) -> None:
         if not _is_plain_name(name):
             raise BundleError(f"{MANIFEST_NAME}: files has {name!r}, wanted a plain name inside the bundle folder")
     wanted = [("labels.names", manifest.labels.names), ("labels.embeddings", manifest.labels.embeddings)]
-    wanted += [("text.merges", manifest.text.merges)] if manifest.text is not None else []
+    if manifest.text is not None:
+        wanted += [("text.merges", manifest.text.merges), ("text.tokenizer", manifest.text.tokenizer)]
     for part in manifest.parts:
         wanted.append((f"parts.{part.name}.graph", part.graph))
         wanted += [(f"parts.{part.name}.data", part.data)] if part.data is not None else []

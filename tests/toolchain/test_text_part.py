@@ -29,7 +29,7 @@ def test_the_stage_has_graph_weights_and_merges(precision: TextPrecision, tmp_pa
     info = load_text_info(tmp_path)
     assert (info.precision, info.context_length) == (precision, 16)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "merges.txt", "parts.json", "text.data", "text.json", "text.onnx"
+        "merges.txt", "parts.json", "text.data", "text.json", "text.onnx", "tokenizer.onnx"
     ]  # fmt: skip
     largest = {"fp32": 13.1e6, "fp16": 6.6e6, "int8": 3.5e6}[precision]
     assert largest * 0.9 < (tmp_path / "text.data").stat().st_size < largest
@@ -77,7 +77,12 @@ def test_an_export_without_the_text_tower_has_fixed_labels(exported: Any) -> Non
     model = lraee.load(result.bundle, threads=1, verify="all")
     assert model.manifest.text is None
     there = {path.name for path in exported.result.bundle.iterdir()}
-    assert there - {path.name for path in result.bundle.iterdir()} == {"text.onnx", "text.data", "merges.txt"}
+    assert there - {path.name for path in result.bundle.iterdir()} == {
+        "text.onnx",
+        "text.data",
+        "merges.txt",
+        "tokenizer.onnx",
+    }
     with pytest.raises(LabelsError, match="no text tower"):
         model.set_labels(["shoe", "bag"])
 

@@ -83,7 +83,8 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
                 shutil.copyfile(stage / part.data, folder / part.data)
     text = None if inputs.text is None else load_text_info(inputs.text)
     if inputs.text is not None and text is not None:
-        shutil.copyfile(inputs.text / text.merges, folder / text.merges)
+        for name in (text.merges, text.tokenizer):
+            shutil.copyfile(inputs.text / name, folder / name)
     label_file = LabelFile(names=inputs.label_set.names, templates=inputs.label_set.templates)
     (folder / "labels.json").write_text(json.dumps(encode(label_file), indent=1, ensure_ascii=False) + "\n", "utf-8")
     np.save(folder / "labels.npy", inputs.labels, allow_pickle=False)

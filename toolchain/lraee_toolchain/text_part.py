@@ -21,10 +21,13 @@ from lraee_exporters.open_clip_models import LoadedModel
 from lraee_exporters.parity import compare_stage
 from lraee_exporters.text_graph import TextPrecision, build_text, operators_of_text
 from lraee_exporters.text_tower import TextTower, clip_merges, text_tower_of
+from lraee_exporters.tokenizer_graph import build_tokenizer
 from lraee_toolchain.build import save_part, save_parts
 from lraee_toolchain.chain import BATCH
 
 MERGES_NAME = "merges.txt"
+
+TOKENIZER_NAME = "tokenizer.onnx"
 
 PARITY_LABELS = 64
 """Labels whose prompts are compared with torch, beside `PARITY_TEXTS`."""
@@ -46,7 +49,7 @@ hides it, and is proved at float32 first."""
 
 
 def build_text_part(model: LoadedModel, labels: LabelSet, precision: TextPrecision, folder: Path) -> None:
-    """Write ``text.onnx``, ``text.data``, ``merges.txt``, ``parts.json`` and ``text.json`` into `folder`.
+    """Write ``text.onnx``, ``text.data``, ``merges.txt``, ``tokenizer.onnx``, ``parts.json`` and ``text.json``.
 
     Args:
         model: whose text tower.
@@ -72,7 +75,10 @@ def build_text_part(model: LoadedModel, labels: LabelSet, precision: TextPrecisi
     _check(folder / entry.graph, tokens, expected, precision)
     (folder / MERGES_NAME).write_text("\n".join(merges) + "\n", "utf-8")
     save_parts([entry], folder)
-    info = TextInfo(merges=MERGES_NAME, context_length=tower.context_length, precision=precision)
+    (folder / TOKENIZER_NAME).write_bytes(build_tokenizer(merges, tower.context_length))
+    info = TextInfo(
+        merges=MERGES_NAME, tokenizer=TOKENIZER_NAME, context_length=tower.context_length, precision=precision
+    )
     (folder / "text.json").write_text(json.dumps(encode(info)))
 
 
