@@ -22,7 +22,7 @@ from lraee.strict_json import encode
 TEXT = (Path(__file__).parent / "golden" / "format_1.lraee" / "manifest.json").read_text("utf-8")
 RAW: dict[str, Any] = json.loads(TEXT)
 
-TEXT_INFO = {"merges": "labels.json", "context_length": 16, "precision": "fp16"}
+TEXT_INFO = {"tokenizer": "labels.json", "merges": "labels.json", "context_length": 16, "precision": "fp16"}
 """A text tower as the manifest has it; the golden bundle has none."""
 
 
