@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from functools import cache
 from pathlib import Path
 
 _X86 = {"x86_64", "amd64", "i686", "i386"}
+_ARM64 = {"aarch64", "arm64"}
+_AT_HWCAP, _AT_HWCAP2 = 16, 26  # linux/auxvec.h
 
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """Feature names that Linux lists for the first core; empty on other systems.
+    """Feature names of this CPU, as Linux has them (``avx512_vnni``, ``amx_int8``, ``asimddp``, ``i8mm``).
 
-    x86 lists them as ``flags`` (``avx512_vnni``, ``amx_int8``), ARM as ``Features`` (``asimddp``, ``i8mm``).
+    All that /proc/cpuinfo lists for the first core; empty on other systems. On 64-bit ARM the kernel's own word to the
+    process (hwcap) is asked instead, for those that 8-bit products depend on: /proc/cpuinfo may be another machine's,
+    in a container or under qemu.
     """
+    if platform.system() == "Linux" and platform.machine().lower() in _ARM64:
+        return arm64_features(auxiliary_value(_AT_HWCAP), auxiliary_value(_AT_HWCAP2))
     path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return frozenset()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    return listed_flags(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else frozenset()
+
+
+def listed_flags(cpuinfo: str) -> frozenset[str]:
+    """Features of the first core in the text of /proc/cpuinfo: x86 calls them ``flags``, ARM ``Features``.
+
+    >>> sorted(listed_flags("processor : 0\\nflags : fpu avx2\\n"))
+    ['avx2', 'fpu']
+    """
+    for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         if key.strip() in {"flags", "Features"}:
             return frozenset(value.split())
     return frozenset()
+
+
+def arm64_features(hwcap: int, hwcap2: int) -> frozenset[str]:
+    """Names of the bits that matter here, from the kernel's asm/hwcap.h for 64-bit ARM.
+
+    >>> sorted(arm64_features(0x119FFB, 0))  # a Cortex-A76
+    ['asimd', 'asimddp']
+    """
+    bits = {"asimd": hwcap >> 1, "asimddp": hwcap >> 20, "sve": hwcap >> 22, "i8mm": hwcap2 >> 13}
+    return frozenset(name for name, bit in bits.items() if bit & 1)
+
+
+def auxiliary_value(kind: int) -> int:
+    """What the kernel told this process when it began (getauxval); 0 where it told nothing of the kind. Linux only."""
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
+    return int(getauxval(kind))
 
 
 def is_x86() -> bool:
