@@ -6,6 +6,7 @@
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
+#   make emulate  the shipped bundle on the cores of a Raspberry Pi 4 and 5 and on an old x86, played by qemu
 #   make bundle   make the bundle inside the package anew
 #   make clean    remove .venv and whatever else was made
 
@@ -27,7 +28,7 @@ export HF_HUB_OFFLINE := 1
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check evidence evidence-b32 bench bundle clean
+.PHONY: demo test check evidence evidence-b32 bench emulate bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -73,6 +74,10 @@ bench: out/fence/vitb32.lraee
 out/fence/vitb32.lraee: $(INSTALLED)
 	mkdir -p out/fence
 	$(BIN)/lraee-export ViT-B-32 --pretrained random -o $@ --baselines --overwrite
+
+# Options of the script, such as EMULATE="--bundle my.lraee --images 20"; --record keeps what came out.
+emulate: $(INSTALLED)
+	$(BIN)/python benchmarks/emulate/emulate.py $(EMULATE)
 
 bundle: $(INSTALLED)
 	$(BIN)/lraee-export reference -o $(SHIPPED)/reference.lraee --baselines --overwrite

@@ -1,0 +1,164 @@
+"""Whether a bundle gives the same answers on other CPUs, which qemu plays: those of a Raspberry Pi 4 and 5, a Haswell.
+
+    python benchmarks/emulate/emulate.py [--bundle B] [--images 200] [--cores cortex-a72,cortex-a76,haswell] [--record]
+
+The first run makes an arm64 Debian below `--root` (some ten minutes) and installs the project's wheel in it. Then each
+core runs the same images as this machine. What it gave is kept image by image: an interrupted run goes on where it
+ended; remove `outcomes` below the root to run all anew. `--record` writes the comparison to recorded.json and README.md
+beside this file. Emulation shows whether answers are right; it shows nothing about speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from comparison import compare, merged, read_outcomes, table, with_table
+from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_command
+
+from lraee.bundle import find_bundle
+from lraee.cli import errors_as_one_line
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+SCRIPT = HERE / "run_images.py"
+NATIVE = "native"
+SATURATING = "haswell, products saturate"
+"""Haswell without `session.x64quantprecision`: what the option is for."""
+PINNED = ("numpy", "onnxruntime")
+"""Packages of which both sides run the same version."""
+
+
+def build_wheel(folder: Path) -> Path:
+    """The project's wheel, built anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("lraee-*.whl"):
+        old.unlink()
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(PROJECT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise EmulationError(f"the wheel cannot be built:\n{done.stderr.strip()}")
+    (wheel,) = folder.glob("lraee-*.whl")
+    return wheel
+
+
+def command_for(name: str, arm: ArmSystem, root: Path, bundle: Path, out: Path, images: int) -> list[str]:
+    """What runs `run_images.py` on a core."""
+    if name == NATIVE:
+        return [sys.executable, str(SCRIPT), str(bundle), str(out), str(images)]
+    if name.startswith("haswell"):
+        options = ["--let-saturate"] if name == SATURATING else []
+        words = [sys.executable, str(SCRIPT), str(bundle), str(out), str(images), *options]
+        return x86_command(CORES["haswell"], root / "x86", words)
+    bound = {SCRIPT: "/tmp/run_images.py", bundle: f"/tmp/{bundle.name}", out.parent: "/tmp/outcomes"}
+    words = [f"{BENCH}/python", "/tmp/run_images.py", f"/tmp/{bundle.name}", f"/tmp/outcomes/{out.name}", str(images)]
+    return arm.command(CORES[name], words, bound=bound)
+
+
+def run(name: str, command: list[str], log: Path) -> None:
+    """Run a core, what it says on stderr goes to a file.
+
+    Raises:
+        EmulationError: it failed.
+    """
+    print(f"{name}: running", flush=True)
+    with log.open("w", encoding="utf-8") as errors:
+        status = subprocess.run(command, stderr=errors, stdout=errors, check=False).returncode
+    if status != 0:
+        last = "\n".join(log.read_text("utf-8", errors="replace").strip().splitlines()[-5:])
+        raise EmulationError(f"{name} ended with status {status}; the end of {log}:\n{last}")
+
+
+def first_line(*command: str) -> str:
+    """Of what a program says of its version."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def describe(bundle: Path) -> str:
+    """The bundle's name as the table has it: the model, and how it was quantized."""
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    return f"{manifest['model']['id']}, {manifest['quantization']['quantizer']}"
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default="reference")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--cores", default="cortex-a72,cortex-a76,haswell", help=f"of these: {', '.join(CORES)}")
+    parser.add_argument("--root", type=Path, default=PROJECT / "out" / "emulate")
+    parser.add_argument("--let-saturate", action="store_true", help="also Haswell without the exact kernel")
+    parser.add_argument("--compare-only", action="store_true", help="run nothing, compare what is there")
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    arguments.cores = arguments.cores.split(",")
+    if unknown := [core for core in arguments.cores if core not in CORES]:
+        parser.error(f"{unknown[0]!r} is no core; wanted some of {', '.join(CORES)}")
+    if arguments.images < 1:
+        parser.error(f"--images is {arguments.images}, wanted at least 1")
+    if arguments.let_saturate:
+        arguments.cores.append(SATURATING)
+    return arguments
+
+
+def main() -> int:
+    """Command line; 1 when a label differs or something is missing."""
+    arguments = parsed()
+    with errors_as_one_line():
+        bundle = find_bundle(arguments.bundle).resolve()
+    try:
+        return emulate(arguments, bundle)
+    except EmulationError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
+    """Run, compare, tell, record."""
+    root, cores = arguments.root.resolve(), arguments.cores
+    need(*(CORES["haswell" if core == SATURATING else core].program for core in cores))
+    arm = ArmSystem(root / "arm64")
+    key = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()[:12]
+    folder = root / "outcomes" / f"{bundle.stem}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{re.sub('[^a-z0-9]+', '-', name)}.jsonl" for name in (NATIVE, *cores)}
+    if not arguments.compare_only:
+        for name, path in paths.items():
+            run(name, command_for(name, arm, root, bundle, path, arguments.images), path.with_suffix(".log"))
+            if name == NATIVE and any(core.startswith("cortex") for core in cores):
+                versions = {package: read_outcomes(path)[0][package] for package in PINNED}
+                print("arm64 system: building what is not there", flush=True)
+                arm.build()
+                arm.install(build_wheel(root / "dist"), versions)
+    here, native = read_outcomes(paths[NATIVE])
+    runs: list[dict[str, Any]] = []
+    for core in cores:
+        there, emulated = read_outcomes(paths[core])
+        for policy in ("adaptive", "full"):
+            found = compare(native, emulated, policy)
+            runs.append({"bundle": describe(bundle), "core": core, "policy": policy, **found, "circumstances": there})
+    print(table(runs))
+    if arguments.record:
+        record(runs, here)
+    alike = all(run["equal_labels"] == run["images"] for run in runs if run["core"] != SATURATING)
+    return 0 if alike else 1
+
+
+def record(runs: list[dict[str, Any]], native: dict[str, Any]) -> None:
+    """Write recorded.json and the table in README.md."""
+    path = HERE / "recorded.json"
+    old = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    new = merged(old, {"qemu": first_line("qemu-aarch64-static", "--version"), "native": native, "runs": runs})
+    path.write_text(json.dumps(new, indent=1) + "\n", "utf-8")
+    readme = HERE / "README.md"
+    readme.write_text(with_table(readme.read_text("utf-8"), table(new["runs"])), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
