@@ -105,4 +105,4 @@ def merged(record: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         return run["bundle"], run["core"], run["policy"]
 
     runs = {key(run): run for run in [*record.get("runs", []), *new["runs"]]}
-    return {**new, "runs": [runs[name] for name in sorted(runs)]}
+    return {**record, **new, "runs": [runs[name] for name in sorted(runs)]}

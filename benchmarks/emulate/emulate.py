@@ -11,6 +11,7 @@ beside this file. Emulation shows whether answers are right; it shows nothing ab
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import compare, merged, read_outcomes, table, with_table
+from dot_products import LOGGING, count_dot_products
 from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_command
 
 from lraee.bundle import find_bundle
@@ -75,6 +77,25 @@ def run(name: str, command: list[str], log: Path) -> None:
         raise EmulationError(f"{name} ended with status {status}; the end of {log}:\n{last}")
 
 
+def dot_products(name: str, arm: ArmSystem, folder: Path) -> int:
+    """Dot product instructions that an ARM core meets while one image runs through the shipped bundle.
+
+    Raises:
+        EmulationError: it failed.
+    """
+    log, out = folder / f"{name}.in_asm", folder / f"{name}.one.jsonl"
+    out.unlink(missing_ok=True)
+    log.touch()
+    core = dataclasses.replace(CORES[name], model=f"{name} {LOGGING} /tmp/in_asm")
+    words = [f"{BENCH}/python", "/tmp/run_images.py", "reference", f"/tmp/outcomes/{out.name}", "1"]
+    bound = {SCRIPT: "/tmp/run_images.py", folder: "/tmp/outcomes", log: "/tmp/in_asm"}
+    run(f"{name}, noting its instructions", arm.command(core, words, bound=bound), folder / f"{name}.one.log")
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        count = count_dot_products(lines)
+    log.unlink()
+    return count
+
+
 def first_line(*command: str) -> str:
     """Of what a program says of its version."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
@@ -94,6 +115,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--cores", default="cortex-a72,cortex-a76,haswell", help=f"of these: {', '.join(CORES)}")
     parser.add_argument("--root", type=Path, default=PROJECT / "out" / "emulate")
     parser.add_argument("--let-saturate", action="store_true", help="also Haswell without the exact kernel")
+    parser.add_argument("--dot-products", action="store_true", help="also count dot product instructions of ARM cores")
     parser.add_argument("--compare-only", action="store_true", help="run nothing, compare what is there")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
@@ -144,17 +166,22 @@ def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
             found = compare(native, emulated, policy)
             runs.append({"bundle": describe(bundle), "core": core, "policy": policy, **found, "circumstances": there})
     print(table(runs))
+    new: dict[str, Any] = {"native": here, "runs": runs}
+    if arguments.dot_products:
+        arms = [core for core in cores if core.startswith("cortex")]
+        new["dot_product_instructions"] = {core: dot_products(core, arm, folder) for core in arms}
+        print(f"dot product instructions: {new['dot_product_instructions']}")
     if arguments.record:
-        record(runs, here)
+        record(new)
     alike = all(run["equal_labels"] == run["images"] for run in runs if run["core"] != SATURATING)
     return 0 if alike else 1
 
 
-def record(runs: list[dict[str, Any]], native: dict[str, Any]) -> None:
+def record(new: dict[str, Any]) -> None:
     """Write recorded.json and the table in README.md."""
     path = HERE / "recorded.json"
     old = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    new = merged(old, {"qemu": first_line("qemu-aarch64-static", "--version"), "native": native, "runs": runs})
+    new = merged(old, {"qemu": first_line("qemu-aarch64-static", "--version"), **new})
     path.write_text(json.dumps(new, indent=1) + "\n", "utf-8")
     readme = HERE / "README.md"
     readme.write_text(with_table(readme.read_text("utf-8"), table(new["runs"])), "utf-8")

@@ -22,7 +22,7 @@ RECORD: dict[str, Any] = json.loads((FOLDER / "recorded.json").read_text("utf-8"
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     """The modules of ``benchmarks/emulate``, as its command sees them."""
-    names = ("comparison", "emulated_system", "run_images", "emulate")
+    names = ("comparison", "emulated_system", "dot_products", "run_images", "emulate")
     monkeypatch.syspath_prepend(str(FOLDER))
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
@@ -167,6 +167,40 @@ def test_the_shipped_bundle_was_recorded_to_answer_alike_on_200_images(core: str
     assert run["largest_gate_difference"] < 0.05
     assert ("dotprod" in run["circumstances"]["int8_features"]) is (core == "cortex-a76")
     assert run["circumstances"]["exact_kernel"] is (core == "haswell")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "is_one"),
+    [
+        (0x6F82E020, True),
+        (0x4F82E020, True),
+        (0x4FA2E820, True),
+        (0x6E829420, True),
+        (0x0E829420, True),
+        (0x4E228420, False),
+        (0x6F42A020, False),
+        (0xD503201F, False),
+    ],
+    ids=["udot element", "sdot element", "sdot element 3", "udot", "sdot of 64 bits", "add", "umull", "nop"],
+)
+def test_dot_products_are_known_by_their_bits(scripts: dict[str, ModuleType], instruction: int, is_one: bool) -> None:
+    """Encodings as an assembler gives them."""
+    assert scripts["dot_products"].is_dot_product(instruction) is is_one
+
+
+def test_code_that_is_translated_twice_counts_once(scripts: dict[str, ModuleType]) -> None:
+    """Lines of qemu's log; what is no instruction is passed over."""
+    one = "0x550081be40:  6f82e020  .byte    0x20, 0xe0, 0x82, 0x6f\n"
+    other = "0x550081be44:  6f82e020  .byte    0x20, 0xe0, 0x82, 0x6f\n"
+    nop = "0x550081be48:  d503201f  nop      \n"
+    assert scripts["dot_products"].count_dot_products(["IN: \n", one, nop, other, one]) == 2
+
+
+def test_only_the_core_with_dot_products_used_them() -> None:
+    """So the two boards' kernels were two, and both gave the right answers."""
+    counts = RECORD["dot_product_instructions"]
+    assert counts["cortex-a72"] == 0
+    assert counts["cortex-a76"] > 0
 
 
 def test_both_sides_ran_the_same_versions() -> None:
