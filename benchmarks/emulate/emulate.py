@@ -2,7 +2,7 @@
 
     python benchmarks/emulate/emulate.py [--bundle B] [--images 200] [--cores cortex-a72,cortex-a76,haswell] [--record]
 
-The first run makes an arm64 Debian below `--root` (some ten minutes) and installs the project's wheel in it. Then each
+The first run makes an arm64 Debian below `--root` (a few minutes) and installs the project's wheel in it. Then each
 core runs the same images as this machine. What it gave is kept image by image: an interrupted run goes on where it
 ended; remove `outcomes` below the root to run all anew. `--record` writes the comparison to recorded.json and README.md
 beside this file. Emulation shows whether answers are right; it shows nothing about speed.

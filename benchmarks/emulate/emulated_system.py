@@ -1,8 +1,8 @@
 """Other CPUs under qemu: an arm64 Debian as on a Raspberry Pi, made from nothing, and an x86 without VNNI.
 
-The arm64 system is a folder that debootstrap fills and proot enters, with qemu-user as its CPU: neither root nor binfmt
-is needed. qemu-user shows the host's /proc/cpuinfo, by which ONNX Runtime chooses its kernels; so each core gets one of
-its own.
+The arm64 system is a folder with packages that debootstrap fetched, and proot enters it with qemu-user as its CPU:
+neither root nor binfmt is needed. qemu-user shows the host's /proc/cpuinfo, by which ONNX Runtime chooses its kernels;
+so each core gets one of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 
 RELEASE = "bookworm"
 """Debian 12 with Python 3.11, what Raspberry Pi OS was for years; the next release has Python 3.13."""
-PACKAGES = ("python3", "python3-venv", "ca-certificates")
+PACKAGES = ("python3", "python3-venv")
 HOME = "/home/pi"
 BENCH = f"{HOME}/lraee-env/bin"
 """Programs of the environment that the project's wheel is installed in."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _ARM_CORES = 4
 _HASWELL_FLAGS = "fpu sse sse2 ssse3 sse4_1 sse4_2 popcnt avx f16c fma avx2 bmi1 bmi2"
 
@@ -98,34 +99,41 @@ class ArmSystem:
         """The root of its files."""
         return self.folder / "system"
 
-    def command(
-        self, core: Core, command: Sequence[str], *, bound: Mapping[Path, str] | None = None, root: bool = False
-    ) -> list[str]:
+    def command(self, core: Core, command: Sequence[str], *, bound: Mapping[Path, str] | None = None) -> list[str]:
         """What runs a program of the system, in the home folder and with nothing of this machine's environment.
 
         Args:
             core: the CPU to be.
             command: program and arguments, as the system has them.
             bound: files and folders of this machine, and where the system sees them.
-            root: believe to be root.
         """
-        facts = self.folder / "cores" / core.name
-        facts.mkdir(parents=True, exist_ok=True)
-        (facts / "cpuinfo").write_text(core.cpuinfo, "utf-8")
-        (facts / "cpus").write_text(f"0-{_ARM_CORES - 1}\n", "utf-8")
         cpus = "/sys/devices/system/cpu"
-        binds = ["/dev", "/proc", "/sys", "/etc/resolv.conf", "/etc/ssl/certs", f"{facts / 'cpuinfo'}:/proc/cpuinfo"]
-        binds += [f"{facts / 'cpus'}:{cpus}/{name}" for name in ("possible", "present")]
+        facts = {
+            "/proc/cpuinfo": core.cpuinfo,
+            f"{cpus}/possible": f"0-{_ARM_CORES - 1}\n",
+            f"{cpus}/present": f"0-{_ARM_CORES - 1}\n",
+            "/etc/resolv.conf": _text("/etc/resolv.conf"),
+            _CERTIFICATES: _text(os.environ.get("PIP_CERT", _CERTIFICATES)),
+        }
+        # Copies, so that nothing in the system can change this machine's own.
+        folder = self.folder / "cores" / core.name
+        folder.mkdir(parents=True, exist_ok=True)
+        binds = ["/proc", *(f"/dev/{name}" for name in ("null", "zero", "random", "urandom", "shm"))]
+        for place, text in facts.items():
+            (folder / Path(place).name).write_text(text, "utf-8")
+            binds.append(f"{folder / Path(place).name}:{place}")
         binds += [f"{path.resolve()}:{place}" for path, place in (bound or {}).items()]
+        environment = [f"PATH={_PATH}", f"HOME={HOME}", "LANG=C.UTF-8", f"PIP_CERT={_CERTIFICATES}"]
         # Where pip finds packages is this machine's business.
-        pip = [f"{key}={value}" for key, value in os.environ.items() if key in {"PIP_INDEX_URL", "PIP_CERT"}]
-        words = ["proot", *(["-0"] if root else []), "-q", f"{core.program} -cpu {core.model}", "-r", str(self.system)]
+        environment += [f"PIP_INDEX_URL={os.environ['PIP_INDEX_URL']}"] if "PIP_INDEX_URL" in os.environ else []
+        words = ["proot", "-q", f"{core.program} -cpu {core.model}", "-r", str(self.system)]
         words += [word for bind in binds for word in ("-b", bind)]
-        environment = [f"PATH={_PATH}", f"HOME={HOME}", "LANG=C.UTF-8", "ORT_DISABLE_TELEMETRY=1", *pip]
-        return [*words, "-w", HOME, "/usr/bin/env", "-i", *environment, *command]
+        return [*words, "-w", HOME, "/usr/bin/env", "-i", "ORT_DISABLE_TELEMETRY=1", *environment, *command]
 
     def build(self) -> None:
-        """Fill the folder: a minimal Debian with Python; nothing to do when that was done before.
+        """Fill the folder: the packages of a minimal Debian with Python, unpacked; nothing to do when that was done.
+
+        None of their installation scripts are run: as root they would change this machine, whose files proot shows.
 
         Raises:
             EmulationError: a program is missing or a step failed.
@@ -133,20 +141,24 @@ class ArmSystem:
         done = self.folder / "system.done"
         if done.exists():
             return
-        need("debootstrap", "proot", "qemu-aarch64-static", *(() if os.geteuid() == 0 else ("fakeroot",)))
-        shutil.rmtree(self.system, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        first = ["debootstrap", "--foreign", "--arch=arm64", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        fakeroot = [] if os.geteuid() == 0 else ["fakeroot"]
+        need("debootstrap", "fakeroot", "proot", "qemu-aarch64-static", "dpkg-deb")
+        archives = self.folder / "archives"
+        for folder in (self.system, archives):
+            shutil.rmtree(folder, ignore_errors=True)
+        fetch = ["fakeroot", "debootstrap", "--download-only", "--arch=arm64", "--variant=minbase"]
         path = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        _checked([*fakeroot, *first, RELEASE, str(self.system)], path)
-        if (self.system / "proc").is_symlink():  # which fakeroot leaves
-            (self.system / "proc").unlink()
-            (self.system / "proc").mkdir()
+        _checked([*fetch, f"--include={','.join(PACKAGES)}", RELEASE, str(archives)], path)
+        for name in ("bin", "sbin", "lib"):
+            (self.system / "usr" / name).mkdir(parents=True)
+            (self.system / name).symlink_to(f"usr/{name}")
+        for package in sorted((archives / "var" / "cache" / "apt" / "archives").glob("*.deb")):
+            unpack = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(self.system)]
+            files = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], capture_output=True, check=False)
+            unpacked = subprocess.run(unpack, input=files.stdout, capture_output=True, check=False)
+            if files.returncode != 0 or unpacked.returncode != 0:
+                raise EmulationError(f"{package} cannot be unpacked: {(files.stderr + unpacked.stderr).decode()}")
         (self.system / HOME[1:]).mkdir(parents=True)
-        (self.system / "etc" / "resolv.conf").touch()
-        second = ["/usr/bin/env", "DEBOOTSTRAP_DIR=/debootstrap", "/bin/sh", "/debootstrap/debootstrap"]
-        _checked(self.command(CORES["cortex-a72"], [*second, "--second-stage"], root=True))
+        shutil.rmtree(archives)
         done.touch()
 
     def install(self, wheel: Path, versions: Mapping[str, str]) -> None:
@@ -164,6 +176,10 @@ class ArmSystem:
         pip = [f"{BENCH}/pip", "install", "--no-cache-dir", "--quiet", f"{place}[image]", *pinned]
         _checked(self.command(core, pip, bound={wheel: place}))
         done.write_text(f"{wheel.stat().st_size} {versions}", "utf-8")
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text("utf-8") if Path(path).exists() else ""
 
 
 def _checked(command: list[str], environment: dict[str, str] | None = None) -> None:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from typer.main import get_command
 
+import lraee
 from lraee.cli import app as lraee_app
 from lraee_benchmarks.cli import app as bench_app
 from lraee_benchmarks.render_text import render_text
@@ -51,6 +52,11 @@ def test_a_command_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_link_leads_to_a_file(target: str) -> None:
     """Links inside the project."""
     assert (FOLDER / target).is_file()
+
+
+def test_the_wheel_has_the_name_that_it_is_built_with() -> None:
+    """A new version changes the guide too."""
+    assert re.findall(r"lraee-([0-9.]+)-py3-none-any.whl", GUIDE) == [lraee.__version__]
 
 
 def test_every_column_of_the_tables_is_explained(make_report: Callable[..., Report]) -> None:
