@@ -23,6 +23,7 @@ from typing import Any
 from comparison import compare, merged, read_outcomes, table, with_table
 from dot_products import LOGGING, count_dot_products
 from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_command
+from run_images import POLICIES
 
 from lraee.bundle import find_bundle
 from lraee.cli import errors_as_one_line
@@ -104,7 +105,8 @@ def first_line(*command: str) -> str:
 def describe(bundle: Path) -> str:
     """The bundle's name as the table has it: the model, and how it was quantized."""
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
-    return f"{manifest['model']['id']}, {manifest['quantization']['quantizer']}"
+    quantizer = (manifest["quantization"] or {}).get("quantizer", manifest["precision"])
+    return f"{manifest['model']['id']}, {quantizer}"
 
 
 def parsed() -> argparse.Namespace:
@@ -162,7 +164,7 @@ def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
     runs: list[dict[str, Any]] = []
     for core in cores:
         there, emulated = read_outcomes(paths[core])
-        for policy in ("adaptive", "full"):
+        for policy in (policy for policy in POLICIES if policy in next(iter(emulated.values()), {})):
             found = compare(native, emulated, policy)
             runs.append({"bundle": describe(bundle), "core": core, "policy": policy, **found, "circumstances": there})
     print(table(runs))

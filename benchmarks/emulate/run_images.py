@@ -117,11 +117,13 @@ def main() -> None:
     with arguments.out.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"circumstances": circumstances()}) + "\n")
         model = lraee.load(arguments.bundle, threads=1)
+        has_gates = model.manifest.default_point is not None
+        policies = {name: policy for name, policy in POLICIES.items() if has_gates or name == "full"}
         for index in wanted:
             pixels = load_pixels(dataset, model.manifest.preprocessing, [index]).pixels
             line: dict[str, Any] = {"image": dataset.samples[index].key, "truth": dataset.samples[index].label}
             line["pixels"] = hashlib.sha256(pixels.tobytes()).hexdigest()
-            line |= {name: outcome(model, pixels, policy) for name, policy in POLICIES.items()}
+            line |= {name: outcome(model, pixels, policy) for name, policy in policies.items()}
             file.write(json.dumps(line) + "\n")
             file.flush()
 
