@@ -169,6 +169,17 @@ def test_the_shipped_bundle_was_recorded_to_answer_alike_on_200_images(core: str
     assert run["circumstances"]["exact_kernel"] is (core == "haswell")
 
 
+@pytest.mark.parametrize("core", ["cortex-a72", "cortex-a76"])
+def test_labels_agree_at_the_size_of_vit_b_32(core: str) -> None:
+    """A gate that lies at its threshold may let an image leave elsewhere; its label is the same."""
+    runs = [run for run in RECORD["runs"] if run["core"] == core and run["bundle"].startswith("reference-b32,")]
+    assert {run["policy"] for run in runs} == {"adaptive", "full"}
+    for run in runs:
+        assert run["images"] >= 100
+        assert run["equal_labels"] == run["equal_pixels"] == run["images"]
+        assert run["equal_exits"] >= 0.99 * run["images"]
+
+
 @pytest.mark.parametrize(
     ("instruction", "is_one"),
     [
