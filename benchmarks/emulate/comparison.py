@@ -60,6 +60,12 @@ def compare(native: Outcomes, emulated: Outcomes, policy: str) -> dict[str, Any]
     }
 
 
+def equal_to_the_last_bit(one: Outcomes, other: Outcomes) -> dict[str, int]:
+    """Images that both have, and those of which everything is the same: pixels, labels, exits, gates, embeddings."""
+    both = one.keys() & other.keys()
+    return {"images": len(both), "equal": sum(one[name] == other[name] for name in both)}
+
+
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """Of two embeddings, in double precision.
 
@@ -99,10 +105,11 @@ def with_table(readme: str, text: str) -> str:
 
 
 def merged(record: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with new runs in place of the old ones of the same bundle, core and policy."""
+    """A record with new runs in place of the old ones of the same bundle, core and policy; the rest likewise."""
 
     def key(run: Mapping[str, Any]) -> tuple[str, str, str]:
         return run["bundle"], run["core"], run["policy"]
 
     runs = {key(run): run for run in [*record.get("runs", []), *new["runs"]]}
-    return {**record, **new, "runs": [runs[name] for name in sorted(runs)]}
+    arm_cores = {**record.get("arm_cores", {}), **new.get("arm_cores", {})}
+    return {**record, **new, "arm_cores": arm_cores, "runs": [runs[name] for name in sorted(runs)]}

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from comparison import compare, merged, read_outcomes, table, with_table
+from comparison import compare, equal_to_the_last_bit, merged, read_outcomes, table, with_table
 from dot_products import LOGGING, count_dot_products
 from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_command
 from run_images import POLICIES
@@ -169,14 +169,19 @@ def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
             runs.append({"bundle": describe(bundle), "core": core, "policy": policy, **found, "circumstances": there})
     print(table(runs))
     new: dict[str, Any] = {"native": here, "runs": runs}
+    arms = [core for core in cores if core.startswith("cortex")]
+    if len(arms) == 2:
+        one, other = (read_outcomes(paths[core])[1] for core in arms)
+        alike = equal_to_the_last_bit(one, other)
+        new["arm_cores"] = {describe(bundle): alike}
+        print(f"{' and '.join(arms)}: {alike['equal']} of {alike['images']} images equal to the last bit")
     if arguments.dot_products:
-        arms = [core for core in cores if core.startswith("cortex")]
         new["dot_product_instructions"] = {core: dot_products(core, arm, folder) for core in arms}
         print(f"dot product instructions: {new['dot_product_instructions']}")
     if arguments.record:
         record(new)
-    alike = all(run["equal_labels"] == run["images"] for run in runs if run["core"] != SATURATING)
-    return 0 if alike else 1
+    agree = all(run["equal_labels"] == run["images"] for run in runs if run["core"] != SATURATING)
+    return 0 if agree else 1
 
 
 def record(new: dict[str, Any]) -> None:

@@ -109,8 +109,23 @@ def test_new_runs_take_the_place_of_the_old(scripts: dict[str, ModuleType]) -> N
     """Of the same bundle, core and policy; the others stay."""
     run = {"bundle": "a", "core": "x", "policy": "full", "images": 1}
     other = {**run, "core": "y"}
-    record = scripts["comparison"].merged({"runs": [run, other]}, {"qemu": "q", "runs": [{**run, "images": 2}]})
-    assert record == {"qemu": "q", "runs": [{**run, "images": 2}, other]}
+    old = {"native": "n", "runs": [run, other], "arm_cores": {"b": {"images": 1, "equal": 1}}}
+    record = scripts["comparison"].merged(old, {"qemu": "q", "runs": [{**run, "images": 2}]})
+    assert record == {**old, "qemu": "q", "runs": [{**run, "images": 2}, other]}
+
+
+def test_one_different_bit_is_a_difference(scripts: dict[str, ModuleType]) -> None:
+    """Of the images that both have."""
+    one = images(a=outcome("x", 1, {}, [1.0]), b=outcome("x", 1, {}, [1.0]), c=outcome("x", 1, {}, [1.0]))
+    other = images(a=outcome("x", 1, {}, [1.0]), b=outcome("x", 1, {}, [float(np.nextafter(1.0, 2.0))]))
+    assert scripts["comparison"].equal_to_the_last_bit(one, other) == {"images": 2, "equal": 1}
+
+
+def test_both_arm_cores_gave_the_same_to_the_last_bit() -> None:
+    """With dot products and without: products of integers are exact."""
+    assert len(RECORD["arm_cores"]) == 2
+    for found in RECORD["arm_cores"].values():
+        assert found["equal"] == found["images"] >= 100
 
 
 def test_a_page_without_marks_is_refused(scripts: dict[str, ModuleType]) -> None:
