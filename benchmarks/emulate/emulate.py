@@ -164,7 +164,9 @@ def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
     runs: list[dict[str, Any]] = []
     for core in cores:
         there, emulated = read_outcomes(paths[core])
-        for policy in (policy for policy in POLICIES if policy in next(iter(emulated.values()), {})):
+        if not (native.keys() & emulated.keys()):
+            raise EmulationError(f"no image was run on both {NATIVE} and {core}; leave --compare-only away")
+        for policy in (policy for policy in POLICIES if policy in next(iter(emulated.values()))):
             found = compare(native, emulated, policy)
             runs.append({"bundle": describe(bundle), "core": core, "policy": policy, **found, "circumstances": there})
     print(table(runs))

@@ -170,6 +170,21 @@ def test_an_unknown_core_is_refused(
     assert "'cortex-a53' is no core; wanted some of cortex-a72, cortex-a76, haswell" in capsys.readouterr().err
 
 
+def test_comparing_what_was_not_run_is_refused(
+    scripts: dict[str, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """An empty table would look like agreement; the record stays as it is."""
+    monkeypatch.setattr(scripts["emulate"], "need", lambda *programs: None)
+    monkeypatch.setattr("sys.argv", ["emulate.py", "--root", str(tmp_path), "--compare-only", "--record"])
+    before = (FOLDER / "recorded.json").read_bytes()
+    assert scripts["emulate"].main() == 1
+    assert "no image was run on both native and cortex-a72" in capsys.readouterr().err
+    assert (FOLDER / "recorded.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("core", ["cortex-a72", "cortex-a76", "haswell"])
 @pytest.mark.parametrize("policy", ["adaptive", "full"])
 def test_the_shipped_bundle_was_recorded_to_answer_alike_on_200_images(core: str, policy: str) -> None:
