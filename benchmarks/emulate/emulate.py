@@ -22,7 +22,7 @@ from typing import Any
 
 from comparison import compare, equal_to_the_last_bit, merged, read_outcomes, table, with_table
 from dot_products import LOGGING, count_dot_products
-from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_command
+from emulated_system import BENCH, CORES, ArmSystem, EmulationError, hidden_command, need, x86_command
 from run_images import POLICIES
 
 from lraee.bundle import find_bundle
@@ -32,8 +32,11 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 SCRIPT = HERE / "run_images.py"
 NATIVE = "native"
+HIDDEN = "haswell, by CPUID"
+"""No emulation: this machine's CPU with its newer features hidden, so as fast as AVX2 is here; x86 only."""
 SATURATING = "haswell, products saturate"
 """Haswell without `session.x64quantprecision`: what the option is for."""
+QEMU_CORES = tuple(name for name in CORES if name != HIDDEN)
 PINNED = ("numpy", "onnxruntime")
 """Packages of which both sides run the same version."""
 
@@ -55,6 +58,9 @@ def command_for(name: str, arm: ArmSystem, root: Path, bundle: Path, out: Path, 
     """What runs `run_images.py` on a core."""
     if name == NATIVE:
         return [sys.executable, str(SCRIPT), str(bundle), str(out), str(images)]
+    if name == HIDDEN:
+        words = [sys.executable, str(SCRIPT), str(bundle), str(out), str(images)]
+        return hidden_command(CORES[HIDDEN], root / "hidden", words)
     if name.startswith("haswell"):
         options = ["--let-saturate"] if name == SATURATING else []
         words = [sys.executable, str(SCRIPT), str(bundle), str(out), str(images), *options]
@@ -114,18 +120,23 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="reference")
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--cores", default="cortex-a72,cortex-a76,haswell", help=f"of these: {', '.join(CORES)}")
+    parser.add_argument(
+        "--cores", default="cortex-a72,cortex-a76,haswell", help=f"of these, or none: {', '.join(QEMU_CORES)}"
+    )
+    parser.add_argument("--hide", action="store_true", help="also this CPU with its newer features hidden (x86)")
     parser.add_argument("--root", type=Path, default=PROJECT / "out" / "emulate")
     parser.add_argument("--let-saturate", action="store_true", help="also Haswell without the exact kernel")
     parser.add_argument("--dot-products", action="store_true", help="also count dot product instructions of ARM cores")
     parser.add_argument("--compare-only", action="store_true", help="run nothing, compare what is there")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
-    arguments.cores = arguments.cores.split(",")
-    if unknown := [core for core in arguments.cores if core not in CORES]:
-        parser.error(f"{unknown[0]!r} is no core; wanted some of {', '.join(CORES)}")
+    arguments.cores = arguments.cores.split(",") if arguments.cores else []
+    if unknown := [core for core in arguments.cores if core not in QEMU_CORES]:
+        parser.error(f"{unknown[0]!r} is no core; wanted some of {', '.join(QEMU_CORES)}")
     if arguments.images < 1:
         parser.error(f"--images is {arguments.images}, wanted at least 1")
+    if arguments.hide:
+        arguments.cores.append(HIDDEN)
     if arguments.let_saturate:
         arguments.cores.append(SATURATING)
     return arguments
@@ -181,16 +192,16 @@ def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
         new["dot_product_instructions"] = {core: dot_products(core, arm, folder) for core in arms}
         print(f"dot product instructions: {new['dot_product_instructions']}")
     if arguments.record:
-        record(new)
+        record(new, qemu=cores != [HIDDEN])
     agree = all(run["equal_labels"] == run["images"] for run in runs if run["core"] != SATURATING)
     return 0 if agree else 1
 
 
-def record(new: dict[str, Any]) -> None:
-    """Write recorded.json and the table in README.md."""
+def record(new: dict[str, Any], *, qemu: bool) -> None:
+    """Write recorded.json and the table in README.md; `qemu` when it took part."""
     path = HERE / "recorded.json"
     old = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    new = merged(old, {"qemu": first_line("qemu-aarch64-static", "--version"), **new})
+    new = merged(old, {**({"qemu": first_line("qemu-aarch64-static", "--version")} if qemu else {}), **new})
     path.write_text(json.dumps(new, indent=1) + "\n", "utf-8")
     readme = HERE / "README.md"
     readme.write_text(with_table(readme.read_text("utf-8"), table(new["runs"])), "utf-8")
