@@ -15,6 +15,7 @@ import open_clip
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
 from lraee.errors import TowerError
+from lraee_exporters import hugging_face
 from lraee_exporters.checkpoints import find_checkpoint
 from lraee_exporters.supported import check_config
 from lraee_exporters.torchscript import is_torchscript
@@ -59,17 +60,19 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
 
     The activation is, first match wins: what `activation` says (bare weights only); QuickGELU when the pretrained tag
     was trained with it (every `openai` tag, also under a name without `-quickgelu`, where open_clip 3 itself only
-    warns) or when the file is one of OpenAI's TorchScript archives; the setting of the architecture. A state dict says
-    nothing about its activation, so weights trained with QuickGELU want `ViT-B-32-quickgelu` or the override.
+    warns) or when the file is one of OpenAI's TorchScript archives; the setting of a folder, of a name that ends in
+    `-quickgelu`, or of a timm tower, which has its own. A bare state dict under a name such as `ViT-B-32` says nothing
+    about its activation, and a wrong one would cost accuracy in silence: `activation` is then needed.
 
     Args:
-        name: `reference`, `reference-b32`, an open_clip architecture, `local-dir:FOLDER`, or a folder.
+        name: `reference`, `reference-b32`, an open_clip architecture, `local-dir:FOLDER`, or a folder with an
+            `open_clip_config.json` or transformers' `config.json`.
         pretrained: Pretrained tag, checkpoint file, `random` or `random:SEED`; None for a folder's own weights.
         activation: Overrides the activation of a file, a folder or random weights.
 
     Raises:
-        TowerError: Unknown or unsupported architecture, unknown tag, no weights, failed download, or an override
-            that contradicts weights whose activation is known.
+        TowerError: Unknown or unsupported architecture, unknown tag, no weights, failed download, an override that
+            contradicts weights whose activation is known, or no override where nothing says the activation.
     """
     if name in REFERENCE_NAMES:
         if pretrained is not None or activation is not None:
@@ -101,6 +104,12 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
             f"{pretrained} of {name} was trained with {known or _configured(config)}, the override says {activation}; "
             "leave the override away, it is for files that do not say."
         )
+    if checkpoint is not None and not (folder or tag or known or activation) and not _says_activation(config):
+        raise TowerError(
+            f"{checkpoint.name} are bare weights, and neither they nor the name {name} say with which activation they "
+            "were trained. Say --activation quick_gelu (OpenAI's weights and most that were trained from them, such as "
+            "DFN and MetaCLIP) or --activation gelu (OpenCLIP's own, such as LAION and DataComp)."
+        )
     return Source(
         model_id=name,
         architecture=architecture,
@@ -112,6 +121,11 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
         seed=seed,
         activation=activation or known or _configured(config),
     )
+
+
+def _says_activation(config: Mapping[str, Any]) -> bool:
+    """Whether the architecture leaves no choice: it names the activation, or comes from timm with its own."""
+    return "quick_gelu" in config or bool(config["vision_cfg"].get("timm_model_name"))
 
 
 def _configured(config: Mapping[str, Any]) -> Activation:
@@ -140,23 +154,38 @@ def _architecture(name: str) -> str:
     raise TowerError(
         f"'{name}' is no architecture of open_clip {open_clip.__version__} and no folder. "
         + (f"Close names: {', '.join(close)}. " if close else "")
-        + "Wanted: reference, reference-b32, a name of open_clip.list_models(), or a folder with open_clip_config.json."
+        + "Wanted: reference, reference-b32, a name of open_clip.list_models(), or a folder with open_clip_config.json "
+        "or config.json."
     )
 
 
 def _read_folder(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Read (model_cfg, preprocess_cfg) from a folder's `open_clip_config.json`."""
-    path = folder / "open_clip_config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise TowerError(f"{folder}: there is no open_clip_config.json, which names the architecture.") from error
-    except json.JSONDecodeError as error:
-        raise TowerError(f"{path} is no JSON: {error}.") from error
+    """Read (model_cfg, preprocess_cfg) from `open_clip_config.json`, else from transformers' `config.json`."""
+    path, foreign = folder / "open_clip_config.json", folder / hugging_face.CONFIG_NAME
+    if not path.is_file():
+        if not foreign.is_file():
+            raise TowerError(
+                f"{folder}: there is no open_clip_config.json and no config.json of transformers' CLIPModel, which "
+                "name the architecture."
+            )
+        preprocessor = folder / hugging_face.PREPROCESSOR_NAME
+        translated = hugging_face.read_config(foreign, _read_json(foreign))
+        if not preprocessor.is_file():
+            return translated, {}
+        return translated, hugging_face.read_preprocessor(preprocessor, _read_json(preprocessor))
+    content = _read_json(path)
     config = content.get("model_cfg") if isinstance(content, dict) else None
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise TowerError(f"{path}: wanted the key model_cfg with embed_dim, vision_cfg and text_cfg.")
     return config, content.get("preprocess_cfg", {})
+
+
+def _read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TowerError(f"{path} is no JSON: {error}.") from error
 
 
 def _seed(pretrained: str | None) -> int | None:

@@ -24,22 +24,6 @@ Register = Callable[[str, dict[str, Any]], None]
 Write = Callable[..., Path]
 
 
-def save_torchscript(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a state dict as a TorchScript archive with OpenAI's three extra numbers, as OpenAI published CLIP."""
-    root = torch.nn.Module()
-    for name, tensor in state.items():
-        *parents, leaf = name.split(".")
-        node = root
-        for parent in parents:
-            if not hasattr(node, parent):
-                node.add_module(parent, torch.nn.Module())
-            node = getattr(node, parent)
-        node.register_parameter(leaf, torch.nn.Parameter(tensor.clone()))
-    for name in ("input_resolution", "context_length", "vocab_size"):
-        root.register_buffer(name, torch.tensor(24))
-    torch.jit.script(root).save(str(path))  # type: ignore[no-untyped-call]  # torch's lack
-
-
 def weights_of(tower: Any) -> str:
     """Fingerprint without the file's name, which is part of a tower."""
     fingerprint: str = replace(tower, weights="any").fingerprint()
@@ -59,7 +43,7 @@ def test_every_checkpoint_format_gives_the_same_tower(
     training = {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}
     torch.save(training, tmp_path / "d.pt")
     towers = [
-        load_model("small-vit", pretrained=str(tmp_path / name)).tower
+        load_model("small-vit", pretrained=str(tmp_path / name), activation="gelu").tower
         for name in ("a.safetensors", "b.pt", "c.bin", "d.pt")
     ]
     assert [tower.weights for tower in towers] == ["file:a.safetensors", "file:b.pt", "file:c.bin", "file:d.pt"]
@@ -70,7 +54,11 @@ def test_every_checkpoint_format_gives_the_same_tower(
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # deprecated, but it writes what OpenAI wrote
 def test_openais_archive_is_read_with_quick_gelu(
-    tmp_path: Path, small_config: dict[str, Any], build_model: Build, register_architecture: Register
+    tmp_path: Path,
+    small_config: dict[str, Any],
+    build_model: Build,
+    register_architecture: Register,
+    save_torchscript: Callable[..., None],
 ) -> None:
     """The architecture says GELU, but all archives of OpenAI were trained with QuickGELU."""
     register_architecture("small-vit", small_config)
@@ -78,7 +66,7 @@ def test_openais_archive_is_read_with_quick_gelu(
     save_torchscript({**half, "transformer.attn_mask": torch.zeros(2)}, tmp_path / "openai.pt")
     torch.save(half, tmp_path / "half.pt")
     archive = load_model("small-vit", pretrained=str(tmp_path / "openai.pt")).tower
-    plain = load_model("small-vit", pretrained=str(tmp_path / "half.pt")).tower
+    plain = load_model("small-vit", pretrained=str(tmp_path / "half.pt"), activation="gelu").tower
     assert (archive.activation, plain.activation) == ("quick_gelu", "gelu")
     assert weights_of(replace(archive, activation="gelu")) == weights_of(plain)
     with pytest.raises(TowerError, match="was trained with quick_gelu, the override says gelu"):
@@ -100,7 +88,7 @@ def test_half_precision_weights_become_float32(
     register_architecture("small-vit", small_config)
     state = {key: value.to(dtype) for key, value in build_model(small_config).state_dict().items()}
     save_file(state, tmp_path / "half.safetensors")
-    loaded = load_model("small-vit", pretrained=str(tmp_path / "half.safetensors"))
+    loaded = load_model("small-vit", pretrained=str(tmp_path / "half.safetensors"), activation="gelu")
     assert {parameter.dtype for parameter in loaded.torch_model.parameters()} == {torch.float32}
     np.testing.assert_array_equal(loaded.tower.projection, state["visual.proj"].float().numpy())
 
@@ -159,6 +147,20 @@ def test_an_override_sets_the_activation_of_bare_weights(
     overridden = load_model(folder, activation="quick_gelu")
     assert overridden.tower.activation == "quick_gelu"
     assert isinstance(overridden.torch_model.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU)
+
+
+def test_bare_weights_that_do_not_say_their_activation_are_refused_until_told(
+    tmp_path: Path, small_config: dict[str, Any], build_model: Build, register_architecture: Register
+) -> None:
+    """A wrong one would cost accuracy in silence; a name that says quick_gelu is enough."""
+    register_architecture("small-vit", small_config)
+    register_architecture("small-vit-quickgelu", {**small_config, "quick_gelu": True})
+    torch.save(build_model(small_config).state_dict(), tmp_path / "bare.pt")
+    with pytest.raises(TowerError, match=r"bare\.pt are bare weights, .* Say --activation quick_gelu"):
+        load_model("small-vit", pretrained=str(tmp_path / "bare.pt"))
+    assert load_model("small-vit-quickgelu", pretrained=str(tmp_path / "bare.pt")).tower.activation == "quick_gelu"
+    told = load_model("small-vit", pretrained=str(tmp_path / "bare.pt"), activation="quick_gelu").tower
+    assert told.activation == "quick_gelu"
 
 
 def test_a_siglip_bias_is_kept(small_config: dict[str, Any], build_model: Build, write_model_folder: Write) -> None:
@@ -276,7 +278,7 @@ def test_damaged_foreign_and_harmful_files_are_refused_without_running_them(
     torch.save(other_grid, tmp_path / "grid.pt")
     for path in [*sorted(tmp_path.glob("*.pt")), tmp_path / "cut.safetensors"]:
         with pytest.raises(TowerError, match=path.name):
-            load_model("small-vit", pretrained=str(path))
+            load_model("small-vit", pretrained=str(path), activation=None if "archive" in path.name else "gelu")
     assert "unpickled" not in capsys.readouterr().out
     with pytest.raises(TowerError, match="another image or patch size"):
-        load_model("small-vit", pretrained=str(tmp_path / "grid.pt"))
+        load_model("small-vit", pretrained=str(tmp_path / "grid.pt"), activation="gelu")

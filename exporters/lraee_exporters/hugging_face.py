@@ -1,0 +1,191 @@
+"""Read a Hugging Face CLIP folder: `config.json` and weights as transformers' `CLIPModel` saves them.
+
+Settings are translated into open_clip's, and tensors renamed into open_clip's layout, so that everything behind works
+on one kind of model. transformers itself is not needed. Settings that a file leaves away have the values of
+transformers' `CLIPConfig`, which newer versions do not write out.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lraee.errors import TowerError
+
+CONFIG_NAME = "config.json"
+PREPROCESSOR_NAME = "preprocessor_config.json"
+
+SHARED_DEFAULTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_hidden_layers": 12}
+TEXT_DEFAULTS = SHARED_DEFAULTS | {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "vocab_size": 49408,
+}
+VISION_DEFAULTS = SHARED_DEFAULTS | {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+}
+
+CLIP_VOCABULARY = 49408
+"""Size of CLIP's own vocabulary, the one that open_clip can tokenize without further files."""
+
+RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers, as a preprocessor's `resample` has them."""
+
+_TOP = {
+    "logit_scale": "logit_scale",
+    "text_projection.weight": "text_projection",
+    "visual_projection.weight": "visual.proj",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm.weight": "ln_final.weight",
+    "text_model.final_layer_norm.bias": "ln_final.bias",
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",  # transformers' spelling
+    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
+    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
+    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
+}
+_TRANSPOSED = ("text_projection.weight", "visual_projection.weight")
+_TOWERS = {"text_model": "transformer", "vision_model": "visual.transformer"}
+_LAYERS = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+_LAYER_NAME = re.compile(r"(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+
+
+def read_config(path: Path, content: Any) -> dict[str, Any]:
+    """Translate the content of a `config.json` into open_clip's `model_cfg`.
+
+    Raises:
+        TowerError: It describes another model than CLIP, or one that open_clip's CLIP cannot express.
+    """
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind != "clip":
+        raise TowerError(
+            f"{path}: model_type is {kind!r}, wanted 'clip' (transformers' CLIPModel). For another model give a folder "
+            "with an open_clip_config.json, or open_clip's name of the architecture and the weights as --pretrained."
+        )
+    text, vision = (
+        defaults
+        | {
+            key: value
+            for part in (name, f"{name}_dict")  # the latter, of old versions, wins there too
+            for key, value in (content.get(part) or {}).items()
+            if value is not None
+        }
+        for name, defaults in (("text_config", TEXT_DEFAULTS), ("vision_config", VISION_DEFAULTS))
+    )
+    activations = {text["hidden_act"], vision["hidden_act"]}
+    if activations not in ({"gelu"}, {"quick_gelu"}):
+        raise TowerError(f"{path}: hidden_act is {sorted(activations)}, wanted gelu or quick_gelu, alike in both.")
+    if text["vocab_size"] != CLIP_VOCABULARY:
+        raise TowerError(
+            f"{path}: vocab_size is {text['vocab_size']}, wanted CLIP's own vocabulary, {CLIP_VOCABULARY}."
+        )
+    if vision["num_channels"] != 3:
+        raise TowerError(f"{path}: num_channels is {vision['num_channels']}, wanted 3 (RGB).")
+    try:
+        return {
+            "embed_dim": content.get("projection_dim") or 512,
+            "quick_gelu": activations == {"quick_gelu"},
+            "vision_cfg": {
+                "image_size": vision["image_size"],
+                "patch_size": vision["patch_size"],
+                "head_width": vision["hidden_size"] // vision["num_attention_heads"],
+                **_tower(vision),
+            },
+            "text_cfg": {
+                "context_length": text["max_position_embeddings"],
+                "vocab_size": text["vocab_size"],
+                "heads": text["num_attention_heads"],
+                **_tower(text),
+            },
+        }
+    except (TypeError, ZeroDivisionError) as error:
+        raise TowerError(f"{path}: a size is no number above 0 ({error}).") from error
+
+
+def _tower(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What both towers have."""
+    return {
+        "layers": settings["num_hidden_layers"],
+        "width": settings["hidden_size"],
+        "mlp_ratio": settings["intermediate_size"] / settings["hidden_size"],
+        "norm_kwargs": {"eps": settings["layer_norm_eps"]},
+    }
+
+
+def read_preprocessor(path: Path, content: Any) -> dict[str, Any]:
+    """Translate a `preprocessor_config.json` into open_clip's `preprocess_cfg`.
+
+    Raises:
+        TowerError: It asks for something that open_clip's preprocessing does not do.
+    """
+    if not isinstance(content, dict):
+        raise TowerError(f"{path}: met a {type(content).__name__}, wanted an object.")
+    size = content.get("size")
+    squashes = isinstance(size, dict) and "height" in size and not content.get("do_center_crop", True)
+    wanted = {"do_resize": True, "do_normalize": True, "do_rescale": True, "do_center_crop": not squashes}
+    others = [key for key, value in wanted.items() if content.get(key, value) != value]
+    if others or content.get("resample", 3) not in RESAMPLING:
+        met = ", ".join(f"{key} {content[key]!r}" for key in [*others, "resample"] if key in content)
+        raise TowerError(f"{path}: met {met}; wanted resize (nearest, bilinear or bicubic), crop, rescale, normalize.")
+    settings: dict[str, Any] = {"interpolation": RESAMPLING[content.get("resample", 3)]}
+    settings["resize_mode"] = "squash" if squashes else "shortest"
+    for key, name in (("image_mean", "mean"), ("image_std", "std")):
+        if key in content:
+            settings[name] = content[key]
+    return settings
+
+
+def is_hugging_face(names: Mapping[str, Any]) -> bool:
+    """Tell by the tensors' names whether a state dict has transformers' layout."""
+    return "vision_model.embeddings.patch_embedding.weight" in names
+
+
+def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the tensors of transformers' `CLIPModel` into those of open_clip's `CLIP`.
+
+    Query, key and value become one matrix, projections are transposed; `position_ids` are counters and left away.
+
+    Raises:
+        RuntimeError: A tensor has no place in open_clip's CLIP, or one of query, key and value is missing.
+    """
+    converted: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith(".position_ids"):
+            continue
+        if name in _TOP:
+            converted[_TOP[name]] = tensor.T if name in _TRANSPOSED else tensor
+            continue
+        match = _LAYER_NAME.fullmatch(name)
+        if match is None:
+            raise RuntimeError(f"the tensor {name} is no part of transformers' CLIPModel.")
+        tower, number, layer, kind = match.groups()
+        where = f"{_TOWERS[tower]}.resblocks.{number}"
+        if layer in _LAYERS:
+            converted[f"{where}.{_LAYERS[layer]}.{kind}"] = tensor
+        elif layer == "self_attn.q_proj":
+            three = [name.replace("q_proj", part) for part in ("q_proj", "k_proj", "v_proj")]
+            missing = [part for part in three if part not in state]
+            if missing:
+                raise RuntimeError(f"missing in the file: {missing}.")
+            converted[f"{where}.attn.in_proj_{kind}"] = torch.cat([state[part] for part in three])
+        elif layer not in ("self_attn.k_proj", "self_attn.v_proj"):
+            raise RuntimeError(f"the tensor {name} is no part of transformers' CLIPModel.")
+    return converted

@@ -1,0 +1,85 @@
+"""What tests of several layers share: checkpoints in the layouts that others write."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def save_torchscript() -> Callable[[dict[str, torch.Tensor], Path], None]:
+    """Write a state dict as a TorchScript archive with OpenAI's three extra numbers, as OpenAI published CLIP."""
+
+    def save(state: dict[str, torch.Tensor], path: Path) -> None:
+        root = torch.nn.Module()
+        for name, tensor in state.items():
+            *parents, leaf = name.split(".")
+            node = root
+            for parent in parents:
+                if not hasattr(node, parent):
+                    node.add_module(parent, torch.nn.Module())
+                node = getattr(node, parent)
+            node.register_parameter(leaf, torch.nn.Parameter(tensor.clone()))
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            root.register_buffer(name, torch.tensor(24))
+        torch.jit.script(root).save(str(path))  # type: ignore[no-untyped-call]  # torch's lack
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def to_hugging_face() -> Callable[..., tuple[dict[str, Any], dict[str, torch.Tensor]]]:
+    """Give `config.json` and the tensors that transformers' CLIPModel would save for an open_clip model."""
+
+    def convert(config: dict[str, Any], model: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        text, vision = config["text_cfg"], config["vision_cfg"]
+        settings = {
+            "model_type": "clip",
+            "projection_dim": config["embed_dim"],
+            "text_config": {
+                "hidden_size": text["width"],
+                "intermediate_size": 4 * text["width"],
+                "num_hidden_layers": text["layers"],
+                "num_attention_heads": text["heads"],
+                "max_position_embeddings": text["context_length"],
+            },
+            "vision_config": {
+                "hidden_size": vision["width"],
+                "intermediate_size": 4 * vision["width"],
+                "num_hidden_layers": vision["layers"],
+                "num_attention_heads": vision["width"] // vision["head_width"],
+                "image_size": vision["image_size"],
+                "patch_size": vision["patch_size"],
+            },
+        }
+        visual = model.visual
+        state = {
+            "logit_scale": model.logit_scale,
+            "text_projection.weight": model.text_projection.T,
+            "visual_projection.weight": visual.proj.T,
+            "text_model.embeddings.token_embedding.weight": model.token_embedding.weight,
+            "text_model.embeddings.position_embedding.weight": model.positional_embedding,
+            "text_model.embeddings.position_ids": torch.arange(text["context_length"])[None],
+            "vision_model.embeddings.class_embedding": visual.class_embedding,
+            "vision_model.embeddings.patch_embedding.weight": visual.conv1.weight,
+            "vision_model.embeddings.position_embedding.weight": visual.positional_embedding,
+        }
+        pairs = [("vision_model.pre_layrnorm", visual.ln_pre), ("vision_model.post_layernorm", visual.ln_post)]
+        pairs.append(("text_model.final_layer_norm", model.ln_final))
+        for tower, transformer in (("text_model", model.transformer), ("vision_model", visual.transformer)):
+            for index, block in enumerate(transformer.resblocks):
+                layer = f"{tower}.encoder.layers.{index}"
+                pairs += [(f"{layer}.layer_norm1", block.ln_1), (f"{layer}.layer_norm2", block.ln_2)]
+                pairs += [(f"{layer}.mlp.fc1", block.mlp.c_fc), (f"{layer}.mlp.fc2", block.mlp.c_proj)]
+                pairs.append((f"{layer}.self_attn.out_proj", block.attn.out_proj))
+                for kind in ("weight", "bias"):
+                    three = getattr(block.attn, f"in_proj_{kind}").chunk(3)
+                    for name, part in zip("qkv", three, strict=True):
+                        state[f"{layer}.self_attn.{name}_proj.{kind}"] = part
+        for name, module in pairs:
+            state[f"{name}.weight"], state[f"{name}.bias"] = module.weight, module.bias
+        return settings, {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+
+    return convert
