@@ -46,10 +46,15 @@ class LabelSimilarity:
         # The logit scale is a factor of every product, so it is multiplied in once.
         self._matrix = np.ascontiguousarray(bundle.label_embeddings.T * np.float32(manifest.logit_scale))
         self._bias = np.float32(manifest.logit_bias or 0)
+        self._sigmoid = manifest.probabilities == "sigmoid"
 
     def __call__(self, embedding: FloatArray) -> FloatArray:
         """(batch, embed_dim) float32 to (batch, labels) float32."""
         logits = embedding @ self._matrix
+        if self._sigmoid:
+            with np.errstate(over="ignore"):  # of infinity the reciprocal is 0, which is right
+                sigmoids: FloatArray = 1 / (1 + np.exp(-(logits + self._bias)))
+            return sigmoids
         logits += self._bias - logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=1, keepdims=True)

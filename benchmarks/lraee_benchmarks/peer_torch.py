@@ -47,6 +47,10 @@ def open_torch(
     torch.set_num_threads(threads)
     graph = onnx.load(path).graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    if "tail/projection_bias" in weights:
+        raise BundleError(
+            "the torch row rebuilds open_clip's own ViT, whose projection has no bias; leave the row away"
+        )
     epsilons = {node.output[0]: node.attribute for node in graph.node if node.op_type == "LayerNormalization"}
     visual = _tower(bundle, with_norm_pre="stem/norm_pre" in epsilons)
     visual.load_state_dict({name: torch.from_numpy(array) for name, array in _state(weights, bundle).items()})

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
-from lraee.errors import MissingExtraError
+from lraee.errors import BundleError, MissingExtraError
 from lraee.sessions import SessionSettings
 from lraee_benchmarks.peer_files import baseline_path, checked_baseline
 from lraee_benchmarks.peer_onnx import Probabilities, float_graph, pixel_graph, session_words
@@ -72,6 +72,12 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
     packages, command = _NEEDS.get(name, ((), ""))
     if missing := [package for package in packages if find_spec(package) is None]:
         raise MissingExtraError(f"the {name} row needs {', '.join(missing)}, not installed here: {command}")
+    tower = bundle.manifest.tower
+    if name == "torch" and (tower.pooling != "cls" or tower.activation == "gelu_tanh"):
+        raise BundleError(
+            f"the torch row rebuilds open_clip's own ViT; this tower has {tower.pooling} pooling and {tower.activation}, "
+            "as timm's have; leave the row away"
+        )
     if name in ("graph", "openvino"):
         bundle.checked_part(bundle.manifest.part("graph"))
     else:

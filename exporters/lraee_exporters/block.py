@@ -19,6 +19,7 @@ from onnx import TensorProto
 from lraee_exporters.graph import GraphBuilder, WeightFile
 from lraee_exporters.layers import (
     AnyLinear,
+    activation_operator,
     add_activation,
     add_class_row,
     add_gemm,
@@ -112,7 +113,7 @@ def add_block(
         file: where the weights go.
         tokens: the (batch, token_count, width) float32 input.
         block: its weights.
-        token_count: patches and the class token.
+        token_count: patches, and the class token if there is one.
         class_only: compute the class token's row alone; its rows are those of the whole block.
         prefix: put before every name, ending in "/", when several parts share a graph.
 
@@ -168,7 +169,7 @@ def build_block(
     Args:
         block: its weights.
         number: counted from 1.
-        token_count: patches and the class token.
+        token_count: patches, and the class token if there is one.
         class_only: compute the class token's row alone.
         observe: also give the four `QUANTIZED_INPUTS` as outputs, (batch * tokens, ...) float32, for calibration.
     """
@@ -188,7 +189,7 @@ def build_block(
 def operators_of_block(block: BlockWeights, *, class_only: bool = False) -> dict[str, int]:
     """What ONNX Runtime must run for one INT8 block after fusion, by operator name."""
     counts = {"LayerNormalization": 2, "Attention": 1, "Add": 2, "Reshape": 7}
-    counts["Gelu" if block.activation == "gelu" else "QuickGelu"] = 1
+    counts[activation_operator(block.activation)] = 1
     if class_only:
         counts |= {"LayerNormalization": 3, "Gather": 1}
     if isinstance(block.query, QuantizedLinear):

@@ -4,6 +4,12 @@ The head (SSA, section 3 of arXiv 2605.26415) is ``LayerNorm(mean patch token)``
 with GELU, and L2 normalization. The gate is ``sigmoid(w1 * confidence + w2 * margin + w3 * SAV + b)`` with
 ``SAV = mean_i || z_i - mean z ||^2`` over the patch tokens. The graph gives everything that a runtime needs, so a
 runtime in any language does no mathematics of its own.
+
+Confidence and margin are always those of the softmax over the labels, also where the tower was trained with SigLIP's
+sigmoid loss and `probabilities` are sigmoids: which label is best among these is what the exit is judged for, and
+sigmoids say something else, whether any fits; of an image that fits none, or of labels that nearly all fit, they are
+all close to 0 or to 1, and margins between them vanish. The temperature, fitted to the softmax, is left out of
+sigmoids: the head imitates the tower's embedding, for which scale and bias were trained.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from onnx import TensorProto
 
+from lraee.errors import TowerError
 from lraee_exporters.graph import GraphBuilder, WeightFile
 from lraee_exporters.layers import (
     AnyLinear,
@@ -25,7 +32,14 @@ from lraee_exporters.layers import (
     in_and_out,
 )
 from lraee_exporters.quantized import QuantizedLinear
-from lraee_exporters.tail import add_label_inputs, add_probabilities, declare_prediction
+from lraee_exporters.tail import (
+    OPERATORS_OF_SIGMOID,
+    add_cosine,
+    add_label_inputs,
+    add_sigmoid,
+    add_softmax,
+    declare_prediction,
+)
 from lraee_exporters.tower import LayerNorm
 
 HeadInput: TypeAlias = Literal["patch_mean", "cls", "both"]
@@ -58,7 +72,7 @@ class ExitWeights:
 
 
 def build_exit(
-    exit_weights: ExitWeights, *, number: int, token_count: int, width: int
+    exit_weights: ExitWeights, *, number: int, token_count: int, width: int, class_token: bool = True
 ) -> tuple[GraphBuilder, WeightFile]:
     """Build the part ``exit_NN``.
 
@@ -69,15 +83,22 @@ def build_exit(
     Args:
         exit_weights: head and gate.
         number: the block it sits behind, counted from 1.
-        token_count: patches and the class token.
+        token_count: patches, and the class token if there is one.
         width: channels of a token.
+        class_token: whether token 0 is a class token; without one a head can only read `patch_mean`.
+
+    Raises:
+        TowerError: the head reads a class token that is not there.
     """
+    if exit_weights.reads != "patch_mean" and not class_token:
+        raise TowerError(f"an exit that reads {exit_weights.reads!r} needs a class token; wanted patch_mean")
     name = f"exit_{number:02d}"
     graph, file = GraphBuilder(name), WeightFile(f"{name}.data")
     tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", token_count, width])
     labels = add_label_inputs(graph, exit_weights.embed_dim)
-    averaging = np.full((1, token_count), 1.0 / (token_count - 1), np.float32)
-    averaging[0, 0] = 0.0  # [CLS] is no patch
+    averaging = np.full((1, token_count), 1.0 / (token_count - class_token), np.float32)
+    if class_token:
+        averaging[0, 0] = 0.0  # [CLS] is no patch
     average = graph.constant("averaging", averaging, file)
     graph.flops += 2 * 2 * token_count * width  # of the tokens, and below of their squares
     mean_3d = graph.node("MatMul", [average, tokens], "patch_mean_3d")
@@ -92,12 +113,13 @@ def build_exit(
     x = add_linear(graph, file, x, exit_weights.fc2, "fc2", rows=1)
     embedding = graph.node("LpNormalization", [x], "unit", axis=-1, p=2)
     scale = graph.constant("inverse_temperature", np.float32(1.0 / exit_weights.temperature))
-    labels_here = type(labels)(labels.matrix, graph.node("Mul", [labels.scale, scale], "exit_logit_scale"))
-    probabilities = add_probabilities(
-        graph, embedding, labels_here, embed_dim=exit_weights.embed_dim, logit_bias=exit_weights.logit_bias
-    )
+    scale = graph.node("Mul", [labels.scale, scale], "exit_logit_scale")
+    cosine = add_cosine(graph, embedding, labels, embed_dim=exit_weights.embed_dim)
+    probabilities = distribution = add_softmax(graph, cosine, scale)
+    if exit_weights.logit_bias is not None:
+        probabilities = add_sigmoid(graph, cosine, labels.scale, exit_weights.logit_bias)
     variance = _add_variance(graph, tokens, average, mean_3d)
-    features = _add_features(graph, probabilities, variance)
+    features = _add_features(graph, distribution, variance)
     gate = _add_gate(graph, features, exit_weights)
     declare_prediction(graph, embedding, probabilities, exit_weights.embed_dim)
     graph.output(features, "features", TensorProto.FLOAT, ["batch", len(GATE_FEATURES)])
@@ -118,11 +140,11 @@ def _add_variance(graph: GraphBuilder, tokens: str, average: str, mean: str) -> 
     return graph.node("ReduceSum", [variances, channels], "spatial_activation_variance", keepdims=0)
 
 
-def _add_features(graph: GraphBuilder, probabilities: str, variance: str) -> str:
+def _add_features(graph: GraphBuilder, distribution: str, variance: str) -> str:
     """Confidence, top-2 margin and SAV as (batch, 3), from the two largest probabilities by one small product."""
     two = graph.constant("two", np.array([2], np.int64))
     top, _ = graph.node_with_outputs(
-        "TopK", [probabilities, two], ["top_two", "top_two_index"], axis=-1, largest=1, sorted=1
+        "TopK", [distribution, two], ["top_two", "top_two_index"], axis=-1, largest=1, sorted=1
     )
     measured = graph.node("Concat", [top, variance], "top_two_and_variance", axis=1)
     margin = np.array([[1, 1, 0], [0, -1, 0], [0, 0, 1]], np.float32)
@@ -149,7 +171,7 @@ def operators_of_exit(exit_weights: ExitWeights) -> dict[str, int]:
     if exit_weights.reads == "both":
         counts["Concat"] += 1
     if exit_weights.logit_bias is not None:
-        counts["Add"] = 1
+        counts |= OPERATORS_OF_SIGMOID | {"Mul": counts["Mul"] + OPERATORS_OF_SIGMOID["Mul"]}
     if isinstance(exit_weights.fc1, QuantizedLinear):
         return counts | {"QuantizeLinear": 2, "QGemm": 2}
     return counts | {"Gemm": 2}

@@ -99,10 +99,17 @@ def add_norm(
 
 
 def add_activation(graph: GraphBuilder, value: str, activation: Activation, name: str) -> str:
-    """GELU with the error function, or OpenAI's ``x * sigmoid(1.702 x)``."""
+    """GELU with the error function or the hyperbolic tangent, or OpenAI's ``x * sigmoid(1.702 x)``."""
     if activation == "gelu":
         return graph.node("Gelu", [value], name)
+    if activation == "gelu_tanh":
+        return graph.node("Gelu", [value], name, approximate="tanh")
     return graph.node("QuickGelu", [value], name, domain="com.microsoft", alpha=1.702)
+
+
+def activation_operator(activation: Activation) -> str:
+    """The operator that ONNX Runtime runs for an activation."""
+    return "QuickGelu" if activation == "quick_gelu" else "Gelu"
 
 
 def add_reshape(graph: GraphBuilder, value: str, shape: tuple[int, ...], name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import QuickGELU
 
@@ -20,7 +21,8 @@ from lraee.preprocess import Preprocessing
 from lraee_exporters.checkpoints import load_checkpoint, sha256_of
 from lraee_exporters.sources import Source, find_source
 from lraee_exporters.supported import check_visual
-from lraee_exporters.tower import Activation, Attention, Block, FloatArray, LayerNorm, Linear, Mlp, Tower
+from lraee_exporters.timm_towers import array_of, linear_of, layer_norm_of, parts_of_timm, split_linear
+from lraee_exporters.tower import Activation, Attention, Block, Linear, Mlp, Tower
 from lraee_exporters.widen import nearest_transform, to_open_clip, widen
 
 
@@ -102,57 +104,47 @@ def tower_of(
     """
     visual = torch_model.visual
     check_visual(model_id, visual)
-    resblocks = visual.transformer.resblocks
-    quick = isinstance(resblocks[0].mlp.gelu, QuickGELU)
     logit_bias = getattr(torch_model, "logit_bias", None)
+    parts = parts_of_timm(visual) if isinstance(visual, TimmModel) else _parts(visual)
     return Tower(
         model_id=model_id,
         weights=weights,
         architecture=architecture,
-        activation="quick_gelu" if quick else "gelu",
-        patch_kernel=array_of(visual.conv1.weight),
-        patch_bias=None if visual.conv1.bias is None else array_of(visual.conv1.bias),
-        class_embedding=array_of(visual.class_embedding),
-        positions=array_of(visual.positional_embedding),
-        norm_pre=None if isinstance(visual.ln_pre, torch.nn.Identity) else layer_norm_of(visual.ln_pre),
-        blocks=tuple(block_of(block) for block in resblocks),
-        norm_post=layer_norm_of(visual.ln_post),
-        projection=array_of(visual.proj),
-        pooling="cls",
         preprocessing=preprocessing,
         logit_scale=float(torch_model.logit_scale.detach().double().exp()),
         logit_bias=None if logit_bias is None else float(logit_bias.detach()),
+        **parts,
     )
 
 
-def array_of(tensor: torch.Tensor) -> FloatArray:
-    """Copy a tensor to float32 numpy, so that later changes of the model do not reach the description."""
-    array: FloatArray = tensor.detach().cpu().float().contiguous().numpy().copy()
-    return array
-
-
-def layer_norm_of(module: Any) -> LayerNorm:
-    """Describe a LayerNorm."""
-    return LayerNorm(weight=array_of(module.weight), bias=array_of(module.bias), epsilon=float(module.eps))
-
-
-def _linear(module: Any) -> Linear:
-    return Linear(weight=array_of(module.weight), bias=array_of(module.bias))
+def _parts(visual: Any) -> dict[str, Any]:
+    """Describe open_clip's own VisionTransformer: the fields of `Tower` that its weights decide."""
+    resblocks = visual.transformer.resblocks
+    return {
+        "activation": "quick_gelu" if isinstance(resblocks[0].mlp.gelu, QuickGELU) else "gelu",
+        "patch_kernel": array_of(visual.conv1.weight),
+        "patch_bias": None if visual.conv1.bias is None else array_of(visual.conv1.bias),
+        "class_embedding": array_of(visual.class_embedding),
+        "positions": array_of(visual.positional_embedding),
+        "norm_pre": None if isinstance(visual.ln_pre, torch.nn.Identity) else layer_norm_of(visual.ln_pre),
+        "blocks": tuple(block_of(block) for block in resblocks),
+        "norm_post": layer_norm_of(visual.ln_post),
+        "projection": array_of(visual.proj),
+        "pooling": "cls",
+    }
 
 
 def block_of(block: Any) -> Block:
     """Describe one residual block; torch keeps query, key and value in one matrix, here they are three."""
-    weights, biases = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
-    query, key, value = (
-        Linear(weight=array_of(weight), bias=array_of(bias)) for weight, bias in zip(weights, biases, strict=True)
-    )
+    joined = Linear(weight=array_of(block.attn.in_proj_weight), bias=array_of(block.attn.in_proj_bias))
+    query, key, value = split_linear(joined, 3)
     return Block(
         norm_1=layer_norm_of(block.ln_1),
         attention=Attention(
-            query=query, key=key, value=value, out=_linear(block.attn.out_proj), heads=int(block.attn.num_heads)
+            query=query, key=key, value=value, out=linear_of(block.attn.out_proj), heads=int(block.attn.num_heads)
         ),
         norm_2=layer_norm_of(block.ln_2),
-        mlp=Mlp(fc1=_linear(block.mlp.c_fc), fc2=_linear(block.mlp.c_proj)),
+        mlp=Mlp(fc1=linear_of(block.mlp.c_fc), fc2=linear_of(block.mlp.c_proj)),
     )
 
 
@@ -225,11 +217,25 @@ def _tokenizer(source: Source) -> Callable[..., torch.Tensor]:
             context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {})
         )
         return tokenizer
+    if source.seed is not None:
+        return _any_tokens(int(text.get("vocab_size", 30522)), int(text.get("context_length", 77)))
     try:
         tokenizer = open_clip.get_tokenizer(source.tokenizer_name)
     except (OSError, RuntimeError, ImportError) as error:
         detail = str(error).strip().partition("\n")[0]
         raise TowerError(
-            f"The tokenizer {text['hf_tokenizer_name']} of {source.model_id} cannot be loaded: {detail}"
+            f"The tokenizer {text['hf_tokenizer_name']} of {source.model_id} cannot be loaded: {detail}. open_clip "
+            "takes it from transformers (pip install transformers sentencepiece) and from the network or its cache."
         ) from error
     return tokenizer
+
+
+def _any_tokens(vocabulary: int, context_length: int) -> Callable[..., torch.Tensor]:
+    """Tokens for a text tower of random weights, which knows no words: those of CLIP, within the vocabulary."""
+    clip = open_clip.SimpleTokenizer(context_length=context_length)
+
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        tokens: torch.Tensor = clip(texts)
+        return tokens % vocabulary
+
+    return tokenize

@@ -71,8 +71,9 @@ def torch_stages(torch_model: Any, batch: torch.Tensor) -> list[NDArray[np.float
         (images, tokens, width) for each stage, last (images, embed_dim).
     """
     visual = torch_model.visual
-    blocks = visual.transformer.resblocks
-    batch_first = getattr(visual.transformer, "batch_first", True)
+    from_timm = hasattr(visual, "trunk")
+    blocks = visual.trunk.blocks if from_timm else visual.transformer.resblocks
+    batch_first = from_timm or getattr(visual.transformer, "batch_first", True)
     stages: list[torch.Tensor] = []
 
     def keep(tokens: torch.Tensor) -> None:

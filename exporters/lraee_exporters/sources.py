@@ -114,13 +114,23 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
         model_id=name,
         architecture=architecture,
         config=config,
-        preprocess={**preprocess, **tag},
+        preprocess={**preprocess, **(tag or ({} if folder else _common_preprocessing(architecture)))},
         tokenizer_name=f"{LOCAL_PREFIX}{folder}" if folder else architecture,
         weights="random" if checkpoint is None else str(pretrained) if tag else f"file:{checkpoint.name}",
         checkpoint=checkpoint,
         seed=seed,
         activation=activation or known or _configured(config),
     )
+
+
+def _common_preprocessing(architecture: str) -> dict[str, Any]:
+    """Preprocessing that all pretrained tags of an architecture share, for weights that come without a tag.
+
+    SigLIP's towers are trained on squashed images and other means than CLIP's, under every tag.
+    """
+    tags = [get_pretrained_cfg(architecture, tag) for tag in list_pretrained_tags_by_model(architecture)]
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    return {key: tags[0][key] for key in keys if tags and all(tag.get(key) == tags[0].get(key, tag) for tag in tags)}
 
 
 def _says_activation(config: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 The patch convolution has a stride equal to its kernel, so it is a matrix product of unfolded patches. Mean and
 standard deviation of the preprocessing are folded into it, so the pixels themselves are the quantized activation
 (scale 1, zero point 0): the stem quantizes nothing but its weights. Class embedding, positions and what is left of
-the mean are one constant per token, added after a row for [CLS] is padded in front.
+the mean are one constant per token, added after a row for [CLS], where there is one, is padded in front.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ def fold_patches(tower: Tower) -> tuple[Linear, np.ndarray]:
         shift = shift + tower.patch_bias
     weight = (kernel / 255.0).transpose(0, 2, 3, 1).reshape(tower.width, -1)
     offset = tower.positions.astype(np.float64).copy()
-    offset[0] += tower.class_embedding
-    offset[1:] += shift
+    if tower.class_embedding is not None:
+        offset[0] += tower.class_embedding
+    offset[-tower.patches :] += shift
     linear = Linear(weight=weight.astype(np.float32), bias=np.zeros(tower.width, np.float32))
     return linear, offset.astype(np.float32)
 
@@ -74,8 +75,9 @@ def add_stem(
         x = graph.node("Cast", [x], f"{p}pixels_float", to=TensorProto.FLOAT)
     x = add_gemm(graph, file, x, linear, f"{p}patches", rows=tower.patches)
     x = add_reshape(graph, x, (-1, tower.patches, tower.width), f"{p}patches_split")
-    pads = graph.constant(f"{p}class_row", np.array([0, 1, 0, 0, 0, 0], np.int64))
-    x = graph.node("Pad", [x, pads], f"{p}with_class_row")
+    if tower.has_class_token:
+        pads = graph.constant(f"{p}class_row", np.array([0, 1, 0, 0, 0, 0], np.int64))
+        x = graph.node("Pad", [x, pads], f"{p}with_class_row")
     x = graph.node("Add", [x, graph.constant(f"{p}positions", offset, file)], f"{p}positioned")
     return x if tower.norm_pre is None else add_norm(graph, file, x, tower.norm_pre, f"{p}norm_pre")
 
@@ -92,7 +94,9 @@ def build_stem(tower: Tower, *, quantized: bool) -> tuple[GraphBuilder, WeightFi
 
 def operators_of_stem(tower: Tower, *, quantized: bool) -> dict[str, int]:
     """What ONNX Runtime must run for the stem after fusion, by operator name."""
-    counts = {"Reshape": 3, "Transpose": 1, "Pad": 1, "Add": 1}
+    counts = {"Reshape": 3, "Transpose": 1, "Add": 1}
+    if tower.has_class_token:
+        counts["Pad"] = 1
     if tower.norm_pre is not None:
         counts["LayerNormalization"] = 1
     return counts | ({"QGemm": 1} if quantized else {"Gemm": 1, "Cast": 1})

@@ -4,17 +4,19 @@ Two checks, because there are two ways in: `check_config` reads open_clip's sett
 a refusal costs nothing and names the setting; `check_visual` looks at a built module, so that a model made by hand is
 held to the same rules. Both list every reason at once.
 
-Accepted is the plain pre-LN ViT with a class token that becomes the embedding, GELU or QuickGELU. Patch dropout is
-accepted because it does nothing outside training.
+Accepted is open_clip's plain pre-LN ViT with a class token that becomes the embedding, GELU or QuickGELU, and what
+`timm_towers` says of towers from timm. Patch dropout is accepted because it does nothing outside training.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, VisionTransformer
 
 from lraee.errors import TowerError
+from lraee_exporters.timm_towers import reasons_of_settings, reasons_of_timm
 
 PLAIN_SETTINGS = frozenset(
     {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "patch_dropout", "norm_kwargs"}
@@ -61,6 +63,9 @@ def check_visual(name: str, visual: torch.nn.Module) -> None:
     Raises:
         TowerError: Naming the model and every reason.
     """
+    if isinstance(visual, TimmModel):
+        _refuse(name, [f"its image tower comes from timm, and {reason}" for reason in reasons_of_timm(visual)])
+        return
     if not isinstance(visual, VisionTransformer):
         _refuse(name, [f"its image tower is a {type(visual).__name__}, not open_clip's VisionTransformer"])
     tower: Any = visual
@@ -95,7 +100,7 @@ def reasons_of(config: Mapping[str, Any]) -> list[str]:
     """
     vision = config["vision_cfg"]
     if vision.get("timm_model_name"):
-        return [f"its image tower comes from timm ({vision['timm_model_name']}), not from open_clip's own ViT"]
+        return reasons_of_settings(config["embed_dim"], vision)
     if isinstance(vision.get("layers"), list | tuple):
         return ["its image tower is a ResNet, not a ViT"]
     reasons = ["it is a CoCa model, whose image tower feeds a caption decoder"] if "multimodal_cfg" in config else []
@@ -160,5 +165,6 @@ def _refuse(name: str, reasons: list[str]) -> None:
     if reasons:
         raise TowerError(
             f"{name} cannot be exported: {'; '.join(reasons)}. Wanted: a plain pre-LN ViT of open_clip with a class "
-            "token and GELU or QuickGELU, such as ViT-B-32, ViT-B-16 or ViT-L-14."
+            "token and GELU or QuickGELU, such as ViT-B-32, ViT-B-16, ViT-L-14-336 or ViT-H-14; a SigLIP or SigLIP 2 "
+            "tower, such as ViT-B-16-SigLIP; or timm's ViT with a class token, such as MobileCLIP2-L-14."
         )

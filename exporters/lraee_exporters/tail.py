@@ -1,16 +1,31 @@
 """The tail as an ONNX part: the last block's tokens to the CLIP embedding and the label probabilities.
 
-embedding = normalize(norm_post([CLS]) @ projection)
-probabilities = softmax(logit_scale * embedding @ labels + logit_bias)
+embedding = normalize(projection(norm_post([CLS])))            pooling `cls`
+embedding = normalize(projection(pool(norm_post(tokens))))     pooling `attention`, often without a projection
+probabilities = softmax(logit_scale * embedding @ labels)                  trained with CLIP's loss
+probabilities = sigmoid(logit_scale * embedding @ labels + logit_bias)     trained with SigLIP's loss
+
+SigLIP's loss asks of every label on its own whether it fits, so its probabilities need not add up to 1 and all may be
+small.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import TensorProto
 
+from lraee_exporters.attention_pool import (
+    POOL_INPUTS,
+    PoolWeights,
+    add_pool,
+    float_pool,
+    operators_of_pool,
+    quantize_pool,
+)
 from lraee_exporters.graph import GraphBuilder, WeightFile
 from lraee_exporters.layers import AnyLinear, add_class_row, add_linear, add_norm
 from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
@@ -19,28 +34,48 @@ from lraee_exporters.tower import LayerNorm, Linear, Tower
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TailWeights:
-    """What the tail computes with; the projection in float32 or INT8."""
+    """What the tail computes with; its layers in float32 or INT8."""
 
     norm_post: LayerNorm
-    projection: AnyLinear
+    projection: AnyLinear | None
+    """None when what was pooled is the embedding."""
     logit_bias: float | None
+    """Of SigLIP's loss; with it probabilities are sigmoids."""
+    pool: PoolWeights | None = None
+    """None when the class token is the pooled vector."""
 
 
 def float_tail(tower: Tower) -> TailWeights:
     """The tail as it was trained."""
-    projection = Linear(weight=np.ascontiguousarray(tower.projection.T), bias=np.zeros(tower.embed_dim, np.float32))
-    return TailWeights(norm_post=tower.norm_post, projection=projection, logit_bias=tower.logit_bias)
-
-
-def quantize_tail(tower: Tower, activation: ActivationRange) -> TailWeights:
-    """The tail with an INT8 projection; `activation` is the range of its input, the normed [CLS]."""
-    tail = float_tail(tower)
-    assert isinstance(tail.projection, Linear)
+    projection = None
+    if tower.projection is not None:
+        bias = np.zeros(tower.embed_dim, np.float32) if tower.projection_bias is None else tower.projection_bias
+        projection = Linear(weight=np.ascontiguousarray(tower.projection.T), bias=bias)
+    pool = tower.attention_pool
     return TailWeights(
-        norm_post=tail.norm_post,
-        projection=quantize_linear(tail.projection, activation),
-        logit_bias=tail.logit_bias,
+        norm_post=tower.norm_post,
+        projection=projection,
+        logit_bias=tower.logit_bias,
+        pool=None if pool is None else float_pool(pool, tower.activation),
     )
+
+
+def quantized_inputs_of_tail(tail: TailWeights) -> dict[str, str]:
+    """The values of a tail that are quantized: by name, what they are called in its graph."""
+    inputs = {} if tail.pool is None else dict(POOL_INPUTS)
+    if tail.projection is not None:
+        inputs |= {"norm_post": "norm_post"} if tail.pool is None else {"pooled": "pooled"}
+    return inputs
+
+
+def quantize_tail(tail: TailWeights, ranges: Mapping[str, ActivationRange]) -> TailWeights:
+    """The float tail with its layers in INT8; `ranges` has one for each of `quantized_inputs_of_tail`."""
+    projection = tail.projection
+    if projection is not None:
+        assert isinstance(projection, Linear)
+        projection = quantize_linear(projection, ranges["norm_post" if tail.pool is None else "pooled"])
+    pool = None if tail.pool is None else quantize_pool(tail.pool, ranges)
+    return replace(tail, projection=projection, pool=pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +96,36 @@ def add_label_inputs(graph: GraphBuilder, embed_dim: int) -> LabelInputs:
     )
 
 
+def add_cosine(graph: GraphBuilder, embedding: str, labels: LabelInputs, *, embed_dim: int, prefix: str = "") -> str:
+    """Cosines with every label: (batch, labels) float32."""
+    graph.flops_per_label += 2 * embed_dim
+    return graph.node("MatMul", [embedding, labels.matrix], f"{prefix}cosine")
+
+
+def add_softmax(graph: GraphBuilder, cosine: str, scale: str, *, prefix: str = "") -> str:
+    """Softmax of the scaled cosines: (batch, labels) float32, rows add up to 1."""
+    logits = graph.node("Mul", [cosine, scale], f"{prefix}logits")
+    return graph.node("Softmax", [logits], f"{prefix}softmax", axis=-1)
+
+
+def add_sigmoid(graph: GraphBuilder, cosine: str, scale: str, logit_bias: float, *, prefix: str = "") -> str:
+    """Sigmoid of the scaled cosines and the bias: (batch, labels) float32, each label on its own.
+
+    Written as ``1 / (1 + exp(-x))``. ONNX Runtime's Sigmoid is off by 5e-8, which with SigLIP's bias of about -13 is as
+    much as the sigmoids of labels that do not fit differ by; ranked by it they would change places.
+    """
+    pair_logits = graph.node("Mul", [cosine, scale], f"{prefix}pair_logits")
+    bias = graph.constant(f"{prefix}logit_bias", np.float32(logit_bias))
+    biased = graph.node("Add", [pair_logits, bias], f"{prefix}biased_logits")
+    growth = graph.node("Exp", [graph.node("Neg", [biased], f"{prefix}doubt")], f"{prefix}growth")
+    one = graph.constant(f"{prefix}one", np.float32(1))
+    return graph.node("Reciprocal", [graph.node("Add", [growth, one], f"{prefix}odds")], f"{prefix}sigmoid")
+
+
+OPERATORS_OF_SIGMOID = {"Mul": 1, "Add": 2, "Neg": 1, "Exp": 1, "Reciprocal": 1}
+"""What ONNX Runtime runs for `add_sigmoid`."""
+
+
 def add_probabilities(
     graph: GraphBuilder,
     embedding: str,
@@ -70,22 +135,26 @@ def add_probabilities(
     logit_bias: float | None,
     prefix: str = "",
 ) -> str:
-    """Softmax of the scaled cosines with every label: (batch, labels) float32."""
-    graph.flops_per_label += 2 * embed_dim
-    cosine = graph.node("MatMul", [embedding, labels.matrix], f"{prefix}cosine")
-    logits = graph.node("Mul", [cosine, labels.scale], f"{prefix}logits")
-    if logit_bias is not None:
-        bias = graph.constant(f"{prefix}logit_bias", np.float32(logit_bias))
-        logits = graph.node("Add", [logits, bias], f"{prefix}biased_logits")
-    return graph.node("Softmax", [logits], f"{prefix}softmax", axis=-1)
+    """Probabilities of every label by the loss that the tower was trained with: (batch, labels) float32."""
+    cosine = add_cosine(graph, embedding, labels, embed_dim=embed_dim, prefix=prefix)
+    if logit_bias is None:
+        return add_softmax(graph, cosine, labels.scale, prefix=prefix)
+    return add_sigmoid(graph, cosine, labels.scale, logit_bias, prefix=prefix)
 
 
-def add_tail(graph: GraphBuilder, file: WeightFile, tokens: str, tail: TailWeights, *, prefix: str = "") -> str:
+def add_tail(
+    graph: GraphBuilder, file: WeightFile, tokens: str, tail: TailWeights, *, token_count: int, prefix: str = ""
+) -> str:
     """Add the tail up to the unit (batch, embed_dim) float32 embedding."""
     p = prefix
-    x = add_class_row(graph, tokens, f"{p}class_token")
-    x = add_norm(graph, file, x, tail.norm_post, f"{p}norm_post")
-    x = add_linear(graph, file, x, tail.projection, f"{p}projection", rows=1)
+    if tail.pool is None:
+        x = add_class_row(graph, tokens, f"{p}class_token")
+        x = add_norm(graph, file, x, tail.norm_post, f"{p}norm_post")
+    else:
+        x = add_norm(graph, file, tokens, tail.norm_post, f"{p}norm_post")
+        x = add_pool(graph, file, x, tail.pool, token_count=token_count, prefix=p)
+    if tail.projection is not None:
+        x = add_linear(graph, file, x, tail.projection, f"{p}projection", rows=1)
     return graph.node("LpNormalization", [x], f"{p}unit", axis=-1, p=2)
 
 
@@ -96,29 +165,32 @@ def declare_prediction(graph: GraphBuilder, embedding: str, probabilities: str, 
 
 
 def build_tail(
-    tail: TailWeights, *, width: int, embed_dim: int, observe: bool = False
+    tail: TailWeights, *, width: int, embed_dim: int, token_count: int, observe: bool = False
 ) -> tuple[GraphBuilder, WeightFile]:
     """Build the part ``tail``: `tokens`, `label_matrix`, `logit_scale` to `embedding` and `probabilities`.
 
-    Of `tokens` (batch, rows, width) only row 0 is read, so the last block may give all tokens or that row alone. With
-    `observe` the projection's input is an output too, for calibration.
+    Without a pool only row 0 of `tokens` (batch, rows, width) is read, so the last block may give all tokens or that
+    row alone. With `observe` the values of `quantized_inputs_of_tail` are outputs too, for calibration.
     """
     graph, file = GraphBuilder("tail"), WeightFile("tail.data")
     tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", "rows", width])
     labels = add_label_inputs(graph, embed_dim)
-    embedding = add_tail(graph, file, tokens, tail)
+    embedding = add_tail(graph, file, tokens, tail, token_count=token_count)
     probabilities = add_probabilities(graph, embedding, labels, embed_dim=embed_dim, logit_bias=tail.logit_bias)
     declare_prediction(graph, embedding, probabilities, embed_dim)
     if observe:
-        graph.output("norm_post", "observed_norm_post", TensorProto.FLOAT, ["batch", width])
+        for name, value in quantized_inputs_of_tail(tail).items():
+            graph.output(value, f"observed_{name}", TensorProto.FLOAT, ["batch", "channels"])
     return graph, file
 
 
 def operators_of_tail(tail: TailWeights) -> dict[str, int]:
     """What ONNX Runtime must run for the tail after fusion, by operator name."""
-    counts = {"Gather": 1, "LayerNormalization": 1, "LpNormalization": 1, "MatMul": 1, "Mul": 1, "Softmax": 1}
-    if tail.logit_bias is not None:
-        counts["Add"] = 1
+    counts = Counter({"LayerNormalization": 1, "LpNormalization": 1, "MatMul": 1})
+    counts.update({"Softmax": 1, "Mul": 1} if tail.logit_bias is None else OPERATORS_OF_SIGMOID)
+    counts.update({"Gather": 1} if tail.pool is None else operators_of_pool(tail.pool))
     if isinstance(tail.projection, QuantizedLinear):
-        return counts | {"QuantizeLinear": 1, "QGemm": 1}
-    return counts | {"Gemm": 1}
+        counts.update({"QuantizeLinear": 1, "QGemm": 1})
+    elif tail.projection is not None:
+        counts.update({"Gemm": 1})
+    return dict(counts)

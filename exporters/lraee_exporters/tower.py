@@ -6,6 +6,8 @@ torch, so that it can be checked with numpy alone and no library's module names 
 The function it describes is the pre-LN ViT of *Learning Transferable Visual Models From Natural Language
 Supervision* (Radford et al., arXiv 2103.00020): patches and a class token, positions, an optional LayerNorm, `depth`
 blocks `x += attention(norm_1(x)); x += mlp(norm_2(x))`, then the LayerNorm of the class token times a projection.
+Or that of *Sigmoid Loss for Language Image Pre-Training* (SigLIP; Zhai et al., arXiv 2303.15343): without a class
+token, and with a learned query that attends over all tokens at the end.
 """
 
 import hashlib
@@ -21,7 +23,8 @@ from lraee.errors import TowerError
 from lraee.preprocess import Preprocessing
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
-Activation: TypeAlias = Literal["gelu", "quick_gelu"]
+Activation: TypeAlias = Literal["gelu", "quick_gelu", "gelu_tanh"]
+Pooling: TypeAlias = Literal["cls", "attention"]
 
 
 def _check(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:
@@ -121,6 +124,37 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AttentionPool:
+    """`x = out(one query's attention over all tokens); x + mlp(norm(x))`, the head of SigLIP's towers."""
+
+    query: FloatArray
+    """float32 (width,), the learned query behind its own projection, since it is the same for every image."""
+    key: Linear
+    """(width, width); rows of one head are contiguous."""
+    value: Linear
+    """(width, width)."""
+    out: Linear
+    """(width, width)."""
+    norm: LayerNorm
+    """Before the MLP, (width,)."""
+    mlp: Mlp
+    """Two linear layers around the tower's activation."""
+    heads: int
+    """Number of heads; divides the width."""
+
+    def __post_init__(self) -> None:
+        """Check shapes and that the heads divide the width."""
+        width = self.query.size
+        _check("AttentionPool.query", self.query, (width,))
+        for name in ("key", "value", "out"):
+            _check(f"AttentionPool.{name}.weight", getattr(self, name).weight, (width, width))
+        _check("AttentionPool.norm.weight", self.norm.weight, (width,))
+        _check("AttentionPool.mlp.fc2.weight", self.mlp.fc2.weight, (width, self.mlp.fc1.weight.shape[0]))
+        if self.heads < 1 or width % self.heads:
+            raise TowerError(f"AttentionPool.heads: met {self.heads}, wanted a divisor of the width {width}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tower:
     """A CLIP image tower: pixels to an embedding that is not yet of unit length."""
 
@@ -131,31 +165,36 @@ class Tower:
     architecture: str
     """open_clip's name of the architecture, or the folder's name for a local configuration."""
     activation: Activation
-    """`gelu` (exact, with erf) or `quick_gelu` (`x * sigmoid(1.702 * x)`)."""
+    """`gelu` (exact, with erf), `quick_gelu` (`x * sigmoid(1.702 * x)`) or `gelu_tanh` (GELU's approximation)."""
     patch_kernel: FloatArray
     """float32 (width, 3, patch_size, patch_size); applied with stride patch_size to normalised RGB."""
     patch_bias: FloatArray | None
     """float32 (width,), or None as in CLIP."""
-    class_embedding: FloatArray
-    """float32 (width,); token 0 before the positions are added."""
+    class_embedding: FloatArray | None
+    """float32 (width,); token 0 before the positions are added. None when all tokens are patches."""
     positions: FloatArray
-    """float32 (tokens, width); row 0 belongs to the class token, the rest run over the patch grid row by row."""
+    """float32 (tokens, width); row 0 belongs to the class token if there is one, the rest run over the patch grid row
+    by row."""
     norm_pre: LayerNorm | None
     """After the positions and before block 1, or None."""
     blocks: tuple[Block, ...]
     """The residual blocks in order; block 1 of the documentation is `blocks[0]`."""
     norm_post: LayerNorm
-    """On the class token after the last block."""
-    projection: FloatArray
-    """float32 (width, embed_dim); `embedding = norm_post(class token) @ projection`."""
-    pooling: Literal["cls"]
-    """Which token becomes the embedding."""
+    """On the class token, or with `attention` on all tokens, after the last block."""
+    projection: FloatArray | None
+    """float32 (width, embed_dim), applied to what was pooled; None when that is the embedding."""
+    pooling: Pooling
+    """What becomes the embedding: the class token (`cls`), or what `attention_pool` makes of all tokens."""
     preprocessing: Preprocessing
     """How an image becomes the tower's input."""
     logit_scale: float
     """Factor on the cosine before the softmax; already exponentiated (100 for most CLIPs)."""
     logit_bias: float | None
-    """Added to the scaled cosine (SigLIP losses), or None."""
+    """Added to the scaled cosine of a tower that was trained with SigLIP's sigmoid loss, else None."""
+    attention_pool: AttentionPool | None = None
+    """With the pooling `attention`, else None."""
+    projection_bias: FloatArray | None = None
+    """float32 (embed_dim,), added behind the projection, or None as in CLIP."""
 
     def __post_init__(self) -> None:
         """Check that all shapes agree with each other and with the image size."""
@@ -170,9 +209,14 @@ class Tower:
         _check("Tower.patch_kernel", self.patch_kernel, (width, 3, patch, patch))
         if self.patch_bias is not None:
             _check("Tower.patch_bias", self.patch_bias, (width,))
-        _check("Tower.class_embedding", self.class_embedding, (width,))
-        _check("Tower.positions", self.positions, (self.grid**2 + 1, width))
-        _check("Tower.projection", self.projection, (width, self.embed_dim))
+        if self.class_embedding is not None:
+            _check("Tower.class_embedding", self.class_embedding, (width,))
+        _check("Tower.positions", self.positions, (self.grid**2 + self.has_class_token, width))
+        if self.projection is not None:
+            _check("Tower.projection", self.projection, (width, self.embed_dim))
+        if self.projection_bias is not None:
+            _check("Tower.projection_bias", self.projection_bias, (self.embed_dim,))
+        self._check_pooling()
         for number, block in enumerate(self.blocks, start=1):
             where, mlp_width = f"Tower.blocks, block {number}", self.mlp_width
             _check(f"{where}, norm_1.weight", block.norm_1.weight, (width,))
@@ -184,6 +228,26 @@ class Tower:
         for norm in (self.norm_pre, self.norm_post):
             if norm is not None:
                 _check("Tower.norm_pre/norm_post.weight", norm.weight, (width,))
+
+    def _check_pooling(self) -> None:
+        """Check that what is pooled is there."""
+        if (self.pooling == "cls") != self.has_class_token or (self.pooling == "attention") != bool(
+            self.attention_pool
+        ):
+            raise TowerError(
+                f"Tower: met the pooling {self.pooling} {'with' if self.has_class_token else 'without'} a class token "
+                f"and {'with' if self.attention_pool else 'without'} an attention pool; wanted `cls` with the first "
+                "alone or `attention` with the second alone."
+            )
+        if self.attention_pool is not None:
+            _check("Tower.attention_pool.query", self.attention_pool.query, (self.width,))
+        if self.projection is None and self.projection_bias is not None:
+            raise TowerError("Tower: met a projection bias without a projection.")
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether token 0 is a class token and not a patch."""
+        return self.class_embedding is not None
 
     @property
     def width(self) -> int:
@@ -197,7 +261,7 @@ class Tower:
 
     @property
     def tokens(self) -> int:
-        """Patches and the class token."""
+        """Patches, and the class token if there is one."""
         return int(self.positions.shape[0])
 
     @property
@@ -223,7 +287,7 @@ class Tower:
     @property
     def embed_dim(self) -> int:
         """Length of the embedding."""
-        return int(self.projection.shape[-1])
+        return self.width if self.projection is None else int(self.projection.shape[-1])
 
     @property
     def mlp_width(self) -> int:
@@ -251,9 +315,14 @@ class Tower:
 
 
 def _leaves(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Walk dataclasses and tuples of them in field order, yielding (path, array or plain value)."""
+    """Walk dataclasses and tuples of them in field order, yielding (path, array or plain value).
+
+    A field that came later and is not used is passed over, so that the fingerprints of older bundles hold.
+    """
     if is_dataclass(node):
         for field in fields(node):
+            if field.default is None and getattr(node, field.name) is None:
+                continue
             yield from _leaves(f"{path}.{field.name}", getattr(node, field.name))
     elif isinstance(node, tuple) and node and is_dataclass(node[0]):
         for index, item in enumerate(node, start=1):

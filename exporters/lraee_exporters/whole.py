@@ -34,7 +34,7 @@ def build_whole(
         tail: the tail's weights.
         files: weight file by part name (``stem``, ``block_01`` ..., ``tail``); the same object may stand for all.
         quantized: whether stem, blocks and tail are INT8.
-        class_only: compute only the class token in the last block, as the chain does.
+        class_only: compute only the class token, if there is one, in the last block, as the chain does.
         name: of the graph and its file.
     """
     graph = GraphBuilder(name)
@@ -50,10 +50,10 @@ def build_whole(
             x,
             block,
             token_count=tower.tokens,
-            class_only=last and class_only,
+            class_only=last and class_only and tower.has_class_token,
             prefix=f"{part}/",
         )
-    embedding = add_tail(graph, files["tail"], x, tail, prefix="tail/")
+    embedding = add_tail(graph, files["tail"], x, tail, token_count=tower.tokens, prefix="tail/")
     probabilities = add_probabilities(
         graph, embedding, labels, embed_dim=tower.embed_dim, logit_bias=tail.logit_bias, prefix="tail/"
     )

@@ -55,8 +55,10 @@ def widen(
         embed_factor: New embedding length over old.
 
     Raises:
-        TowerError: The sizes do not divide as needed.
+        TowerError: The sizes do not divide as needed, or the tower is not a plain CLIP with a class token.
     """
+    if tower.class_embedding is None or tower.projection is None or tower.projection_bias is not None:
+        raise TowerError(f"{tower.model_id}: only a tower with a class token and a plain projection can be widened.")
     old_head_width = tower.width // tower.heads
     repeats, remainder = divmod(head_width, old_head_width)
     if min(width_factor, image_factor, embed_factor) < 1 or remainder or not repeats or width_factor % repeats:
@@ -141,11 +143,20 @@ def to_open_clip(tower: Tower, text_model: Any) -> Any:
         open_clip CLIP in float32, eval mode, without gradients.
 
     Raises:
-        TowerError: The tower has a patch bias, which open_clip's ViT has not, or the embeddings do not fit.
+        TowerError: The tower has what open_clip's plain ViT has not (a patch bias, a bias of the projection, an
+            attention pool, GELU by tanh), or the embeddings do not fit.
     """
     projection = getattr(text_model, "text_projection", None)
-    if tower.patch_bias is not None or not isinstance(projection, torch.Tensor):
-        raise TowerError(f"{tower.model_id}: open_clip's plain CLIP has no patch bias and has a text projection.")
+    plain = tower.pooling == "cls" and tower.projection is not None and tower.activation != "gelu_tanh"
+    if not plain or tower.patch_bias is not None or tower.projection_bias is not None:
+        raise TowerError(
+            f"{tower.model_id} cannot become one of open_clip's own ViTs, which have a class token, GELU or QuickGELU, "
+            "and no bias in patches and projection; towers from timm can be exported as they are, not rewritten."
+        )
+    if not isinstance(projection, torch.Tensor):
+        raise TowerError(
+            f"{tower.model_id}: met a text tower without a plain projection, wanted that of open_clip's CLIP."
+        )
     embed_factor, remainder = divmod(tower.embed_dim, projection.shape[1])
     if remainder or not embed_factor:
         raise TowerError(f"The embedding of {tower.embed_dim} is no multiple of the text's {projection.shape[1]}.")
@@ -246,6 +257,8 @@ def _divide_columns(linear: Linear, scale: FloatArray) -> Linear:
 
 def _state(tower: Tower) -> dict[str, FloatArray]:
     """Name the tower's arrays as open_clip's VisionTransformer does."""
+    assert tower.class_embedding is not None
+    assert tower.projection is not None
     state = {
         "conv1.weight": tower.patch_kernel,
         "class_embedding": tower.class_embedding,

@@ -7,13 +7,13 @@ the parts that ran. Blocks are counted from 1, as in the paper.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from lraee.errors import BundleError
 from lraee.preprocess import Preprocessing
-from lraee.strict_json import decode, encode, parse
+from lraee.strict_json import OPTIONAL, decode, encode, parse
 
 FORMAT = 1
 """The newest bundle format that this code reads and writes."""
@@ -52,8 +52,9 @@ class TowerInfo:
     tokens: int
     """Patches and, with ``cls`` pooling, the class token in front."""
     embed_dim: int
-    activation: Literal["gelu", "quick_gelu"]
+    activation: Literal["gelu", "quick_gelu", "gelu_tanh"]
     pooling: Literal["cls", "patch_mean", "attention"]
+    """What becomes the embedding: the class token, or what is made of all tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +193,9 @@ class Manifest:
     """None without a text tower: labels are then fixed."""
     files: tuple[FileEntry, ...]
     provenance: dict[str, str]
+    probabilities: Literal["softmax", "sigmoid"] = field(default="softmax", metadata={OPTIONAL: True})
+    """``softmax`` over the labels, or for towers trained with SigLIP's loss a ``sigmoid`` for each label on its own,
+    with `logit_bias`: these need not add up to 1. Gates judge the softmax in both cases."""
 
     def part(self, name: str) -> PartEntry:
         """The part called `name`."""
@@ -258,7 +262,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(manifest: Manifest) -> str:
     """The text of ``manifest.json``, checked by reading it back."""
-    text = json.dumps(encode(manifest), indent=1, ensure_ascii=False) + "\n"
+    raw = encode(manifest)
+    if manifest.probabilities == "softmax":
+        del raw["probabilities"]  # versions that do not know the key then read the bundle too
+    text = json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
     if parse_manifest(text) != manifest:
         raise BundleError(f"{MANIFEST_NAME} does not survive writing and reading; a value has the wrong type")
     return text
@@ -281,6 +288,8 @@ def _check_ranges(manifest: Manifest) -> None:
     for key, value, wanted in least:
         if value < wanted:
             raise BundleError(f"{MANIFEST_NAME}: {key} is {value}, wanted at least {wanted}")
+    if manifest.probabilities == "sigmoid" and manifest.logit_bias is None:
+        raise BundleError(f"{MANIFEST_NAME}: probabilities are 'sigmoid', which needs a number as logit_bias")
     above_zero = [("logit_scale", manifest.logit_scale)]
     above_zero += [(f"exits: temperature behind block {exit.block}", exit.temperature) for exit in manifest.exits]
     for key, number in above_zero:

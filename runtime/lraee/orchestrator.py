@@ -50,7 +50,7 @@ class Answers:
     embedding: FloatArray
     """(batch, embed_dim) float32, unit rows."""
     probabilities: FloatArray
-    """(batch, labels) float32."""
+    """(batch, labels) float32; see `lraee.manifest.Manifest.probabilities`."""
     exit_block: NDArray[np.int32]
     """(batch,) int32, counted from 1: whose answer it is; the depth for images that ran to the end."""
     blocks_run: NDArray[np.int32]

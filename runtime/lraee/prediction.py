@@ -15,7 +15,8 @@ class Prediction:
     label: str
     """The most likely label."""
     score: float
-    """Its probability, 0 to 1; comparable across exits (each has its own temperature)."""
+    """Its probability, 0 to 1. A share of all labels, comparable across exits (each has its own temperature); or where
+    ``manifest.probabilities`` is ``sigmoid`` (SigLIP), how likely this label fits at all, whatever the others do."""
     top: tuple[tuple[str, float], ...]
     """The most likely labels with their probabilities, best first."""
     index: int

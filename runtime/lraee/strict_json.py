@@ -1,7 +1,8 @@
 """Read JSON into frozen dataclasses and write it back, refusing whatever does not fit exactly.
 
 A bundle is data from elsewhere: an unknown key may be a typing error or a promise this code cannot keep, so it is
-refused with the path of the key, never ignored.
+refused with the path of the key, never ignored. A key may be left away only where its field says so: those that a
+format got later, with `OPTIONAL` in their metadata and a default.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from lraee.errors import BundleError
 
 T = TypeVar("T")
+
+OPTIONAL = "optional"
+"""Key of a field's metadata: when true, JSON may lack the field, and it has its default then."""
 
 
 def parse(text: str, where: str) -> Any:
@@ -113,9 +117,10 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(set(value) - set(names)):
         raise BundleError(f"{where} has the unknown key {unknown[0]!r}; this version reads {', '.join(names)}")
-    if missing := sorted(set(names) - set(value)):
+    optional = {field.name for field in dataclasses.fields(kind) if field.metadata.get(OPTIONAL)}
+    if missing := sorted(set(names) - set(value) - optional):
         raise BundleError(f"{where} lacks the key {missing[0]!r}; the file is incomplete or of another format")
-    decoded = {name: _decode(hints[name], value[name], _inside(where, name)) for name in names}
+    decoded = {name: _decode(hints[name], value[name], _inside(where, name)) for name in names if name in value}
     try:
         return kind(**decoded)
     except ValueError as error:  # a dataclass that checks its own ranges, such as Preprocessing

@@ -59,9 +59,11 @@ def exit_by_definition(weights: ExitWeights, tokens: Array, labels: dict[str, Ar
     embedding = hidden @ weights.fc2.weight.T + weights.fc2.bias
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     logits = labels["logit_scale"] / weights.temperature * embedding @ labels["label_matrix"]
-    shares = np.exp(logits + (weights.logit_bias or 0))
+    shares = np.exp(logits)
     probabilities = shares / shares.sum(-1, keepdims=True)
-    top = np.sort(probabilities, axis=1)
+    top = np.sort(probabilities, axis=1)  # the gate judges the softmax, whatever the loss was
+    if weights.logit_bias is not None:
+        probabilities = 1 / (1 + np.exp(-logits * weights.temperature - weights.logit_bias))
     distances = np.linalg.norm(patches - mean[:, None], axis=2) ** 2
     features = np.stack([top[:, -1], top[:, -1] - top[:, -2], distances.mean(axis=1)], axis=1)
     gate = 1 / (1 + np.exp(-(features @ np.array(weights.gate_weights) + weights.gate_bias)))

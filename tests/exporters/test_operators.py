@@ -74,8 +74,8 @@ def parts_of(tower: Tower, *, int8: bool) -> Iterator[tuple[Part, dict[str, int]
         for class_only in (False, True):
             part = build_block(weights, number=number, token_count=tower.tokens, class_only=class_only)
             yield part, operators_of_block(weights, class_only=class_only)
-    tail = quantize_tail(tower, RANGE) if int8 else float_tail(tower)
-    part = build_tail(tail, width=tower.width, embed_dim=tower.embed_dim)
+    tail = quantize_tail(float_tail(tower), {"norm_post": RANGE}) if int8 else float_tail(tower)
+    part = build_tail(tail, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens)
     yield part, operators_of_tail(tail)
 
 

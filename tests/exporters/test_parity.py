@@ -93,7 +93,7 @@ def stages_of(tower: Tower, folder: Path) -> Callable[[Pixels], list[Any]]:
     parts = [build_stem(tower, quantized=False)]
     for number, block in enumerate(tower.blocks, start=1):
         parts.append(build_block(float_block(block, tower.activation), number=number, token_count=tower.tokens))
-    parts.append(build_tail(float_tail(tower), width=tower.width, embed_dim=tower.embed_dim))
+    parts.append(build_tail(float_tail(tower), width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens))
     sessions = []
     for graph, file in parts:
         file.save(folder)

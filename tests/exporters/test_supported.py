@@ -6,6 +6,9 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from open_clip.timm_model import TimmModel
+from timm.layers.mlp import SwiGLU
+from timm.models.vision_transformer import VisionTransformer
 
 from lraee.errors import TowerError
 from lraee_exporters.open_clip_models import load_model
@@ -17,7 +20,9 @@ REFUSED = {
     "convnext_base": "timm (convnext_base)",
     "coca_ViT-B-32": "CoCa",
     "EVA02-B-16": "timm (eva02_base_patch16_clip_224)",
-    "ViT-B-16-SigLIP": "timm (vit_base_patch16_siglip_224)",
+    "PE-Core-B-16": "is timm's Eva, not its plain VisionTransformer",
+    "vit_medium_patch16_gap_256": "has LayerScale (trunk.blocks.0.ls1)",
+    "ViT-SO400M-14-SigLIP-384": "has patches of (14, 14) px, which do not divide square images of (384, 384) px",
     "MobileCLIP-B": "timm (vit_base_mci_224)",
     "ViT-L-14-CLIPA": "pooled by 'avg'",
     "ViT-M-16-alt": "layer scale",
@@ -66,6 +71,7 @@ def test_a_setting_that_changes_the_function_is_refused_in_config_and_model(
 def test_the_plain_vits_of_open_clip_are_accepted() -> None:
     """The families that the documentation promises, also those with an old-style activation or a foreign text tower."""
     names = ["ViT-B-32", "ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14", "ViT-bigG-14"]
+    names += ["ViT-B-16-SigLIP", "ViT-B-16-SigLIP2-384", "ViT-SO400M-16-SigLIP2-512", "MobileCLIP2-L-14"]
     names += ["ViT-S-32", "ViT-B-32-256", "ViT-B-16-plus-240", "roberta-ViT-B-32", "xlm-roberta-base-ViT-B-32"]
     reasons = {name: reasons_of(open_clip.get_model_config(name)) for name in names}
     assert {name for name, found in reasons.items() if found} == set()
@@ -103,3 +109,38 @@ def test_another_activation_is_refused(
     model.visual.transformer.resblocks[1].mlp.gelu = torch.nn.SiLU()
     with pytest.raises(TowerError, match="block 2 has the activation SiLU"):
         check_visual("handmade", model.visual)
+
+
+def small_trunk(**changes: Any) -> Any:
+    """timm's small SigLIP-like tower in open_clip's wrapper, on the meta device."""
+    settings = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 0}
+    settings |= {"class_token": False, "global_pool": "map", **changes}
+    with torch.device("meta"):
+        visual = TimmModel("vit_base_patch16_siglip_224", embed_dim=768, pool="map", proj="none")
+        visual.trunk = VisionTransformer(**settings)
+    return visual
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"qk_norm": True}, r"LayerNorm \(trunk.blocks.0.attn.q_norm\)"),
+        ({"scale_attn_norm": True}, r"LayerNorm \(trunk.blocks.0.attn.norm\)"),
+        ({"scale_mlp_norm": True}, r"LayerNorm \(trunk.blocks.0.mlp.norm\)"),
+        ({"init_values": 1e-5}, "LayerScale"),
+        ({"act_layer": "silu"}, r"activations \['SiLU'\]"),
+        ({"norm_layer": "rmsnorm"}, "RmsNorm"),
+        ({"mlp_layer": SwiGLU}, r"SwiGLU \(trunk.blocks.0.mlp\)"),
+        ({"class_token": True, "reg_tokens": 4, "global_pool": "token"}, "register tokens"),
+        ({"pos_embed": "none"}, "no position for each token"),
+        ({"class_token": True}, "pools by 'map' with a class token"),
+        ({"global_pool": "avg", "fc_norm": False}, "pools by 'avg' without a class token"),
+        ({"img_size": 40}, "do not divide"),
+    ],
+    ids=str,
+)
+def test_a_timm_tower_with_a_part_of_its_own_is_refused(change: dict[str, Any], reason: str) -> None:
+    """Decided on the modules; the part is named with its place."""
+    check_visual("handmade", small_trunk())
+    with pytest.raises(TowerError, match=rf"^handmade cannot be exported: .*comes from timm, and .*{reason}"):
+        check_visual("handmade", small_trunk(**change))

@@ -27,14 +27,16 @@ def tail_by_definition(tower: Tower, tokens: Array, labels: dict[str, Array]) ->
     normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + norm.epsilon) * norm.weight + norm.bias
     embedding = normed @ tower.projection
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    logits = labels["logit_scale"] * embedding @ labels["label_matrix"] + (tower.logit_bias or 0)
+    logits = labels["logit_scale"] * embedding @ labels["label_matrix"]
+    if tower.logit_bias is not None:
+        return normed, embedding, 1 / (1 + np.exp(-logits - tower.logit_bias))
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     return normed, embedding, shares / shares.sum(-1, keepdims=True)
 
 
 def build(tower: Tower, weights: Any, *, observe: bool = False) -> Any:
     """The part ``tail``."""
-    return build_tail(weights, width=tower.width, embed_dim=tower.embed_dim, observe=observe)
+    return build_tail(weights, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens, observe=observe)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -77,7 +79,9 @@ def test_an_int8_tail_stays_close_to_float(
     """Tolerance: one INT8 product turns the embedding by about half a degree, cosine 0.9995 and more."""
     tower, tokens, labels = make_tower(logit_bias=logit_bias), random_tokens(batch), labels_input()
     normed, embedding, probabilities = tail_by_definition(tower, tokens, labels)
-    weights = quantize_tail(tower, ActivationRange(minimum=float(normed.min()), maximum=float(normed.max())))
+    weights = quantize_tail(
+        float_tail(tower), {"norm_post": ActivationRange(minimum=float(normed.min()), maximum=float(normed.max()))}
+    )
     got = run_part(build(tower, weights), tokens=tokens, **labels)
     assert (got["embedding"] * embedding).sum(axis=1).min() > 0.9995
     np.testing.assert_allclose(np.linalg.norm(got["embedding"], axis=1), 1, atol=1e-6)

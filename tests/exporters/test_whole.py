@@ -27,7 +27,7 @@ def build_all(tower: Tower, folder: Path, *, quantized: bool) -> tuple[list[Grap
     ranges = dict.fromkeys(QUANTIZED_INPUTS, RANGE)
     if quantized:
         blocks = [quantize_block(block, tower.activation, ranges) for block in tower.blocks]
-        tail = quantize_tail(tower, RANGE)
+        tail = quantize_tail(float_tail(tower), {"norm_post": RANGE})
     else:
         blocks = [float_block(block, tower.activation) for block in tower.blocks]
         tail = float_tail(tower)
@@ -36,7 +36,7 @@ def build_all(tower: Tower, folder: Path, *, quantized: bool) -> tuple[list[Grap
         build_block(block, number=n, token_count=tower.tokens, class_only=n == tower.depth)
         for n, block in enumerate(blocks, start=1)
     ]
-    parts.append(build_tail(tail, width=tower.width, embed_dim=tower.embed_dim))
+    parts.append(build_tail(tail, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens))
     files: dict[str, WeightFile] = {}
     for graph, file in parts:
         graph.save(folder)
@@ -126,6 +126,6 @@ def test_the_image_tower_of_vit_b_32_takes_8_82_gflops(make_tower: Callable[...,
     assert tower.tokens == 50
     stem, _ = build_stem(tower, quantized=False)
     block, _ = build_block(float_block(tower.blocks[0], tower.activation), number=1, token_count=tower.tokens)
-    tail, _ = build_tail(float_tail(tower), width=768, embed_dim=512)
+    tail, _ = build_tail(float_tail(tower), width=768, embed_dim=512, token_count=50)
     assert 8.81e9 < stem.flops + 12 * block.flops + tail.flops < 8.83e9
     assert tail.flops_per_label == 1024

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lraee.bundle import Bundle, find_bundle
-from lraee.errors import BundleError
+from lraee.errors import BundleError, PolicyError
 from lraee.manifest import FORMAT, Manifest, block_names, parse_manifest, read_manifest, write_manifest
+from lraee.policies import Entropy
 from lraee.strict_json import encode
 
 TEXT = (Path(__file__).parent / "golden" / "format_1.lraee" / "manifest.json").read_text("utf-8")
@@ -213,7 +214,7 @@ def test_any_change_is_read_whole_or_refused(tmp_path_factory, golden, mutation)
     except BundleError as error:
         assert str(error).startswith("manifest.json")  # noqa: PT017 - an error is one of two right answers
         return
-    assert encode(manifest) == raw
+    assert encode(manifest) == {"probabilities": "softmax", **raw}
     folder = tmp_path_factory.getbasetemp() / "mutated.lraee"
     folder.mkdir(exist_ok=True)
     for path in golden.iterdir():
@@ -246,3 +247,16 @@ def test_full_flops_are_those_of_the_parts_without_exits():
     assert manifest.full_flops == wanted
     assert manifest.exit_behind(1) == manifest.exits[0]
     assert manifest.exit_behind(2) is None
+
+
+def test_probabilities_are_a_softmax_unless_the_manifest_says_sigmoid(golden: Path) -> None:
+    """Bundles from before the key was there have none, and sigmoids need the bias of SigLIP's loss."""
+    raw = json.loads((golden / "manifest.json").read_text("utf-8"))
+    assert "probabilities" not in raw
+    assert parse_manifest(json.dumps(raw)).probabilities == "softmax"
+    sigmoid = parse_manifest(json.dumps({**raw, "probabilities": "sigmoid", "logit_bias": -10.0}))
+    assert json.loads(write_manifest(sigmoid))["probabilities"] == "sigmoid"
+    with pytest.raises(BundleError, match="probabilities are 'sigmoid', which needs a number as logit_bias"):
+        parse_manifest(json.dumps({**raw, "probabilities": "sigmoid", "logit_bias": None}))
+    with pytest.raises(PolicyError, match="a sigmoid for each label"):
+        Entropy(0.5).bind(sigmoid)

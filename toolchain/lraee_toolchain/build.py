@@ -19,10 +19,11 @@ from lraee_exporters.operators import check_operators, optimized_operators
 from lraee_exporters.quantized import ActivationRange
 from lraee_exporters.stem import build_stem, operators_of_stem
 from lraee_exporters.tail import TailWeights, build_tail, float_tail, operators_of_tail, quantize_tail
-from lraee_exporters.tower import Linear, Tower
+from lraee_exporters.tower import Tower
 from lraee_exporters.whole import build_whole
 from lraee_toolchain.chain import BATCH, Chain, run_part
-from lraee_toolchain.strong import quantize_block_strongly, quantize_projection_strongly
+from lraee_toolchain.strong import quantize_block_strongly
+from lraee_toolchain.strong_tail import quantize_tail_strongly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ def build_float(tower: Tower, folder: Path) -> None:
         graph, _ = build_block(block, number=number, token_count=tower.tokens, observe=True)
         graph.name += ".observed"
         graph.save(folder)
-    graph, _ = build_tail(float_tail(tower), width=tower.width, embed_dim=tower.embed_dim, observe=True)
+    graph, _ = _tail(float_tail(tower), tower, observe=True)
     graph.name += ".observed"
     graph.save(folder)
 
@@ -61,7 +62,8 @@ def build_int8(tower: Tower, ranges: Mapping[str, ActivationRange], folder: Path
     for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
         own = {key.removeprefix(f"{name}/"): value for key, value in ranges.items() if key.startswith(f"{name}/")}
         blocks.append(quantize_block(block, tower.activation, own))
-    _build(tower, blocks, quantize_tail(tower, ranges["tail/norm_post"]), folder, quantized=True)
+    of_tail = {key.removeprefix("tail/"): value for key, value in ranges.items() if key.startswith("tail/")}
+    _build(tower, blocks, quantize_tail(float_tail(tower), of_tail), folder, quantized=True)
 
 
 def build_int8_strong(
@@ -94,13 +96,14 @@ def build_int8_strong(
             graph, file, "tokens", [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
         )
         advance(1)
-    tail = float_tail(tower)
-    assert isinstance(tail.projection, Linear)
-    norm, projection, choices["tail"] = quantize_projection_strongly(tail.norm_post, tail.projection, tokens[:, 0])
-    tail = replace(tail, norm_post=norm, projection=projection)
+    tail, choices["tail"] = quantize_tail_strongly(float_tail(tower), tokens)
     _build(tower, blocks, tail, folder, quantized=True)
     (folder / "choices.json").write_text(json.dumps(choices, indent=1))
     (folder / "errors.json").write_text(json.dumps(errors, indent=1))
+
+
+def _tail(tail: TailWeights, tower: Tower, *, observe: bool = False) -> tuple[GraphBuilder, WeightFile]:
+    return build_tail(tail, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens, observe=observe)
 
 
 def load_choices(folder: Path) -> dict[str, str]:
@@ -112,17 +115,17 @@ def load_choices(folder: Path) -> dict[str, str]:
 def _build(tower: Tower, blocks: Sequence[BlockWeights], tail: TailWeights, folder: Path, *, quantized: bool) -> None:
     """Write all parts and the whole.
 
-    Of the last block two forms are written: ``block_NN.onnx`` with all tokens, which `Chain` runs to look at them, and
-    ``block_NN_class.onnx``, which becomes the bundle's part.
+    Where there is a class token, two forms of the last block are written: ``block_NN.onnx`` with all tokens, which
+    `Chain` runs to look at them, and ``block_NN_class.onnx``, which becomes the bundle's part.
     """
     built = [(*build_stem(tower, quantized=quantized), operators_of_stem(tower, quantized=quantized))]
     for number, block in enumerate(blocks, start=1):
-        is_last = number == len(blocks)
-        if is_last:
+        class_only = number == len(blocks) and tower.has_class_token
+        if class_only:
             save_part(*build_block(block, number=number, token_count=tower.tokens), operators_of_block(block), folder)
-        graph, file = build_block(block, number=number, token_count=tower.tokens, class_only=is_last)
-        built.append((graph, file, operators_of_block(block, class_only=is_last)))
-    built.append((*build_tail(tail, width=tower.width, embed_dim=tower.embed_dim), operators_of_tail(tail)))
+        graph, file = build_block(block, number=number, token_count=tower.tokens, class_only=class_only)
+        built.append((graph, file, operators_of_block(block, class_only=class_only)))
+    built.append((*_tail(tail, tower), operators_of_tail(tail)))
     files: dict[str, WeightFile] = {}
     entries: list[PartEntry] = []
     for name, (graph, file, operators) in zip(["stem", *block_names(len(blocks)), "tail"], built, strict=True):
@@ -147,7 +150,13 @@ def build_exits(exits: Mapping[int, ExitWeights], tower: Tower, folder: Path) ->
     """Write one part for each exit."""
     entries = []
     for number, weights in exits.items():
-        graph, file = build_exit(weights, number=number, token_count=tower.tokens, width=tower.width)
+        graph, file = build_exit(
+            weights,
+            number=number,
+            token_count=tower.tokens,
+            width=tower.width,
+            class_token=tower.has_class_token,
+        )
         entries.append(save_part(graph, file, operators_of_exit(weights), folder))
     save_parts(entries, folder)
 

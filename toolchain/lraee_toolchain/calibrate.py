@@ -23,7 +23,7 @@ from lraee_toolchain.ranges import RangeCollector
 def calibrate(
     chain: Chain, pixels: NDArray[np.uint8], scratch: Path, *, method: RangeMethod, percentile: float
 ) -> dict[str, ActivationRange]:
-    """Ranges of every quantized tensor, by ``block_NN/<input>`` and ``tail/norm_post``.
+    """Ranges of every quantized tensor, by ``block_NN/<input>`` and ``tail/<input>``.
 
     Args:
         chain: the float parts, with their observed variants.
@@ -51,10 +51,11 @@ def calibrate(
             tokens[start : start + BATCH] = after
         chain.drop(f"{name}.observed")
         ranges |= {f"{name}/{value}": chosen(collector) for value, collector in collectors.items()}
-    collector = RangeCollector()
+    of_tail: dict[str, RangeCollector] = {}
     for start in range(0, len(pixels), BATCH):
-        collector.add(chain.observe_tail(np.ascontiguousarray(tokens[start : start + BATCH])))
-    ranges["tail/norm_post"] = chosen(collector)
+        for value, seen in chain.observe_tail(np.ascontiguousarray(tokens[start : start + BATCH])).items():
+            of_tail.setdefault(value, RangeCollector()).add(seen)
+    ranges |= {f"tail/{value}": chosen(collector) for value, collector in of_tail.items()}
     del tokens
     path.unlink()
     return ranges

@@ -45,22 +45,31 @@ class Chain:
     """Stem, blocks and tail of one folder; sessions are made when first used."""
 
     def __init__(
-        self, folder: Path, depth: int, label_matrix: FloatArray, logit_scale: float, *, threads: int | None = None
+        self,
+        folder: Path,
+        depth: int,
+        label_matrix: FloatArray,
+        logit_scale: float,
+        *,
+        sigmoid: bool = False,
+        threads: int | None = None,
     ) -> None:
         """Name the folder.
 
         Args:
-            folder: holds ``stem.onnx``, ``block_NN.onnx``, ``tail.onnx``, and for the last block also
-                ``block_NN_class.onnx``.
+            folder: holds ``stem.onnx``, ``block_NN.onnx``, ``tail.onnx``, and where there is a class token for the
+                last block also ``block_NN_class.onnx``.
             depth: number of blocks.
             label_matrix: (embed_dim, labels) float32.
             logit_scale: factor on the cosine.
+            sigmoid: whether the tail's probabilities are sigmoids.
             threads: cores used inside one operator; None takes all.
         """
         self._folder = folder
         self._settings = SessionSettings(threads=threads)
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._labels = {"label_matrix": label_matrix, "logit_scale": np.array(logit_scale, np.float32)}
+        self._sigmoid = sigmoid
         self.names = block_names(depth)
 
     def session(self, name: str) -> ort.InferenceSession:
@@ -94,19 +103,25 @@ class Chain:
         return np.concatenate([session.run(["tokens_out"], {"tokens": batch})[0] for batch in batches])
 
     def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Embedding (batch, embed_dim) and probabilities (batch, labels)."""
+        """Embedding (batch, embed_dim) and softmax over the labels (batch, labels), by which exits are trained."""
         embedding, probabilities = self.session("tail").run(
             ["embedding", "probabilities"], {"tokens": tokens, **self._labels}
         )
+        if self._sigmoid:
+            logits = embedding @ self._labels["label_matrix"] * self._labels["logit_scale"]
+            shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+            probabilities = shifted / shifted.sum(axis=1, keepdims=True)
         return embedding, probabilities
 
     def stages(self, pixels: NDArray[np.uint8]) -> list[FloatArray]:
         """Tokens before block 1, after each block, and the embedding, for `check_parity`.
 
-        The embedding is made by the parts of a bundle, whose last block computes the class token alone.
+        The embedding is made by the parts of a bundle, whose last block computes the class token alone if it can.
         """
         tokens = list(self.after_blocks(pixels))
-        last = self.session(f"{self.names[-1]}_class").run(["tokens_out"], {"tokens": tokens[-2]})[0]
+        last, class_only = tokens[-1], f"{self.names[-1]}_class"
+        if (self._folder / f"{class_only}.onnx").is_file():
+            last = self.session(class_only).run(["tokens_out"], {"tokens": tokens[-2]})[0]
         return [*tokens, self.tail(last)[0]]
 
     def observe_block(self, name: str, tokens: FloatArray) -> tuple[FloatArray, dict[str, FloatArray]]:
@@ -115,9 +130,9 @@ class Chain:
         after, *values = self.session(f"{name}.observed").run(["tokens_out", *wanted], {"tokens": tokens})
         return after, dict(zip(QUANTIZED_INPUTS, values, strict=True))
 
-    def observe_tail(self, tokens: FloatArray) -> FloatArray:
-        """The input of the tail's projection, (batch, width)."""
-        observed: FloatArray = self.session("tail.observed").run(
-            ["observed_norm_post"], {"tokens": tokens, **self._labels}
-        )[0]
-        return observed
+    def observe_tail(self, tokens: FloatArray) -> dict[str, FloatArray]:
+        """Run ``tail.observed.onnx``: its quantized inputs by name, each (batch, channels)."""
+        session = self.session("tail.observed")
+        wanted = [output.name for output in session.get_outputs() if output.name.startswith("observed_")]
+        values = session.run(wanted, {"tokens": tokens, **self._labels})
+        return {name.removeprefix("observed_"): value for name, value in zip(wanted, values, strict=True)}

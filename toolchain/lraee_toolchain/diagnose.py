@@ -50,8 +50,8 @@ class BlockNoise:
     """Mean cosine INT8 to FP32 of all tokens and channels flattened."""
     cosine_patch_mean: float
     """Mean cosine INT8 to FP32 of the mean patch token, which heads read."""
-    cosine_class_token: float
-    """Mean cosine INT8 to FP32 of the class token, which full depth reads."""
+    cosine_class_token: float | None
+    """Mean cosine INT8 to FP32 of the class token, which full depth reads; None for a tower without one."""
     largest_float: float
     """Largest magnitude of any activation in float."""
     largest_int8: float
@@ -118,6 +118,7 @@ def diagnose(
     pixels: NDArray[np.uint8],
     *,
     label_embeddings: FloatArray,
+    class_token: bool = True,
     batch: int = BATCH,
     advance: Callable[[int], None] | None = None,
 ) -> NoiseProfile:
@@ -130,6 +131,7 @@ def diagnose(
         quantized_chain: INT8 parts of the same tower.
         pixels: (images, size, size, 3) uint8.
         label_embeddings: (labels, embed_dim), at least two labels; rows need not be unit.
+        class_token: whether token 0 is a class token.
         batch: images that run together; bounds memory and does not change the result beyond rounding.
         advance: called after each batch with its number of images.
 
@@ -144,7 +146,7 @@ def diagnose(
     if depth != noisy_depth:
         raise ExportError(f"{depth} float blocks, {noisy_depth} INT8 blocks; give parts of the same model")
     labels = _unit(label_embeddings.astype(np.float64))
-    sums = [_BlockSums() for _ in range(depth + 1)]
+    sums = [_BlockSums(class_token) for _ in range(depth + 1)]
     drifts: list[Doubles] = []
     for start in range(0, len(pixels), batch):
         images = np.ascontiguousarray(pixels[start : start + batch])
@@ -168,7 +170,8 @@ def diagnose(
 class _BlockSums:
     """Sums over images of one block's measures; those of the noise are about its first image, against cancellation."""
 
-    def __init__(self) -> None:
+    def __init__(self, class_token: bool) -> None:
+        self.class_token = class_token
         self.count = 0
         self.delta_nat = self.delta_quant = self.mean_squares = 0.0
         self.cosines = np.zeros(3)
@@ -183,14 +186,14 @@ class _BlockSums:
             self.delta_nat += float(np.sqrt(np.square(exact - before).sum(axis=(1, 2))).sum())
         self.delta_quant += float(np.sqrt(squares).sum())
         self.mean_squares += float(squares.sum()) / noise[0].size
-        flat = (len(exact), -1)
-        means = exact[:, 1:].mean(axis=1), noisy[:, 1:].mean(axis=1)
+        flat, first = (len(exact), -1), int(self.class_token)
+        means = exact[:, first:].mean(axis=1), noisy[:, first:].mean(axis=1)
         pairs = ((exact.reshape(flat), noisy.reshape(flat)), means, (exact[:, 0], noisy[:, 0]))
         self.cosines += [float(_cosines(a, b).sum()) for a, b in pairs]
         self.largest_float = max(self.largest_float, float(np.abs(exact).max()))
         self.largest_int8 = max(self.largest_int8, float(np.abs(noisy).max()))
         self.signal = self.signal + means[0].sum(axis=0)
-        noise_means: Doubles = noise[:, 1:].mean(axis=1)
+        noise_means: Doubles = noise[:, first:].mean(axis=1)
         if self.count == 0:
             self.origin = noise_means[0]
         self.shifted = self.shifted + (noise_means - self.origin).sum(axis=0)
@@ -207,7 +210,7 @@ class _BlockSums:
             mse=self.mean_squares / count,
             cosine=cosine,
             cosine_patch_mean=cosine_patch_mean,
-            cosine_class_token=cosine_class_token,
+            cosine_class_token=cosine_class_token if self.class_token else None,
             largest_float=self.largest_float,
             largest_int8=self.largest_int8,
             signal=float(np.square(self.signal / count).sum()),

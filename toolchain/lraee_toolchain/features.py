@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,8 @@ class Features:
 
     patch_mean: FloatArray
     """(images, blocks, width) float32, mean patch token after each block."""
-    class_token: FloatArray
-    """(images, blocks, width) float32."""
+    class_token: FloatArray | None
+    """(images, blocks, width) float32, or None for a tower without a class token."""
     variance: FloatArray
     """(images, blocks) float32, spatial activation variance of the patch tokens."""
     embedding: FloatArray
@@ -31,14 +32,23 @@ class Features:
 
     def rows(self, index: NDArray[np.int64]) -> Features:
         """A copy of some rows."""
-        return Features(*(np.ascontiguousarray(getattr(self, name)[index]) for name in _NAMES))
+        return Features(*(_rows(getattr(self, name), index) for name in _NAMES))
+
+
+def _rows(values: FloatArray | None, index: NDArray[np.int64]) -> Any:
+    return None if values is None else np.ascontiguousarray(values[index])
 
 
 _NAMES = ("patch_mean", "class_token", "variance", "embedding", "probabilities")
 
 
 def extract_features(
-    chain: Chain, pixels: NDArray[np.uint8], folder: Path, *, advance: Callable[[int], None] | None = None
+    chain: Chain,
+    pixels: NDArray[np.uint8],
+    folder: Path,
+    *,
+    class_token: bool = True,
+    advance: Callable[[int], None] | None = None,
 ) -> None:
     """Run every image to full depth and write the features as ``.npy`` files.
 
@@ -46,6 +56,7 @@ def extract_features(
         chain: parts to run.
         pixels: (images, size, size, 3) uint8.
         folder: where the files go.
+        class_token: whether token 0 is a class token.
         advance: called after each batch with its number of images.
     """
     count, depth = len(pixels), len(chain.names)
@@ -56,18 +67,17 @@ def extract_features(
         for block, tokens in enumerate(chain.after_blocks(batch)):
             if not maps:
                 width = tokens.shape[2]
-                for name, shape in (
-                    ("patch_mean", (depth, width)),
-                    ("class_token", (depth, width)),
-                    ("variance", (depth,)),
-                ):
+                shapes: dict[str, tuple[int, ...]] = {"patch_mean": (depth, width), "variance": (depth,)}
+                shapes |= {"class_token": (depth, width)} if class_token else {}
+                for name, shape in shapes.items():
                     maps[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (count, *shape))
             if block == 0:
                 continue
-            patches = tokens[:, 1:]
+            patches = tokens[:, int(class_token) :]
             mean = patches.mean(axis=1)
             maps["patch_mean"][rows, block - 1] = mean
-            maps["class_token"][rows, block - 1] = tokens[:, 0]
+            if class_token:
+                maps["class_token"][rows, block - 1] = tokens[:, 0]
             maps["variance"][rows, block - 1] = np.square(patches - mean[:, None]).sum(axis=2).mean(axis=1)
         embedding, probabilities = chain.tail(tokens)
         for name, value in (("embedding", embedding), ("probabilities", probabilities)):
@@ -81,7 +91,12 @@ def extract_features(
 
 def load_features(folder: Path) -> Features:
     """Open what `extract_features` wrote."""
-    return Features(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES))
+    return Features(*(_open(folder / f"{name}.npy") for name in _NAMES))
+
+
+def _open(path: Path) -> Any:
+    """A feature, memory-mapped, or None where the tower has no such thing."""
+    return np.load(path, mmap_mode="r") if path.is_file() else None
 
 
 def extract_embeddings(

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from lraee.errors import ExportError
 from lraee_exporters.exit_head import HeadInput
 from lraee_exporters.layers import AnyLinear
 from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
@@ -41,10 +42,13 @@ class Head:
 
 def head_input(features: Features, block: int, reads: HeadInput) -> FloatArray:
     """What the head behind `block` (from 1) reads: (images, width), or (images, 2 * width) for ``both``."""
-    mean, token = features.patch_mean[:, block - 1], features.class_token[:, block - 1]
-    if reads == "both":
-        return np.concatenate([mean, token], axis=1)
-    return np.asarray(mean if reads == "patch_mean" else token)
+    mean = features.patch_mean[:, block - 1]
+    if reads == "patch_mean":
+        return np.asarray(mean)
+    if features.class_token is None:
+        raise ExportError(f"a head that reads {reads} needs a class token, which this tower has not; read patch_mean")
+    token = features.class_token[:, block - 1]
+    return np.concatenate([mean, token], axis=1) if reads == "both" else np.asarray(token)
 
 
 def train_heads(

@@ -130,6 +130,7 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
             "seed": str(config.seed),
             **{name: version(name) for name in ("lraee", "onnx", "onnxruntime", "open_clip_torch", "torch")},
         },
+        probabilities="softmax" if tower.logit_bias is None else "sigmoid",
     )
     (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
     Bundle(folder).verify()

@@ -19,7 +19,6 @@ from lraee.images import open_image
 from lraee.preprocess import pixels as preprocess
 from lraee.strict_json import encode
 from lraee_calibration_data import Dataset, label_rows, open_dataset, photos
-from lraee_exporters.exit_head import HEAD_INPUTS
 from lraee_exporters.parity import check_parity
 from lraee_toolchain.baselines import BaselineMaker
 from lraee_toolchain.build import build_exits, load_choices
@@ -29,7 +28,7 @@ from lraee_toolchain.diagnose import NoiseProfile, pathological
 from lraee_toolchain.pack import BundleInputs, install, pack
 from lraee_toolchain.pictures import Picture, run_pictures
 from lraee_toolchain.report import write_report
-from lraee_toolchain.routing import NO_EXITS, candidates, fit_routing, with_promise, without_unused
+from lraee_toolchain.routing import NO_EXITS, candidates, fit_routing, head_inputs, with_promise, without_unused
 from lraee_toolchain.routing_file import load_routing, save_routing, weights_of_exits
 from lraee_toolchain.stages import Precision, Progress, Silent, Stages
 from lraee_toolchain.study import Study
@@ -151,7 +150,7 @@ class _Export:
         }
 
         def train(folder: Path) -> None:
-            rounds = len(HEAD_INPUTS) if config.reads == "auto" else 1
+            rounds = len(head_inputs(config, class_token=self.tower.has_class_token))
             advance = self.progress.steps(rounds * config.heads.epochs)
             routing = fit_routing(
                 heads,

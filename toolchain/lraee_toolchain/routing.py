@@ -176,6 +176,13 @@ def _finish_exit(head: Head, gating: Material, labels: FloatArray, block: int, *
     )
 
 
+def head_inputs(config: ExportConfig, *, class_token: bool) -> Sequence[HeadInput]:
+    """What heads are tried with; without a class token only the mean patch token is there."""
+    if config.reads != "auto":
+        return (config.reads,)
+    return HEAD_INPUTS if class_token else ("patch_mean",)
+
+
 def best_exits(
     heads: Material,
     gating: Material,
@@ -189,7 +196,7 @@ def best_exits(
     advance: Callable[[int], None] | None = None,
 ) -> list[TrainedExit]:
     """Exits whose heads read what `config.reads` says; with ``auto`` each what answers best on the gating split."""
-    choices: Sequence[HeadInput] = HEAD_INPUTS if config.reads == "auto" else (config.reads,)
+    choices = head_inputs(config, class_token=heads.features.class_token is not None)
     rounds = [
         train_exits(
             heads,

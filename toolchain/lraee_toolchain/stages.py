@@ -82,6 +82,7 @@ class Stages:
         self.label_set: LabelSet = read_labels(config.labels or default_labels)
         if isinstance(config.exits, tuple) and max(config.exits) >= self.tower.depth:
             raise ExportError(f"--exits names block {max(config.exits)}, wanted 1 to {self.tower.depth - 1}")
+        self._check_class_token()
         self.splits: Splits = open_splits(config, self.label_set.names, seed=config.seed)
         self.fingerprint = self.tower.fingerprint()
         self.is_random = self.tower.weights.startswith("random")
@@ -99,6 +100,17 @@ class Stages:
         self.float_parts = work.stage(
             "float", {"tower": self.fingerprint}, lambda folder: build_float(self.tower, folder)
         )
+
+    def _check_class_token(self) -> None:
+        """Refuse what needs a class token where there is none."""
+        config = self.config
+        wants = {"--ablations": config.ablations, f"--reads {config.reads}": config.reads in ("cls", "both")}
+        for option, asked in wants.items():
+            if asked and not self.tower.has_class_token:
+                raise ExportError(
+                    f"{option} needs a class token, which the tower of {config.model} has not (it pools by "
+                    f"{self.tower.pooling}); leave it away, exits then read the mean patch token"
+                )
 
     def _embed_labels(self, folder: Path) -> None:
         np.save(folder / "labels.npy", embed_labels(self.model, self.label_set))
@@ -120,7 +132,8 @@ class Stages:
     def chain(self, parts: Path, *, threads: int | None = None) -> Chain:
         """The tower of a parts folder, to be run."""
         labels = np.ascontiguousarray(self.labels.T)
-        return Chain(parts, self.tower.depth, labels, self.tower.logit_scale, threads=threads)
+        sigmoid = self.tower.logit_bias is not None
+        return Chain(parts, self.tower.depth, labels, self.tower.logit_scale, sigmoid=sigmoid, threads=threads)
 
     def pixels(self, dataset: Dataset, *, views: int) -> Path:
         """A split, preprocessed."""
@@ -187,7 +200,8 @@ class Stages:
 
         def extract(folder: Path) -> None:
             advance = self.progress.steps(len(rows.pixels))
-            extract_features(self.chain(tower_parts), rows.pixels, folder, advance=advance)
+            has_class_token = self.tower.has_class_token
+            extract_features(self.chain(tower_parts), rows.pixels, folder, class_token=has_class_token, advance=advance)
 
         key = {"pixels": pixels.name, "labels": self.label_folder.name}
         features = self.work.stage("features", {"parts": tower_parts.name, **key}, extract)
@@ -212,7 +226,8 @@ class Stages:
         """FLOPs of the parts."""
         flops = {p.name: p.flops + p.flops_per_label * len(self.labels) for p in load_parts(tower_parts)}
         width = self.tower.width
-        reads = 2 if self.config.reads in ("both", "auto") else 1  # of the largest head that may be chosen
+        both = self.config.reads in ("both", "auto") and self.tower.has_class_token
+        reads = 2 if both else 1  # of the largest head that may be chosen
         head = 2 * (reads * width * width + width * self.tower.embed_dim) + 4 * self.tower.tokens * width + 24
         return Costs(
             stem=flops["stem"],
@@ -235,6 +250,7 @@ class Stages:
                 self.chain(tower_parts),
                 rows,
                 label_embeddings=self.labels,
+                class_token=self.tower.has_class_token,
                 advance=advance,
             )
             save_profile(profile, folder / "noise.json")

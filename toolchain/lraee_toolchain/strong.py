@@ -23,7 +23,7 @@ from lraee_exporters.block import QUANTIZED_INPUTS, BlockWeights, build_block, f
 from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_bias, quantize_linear, quantize_weight
 from lraee_exporters.rounding import round_with_compensation
 from lraee_exporters.smooth import smooth
-from lraee_exporters.tower import Activation, Block, FloatArray, LayerNorm, Linear
+from lraee_exporters.tower import Activation, Block, FloatArray, Linear
 from lraee_toolchain.chain import BATCH, run_part
 from lraee_toolchain.ranges import RangeCollector, least_error_range
 
@@ -226,43 +226,6 @@ def dequantized(values: FloatArray, activation: ActivationRange) -> FloatArray:
     """What the kernel sees of float values: rounded to the levels of a range."""
     levels = np.clip(np.rint(values / np.float32(activation.scale)) + activation.zero_point, 0, 255)
     return np.asarray((levels - activation.zero_point) * np.float32(activation.scale), np.float32)
-
-
-def quantize_projection_strongly(
-    norm: LayerNorm, projection: Linear, tokens: FloatArray
-) -> tuple[LayerNorm, QuantizedLinear, str]:
-    """The tail's projection: smoothing, ranges, rounding and bias by the error of the direction of the embedding.
-
-    Args:
-        norm: the LayerNorm before it.
-        projection: float layer without a bias.
-        tokens: (images, width) class tokens that the INT8 blocks give.
-
-    Returns:
-        LayerNorm, INT8 layer, and the recipe's text.
-    """
-    centred = tokens - tokens.mean(axis=1, keepdims=True)
-    unit = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + norm.epsilon)
-    wanted = (unit * norm.weight + norm.bias) @ projection.weight.T
-    best: tuple[float, LayerNorm, QuantizedLinear, str] | None = None
-    for alpha in (None, *ALPHAS):
-        here, layer = norm, projection
-        if alpha is not None:
-            largest = np.abs(unit * norm.weight + norm.bias).max(axis=0)
-            here, (layer,) = smooth(norm, [projection], largest, alpha)
-        values = np.asarray(unit * here.weight + here.bias, np.float32)
-        for ranges in ("minmax", "least-error"):
-            collector = RangeCollector()
-            collector.add(values)
-            activation = chosen_range(Observed(collector, values, np.abs(values).max(axis=0)), ranges)
-            quantized = quantize_layer(layer, values, activation, hessian=None, corrected=False)
-            output = dequantized(values, activation) @ quantized.dequantized().T
-            cosine = (output * wanted).sum(axis=1) / np.linalg.norm(output, axis=1) / np.linalg.norm(wanted, axis=1)
-            error = float(1 - cosine.mean())
-            if best is None or error < best[0]:
-                best = error, here, quantized, str(Recipe(alpha=alpha, ranges=ranges))
-    assert best is not None
-    return best[1], best[2], best[3]
 
 
 def _floats(block: BlockWeights, *names: Layer) -> list[Linear]:

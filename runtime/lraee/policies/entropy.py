@@ -43,6 +43,11 @@ class Entropy:
             raise PolicyError(f"the entropy threshold is {self.threshold}, wanted nats from 0 on, such as 0.5")
         if not manifest.exits:
             raise PolicyError("an entropy threshold needs exits, and this bundle has none; run it at full depth")
+        if manifest.probabilities != "softmax":
+            raise PolicyError(
+                "an entropy needs probabilities that add up to 1, and those of this bundle are a sigmoid for each "
+                "label; use Adaptive or Confidence"
+            )
         return self
 
     def visits(self, block: int) -> bool:
