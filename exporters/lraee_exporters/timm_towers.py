@@ -91,6 +91,8 @@ def reasons_of_timm(visual: Any) -> list[str]:
     image, patch = trunk.patch_embed.img_size, trunk.patch_embed.patch_size
     if image[0] != image[1] or patch[0] != patch[1] or image[0] % patch[0]:
         reasons.append(f"has patches of {patch} px, which do not divide square images of {image} px")
+    if tuple(visual.image_size) != tuple(image):
+        reasons.append(f"is for images of {image} px, where the settings say image_size {tuple(visual.image_size)}")
     if trunk.num_prefix_tokens != trunk.has_class_token:
         reasons.append("has register tokens")
     if trunk.pos_embed is None or trunk.no_embed_class:

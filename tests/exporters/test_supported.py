@@ -118,7 +118,16 @@ def small_trunk(**changes: Any) -> Any:
     with torch.device("meta"):
         visual = TimmModel("vit_base_patch16_siglip_224", embed_dim=768, pool="map", proj="none")
         visual.trunk = VisionTransformer(**settings)
+    visual.image_size = visual.trunk.patch_embed.img_size
     return visual
+
+
+def test_a_timm_tower_of_another_image_size_than_its_settings_is_refused() -> None:
+    """Images would be prepared at the wrong size."""
+    visual = small_trunk()
+    visual.image_size = (48, 48)
+    with pytest.raises(TowerError, match=r"is for images of \(32, 32\) px, .* image_size \(48, 48\)"):
+        check_visual("handmade", visual)
 
 
 @pytest.mark.parametrize(
