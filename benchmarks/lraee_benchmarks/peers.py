@@ -75,8 +75,8 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
     tower = bundle.manifest.tower
     if name == "torch" and (tower.pooling != "cls" or tower.activation == "gelu_tanh"):
         raise BundleError(
-            f"the torch row rebuilds open_clip's own ViT; this tower has {tower.pooling} pooling and {tower.activation}, "
-            "as timm's have; leave the row away"
+            f"the torch row rebuilds open_clip's own ViT; this tower has {tower.pooling} pooling and "
+            f"{tower.activation}, as timm's have; leave the row away"
         )
     if name in ("graph", "openvino"):
         bundle.checked_part(bundle.manifest.part("graph"))

@@ -21,7 +21,8 @@ from lraee.preprocess import Preprocessing
 from lraee_exporters.checkpoints import load_checkpoint, sha256_of
 from lraee_exporters.sources import Source, find_source
 from lraee_exporters.supported import check_visual
-from lraee_exporters.timm_towers import array_of, linear_of, layer_norm_of, parts_of_timm, split_linear
+from lraee_exporters.timm_towers import parts_of_timm
+from lraee_exporters.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
 from lraee_exporters.tower import Activation, Attention, Block, Linear, Mlp, Tower
 from lraee_exporters.widen import nearest_transform, to_open_clip, widen
 

@@ -23,7 +23,8 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 
-from lraee_exporters.tower import Activation, Attention, AttentionPool, Block, FloatArray, LayerNorm, Linear, Mlp
+from lraee_exporters.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
+from lraee_exporters.tower import Activation, Attention, AttentionPool, Block, Mlp
 
 PLACEHOLDERS = (torch.nn.Identity, torch.nn.Dropout, DropPath, PatchDropout)
 """Modules that do nothing outside training."""
@@ -141,30 +142,6 @@ def parts_of_timm(visual: Any) -> dict[str, Any]:
         "pooling": "cls" if trunk.attn_pool is None else "attention",
         "attention_pool": None if trunk.attn_pool is None else _pool(trunk.attn_pool),
     }
-
-
-def array_of(tensor: torch.Tensor) -> FloatArray:
-    """Copy a tensor to float32 numpy, so that later changes of the model do not reach the description."""
-    array: FloatArray = tensor.detach().cpu().float().contiguous().numpy().copy()
-    return array
-
-
-def layer_norm_of(module: Any) -> LayerNorm:
-    """Describe a LayerNorm."""
-    return LayerNorm(weight=array_of(module.weight), bias=array_of(module.bias), epsilon=float(module.eps))
-
-
-def linear_of(module: Any) -> Linear:
-    """Describe a linear layer, with zeros for a bias that it has not."""
-    weight = array_of(module.weight)
-    bias = np.zeros(len(weight), np.float32) if module.bias is None else array_of(module.bias)
-    return Linear(weight=weight, bias=bias)
-
-
-def split_linear(joined: Linear, count: int) -> tuple[Linear, ...]:
-    """Take apart layers that torch keeps in one matrix, one below the other."""
-    weights, biases = np.split(joined.weight, count), np.split(joined.bias, count)
-    return tuple(Linear(weight=weight.copy(), bias=bias.copy()) for weight, bias in zip(weights, biases, strict=True))
 
 
 def _block(block: Any) -> Block:

@@ -70,6 +70,7 @@ def config_of(folder: Path, name: str, **changes: Any) -> ExportConfig:
         "out": folder / f"{name}.lraee",
         "labels": str(folder / "labels.txt"),
         "exits": (2,),
+        "text": "none",
         "heads": HeadTraining(epochs=1),
     }
     return ExportConfig(**(options | changes))
