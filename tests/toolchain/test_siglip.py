@@ -17,7 +17,10 @@ import lraee
 from lraee.errors import ExportError, PolicyError
 from lraee.policies import Entropy, ExitAt, Full
 from lraee_exporters.open_clip_models import LoadedModel, load_model
+from lraee_toolchain.build import build_float
+from lraee_toolchain.chain import Chain
 from lraee_toolchain.config import ExportConfig, HeadTraining
+from lraee_toolchain.dynamic import build_dynamic
 from lraee_toolchain.pipeline import export
 
 CONFIG: dict[str, Any] = {
@@ -143,6 +146,23 @@ def test_predictions_carry_the_sigmoid(bundle: lraee.Model, pixels: Any) -> None
     assert 0 < prediction.score == prediction.top[0][1] < 0.5
     with pytest.raises(PolicyError, match="a sigmoid for each label"):
         bundle.classify(pixels[0], policy=Entropy(0.5))
+
+
+def test_dynamic_int8_runs_the_pool(model: LoadedModel, pixels: Any, tmp_path: Path) -> None:
+    """For comparison with other precisions; its chain answers with the softmax, from which exits learn."""
+    stages = {}
+    for name in ("float", "dynamic"):
+        (tmp_path / name).mkdir()
+    build_float(model.tower, tmp_path / "float")
+    build_dynamic(tmp_path / "float", tmp_path / "dynamic")
+    labels = np.eye(32, 3, dtype=np.float32)
+    for name in ("float", "dynamic"):
+        chain = Chain(tmp_path / name, model.tower.depth, labels, 10.0, sigmoid=True, threads=1)
+        *_, tokens = chain.after_blocks(pixels)
+        embedding, probabilities = chain.tail(tokens)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+        stages[name] = embedding
+    assert (stages["float"] * stages["dynamic"]).sum(axis=1).min() > np.cos(np.radians(10))
 
 
 def test_what_needs_a_class_token_is_refused(folder: Path) -> None:

@@ -32,6 +32,10 @@ from lraee_toolchain.build import load_parts, save_parts
 NOT_QUANTIZED = ("stem",)
 """Parts that are copied as they are."""
 
+FLOAT_PRODUCTS = ("pool_logits", "pool_heads")
+"""Products of an attention pool's folded query and values, which static INT8 leaves float too; of the second, with one
+matrix for each head, ONNX Runtime has no dynamic kernel."""
+
 ONE_GRAPH = "graph"
 """Part that is left away: it would hold all weights a second time."""
 
@@ -71,6 +75,7 @@ def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
             model,
             path,
             op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=list(FLOAT_PRODUCTS),
             per_channel=True,
             weight_type=QuantType.QInt8,
             extra_options={
