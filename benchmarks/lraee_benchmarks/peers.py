@@ -73,9 +73,9 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
     if missing := [package for package in packages if find_spec(package) is None]:
         raise MissingExtraError(f"the {name} row needs {', '.join(missing)}, not installed here: {command}")
     tower = bundle.manifest.tower
-    if name == "torch" and (tower.pooling != "cls" or tower.activation == "gelu_tanh"):
+    if name in ("torch", "torch-compiled") and (tower.pooling != "cls" or tower.activation == "gelu_tanh"):
         raise BundleError(
-            f"the torch row rebuilds open_clip's own ViT; this tower has {tower.pooling} pooling and "
+            f"the {name} row rebuilds open_clip's own ViT; this tower has {tower.pooling} pooling and "
             f"{tower.activation}, as timm's have; leave the row away"
         )
     if name in ("graph", "openvino"):

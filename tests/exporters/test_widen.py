@@ -148,7 +148,7 @@ def test_towers_that_open_clip_cannot_hold_are_refused(small_config: dict[str, A
     """A patch bias, an embedding that the text tower does not have, a resize without a nearest neighbour."""
     model = build_model(small_config)
     tower = small_tower(model)
-    with pytest.raises(TowerError, match="no patch bias"):
+    with pytest.raises(TowerError, match="no bias in patches and projection"):
         to_open_clip(replace(tower, patch_bias=tower.class_embedding), model)
     with pytest.raises(TowerError, match="no multiple"):
         to_open_clip(replace(tower, projection=tower.projection[:, :7]), model)

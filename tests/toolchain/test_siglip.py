@@ -14,8 +14,9 @@ import timm
 import torch
 
 import lraee
-from lraee.errors import ExportError, PolicyError
+from lraee.errors import BundleError, ExportError, PolicyError
 from lraee.policies import Entropy, ExitAt, Full
+from lraee_benchmarks.peers import check_peer
 from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_toolchain.build import build_float
 from lraee_toolchain.chain import Chain
@@ -163,6 +164,13 @@ def test_dynamic_int8_runs_the_pool(model: LoadedModel, pixels: Any, tmp_path: P
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
         stages[name] = embedding
     assert (stages["float"] * stages["dynamic"]).sum(axis=1).min() > np.cos(np.radians(10))
+
+
+def test_the_torch_peers_are_refused(bundle: lraee.Model) -> None:
+    """They rebuild open_clip's own ViT, which has no attention pool."""
+    for name in ("torch", "torch-compiled"):
+        with pytest.raises(BundleError, match=f"the {name} row rebuilds .* this tower has attention pooling and gelu"):
+            check_peer(bundle.bundle, name)  # type: ignore[arg-type]  # both are baselines
 
 
 def test_what_needs_a_class_token_is_refused(folder: Path) -> None:
