@@ -1,0 +1,185 @@
+"""Exports whole towers with random weights and records what that takes and gives.
+
+    python benchmarks/towers/towers.py export FOLDER [--models ViT-B-16,ViT-B-16-SigLIP]
+    python benchmarks/towers/towers.py time FOLDER
+
+`export` writes one bundle for each model into FOLDER and checks parity with torch as every export does; `time` runs
+what lies there and writes `towers.json` and the table of README.md beside this file. Random weights show size, speed
+and that graphs compute what torch computes; of accuracy, and of what INT8 costs in it, they say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import lraee
+from lraee.cli import errors_as_one_line
+from lraee.manifest import Manifest, block_names
+from lraee_benchmarks.device import describe_device
+from lraee_benchmarks.wording import device_line
+
+MODELS = ("ViT-B-16", "ViT-B-16-SigLIP")
+HERE = Path(__file__).parent
+RECORD, TABLE_START = HERE / "towers.json", "<!-- towers -->"
+RUNS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What the export of one model took and proved."""
+
+    model: str
+    seconds: float
+    """Loading, FP32 and INT8 parts, parity, noise profile, report."""
+    worst_cosine: float
+    """Smallest mean-centred cosine to torch of any image at any stage, FP32."""
+    worst_error: float
+    """Largest error of any value at any stage over that stage's spread, FP32."""
+    images: int
+    """That activation ranges were found on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    exported: Exported
+    depth: int
+    width: int
+    tokens: int
+    image_size: int
+    pooling: str
+    probabilities: str
+    gflops: float
+    int8_megabytes: float
+    """Stem, blocks and tail: graphs and weights, 10^6 bytes."""
+    ms: dict[str, float]
+    """Median milliseconds of an image at batch 1 and full depth, from pixels to probabilities, by threads."""
+
+
+def export_model(model: str, folder: Path) -> None:
+    """Export one model without exits and note what it took."""
+    from lraee_toolchain.config import ExportConfig
+    from lraee_toolchain.pipeline import export
+
+    labels = folder / "labels.txt"
+    labels.write_text("cat\ndog\n")
+    config = ExportConfig(
+        model=model,
+        pretrained="random",
+        out=folder / f"{model}.lraee",
+        labels=str(labels),
+        exits="none",
+        text="none",
+        overwrite=True,
+    )
+    begun = time.perf_counter()
+    result = export(config)
+    seconds = time.perf_counter() - begun
+    parity = json.loads((result.report / "metrics.json").read_text("utf-8"))["parity"]
+    quantization = lraee.load(result.bundle).manifest.quantization
+    noted = Exported(
+        model=model,
+        seconds=round(seconds, 1),
+        worst_cosine=min(stage["cosine"] for stage in parity),
+        worst_error=max(stage["error"] for stage in parity),
+        images=0 if quantization is None else quantization.images,
+    )
+    (folder / f"{model}.json").write_text(json.dumps(asdict(noted), indent=1))
+    print(f"{model}: {seconds:.0f} s, cosine {noted.worst_cosine:.8f}, error {noted.worst_error:.1e}", flush=True)
+
+
+def int8_bytes(manifest: Manifest) -> int:
+    """Size of what full depth runs."""
+    sizes = {entry.name: entry.size_bytes for entry in manifest.files}
+    names = ["stem", *block_names(manifest.tower.blocks), "tail"]
+    parts = [manifest.part(name) for name in names]
+    return sum(sizes[part.graph] + (sizes[part.data] if part.data else 0) for part in parts)
+
+
+def time_model(exported: Exported, folder: Path) -> Row:
+    """Run one bundle."""
+    ms = {}
+    for threads in (1, 2):
+        model = lraee.load(folder / f"{exported.model}.lraee", threads=threads)
+        size = model.manifest.preprocessing.image_size
+        pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+        for _ in range(3):
+            model.run_pixels(pixels, policy=lraee.Full())
+        times = []
+        for _ in range(RUNS):
+            begun = time.perf_counter()
+            model.run_pixels(pixels, policy=lraee.Full())
+            times.append(1000 * (time.perf_counter() - begun))
+        ms[str(threads)] = round(statistics.median(times), 1)
+    manifest = model.manifest
+    tower = manifest.tower
+    return Row(
+        exported=exported,
+        depth=tower.blocks,
+        width=tower.width,
+        tokens=tower.tokens,
+        image_size=manifest.preprocessing.image_size,
+        pooling=tower.pooling,
+        probabilities=manifest.probabilities,
+        gflops=round(manifest.full_flops / 1e9, 2),
+        int8_megabytes=round(int8_bytes(manifest) / 1e6, 1),
+        ms=ms,
+    )
+
+
+def table_of(rows: list[Row], device: str) -> str:
+    """The table in Markdown."""
+    lines = [
+        "| model | blocks x width, tokens | pooling | GFLOPs | INT8 MB | export s | parity: error, cosine "
+        "| ms, 1 thread | ms, 2 threads |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        done = row.exported
+        lines.append(
+            f"| {done.model} | {row.depth} x {row.width}, {row.tokens} | {row.pooling}, {row.probabilities} "
+            f"| {row.gflops:.2f} | {row.int8_megabytes:.1f} | {done.seconds:.0f} "
+            f"| {done.worst_error:.1e}, {done.worst_cosine:.7f} | {row.ms['1']:.1f} | {row.ms['2']:.1f} |"
+        )
+    return "\n".join([*lines, "", f"*{device}; batch 1, medians of {RUNS} runs.*"])
+
+
+def time_all(folder: Path) -> None:
+    """Run every bundle there and record."""
+    device = describe_device()
+    exports = [Exported(**json.loads(path.read_text("utf-8"))) for path in sorted(folder.glob("*.json"))]
+    rows = [time_model(exported, folder) for exported in exports]
+    RECORD.write_text(json.dumps({"device": asdict(device), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    table = table_of(rows, device_line(device))
+    readme = HERE / "README.md"
+    head, mark, _ = readme.read_text("utf-8").partition(TABLE_START)
+    readme.write_text(f"{head}{mark}\n\n{table}\n", "utf-8")
+    print(table)
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("export", "time"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", default=",".join(MODELS), help="open_clip's names (default: %(default)s)")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.what == "time":
+        time_all(options.folder)
+        return
+    for model in options.models.split(","):
+        export_model(model, options.folder)
+
+
+if __name__ == "__main__":
+    with errors_as_one_line():
+        main()
