@@ -56,14 +56,17 @@ def count(pairs: list[tuple[Report, Report]]) -> dict[str, dict[str, int]]:
 
 def main() -> None:
     """Run, count, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="Options of lraee-bench follow behind --."
+    )
     parser.add_argument("bundle")
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("options", nargs="*", help="of lraee-bench, behind --")
-    options = parser.parse_args()
+    given = sys.argv[1:]
+    own = given.index("--") if "--" in given else len(given)
+    options, bench = parser.parse_args(given[:own]), given[own + 1 :]
     reports: list[Report] = []
-    command = [sys.executable, "-c", _BENCH, options.bundle, "--cold-starts", "0", *options.options]
+    command = [sys.executable, "-c", _BENCH, options.bundle, "--cold-starts", "0", *bench]
     with tempfile.TemporaryDirectory() as folder:
         for number in range(2 * options.pairs):
             path = Path(folder) / f"{number}.json"
