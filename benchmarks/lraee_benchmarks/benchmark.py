@@ -22,9 +22,10 @@ from lraee.sessions import SessionSettings, global_thread_pool_is_set, use_globa
 from lraee_benchmarks.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.cold_start import measure_cold_start
 from lraee_benchmarks.device import describe_device, temperature
-from lraee_benchmarks.energy import find_meter, measure_energy
+from lraee_benchmarks.energy import find_meter, has_meter, measure_energy
 from lraee_benchmarks.floor import FLOOR_PARTS, summarize_floor
 from lraee_benchmarks.isolation import IsolatedRows
+from lraee_benchmarks.launches import Launched, LaunchPlan, measure_in_launches
 from lraee_benchmarks.notes import disturbance_notes, make_notes
 from lraee_benchmarks.part_times import measure_parts
 from lraee_benchmarks.peer_files import checked_baseline
@@ -97,6 +98,8 @@ class BenchmarkConfig:
     """Measured rounds; None goes by `min_seconds`."""
     min_seconds: float = 20.0
     warmup_rounds: int = 5
+    launches: int = 1
+    """Processes that the rounds are divided among, one after the other; 1 measures in this process."""
     cold_starts: int = 5
     """Fresh processes; 0 measures no cold start."""
     seed: int = 0
@@ -139,28 +142,51 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         )
     plan = Plan(
         warmup_rounds=1 if offline else config.warmup_rounds,
-        rounds=config.repeats,
-        min_seconds=config.min_seconds,
+        rounds=None if config.repeats is None else -(-config.repeats // config.launches),
+        min_seconds=config.min_seconds / config.launches,
         seed=config.seed,
-        min_rounds=OFFLINE_ROUNDS if offline else MIN_ROUNDS,
+        min_rounds=-(-(OFFLINE_ROUNDS if offline else MIN_ROUNDS) // config.launches),
     )
     watch = StabilityWatch()
-    with _open_rows(row_plan, model, sample, isolated, report_progress) as rows:
-        accuracies = _accuracies(config, rows, report_progress)
 
-        def after_round(share: float) -> None:
-            watch.look()
-            report_progress("rounds", share)
+    def after_round(share: float) -> None:
+        watch.look()
+        report_progress("rounds", share)
 
-        measured = interleave(rows.measures, len(sample.batches), plan, on_progress=after_round)
-        energies = _energies(config, rows, sample, isolated=isolated)
-        inputs = collect(rows.names, rows.outcomes(), measured)
-        peers = tuple(rows.peers)
-        disturbed = disturbance_notes(row_plan.peers, isolated=isolated, restless=rows.restless)
+    launched: Launched | None = None
+    if config.launches > 1:
+        launch = LaunchPlan(
+            bundle=str(model.bundle.folder.resolve()),
+            threads=settings.thread_count,
+            thread_pool=config.thread_pool,
+            isolated=isolated,
+            rows=row_plan,
+            plan=plan,
+        )
+        launched = measure_in_launches(launch, sample, config.launches, after_round)
+        stability_so_far = watch.verdict(launched.measured.samples_ms[:, row_plan.chain.index("full")])
+    accuracies: dict[str, Accuracy] = {}
+    energies: dict[str, Energy] = {}
+    if launched is None or config.accuracy is not None or (config.energy and not isolated and has_meter()):
+        with _open_rows(row_plan, model, sample, isolated, report_progress) as rows:
+            accuracies = _accuracies(config, rows, report_progress)
+            if launched is None:
+                measured = interleave(rows.measures, len(sample.batches), plan, on_progress=after_round)
+                launched = Launched(
+                    names=rows.names,
+                    peers=tuple(rows.peers),
+                    restless=frozenset(rows.restless),
+                    outcomes=rows.outcomes(),
+                    measured=measured,
+                )
+            energies = _energies(config, rows, sample, isolated=isolated)
+    measured = launched.measured
+    inputs = collect(launched.names, launched.outcomes, measured)
+    disturbed = disturbance_notes(row_plan.peers, isolated=isolated, restless=launched.restless)
     device = dataclasses.replace(device, celsius_after=temperature())
 
     reference, full = find_reference(inputs), find_full(inputs)
-    stability = watch.verdict(full.samples_ms)
+    stability = stability_so_far if config.launches > 1 else watch.verdict(full.samples_ms)
     report = Report(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -171,6 +197,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
             threads=settings.thread_count,
             thread_pool=config.thread_pool,
             isolated=isolated,
+            launches=config.launches,
             scenario=config.scenario,
             batch=config.batch,
             images_per_sample=len(sample.batches[0]),
@@ -197,7 +224,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
             )
             for item in inputs
         ),
-        peers=peers,
+        peers=launched.peers,
         floor=_floor(config, model, full, measured),
         parts=_parts(config, model, sample),
         notes=(),
@@ -361,7 +388,9 @@ def _floor(config: BenchmarkConfig, model: Model, full: RowInput, measured: Meas
     gemm_ms, read_ms = measured.samples_ms[:, -2], measured.samples_ms[:, -1]
     path = checked_baseline(model.bundle, "floor")
     products = 6 * model.manifest.tower.blocks + 2
-    return summarize_floor(full.samples_ms, gemm_ms, read_ms, path, products=products, seed=config.seed)
+    return summarize_floor(
+        full.samples_ms, gemm_ms, read_ms, path, products=products, seed=config.seed, launches=measured.launches
+    )
 
 
 def _ignore(stage: str, share: float) -> None:

@@ -134,6 +134,9 @@ def bench(
     ] = None,
     min_seconds: Annotated[float, typer.Option(min=0, help="Time to measure when --repeats is not given.")] = 20.0,
     warmup: Annotated[int, typer.Option(min=0, help="Rounds to run before measuring.")] = 5,
+    launches: Annotated[
+        int, typer.Option(min=1, help="Processes to divide the rounds among; intervals then tell of the next run.")
+    ] = 5,
     cold_starts: Annotated[int, typer.Option(min=0, help="Fresh processes to start; 0 for none.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of images, the order of rows, the intervals.")] = 0,
     json: Annotated[
@@ -173,6 +176,7 @@ def bench(
         repeats=repeats,
         min_seconds=min_seconds,
         warmup_rounds=warmup,
+        launches=launches,
         cold_starts=cold_starts,
         seed=seed,
     )

@@ -140,6 +140,14 @@ def find_meter(root: Path = Path("/")) -> Meter | None:
     return Pmic(read) if pmic_watts(read()) > 0 else None
 
 
+def has_meter() -> bool:
+    """Whether `find_meter` finds one."""
+    meter = find_meter()
+    if meter is not None:
+        meter.close()
+    return meter is not None
+
+
 def measure_energy(
     names: Sequence[str],
     measures: Sequence[Measure],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lraee.bundle import Bundle
 from lraee.manifest import TowerInfo
 from lraee.sessions import SessionSettings, make_session
+from lraee_benchmarks.bootstrap import Launches
 from lraee_benchmarks.peer_files import checked_baseline
 from lraee_benchmarks.results import Floor
 from lraee_benchmarks.summary import summarize_latency, summarize_ratio
@@ -117,6 +118,7 @@ def summarize_floor(
     *,
     products: int,
     seed: int,
+    launches: Launches = None,
 ) -> Floor:
     """The floor's part of a report.
 
@@ -127,16 +129,17 @@ def summarize_floor(
         floor: ``floor.onnx``.
         products: how many there are.
         seed: of the bootstrap.
+        launches: (rounds,), the process of each.
     """
     size = weight_bytes(floor)
     return Floor(
         products=products,
         weight_bytes=size,
-        gemm=summarize_latency(gemm_ms, seed=seed),
-        chain_to_gemm=summarize_ratio(full_ms, gemm_ms, seed=seed),
-        read=summarize_latency(read_ms, seed=seed),
+        gemm=summarize_latency(gemm_ms, seed=seed, launches=launches),
+        chain_to_gemm=summarize_ratio(full_ms, gemm_ms, seed=seed, launches=launches),
+        read=summarize_latency(read_ms, seed=seed, launches=launches),
         read_bytes_per_second=float(size / np.median(read_ms) * 1000),
-        chain_to_read=summarize_ratio(full_ms, read_ms, seed=seed),
+        chain_to_read=summarize_ratio(full_ms, read_ms, seed=seed, launches=launches),
         gemm_samples_ms=tuple(float(sample) for sample in gemm_ms),
         read_samples_ms=tuple(float(sample) for sample in read_ms),
     )

@@ -125,6 +125,8 @@ class Settings:
     thread_pool: Literal["session", "global"]
     isolated: bool
     """Whether each row ran in a process of its own; a turn is then one run that is not timed and one that is."""
+    launches: int
+    """How often the processes were started anew, rounds divided among them; intervals draw launches, then rounds."""
     scenario: Scenario
     batch: int
     """Images that run together."""

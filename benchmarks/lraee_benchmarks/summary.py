@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lraee.policies import Deadline
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.bootstrap import median_interval, ratio_interval, saving_interval
+from lraee_benchmarks.bootstrap import Launches, median_interval, ratio_interval, saving_interval
 from lraee_benchmarks.results import Accuracy, Energy, ExitShare, Latency, Lateness, Ratio, Row, RowKind
 from lraee_benchmarks.timing import Measured
 from lraee_benchmarks.variants import Outcome
@@ -30,6 +30,8 @@ class RowInput:
     """(rounds,) float64."""
     outcomes: tuple[Outcome, ...]
     """One for each round."""
+    launches: Launches = None
+    """(rounds,), the process of each."""
 
 
 def collect(
@@ -48,6 +50,7 @@ def collect(
             kind=kind,
             samples_ms=measured.samples_ms[:, index],
             outcomes=tuple(outcomes[index][int(batch)] for batch in measured.batch_of_round),
+            launches=measured.launches,
         )
         for index, (name, kind) in enumerate(rows)
     ]
@@ -93,14 +96,16 @@ def summarize_row(
     return Row(
         name=item.name,
         kind=item.kind,
-        latency=summarize_latency(item.samples_ms, seed=seed),
+        latency=summarize_latency(item.samples_ms, seed=seed, launches=item.launches),
         images_per_second=float(1000 * batch / item.samples_ms.mean()),
         flops=flops,
         flops_saved=flops_saved,
         latency_saved=latency_saved,
-        latency_saved_interval=saving_interval(item.samples_ms, reference.samples_ms, seed=seed),
+        latency_saved_interval=saving_interval(
+            item.samples_ms, reference.samples_ms, seed=seed, launches=item.launches
+        ),
         latency_per_flops=latency_saved / flops_saved if flops_saved > 0 else None,
-        chain_ratio=summarize_ratio(full.samples_ms, item.samples_ms, seed=seed),
+        chain_ratio=summarize_ratio(full.samples_ms, item.samples_ms, seed=seed, launches=item.launches),
         exit_shares=shares,
         share_weighted_ms=share_weighted(shares),
         lateness=summarize_lateness(item),
@@ -110,20 +115,22 @@ def summarize_row(
     )
 
 
-def summarize_ratio(samples_ms: NDArray[np.float64], other_ms: NDArray[np.float64], *, seed: int) -> Ratio:
+def summarize_ratio(
+    samples_ms: NDArray[np.float64], other_ms: NDArray[np.float64], *, seed: int, launches: Launches = None
+) -> Ratio:
     """Median over median of two series (rounds,) from the same rounds."""
     return Ratio(
         value=float(np.median(samples_ms) / np.median(other_ms)),
-        interval=ratio_interval(samples_ms, other_ms, seed=seed),
+        interval=ratio_interval(samples_ms, other_ms, seed=seed, launches=launches),
     )
 
 
-def summarize_latency(samples_ms: NDArray[np.float64], *, seed: int) -> Latency:
+def summarize_latency(samples_ms: NDArray[np.float64], *, seed: int, launches: Launches = None) -> Latency:
     """Quantiles (linear between samples), mean and minimum of (rounds,) milliseconds."""
     p50, p90, p99 = np.percentile(samples_ms, [50, 90, 99])
     return Latency(
         p50_ms=float(p50),
-        p50_interval_ms=median_interval(samples_ms, seed=seed),
+        p50_interval_ms=median_interval(samples_ms, seed=seed, launches=launches),
         p90_ms=float(p90),
         p99_ms=float(p99),
         mean_ms=float(samples_ms.mean()),

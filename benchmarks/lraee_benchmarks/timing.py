@@ -35,6 +35,8 @@ class Plan:
     seed: int
     min_rounds: int = MIN_ROUNDS
     """When `rounds` is None."""
+    first_batch: int = 0
+    """Which batch the rounds begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +47,8 @@ class Measured:
     """(rounds, rows) float64."""
     batch_of_round: NDArray[np.intp]
     """(rounds,) intp: which batch each round ran."""
+    launches: NDArray[np.intp] | None = None
+    """(rounds,) intp: which process each round ran in; None when all ran in one."""
 
 
 def rotated_orders(count: int, random: np.random.Generator) -> Iterator[tuple[int, ...]]:
@@ -87,7 +91,7 @@ def interleave(
     with _no_garbage_collection():
         start = clock_ns()
         while True:
-            batch = len(rows) % batches
+            batch = (plan.first_batch + len(rows)) % batches
             row = [0.0] * len(measures)
             for index in next(orders):
                 row[index] = measures[index](batch)
@@ -97,7 +101,7 @@ def interleave(
                 on_progress(done)
             if done >= 1:
                 break
-    return Measured(samples_ms=np.array(rows), batch_of_round=np.arange(len(rows)) % batches)
+    return Measured(samples_ms=np.array(rows), batch_of_round=(plan.first_batch + np.arange(len(rows))) % batches)
 
 
 def _share_done(plan: Plan, rounds: int, rows: int, seconds: float) -> float:

@@ -46,7 +46,7 @@ def method_line(report: Report) -> str:
     return (
         f"{settings.scenario}, threads {settings.threads} ({settings.thread_pool} pool), batch {settings.batch}, "
         f"{settings.warmup_rounds} warm-up rounds, {settings.rounds} rounds over {settings.images} images "
-        f"({settings.image_source}); every round runs every row, in changing order"
+        f"({settings.image_source}) in {settings.launches} launch(es); every round runs every row, in changing order"
         f"{_ISOLATED if settings.isolated else ''}"
     )
 

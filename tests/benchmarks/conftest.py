@@ -188,6 +188,7 @@ def make_report() -> Callable[..., Report]:
                 threads=4,
                 thread_pool="session",
                 isolated=False,
+                launches=1,
                 scenario="single-stream",
                 batch=1,
                 images_per_sample=1,

@@ -20,7 +20,7 @@ from lraee_benchmarks.cli import app, parse_baselines
 from lraee_benchmarks.results import Report, from_json
 from lraee_calibration_data import Dataset, fashion_mnist_test, open_dataset
 
-FEW = ["--threads", "1", "--repeats", "6", "--warmup", "1", "--image-count", "6"]
+FEW = ["--threads", "1", "--launches", "1", "--repeats", "6", "--warmup", "1", "--image-count", "6"]
 """A measurement that takes a moment and says little."""
 
 

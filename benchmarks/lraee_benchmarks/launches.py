@@ -1,0 +1,167 @@
+"""A measurement in several launches: processes started one after the other, each with its share of the rounds.
+
+Where memory lies, and how threads fall on cores, is settled when a process starts: two runs of one program differ by
+more than the rounds of one run tell. Intervals over launches say how the next run will come out.
+
+    python -m lraee_benchmarks.launches FOLDER     # one launch; how this module starts itself
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lraee.errors import BundleError, LraeeError
+from lraee.model import Model, load
+from lraee.sessions import global_thread_pool_is_set, use_global_thread_pool
+from lraee.strict_json import decode, encode
+from lraee_benchmarks.isolation import IsolatedRows
+from lraee_benchmarks.results import Peer, RowKind
+from lraee_benchmarks.rows import LocalRows, RowPlan, Rows
+from lraee_benchmarks.sample import Sample
+from lraee_benchmarks.timing import Measured, Plan, interleave
+from lraee_benchmarks.variants import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchPlan:
+    """What one launch does."""
+
+    bundle: str
+    threads: int
+    thread_pool: str
+    isolated: bool
+    rows: RowPlan
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRows:
+    """What one launch tells beside its numbers."""
+
+    names: tuple[tuple[str, RowKind], ...]
+    peers: tuple[Peer, ...]
+    restless: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Launched:
+    """All launches together; fields as in `Rows`."""
+
+    names: list[tuple[str, RowKind]]
+    peers: tuple[Peer, ...]
+    restless: frozenset[str]
+    outcomes: list[Mapping[int, Outcome]]
+    measured: Measured
+
+
+def open_rows(rows: RowPlan, model: Model, sample: Sample, *, isolated: bool) -> Rows:
+    """Rows in this process, with all sessions made, or in workers; those must be closed."""
+    if isolated:
+        return IsolatedRows(rows, model, sample.batches)
+    if model.settings.thread_pool == "global" and not global_thread_pool_is_set():
+        use_global_thread_pool(model.settings.thread_count)
+    model.warm()
+    return LocalRows(rows, model, sample.batches)
+
+
+def measure_in_launches(launch: LaunchPlan, sample: Sample, count: int, on_share: Callable[[float], None]) -> Launched:
+    """Start the launches and put together what they give.
+
+    Args:
+        launch: what each does; its plan has each one's share of the rounds.
+        sample: the batches.
+        count: launches.
+        on_share: called after each with the share that is done.
+
+    Raises:
+        BundleError: a launch failed.
+    """
+    found: list[tuple[LaunchRows, dict[str, np.ndarray]]] = []
+    with tempfile.TemporaryDirectory(prefix="lraee-bench-") as name:
+        folder = Path(name)
+        np.save(folder / "batches.npy", np.stack(sample.batches))
+        for number in range(count):
+            start = number * len(sample.batches) // count  # launches begin with different images
+            plan = {**encode(launch.plan), "seed": launch.plan.seed + number, "first_batch": start}
+            (folder / "launch.json").write_text(json.dumps({**encode(launch), "plan": plan}), "utf-8")
+            found.append(_launch(folder))
+            on_share((number + 1) / count)
+    first, _ = found[0]
+    arrays = [numbers for _, numbers in found]
+    outcomes: list[Mapping[int, Outcome]] = []
+    for row in range(len(first.names)):
+        known: dict[int, Outcome] = {}
+        for numbers in arrays:
+            fields = [numbers[f"{field}_{row}"] for field in ("probabilities", "exit_block", "early", "flops")]
+            known |= {int(batch): Outcome(*values) for batch, *values in zip(numbers["batches"], *fields, strict=True)}
+        outcomes.append(known)
+    rounds = [len(numbers["samples_ms"]) for numbers in arrays]
+    return Launched(
+        names=list(first.names),
+        peers=first.peers,
+        restless=frozenset(name for rows, _ in found for name in rows.restless),
+        outcomes=outcomes,
+        measured=Measured(
+            samples_ms=np.concatenate([numbers["samples_ms"] for numbers in arrays]),
+            batch_of_round=np.concatenate([numbers["batch_of_round"] for numbers in arrays]),
+            launches=np.repeat(np.arange(count), rounds),
+        ),
+    )
+
+
+def _launch(folder: Path) -> tuple[LaunchRows, dict[str, np.ndarray]]:
+    command = [sys.executable, "-P", "-m", "lraee_benchmarks.launches", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise BundleError(f"a launch ended with status {done.returncode}: {last[0]}")
+    rows = decode(LaunchRows, json.loads((folder / "rows.json").read_text("utf-8")), "launch")
+    with np.load(folder / "numbers.npz", allow_pickle=False) as numbers:
+        return rows, dict(numbers)
+
+
+def main() -> None:
+    """One launch."""
+    folder = Path(sys.argv[1])
+    launch = decode(LaunchPlan, json.loads((folder / "launch.json").read_text("utf-8")), "launch")
+    model = load(launch.bundle, threads=launch.threads, thread_pool=launch.thread_pool)  # type: ignore[arg-type]
+    batches = tuple(np.load(folder / "batches.npy"))
+    sample = Sample(source="", batches=batches, first_image=b"", preprocessing_ms=None)
+    rows = open_rows(launch.rows, model, sample, isolated=launch.isolated)
+    try:
+        measured = interleave(rows.measures, len(batches), launch.plan)
+        outcomes = rows.outcomes()
+    finally:
+        if isinstance(rows, IsolatedRows):
+            rows.close()
+    told = LaunchRows(names=tuple(rows.names), peers=tuple(rows.peers), restless=tuple(sorted(rows.restless)))
+    (folder / "rows.json").write_text(json.dumps(encode(told)), "utf-8")
+    there = sorted({int(batch) for batch in measured.batch_of_round})
+    arrays = {
+        f"{field}_{row}": np.stack([getattr(outcome[batch], field) for batch in there])
+        for row, outcome in enumerate(outcomes)
+        for field in ("probabilities", "exit_block", "early", "flops")
+    }
+    np.savez(
+        folder / "numbers.npz",
+        allow_pickle=False,
+        samples_ms=measured.samples_ms,
+        batch_of_round=measured.batch_of_round,
+        batches=np.array(there),
+        **arrays,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LraeeError as error:
+        sys.exit(str(error))

@@ -1,0 +1,67 @@
+"""A measurement in several launches: rounds divided among processes, intervals that tell of the next run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lraee.errors import BundleError
+from lraee_benchmarks.benchmark import BenchmarkConfig, run_benchmark
+from lraee_benchmarks.bootstrap import median_interval, ratio_interval
+from lraee_benchmarks.launches import LaunchPlan, measure_in_launches
+from lraee_benchmarks.results import from_json, to_json
+from lraee_benchmarks.rows import RowPlan
+from lraee_benchmarks.sample import Sample
+from lraee_benchmarks.timing import Plan
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_rounds_are_divided_among_launches(isolate: bool) -> None:
+    """Two processes, three rounds each, of different images; all is as in one process."""
+    config = BenchmarkConfig(
+        bundle="reference",
+        threads=1,
+        image_count=6,
+        policies=("exit=9",),
+        baselines=("graph",),
+        isolate=isolate,
+        accuracy=None,
+        repeats=6,
+        warmup_rounds=1,
+        launches=2,
+        cold_starts=0,
+    )
+    report = run_benchmark(config)
+    assert (report.settings.launches, report.settings.rounds, report.settings.images) == (2, 6, 6)
+    assert [row.name for row in report.rows] == ["exit=9", "full", "graph"]
+    assert [peer.name for peer in report.peers] == ["chain", "graph"]
+    assert {len(row.samples_ms) for row in report.rows} == {6}
+    assert [share.block for share in report.rows[0].exit_shares] == [9]
+    assert "--launches 2" in report.settings.command
+    assert from_json(to_json(report)) == report
+
+
+def test_a_launch_that_fails_says_why() -> None:
+    """In one line, with what was met."""
+    pixels = np.zeros((1, 28, 28, 3), np.uint8)
+    sample = Sample(source="", batches=(pixels,), first_image=b"", preprocessing_ms=None)
+    launch = LaunchPlan(
+        bundle="reference",
+        threads=1,
+        thread_pool="session",
+        isolated=False,
+        rows=RowPlan(chain=("exit=99",), peers=(), floor=()),
+        plan=Plan(warmup_rounds=0, rounds=1, min_seconds=0.0, seed=0),
+    )
+    with pytest.raises(BundleError, match=r"a launch ended with status 1: .*99"):
+        measure_in_launches(launch, sample, 2, lambda share: None)
+
+
+def test_intervals_over_launches_hold_what_launches_differ_by() -> None:
+    """Within a launch all samples are equal: rounds alone would give an interval of no width."""
+    samples, launches = np.repeat([10.0, 11.0, 12.0], 50), np.repeat([0, 1, 2], 50)
+    interval = median_interval(samples, seed=0, launches=launches)
+    assert (interval.low, interval.high) == (10.0, 12.0)
+    assert ratio_interval(samples, 2 * samples, seed=0, launches=launches).high == 0.5
+    one = median_interval(samples, seed=0, launches=np.zeros(150, np.intp))
+    assert one == median_interval(samples, seed=0)
