@@ -45,7 +45,7 @@ _STYLE = """
 @media(prefers-color-scheme:dark){:root{--ink:#edeef0;--muted:#a0a6b0;--grid:#363a42;--paper:#16181c;--bar:#6ea8e5;
 --early:#69c08d;--other:#70788a;--bad:#ff8a80}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:72rem;padding:1.5rem;background:var(--paper);color:var(--ink);
+body{margin:0 auto;max-width:80rem;padding:1.5rem;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.6rem;margin:0}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 p,li{overflow-wrap:anywhere}.muted{color:var(--muted)}.bad{color:var(--bad);font-weight:600}
@@ -56,7 +56,7 @@ p,li{overflow-wrap:anywhere}.muted{color:var(--muted)}.bad{color:var(--bad);font
 .scroll{overflow-x:auto;margin-top:.75rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}
 th,td{padding:.3rem .75rem;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}td.text,th.text{text-align:left}
-th{color:var(--muted);font-weight:600}
+th{color:var(--muted);font-weight:600;white-space:normal;vertical-align:bottom}
 .bars{display:grid;grid-template-columns:minmax(5rem,max-content) 1fr max-content;gap:.35rem .75rem;align-items:center}
 .bars .track{position:relative;height:1.1rem}
 .bars .bar{position:absolute;inset:.1rem auto .1rem 0;background:var(--other);border-radius:.2rem}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from lraee_benchmarks.render_html import page_of_many, read_result
 from lraee_benchmarks.results import SCHEMA, Accuracy, Energy, Floor, Lateness, PartTime, Report, to_json
 from lraee_benchmarks.schema import build_schema, shipped_schema
 
@@ -51,5 +52,13 @@ def test_what_is_no_report_is_invalid(make_report: Callable[..., Report], change
 
 def test_results_that_were_sent_are_valid() -> None:
     """Every file of the folder."""
-    for file in sorted(RESULTS.rglob("*.json")):
+    files = sorted(RESULTS.rglob("*.json"))
+    assert files
+    for file in files:
         Draft202012Validator(shipped_schema()).validate(json.loads(file.read_text(encoding="utf-8")))
+
+
+def test_the_page_shows_the_results_that_were_sent() -> None:
+    """All of them, as they are."""
+    reports = [read_result(file) for file in sorted(RESULTS.rglob("*.json"))]
+    assert page_of_many(reports) == (RESULTS / "index.html").read_text(encoding="utf-8")
