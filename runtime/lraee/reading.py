@@ -33,8 +33,8 @@ class Reading:
     photos, and not quite the same pixels. Pillow resizes what it has so decoded."""
     resize: Resizer = "auto"
     """Who resizes. ``pillow``; ``numpy``: the same pixels without Pillow, slower; ``onnx``: bicubic only, faster than
-    ``numpy``, 1 level apart in 1 of 10,000 values and 2 in 1 of 10 million. ``auto``: Pillow where it is installed,
-    else ``onnx`` for bicubic and ``numpy`` for the rest."""
+    ``numpy``, 1 level apart in 1 of 10,000 values. ``auto``: Pillow where it is installed, else ``onnx`` for bicubic
+    and ``numpy`` for the rest."""
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:

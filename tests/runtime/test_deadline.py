@@ -278,9 +278,9 @@ def test_a_deadline_counts_from_the_call_with_the_reading_of_the_image(photos, m
     now = [0.0]
     real = lraee.model.preprocess
 
-    def slow(*given):
+    def slow(*given, **settings):
         now[0] += 1.0
-        return real(*given)
+        return real(*given, **settings)
 
     monkeypatch.setattr(lraee.model, "preprocess", slow)
     answer = model.classify(photos[0], policy=Deadline(900, clock=lambda: now[0]))

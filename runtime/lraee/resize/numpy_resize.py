@@ -29,6 +29,13 @@ def resize(pixels: Pixels, width: int, height: int, interpolation: Interpolation
     return _resize_rows(_resize_columns(pixels, width, interpolation), height, interpolation)
 
 
+def resize_first(pixels: Pixels, width: int, height: int, interpolation: Interpolation) -> Pixels:
+    """Resize only the axis that comes first; either filter but `nearest`."""
+    if heights_first(pixels, width, height):
+        return _resize_rows(pixels, height, interpolation)
+    return _resize_columns(pixels, width, interpolation)
+
+
 def heights_first(pixels: Pixels, width: int, height: int) -> bool:
     """Whether Pillow resizes heights before widths: since version 13, where much more of the height is to go.
 

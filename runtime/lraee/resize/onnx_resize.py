@@ -1,8 +1,10 @@
 """Resizes with ONNX Runtime's `Resize`, for boards without Pillow whose frames are not of the model's size.
 
-Bicubic on uint8 is a port of Pillow's with float32 weights: 1 level apart in about 1 of 10,000 values, 2 levels in 1 of
-10 million (`benchmarks/photos.py`). Bilinear is not offered: its weights fall on other sides of rounding, which differs
-in 1.4 % of values. `bicubic.onnx` is written by `lraee_exporters.resize_graph`.
+Bicubic on uint8 is a port of Pillow's with float32 weights: 1 level apart in about 1 of 10,000 values
+(`benchmarks/photos.py`). An error of the first axis that several neighbours share grows to 2 levels in the second; that
+was seen in small images alone, whose first axis numpy therefore resizes, exactly. Bilinear is not offered: its weights
+fall on other sides of rounding, which differs in 1.4 % of values. `bicubic.onnx` is written by
+`lraee_exporters.resize_graph`.
 """
 
 from functools import cache
@@ -14,16 +16,22 @@ import onnxruntime as ort
 
 from lraee.forking import no_fork_meanwhile
 from lraee.images import Pixels
-from lraee.resize.numpy_resize import heights_first
+from lraee.resize.numpy_resize import heights_first, resize_first
 from lraee.sessions import SessionSettings, global_thread_pool_is_set, make_session
+
+SMALL = 4
+"""Images of less than so many times the wanted pixels are small."""
 
 GRAPH = Path(__file__).with_name("bicubic.onnx")
 
 
 def resize_bicubic(pixels: Pixels, width: int, height: int) -> Pixels:
     """Resize uint8 (height, width, 3)."""
-    if heights_first(pixels, width, height):  # ONNX Runtime does not
-        pixels = _run(pixels, pixels.shape[1], height)
+    rows, columns = pixels.shape[:2]
+    if rows * columns < SMALL * width * height:
+        pixels = resize_first(pixels, width, height, "bicubic")
+    elif heights_first(pixels, width, height):  # ONNX Runtime does not
+        pixels = _run(pixels, columns, height)
     return _run(pixels, width, height)
 
 
