@@ -35,8 +35,8 @@ demo: $(INSTALLED)
 	mkdir -p out
 	$(BIN)/lraee-export reference -o out/reference.lraee --evaluate $(TEST_IMAGES) --baselines --overwrite
 	$(BIN)/lraee-bench out/reference.lraee --accuracy fashion-mnist --baselines fp32,graph \
-		--markdown out/bench.md --json out/bench.json
-	@echo "reports: out/reference.report/report.html (export), out/bench.md and out/bench.json (this machine)"
+		--markdown out/bench.md --html out/bench.html --json out/bench.json
+	@echo "reports: out/reference.report/report.html (export), out/bench.html and out/bench.json (this machine)"
 
 test: check
 	$(BIN)/pytest
