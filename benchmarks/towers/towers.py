@@ -153,10 +153,16 @@ def table_of(rows: list[Row], device: str) -> str:
 
 
 def time_all(folder: Path) -> None:
-    """Run every bundle there and record."""
+    """Run every bundle there and record it; other models keep what was recorded, if it was on such a device."""
     device = describe_device()
     exports = [Exported(**json.loads(path.read_text("utf-8"))) for path in sorted(folder.glob("*.json"))]
     rows = [time_model(exported, folder) for exported in exports]
+    record = json.loads(RECORD.read_text("utf-8"))
+    if record["device"]["model"] == device.model:
+        timed = {row.exported.model for row in rows}
+        kept = [row for row in record["rows"] if row["exported"]["model"] not in timed]
+        rows += [Row(**{**row, "exported": Exported(**row["exported"])}) for row in kept]
+    rows.sort(key=lambda row: row.gflops)
     RECORD.write_text(json.dumps({"device": asdict(device), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     table = table_of(rows, device_line(device))
     readme = HERE / "README.md"
