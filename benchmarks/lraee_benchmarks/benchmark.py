@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from lraee.errors import PolicyError
 from lraee.manifest import Manifest
 from lraee.model import Model, load
-from lraee.policies import AnytimeRoute, Deadline, Full
-from lraee.sessions import SessionSettings, global_thread_pool_is_set, use_global_thread_pool
+from lraee.sessions import SessionSettings
 from lraee_benchmarks.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.cold_start import measure_cold_start
+from lraee_benchmarks.config import BenchmarkConfig, command_line
 from lraee_benchmarks.device import describe_device, temperature
 from lraee_benchmarks.energy import find_meter, has_meter, measure_energy
-from lraee_benchmarks.floor import FLOOR_PARTS, summarize_floor
-from lraee_benchmarks.isolation import IsolatedRows
-from lraee_benchmarks.launches import Launched, LaunchPlan, measure_in_launches
+from lraee_benchmarks.floor import summarize_floor
+from lraee_benchmarks.launches import Launched, LaunchPlan, measure_in_launches, opened_rows, set_pool
 from lraee_benchmarks.notes import disturbance_notes, make_notes
 from lraee_benchmarks.part_times import measure_parts
 from lraee_benchmarks.peer_files import checked_baseline
-from lraee_benchmarks.peers import WITH_OWN_THREADS, Baseline, available_baselines, check_peer
+from lraee_benchmarks.peers import WITH_OWN_THREADS
+from lraee_benchmarks.planning import plan_rows
 from lraee_benchmarks.results import (
     SCHEMA,
     Accuracy,
@@ -38,71 +31,21 @@ from lraee_benchmarks.results import (
     Floor,
     PartTime,
     Report,
-    Scenario,
     Settings,
 )
-from lraee_benchmarks.rows import LocalRows, RowPlan, Rows
+from lraee_benchmarks.rows import Rows
 from lraee_benchmarks.sample import Sample, default_source, load_sample, open_source, summarize_preprocessing
 from lraee_benchmarks.stability import StabilityWatch
 from lraee_benchmarks.summary import RowInput, collect, find_full, find_reference, summarize_row
 from lraee_benchmarks.timing import MIN_ROUNDS, Measured, Plan, interleave
 from lraee_benchmarks.trace import trace_text
-from lraee_benchmarks.variants import chain_policies
 from lraee_calibration_data import label_rows
 
 OFFLINE_ROUNDS = 5
 """Measured at least, each of all images."""
 
-DEADLINE_SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Of the time of full depth, unless deadlines are given."""
-
-_PROBES = 15
-
 OnProgress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkConfig:
-    """What to measure, and how."""
-
-    bundle: str
-    """A bundle's folder, or ``reference``."""
-    images: str | None = None
-    """Folder, zip, or the name of shipped images; None takes those that suit the bundle."""
-    image_count: int = 256
-    """Images held in memory; rounds go through them in turn."""
-    threads: int | None = None
-    """Cores used inside one operator; None takes all."""
-    thread_pool: Literal["session", "global"] = "session"
-    """``global`` may be chosen once in a process, before any session is made; it is the command's default."""
-    scenario: Scenario = "single-stream"
-    batch: int = 1
-    policies: tuple[str, ...] = ()
-    """Specs of the chain's rows besides full depth; none takes every operating point and every exit."""
-    baselines: tuple[Baseline, ...] | None = None
-    """None takes those that are there."""
-    floor: bool = False
-    """Also measure the bare products and reading the weights."""
-    parts: bool = False
-    """Also time every part of the tower."""
-    energy: bool = True
-    """Also measure energy, if the device has a meter and the rows share a process."""
-    trace: Path | None = None
-    """Write a trace of some images there."""
-    isolate: bool | None = None
-    """Each row in a process of its own; None does so when a baseline brings threads of its own."""
-    accuracy: str | None = None
-    """Labelled, as `images`; None measures no accuracy."""
-    repeats: int | None = None
-    """Measured rounds; None goes by `min_seconds`."""
-    min_seconds: float = 20.0
-    warmup_rounds: int = 5
-    launches: int = 1
-    """Processes that the rounds are divided among, one after the other; 1 measures in this process."""
-    cold_starts: int = 5
-    """Fresh processes; 0 measures no cold start."""
-    seed: int = 0
 
 
 def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = None) -> Report:
@@ -168,7 +111,9 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     accuracies: dict[str, Accuracy] = {}
     energies: dict[str, Energy] = {}
     if launched is None or config.accuracy is not None or (config.energy and not isolated and has_meter()):
-        with _open_rows(row_plan, model, sample, isolated, report_progress) as rows:
+        with opened_rows(
+            row_plan, model, sample, isolated=isolated, on_share=lambda share: report_progress("processes", share)
+        ) as rows:
             accuracies = _accuracies(config, rows, report_progress)
             if launched is None:
                 measured = interleave(rows.measures, len(sample.batches), plan, on_progress=after_round)
@@ -230,58 +175,9 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         notes=(),
     )
     if config.trace is not None:
-        _set_pool(model)
+        set_pool(model)
         config.trace.write_text(trace_text(model, row_plan.chain, sample.batches, sample.first_image), encoding="utf-8")
     return dataclasses.replace(report, notes=(*make_notes(report), *disturbed))
-
-
-def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
-    """Which rows there will be.
-
-    Raises:
-        PolicyError: the bundle lacks what a policy asks for, or the scenario does not allow it.
-        BundleError: a baseline or the floor is not there.
-        MissingExtraError: a baseline's package is not installed.
-    """
-    peers = config.baselines if config.baselines is not None else available_baselines(model.bundle)
-    for name in peers:
-        check_peer(model.bundle, name)
-    if config.floor:
-        checked_baseline(model.bundle, "floor")
-    specs = config.policies
-    if config.scenario == "deadline" and not specs:
-        specs = default_deadlines(model)
-    policies = chain_policies(model.manifest, specs)
-    late = [name for name, policy in policies.items() if isinstance(policy.bind(model.manifest), AnytimeRoute)]
-    if config.scenario == "offline" and late:
-        raise PolicyError(f"{late[0]} has a deadline, which means nothing in the offline scenario; leave it away")
-    if config.scenario == "offline" and (config.floor or config.parts):
-        raise PolicyError("--floor and --parts are about one batch; leave them away in the offline scenario")
-    return RowPlan(
-        chain=tuple(policies),
-        peers=peers,
-        floor=FLOOR_PARTS if config.floor else (),
-        stream=config.batch if config.scenario == "offline" else None,
-    )
-
-
-def default_deadlines(model: Model) -> tuple[str, ...]:
-    """Specs of deadlines at `DEADLINE_SHARES` of the time that full depth takes here.
-
-    Raises:
-        PolicyError: the bundle has no exit to leave through.
-    """
-    Deadline(1.0).bind(model.manifest)
-    _set_pool(model)
-    size = model.manifest.preprocessing.image_size
-    pixels = np.zeros((1, size, size, 3), np.uint8)
-    times = []
-    for _ in range(_PROBES):
-        begun = time.perf_counter()
-        model.run_pixels(pixels, policy=Full())
-        times.append(1000 * (time.perf_counter() - begun))
-    full_ms = float(np.median(times))
-    return tuple(f"deadline={full_ms * share:.2f}" for share in DEADLINE_SHARES)
 
 
 def summarize_bundle(model: Model) -> BundleSummary:
@@ -301,49 +197,6 @@ def summarize_bundle(model: Model) -> BundleSummary:
     )
 
 
-def command_line(config: BenchmarkConfig) -> str:
-    """The command that repeats a measurement: the pool, and every option that is not at its default.
-
-    >>> command_line(BenchmarkConfig(bundle="reference", threads=4, policies=("full",)))
-    'lraee-bench reference --threads 4 --thread-pool session --policy full'
-    """
-    words = ["lraee-bench", config.bundle]
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        is_default = value == field.default and field.name != "thread_pool"
-        if field.name in {"bundle", "policies", "baselines", "floor", "parts", "energy", "isolate"} or is_default:
-            continue
-        words += [f"--{_OPTION_NAMES.get(field.name, field.name).replace('_', '-')}", str(value)]
-    for spec in config.policies:
-        words += ["--policy", spec]
-    if config.baselines is not None:
-        words += ["--baselines", ",".join(config.baselines) or "none"]
-    words += ["--floor"] if config.floor else []
-    words += ["--parts"] if config.parts else []
-    words += [] if config.energy else ["--no-energy"]
-    words += [] if config.isolate is None else ["--isolate" if config.isolate else "--no-isolate"]
-    return shlex.join(words)
-
-
-_OPTION_NAMES = {"warmup_rounds": "warmup"}
-
-
-@contextmanager
-def _open_rows(
-    plan: RowPlan, model: Model, sample: Sample, isolated: bool, report_progress: OnProgress
-) -> Iterator[Rows]:
-    """The rows, opened and with all sessions made."""
-    if isolated:
-        with IsolatedRows(
-            plan, model, sample.batches, on_share=lambda share: report_progress("processes", share)
-        ) as workers:
-            yield workers
-        return
-    _set_pool(model)
-    model.warm()
-    yield LocalRows(plan, model, sample.batches)
-
-
 def _energies(config: BenchmarkConfig, rows: Rows, sample: Sample, *, isolated: bool) -> dict[str, Energy]:
     """Energy of each row by its name; empty where the device has no meter, or a row has a process of its own."""
     meter = find_meter() if config.energy and not isolated else None
@@ -360,15 +213,9 @@ def _parts(config: BenchmarkConfig, model: Model, sample: Sample) -> tuple[PartT
     """Times of the parts, if they were asked for; in this process."""
     if not config.parts:
         return ()
-    _set_pool(model)
+    set_pool(model)
     model.warm()
     return measure_parts(model, sample.batches)
-
-
-def _set_pool(model: Model) -> None:
-    """Before this process makes its first session."""
-    if model.settings.thread_pool == "global" and not global_thread_pool_is_set():
-        use_global_thread_pool(model.settings.thread_count)
 
 
 def _accuracies(config: BenchmarkConfig, rows: Rows, report_progress: OnProgress) -> dict[str, Accuracy]:

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lraee.cli import errors_as_one_line
 from lraee.policies.spec import POLICY_SPECS
-from lraee_benchmarks.benchmark import BenchmarkConfig, OnProgress, run_benchmark
+from lraee_benchmarks.benchmark import OnProgress, run_benchmark
+from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.peers import BASELINES, Baseline
 from lraee_benchmarks.render_csv import render_csv
 from lraee_benchmarks.render_html import page_of

@@ -115,10 +115,6 @@ class IsolatedRows:
     ) -> None:
         self._stack.close()
 
-    def close(self) -> None:
-        """End the workers."""
-        self._stack.close()
-
     def outcomes(self) -> list[Mapping[int, Outcome]]:
         """What each row gave for each batch that it ran."""
         return [self._outcomes_of(worker) for worker in self._rows]

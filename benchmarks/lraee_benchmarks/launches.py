@@ -12,7 +12,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +63,32 @@ class Launched:
     measured: Measured
 
 
-def open_rows(rows: RowPlan, model: Model, sample: Sample, *, isolated: bool) -> Rows:
-    """Rows in this process, with all sessions made, or in workers; those must be closed."""
-    if isolated:
-        return IsolatedRows(rows, model, sample.batches)
+def set_pool(model: Model) -> None:
+    """Set the process-wide pool, if the model is to use it and it is not set yet; before any session is made."""
     if model.settings.thread_pool == "global" and not global_thread_pool_is_set():
         use_global_thread_pool(model.settings.thread_count)
+
+
+@contextmanager
+def opened_rows(
+    rows: RowPlan, model: Model, sample: Sample, *, isolated: bool, on_share: Callable[[float], None] | None = None
+) -> Iterator[Rows]:
+    """Rows in this process, with all sessions made, or in workers, which end with the block.
+
+    Args:
+        rows: which.
+        model: in this process.
+        sample: the batches.
+        isolated: a process for each row.
+        on_share: called after each worker has started, with the share of those that have.
+    """
+    if isolated:
+        with IsolatedRows(rows, model, sample.batches, on_share=on_share) as workers:
+            yield workers
+        return
+    set_pool(model)
     model.warm()
-    return LocalRows(rows, model, sample.batches)
+    yield LocalRows(rows, model, sample.batches)
 
 
 def measure_in_launches(launch: LaunchPlan, sample: Sample, count: int, on_share: Callable[[float], None]) -> Launched:
@@ -135,14 +154,10 @@ def main() -> None:
     model = load(launch.bundle, threads=launch.threads, thread_pool=launch.thread_pool)  # type: ignore[arg-type]
     batches = tuple(np.load(folder / "batches.npy"))
     sample = Sample(source="", batches=batches, first_image=b"", preprocessing_ms=None)
-    rows = open_rows(launch.rows, model, sample, isolated=launch.isolated)
-    try:
+    with opened_rows(launch.rows, model, sample, isolated=launch.isolated) as rows:
         measured = interleave(rows.measures, len(batches), launch.plan)
         outcomes = rows.outcomes()
-    finally:
-        if isinstance(rows, IsolatedRows):
-            rows.close()
-    told = LaunchRows(names=tuple(rows.names), peers=tuple(rows.peers), restless=tuple(sorted(rows.restless)))
+        told = LaunchRows(names=tuple(rows.names), peers=tuple(rows.peers), restless=tuple(sorted(rows.restless)))
     (folder / "rows.json").write_text(json.dumps(encode(told)), "utf-8")
     there = sorted({int(batch) for batch in measured.batch_of_round})
     arrays = {

@@ -15,8 +15,9 @@ from typer.testing import CliRunner, Result
 
 from lraee.bundle import find_bundle
 from lraee.manifest import MANIFEST_NAME
-from lraee_benchmarks.benchmark import BenchmarkConfig, command_line, run_benchmark
+from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.cli import app, parse_baselines
+from lraee_benchmarks.config import BenchmarkConfig, command_line
 from lraee_benchmarks.results import Report, from_json
 from lraee_calibration_data import Dataset, fashion_mnist_test, open_dataset
 

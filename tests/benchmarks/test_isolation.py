@@ -13,7 +13,8 @@ import pytest
 import lraee
 from lraee.bundle import Bundle
 from lraee.errors import BundleError
-from lraee_benchmarks.benchmark import BenchmarkConfig, run_benchmark
+from lraee_benchmarks.benchmark import run_benchmark
+from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.isolation import IsolatedRows, cores_for
 from lraee_benchmarks.results import from_json, to_json
 from lraee_benchmarks.rows import LocalRows, RowPlan

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from lraee.errors import BundleError
-from lraee_benchmarks.benchmark import BenchmarkConfig, run_benchmark
+from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.bootstrap import median_interval, ratio_interval
+from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.launches import LaunchPlan, measure_in_launches
 from lraee_benchmarks.results import from_json, to_json
 from lraee_benchmarks.rows import RowPlan

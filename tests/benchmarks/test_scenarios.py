@@ -12,7 +12,8 @@ import pytest
 import lraee
 from lraee.errors import PolicyError
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.benchmark import BenchmarkConfig, run_benchmark
+from lraee_benchmarks.benchmark import run_benchmark
+from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.results import from_json, to_json
 from lraee_benchmarks.rows import LocalRows, RowPlan
 from lraee_calibration_data import fashion_mnist_sample
