@@ -304,3 +304,17 @@ def test_a_missing_extra_names_the_install_command(
     assert run_cli(monkeypatch, "reference", "--out", "x.lraee") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"lraee-export needs {missing}: pip install 'lraee[export]'"
+
+
+def test_an_export_that_died_while_installing_may_replace_its_own(tmp_path: Path) -> None:
+    """The report lay there already and the bundle did not: the same command goes on. A report of others is refused."""
+    config = ExportConfig(model="reference", out=tmp_path / "clip.lraee")
+    (tmp_path / "clip.report").mkdir()
+    with pytest.raises(ExportError, match=r"clip\.report exists"):
+        config.check()
+    config.installing.touch()
+    config.check()
+    config.out.mkdir()  # it had died behind its last step
+    with pytest.raises(ExportError, match=r"clip\.lraee exists"):
+        config.check()
+    assert not config.installing.exists()

@@ -96,6 +96,11 @@ class ExportConfig:
     overwrite: bool = False
     """Replace an existing bundle, at the very end."""
 
+    @property
+    def installing(self) -> Path:
+        """A file beside the target while finished folders are put there, the bundle last."""
+        return self.out.with_name(f".{self.out.name}.installing")
+
     def check(self) -> None:
         """Refuse contradictions before any work is done.
 
@@ -106,8 +111,11 @@ class ExportConfig:
             raise ExportError(f"--out is {self.out}, wanted a folder name ending in .lraee; rename it")
         targets = [self.out, self.out.with_suffix(".report")]
         targets += [self.out.with_suffix(".baselines")] if self.baselines else []
+        if self.out.exists():
+            self.installing.unlink(missing_ok=True)  # of an export that died behind its last step
+        own = self.installing.exists()
         for target in targets:
-            if target.exists() and not self.overwrite:
+            if target.exists() and not self.overwrite and not own:
                 raise ExportError(f"{target} exists; choose another --out, or pass --overwrite to replace it")
         if self.min_flops_saving is not None and not 0 <= self.min_flops_saving < 1:
             raise ExportError(f"--min-flops-saving is {self.min_flops_saving}, wanted a share from 0 to below 1")

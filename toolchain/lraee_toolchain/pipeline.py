@@ -253,16 +253,17 @@ class _Export:
             {"bundle": bundle.name, "metrics": key_of(metrics), "name": out.name},
             lambda folder: write_report(bundle, metrics, self.config, folder, pictures=self._pictures(bundle)),
         )
+        baselines = None if self.baselines is None else self.baselines.make(tower_parts)
+        self.config.installing.touch()  # if this dies now, a rerun may replace what lies there: it is this export's
         report_target = install(report, out.with_suffix(".report"))
-        bundle_target = install(bundle, out)
-        if self.baselines is None:
-            return ExportResult(bundle=bundle_target, report=report_target, baselines=None)
-        baselines_target = install(self.baselines.make(tower_parts), out.with_suffix(".baselines"))
+        baselines_target = None if baselines is None else install(baselines, out.with_suffix(".baselines"))
+        bundle_target = install(bundle, out)  # last: where the bundle is, all is
+        self.config.installing.unlink()
         return ExportResult(
             bundle=bundle_target,
             report=report_target,
             baselines=baselines_target,
-            failed_baselines=self.baselines.failed,
+            failed_baselines={} if self.baselines is None else self.baselines.failed,
         )
 
 
