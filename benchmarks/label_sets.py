@@ -25,7 +25,7 @@ import lraee
 from lraee.cli import errors_as_one_line
 from lraee.manifest import ExitInfo
 from lraee.model import Model
-from lraee_benchmarks.bootstrap import mean_interval
+from lraee_benchmarks.intervals import mean_interval
 from lraee_benchmarks.results import Interval
 from lraee_benchmarks.sample import open_source
 from lraee_calibration_data import fashion_mnist_test, label_rows, load_pixels

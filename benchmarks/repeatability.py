@@ -1,9 +1,10 @@
 """Whether two runs of lraee-bench agree within the intervals that they state.
 
-    python benchmarks/repeatability.py BUNDLE [--pairs 10] [--json F] [-- OPTIONS OF lraee-bench]
+    python benchmarks/repeatability.py BUNDLE [--pairs 10] [--json F] [--keep FOLDER] [-- OPTIONS OF lraee-bench]
 
 Runs the command twice for each pair, in fresh processes, and counts for every row the pairs whose intervals overlap:
-those of the median latency, of the latency saved, and of the ratio of the full chain to the row.
+those of the median latency, of the latency saved, and of the ratio of the full chain to the row. Then the pairs in
+which all of them do.
 """
 
 from __future__ import annotations
@@ -39,19 +40,28 @@ def overlap(a: Interval, b: Interval) -> bool:
     return a.low <= b.high and b.low <= a.high
 
 
+def agreements(first: Report, second: Report) -> dict[tuple[str, str], bool]:
+    """For each row of both and each of `STATED`, whether the two agree."""
+    both = [(one, other) for one in first.rows if (other := second.row(one.name)) is not None]
+    return {
+        (one.name, stated): overlap(interval, intervals(other)[stated])
+        for one, other in both
+        for stated, interval in intervals(one).items()
+    }
+
+
 def count(pairs: list[tuple[Report, Report]]) -> dict[str, dict[str, int]]:
     """For each row and each of `STATED`, the pairs that agree."""
-    rows = [row.name for row in pairs[0][0].rows]
-    agreeing = {name: dict.fromkeys(STATED, 0) for name in rows}
-    for first, second in pairs:
-        for name in rows:
-            one, other = first.row(name), second.row(name)
-            if one is None or other is None:
-                continue
-            there = intervals(other)
-            for stated, interval in intervals(one).items():
-                agreeing[name][stated] += overlap(interval, there[stated])
-    return agreeing
+    found = [agreements(first, second) for first, second in pairs]
+    return {
+        row.name: {stated: sum(agree[row.name, stated] for agree in found) for stated in STATED}
+        for row in pairs[0][0].rows
+    }
+
+
+def count_whole(pairs: list[tuple[Report, Report]]) -> int:
+    """Pairs that agree in everything that they state."""
+    return sum(all(agreements(first, second).values()) for first, second in pairs)
 
 
 def main() -> None:
@@ -62,14 +72,17 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder for the runs' own results")
     given = sys.argv[1:]
     own = given.index("--") if "--" in given else len(given)
     options, bench = parser.parse_args(given[:own]), given[own + 1 :]
     reports: list[Report] = []
     command = [sys.executable, "-c", _BENCH, options.bundle, "--cold-starts", "0", *bench]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder: Path = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         for number in range(2 * options.pairs):
-            path = Path(folder) / f"{number}.json"
+            path = folder / f"{number}.json"
             subprocess.run([*command, "--json", str(path)], check=True, stdout=subprocess.DEVNULL)
             reports.append(read_result(path))
     pairs = list(zip(reports[::2], reports[1::2], strict=True))
@@ -81,8 +94,10 @@ def main() -> None:
     print(f"| pairs of {len(pairs)} that agree | {' | '.join(STATED)} |\n| --- | ---: | ---: | ---: |")
     for name, counts in agreeing.items():
         print(f"| {name} | {' | '.join(str(counts[stated]) for stated in STATED)} |")
+    whole = count_whole(pairs)
+    print(f"\n{whole} pairs agree in everything.")
     if options.json is not None:
-        recorded = {"command": reports[0].settings.command, "pairs": len(pairs), "unstable": unstable}
+        recorded = {"command": reports[0].settings.command, "pairs": len(pairs), "unstable": unstable, "whole": whole}
         options.json.write_text(json.dumps({**recorded, "agreeing": agreeing}, indent=1) + "\n", encoding="utf-8")
 
 

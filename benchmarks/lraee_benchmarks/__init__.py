@@ -12,7 +12,7 @@ isolation      the rows opened each in a process of its own, which runs worker
 sample         the images, preprocessed and that timed apart
 cold_start     fresh processes: time to the first answer, and memory
 accuracy       top-1 of each row, paired with full depth
-bootstrap      intervals
+intervals      what a number may be off by
 summary        samples to rows
 results        the typed report, which is also the JSON file
 notes          what a reader of the report must not miss

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lraee.errors import DataError
 from lraee.manifest import Manifest
-from lraee_benchmarks.bootstrap import mean_interval
+from lraee_benchmarks.intervals import mean_interval
 from lraee_benchmarks.results import Accuracy
 from lraee_benchmarks.variants import Variant
 from lraee_calibration_data import Dataset, label_rows, load_pixels

@@ -36,7 +36,7 @@ from lraee_benchmarks.results import (
 from lraee_benchmarks.rows import Rows
 from lraee_benchmarks.sample import Sample, default_source, load_sample, open_source, summarize_preprocessing
 from lraee_benchmarks.stability import StabilityWatch
-from lraee_benchmarks.summary import RowInput, collect, find_full, find_reference, summarize_row
+from lraee_benchmarks.summary import RowInput, collect, find_full, find_full_depths, summarize_row
 from lraee_benchmarks.timing import MIN_ROUNDS, Measured, Plan, interleave
 from lraee_benchmarks.trace import trace_text
 from lraee_calibration_data import label_rows
@@ -130,7 +130,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     disturbed = disturbance_notes(row_plan.peers, isolated=isolated, restless=launched.restless)
     device = dataclasses.replace(device, celsius_after=temperature())
 
-    reference, full = find_reference(inputs), find_full(inputs)
+    full_depths, full = find_full_depths(inputs), find_full(inputs)
     stability = stability_so_far if config.launches > 1 else watch.verdict(full.samples_ms)
     report = Report(
         schema=SCHEMA,
@@ -155,12 +155,12 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         stability=stability,
         preprocessing=summarize_preprocessing(sample.preprocessing_ms),
         cold_start=cold_start,
-        reference=reference.name,
+        reference=full_depths[0].name,
         accuracy_source=config.accuracy,
         rows=tuple(
             summarize_row(
                 item,
-                reference,
+                full_depths,
                 full,
                 full_flops=model.manifest.full_flops,
                 accuracy=accuracies.get(item.name),

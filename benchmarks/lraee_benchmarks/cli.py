@@ -136,7 +136,7 @@ def bench(
     min_seconds: Annotated[float, typer.Option(min=0, help="Time to measure when --repeats is not given.")] = 20.0,
     warmup: Annotated[int, typer.Option(min=0, help="Rounds to run before measuring.")] = 5,
     launches: Annotated[
-        int, typer.Option(min=1, help="Processes to divide the rounds among; intervals then tell of the next run.")
+        int, typer.Option(min=1, help="Processes to divide the rounds among; intervals over them tell of the next run.")
     ] = 5,
     cold_starts: Annotated[int, typer.Option(min=0, help="Fresh processes to start; 0 for none.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of images, the order of rows, the intervals.")] = 0,

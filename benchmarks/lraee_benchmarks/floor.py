@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lraee.bundle import Bundle
 from lraee.manifest import TowerInfo
 from lraee.sessions import SessionSettings, make_session
-from lraee_benchmarks.bootstrap import Launches
+from lraee_benchmarks.intervals import Launches
 from lraee_benchmarks.peer_files import checked_baseline
 from lraee_benchmarks.results import Floor
 from lraee_benchmarks.summary import summarize_latency, summarize_ratio

@@ -65,7 +65,7 @@ BY_IMAGE: Final[tuple[RowKind, ...]] = ("adaptive", "confidence", "entropy", "pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A 95 % percentile bootstrap interval."""
+    """95 %: of latencies, over launches (Student's) where there are several; else over samples (bootstrap)."""
 
     low: float
     high: float
@@ -126,7 +126,7 @@ class Settings:
     isolated: bool
     """Whether each row ran in a process of its own; a turn is then one run that is not timed and one that is."""
     launches: int
-    """How often the processes were started anew, rounds divided among them; intervals draw launches, then rounds."""
+    """How often the processes were started anew, rounds divided among them; intervals are over several."""
     scenario: Scenario
     batch: int
     """Images that run together."""
@@ -300,6 +300,8 @@ class Row:
     latency_saved: float
     """1 - mean / mean of `Report.reference`, over the same images."""
     latency_saved_interval: Interval
+    """The fastest full depth is found anew in every launch or resample, so that this has a width for the reference
+    itself where another full depth is about as fast."""
     latency_per_flops: float | None
     """latency_saved / flops_saved: what a saved FLOP is worth in time; None where no FLOPs are saved."""
     chain_ratio: Ratio

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from lraee.policies import Deadline
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.bootstrap import Launches, median_interval, ratio_interval, saving_interval
+from lraee_benchmarks.intervals import Launches, median_interval, ratio_interval, saving_interval
 from lraee_benchmarks.results import Accuracy, Energy, ExitShare, Latency, Lateness, Ratio, Row, RowKind
 from lraee_benchmarks.timing import Measured
 from lraee_benchmarks.variants import Outcome
 
 FULL_DEPTH_KINDS: tuple[RowKind, ...] = ("full", "graph")
-"""Rows that compute the bundle's full depth; the faster of them is what savings are measured against, so that early
-exit is not praised for time that running part by part has cost."""
+"""Rows that compute the bundle's full depth; the fastest of them is what savings are measured against, so that early
+exit is not praised for time that running part by part has cost. Which is fastest is itself measured: intervals of
+savings find it anew in every launch or resample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +57,10 @@ def collect(
     ]
 
 
-def find_reference(inputs: Sequence[RowInput]) -> RowInput:
-    """The fastest full depth by mean latency; `inputs` must hold at least the full chain."""
+def find_full_depths(inputs: Sequence[RowInput]) -> list[RowInput]:
+    """The rows of `FULL_DEPTH_KINDS`, the fastest by mean latency first; `inputs` must hold at least the full chain."""
     full = [item for item in inputs if item.kind in FULL_DEPTH_KINDS]
-    return min(full, key=lambda item: float(item.samples_ms.mean()))
+    return sorted(full, key=lambda item: float(item.samples_ms.mean()))
 
 
 def find_full(inputs: Sequence[RowInput]) -> RowInput:
@@ -69,7 +70,7 @@ def find_full(inputs: Sequence[RowInput]) -> RowInput:
 
 def summarize_row(
     item: RowInput,
-    reference: RowInput,
+    full_depths: Sequence[RowInput],
     full: RowInput,
     *,
     full_flops: int,
@@ -81,7 +82,7 @@ def summarize_row(
 
     Args:
         item: the row's samples and outcomes.
-        reference: of `find_reference`, from the same rounds.
+        full_depths: of `find_full_depths`, from the same rounds; savings are against the first.
         full: of `find_full`, from the same rounds.
         full_flops: of one image at full depth.
         accuracy: of the row, if it was measured.
@@ -90,7 +91,7 @@ def summarize_row(
     """
     flops = float(np.mean([outcome.flops.mean() for outcome in item.outcomes]))
     flops_saved = 1 - flops / full_flops
-    latency_saved = float(1 - item.samples_ms.mean() / reference.samples_ms.mean())
+    latency_saved = float(1 - item.samples_ms.mean() / full_depths[0].samples_ms.mean())
     batch = len(item.outcomes[0].flops)
     shares = exit_shares(item.outcomes, item.samples_ms)
     return Row(
@@ -102,7 +103,10 @@ def summarize_row(
         flops_saved=flops_saved,
         latency_saved=latency_saved,
         latency_saved_interval=saving_interval(
-            item.samples_ms, reference.samples_ms, seed=seed, launches=item.launches
+            item.samples_ms,
+            np.stack([depth.samples_ms for depth in full_depths]),
+            seed=seed,
+            launches=item.launches,
         ),
         latency_per_flops=latency_saved / flops_saved if flops_saved > 0 else None,
         chain_ratio=summarize_ratio(full.samples_ms, item.samples_ms, seed=seed, launches=item.launches),

@@ -43,6 +43,8 @@ def test_pairs_are_counted_for_each_row_and_number(
 ) -> None:
     """Intervals are 0.2 ms wide: a tenth apart they overlap, three tenths apart they do not."""
     report = make_report()
-    agreeing = repeatability.count([(report, moved(report, 0.1)), (report, moved(report, 0.3))])
+    pairs = [(report, moved(report, 0.1)), (report, moved(report, 0.3))]
+    agreeing = repeatability.count(pairs)
     assert list(agreeing) == [row.name for row in report.rows]
     assert all(counts == {"p50": 1, "latency saved": 2, "chain / row": 2} for counts in agreeing.values())
+    assert repeatability.count_whole(pairs) == 1

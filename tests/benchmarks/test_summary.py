@@ -14,7 +14,7 @@ from lraee_benchmarks.summary import (
     RowInput,
     collect,
     exit_shares,
-    find_reference,
+    find_full_depths,
     share_weighted,
     summarize_latency,
     summarize_lateness,
@@ -58,15 +58,15 @@ def test_reference_is_the_faster_of_chain_and_graph() -> None:
         item("graph", "graph", [9.0]),
         item("fp32", "fp32", [2.0]),
     ]
-    assert find_reference(inputs).name == "graph"
-    assert find_reference(inputs[:2]).name == "full"
+    assert [row.name for row in find_full_depths(inputs)] == ["graph", "full"]
+    assert [row.name for row in find_full_depths(inputs[:2])] == ["full"]
 
 
 def test_savings_against_full_depth() -> None:
     """Half of the images save 40 % of the FLOPs: 20 %; means of 9 and 10 ms: 10 %; a saved FLOP is worth half."""
     full = item("full", "full", [9.0, 11.0])
     adaptive = item("adaptive=a", "adaptive", [7.0, 11.0], blocks=[1, 2])
-    row = summarize_row(adaptive, full, full, full_flops=100, accuracy=None, seed=0)
+    row = summarize_row(adaptive, [full], full, full_flops=100, accuracy=None, seed=0)
     assert row.flops == 80
     assert row.flops_saved == pytest.approx(0.2)
     assert row.latency_saved == pytest.approx(0.1)
@@ -77,7 +77,7 @@ def test_savings_against_full_depth() -> None:
 def test_full_depth_has_no_ratio_of_savings() -> None:
     """Nothing is divided by zero FLOPs saved."""
     full = item("full", "full", [10.0, 10.0])
-    row = summarize_row(full, full, full, full_flops=100, accuracy=None, seed=0)
+    row = summarize_row(full, [full], full, full_flops=100, accuracy=None, seed=0)
     assert (row.flops_saved, row.latency_saved, row.latency_per_flops) == (0.0, 0.0, None)
 
 
@@ -89,7 +89,7 @@ def test_images_per_second_counts_the_batch() -> None:
         samples_ms=np.array([8.0]),
         outcomes=(outcome([2] * 4, [False] * 4, [100] * 4),),
     )
-    assert summarize_row(full, full, full, full_flops=100, accuracy=None, seed=0).images_per_second == pytest.approx(
+    assert summarize_row(full, [full], full, full_flops=100, accuracy=None, seed=0).images_per_second == pytest.approx(
         500.0
     )
 
@@ -139,8 +139,8 @@ def test_the_ratio_to_the_chain_is_of_medians_and_paired() -> None:
     """A disturbance that doubles whole rounds moves neither the ratio nor its interval; medians alone would move."""
     disturbed = np.where(np.arange(60) % 3 == 0, 2.0, 1.0)
     full, peer = item("full", "full", list(8.0 * disturbed)), item("openvino", "openvino", list(10.0 * disturbed))
-    row = summarize_row(peer, full, full, full_flops=100, accuracy=None, seed=0)
+    row = summarize_row(peer, [full], full, full_flops=100, accuracy=None, seed=0)
     assert row.chain_ratio.value == pytest.approx(0.8)
     assert row.chain_ratio.interval.low == pytest.approx(0.8)
     assert row.chain_ratio.interval.high == pytest.approx(0.8)
-    assert summarize_row(full, full, full, full_flops=100, accuracy=None, seed=0).chain_ratio.value == 1.0
+    assert summarize_row(full, [full], full, full_flops=100, accuracy=None, seed=0).chain_ratio.value == 1.0

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lraee_benchmarks.bootstrap import bootstrap_interval, mean_interval, median_interval, saving_interval
+from lraee_benchmarks.intervals import (
+    Launches,
+    bootstrap_interval,
+    mean_interval,
+    median_interval,
+    saving_interval,
+    student,
+)
 
 
 def test_interval_of_equal_samples_has_no_width() -> None:
@@ -34,9 +41,39 @@ def test_median_interval_ignores_one_outlier() -> None:
 def test_pairing_removes_what_both_series_share() -> None:
     """Rounds that differ tenfold, but always 10 % faster: the saving is 10 % in every resample."""
     reference = np.random.default_rng(2).uniform(1.0, 10.0, 50)
-    interval = saving_interval(0.9 * reference, reference, seed=0)
+    interval = saving_interval(0.9 * reference, reference[None], seed=0)
     assert interval.low == pytest.approx(0.1)
     assert interval.high == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("launches", [None, np.repeat(np.arange(5), 10)])
+def test_a_reference_that_is_barely_the_fastest_has_an_interval(launches: Launches) -> None:
+    """Two full depths of the same speed: the next run may find the other one faster, a far slower third matters not."""
+    first, second = np.random.default_rng(6).normal(10.0, 1.0, (2, 50))
+    samples = min(first, second, key=np.mean)
+    among_equals = saving_interval(samples, np.stack([first, second]), seed=0, launches=launches)
+    assert among_equals.low < -0.001
+    assert among_equals.high >= -1e-12
+    alone = saving_interval(samples, np.stack([samples, samples + 5]), seed=0, launches=launches)
+    assert (alone.low, alone.high) == (pytest.approx(0.0, abs=1e-12), pytest.approx(0.0, abs=1e-12))
+
+
+def test_nineteen_of_twenty_intervals_over_launches_hold_the_truth() -> None:
+    """Launches 1 ms apart, samples 0.5: what the whole is for. Drawing five launches again holds it in 87 of 100."""
+    random = np.random.default_rng(7)
+    launches = np.repeat(np.arange(5), 20)
+    held = 0
+    for _ in range(400):
+        samples = 10 + random.normal(0, 1.0, 5)[launches] + random.normal(0, 0.5, 100)
+        found = median_interval(samples, seed=0, launches=launches)
+        held += found.low <= 10 <= found.high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+@pytest.mark.parametrize(("freedom", "point"), [(1, 12.706), (10, 2.228), (11, 2.201), (20, 2.086), (30, 2.042)])
+def test_points_of_students_distribution(freedom: int, point: float) -> None:
+    """From the tables in every textbook."""
+    assert student(freedom) == pytest.approx(point, abs=0.001)
 
 
 def test_one_seed_gives_one_interval_and_another_seed_another() -> None:
