@@ -1,12 +1,15 @@
 """Intervals of what was measured.
 
 Where memory lies, and how threads fall on cores, is settled when a process starts, so that the samples of one process
-are not independent. With several launches each of them gives one value, and the interval is Student's of these values:
-it says how the next run will come out. Samples of one process, and images, are drawn again with replacement instead
-(percentile bootstrap); for latencies that says only how well this process determines them.
+are not independent. With several launches each of them gives one value, and from these follows where a further value
+will lie with a probability of 95 % (Student's prediction interval): for ratios and savings that of the next run, of as
+many launches; for latencies that of one launch more, since clock, heat and neighbours drift over minutes, which the
+launches of a run share and the next run does not. Ratios of the same rounds lose nothing to that. Samples of one
+process, and images, are drawn again with replacement instead (percentile bootstrap); for latencies that says only how
+well this process determines them.
 
-Sources: T. Kalibera, R. Jones, Rigorous Benchmarking in Reasonable Time (ISMM 2013); B. Efron, R. Tibshirani, An
-Introduction to the Bootstrap (1993), chapter 13.
+Sources: T. Kalibera, R. Jones, Rigorous Benchmarking in Reasonable Time (ISMM 2013); G. Hahn, W. Meeker, Statistical
+Intervals (1991), chapter 4; B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ Statistic: TypeAlias = Callable[[NDArray[np.intp]], float]
 """Computed from indices of samples, intp. To compare paired series, index all with the same indices."""
 
 
-def interval(count: int, statistic: Statistic, *, seed: int, launches: Launches = None) -> Interval:
+def interval(
+    count: int, statistic: Statistic, *, seed: int, launches: Launches = None, drifts: bool = False
+) -> Interval:
     """Over launches where there are several, else over samples.
 
     Args:
@@ -45,21 +50,30 @@ def interval(count: int, statistic: Statistic, *, seed: int, launches: Launches 
         statistic: of which the interval is wanted.
         seed: fixes the resamples.
         launches: which process each sample is of.
+        drifts: the launches share what the next run may not; see `launch_interval`.
     """
     if launches is None or len(np.unique(launches)) < 2:
         return bootstrap_interval(count, statistic, seed=seed)
-    return launch_interval(launches, statistic)
+    return launch_interval(launches, statistic, further=1 if drifts else None)
 
 
-def launch_interval(launches: NDArray[np.intp], statistic: Statistic) -> Interval:
-    """Student's interval of a statistic whose values in the launches are independent, around its value over all.
+def launch_interval(launches: NDArray[np.intp], statistic: Statistic, *, further: int | None = None) -> Interval:
+    """Where the statistic will lie in further launches, if its values in single launches are independent.
+
+    Its value over all, give or take ``student * deviation * sqrt(1 / launches + 1 / further)``.
+
+    Args:
+        launches: which process each sample is of; at least two.
+        statistic: of which the interval is wanted.
+        further: launches; None for as many as there were.
 
     >>> values = np.array([9.0, 9.0, 10.0, 10.0, 11.0, 11.0])
     >>> launch_interval(np.array([0, 0, 1, 1, 2, 2]), lambda rows: float(values[rows].mean()))
-    Interval(low=7.515..., high=12.484...)
+    Interval(low=6.486..., high=13.513...)
     """
     values = np.array([statistic(np.flatnonzero(launches == launch)) for launch in np.unique(launches)])
-    margin = student(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    share = 1 / len(values) + 1 / (further or len(values))
+    margin = student(len(values) - 1) * values.std(ddof=1) * np.sqrt(share)
     middle = statistic(np.arange(len(launches)))
     return Interval(low=float(middle - margin), high=float(middle + margin))
 
@@ -105,8 +119,10 @@ def bootstrap_interval(count: int, statistic: Statistic, *, seed: int, resamples
 
 
 def median_interval(samples: NDArray[np.float64], *, seed: int, launches: Launches = None) -> Interval:
-    """Interval of the median of `samples` (count,)."""
-    return interval(len(samples), lambda rows: float(np.median(samples[rows])), seed=seed, launches=launches)
+    """Interval of the median of `samples` (count,), latencies."""
+    return interval(
+        len(samples), lambda rows: float(np.median(samples[rows])), seed=seed, launches=launches, drifts=True
+    )
 
 
 def saving_interval(
@@ -123,7 +139,7 @@ def saving_interval(
     """
     return interval(
         len(samples),
-        lambda rows: float(1 - samples[rows].mean() / references[:, rows].mean(axis=1).min()),
+        lambda rows: float(1 - samples[rows].mean() / min(reference[rows].mean() for reference in references)),
         seed=seed,
         launches=launches,
     )

@@ -65,7 +65,8 @@ BY_IMAGE: Final[tuple[RowKind, ...]] = ("adaptive", "confidence", "entropy", "pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """95 %: of latencies, over launches (Student's) where there are several; else over samples (bootstrap)."""
+    """95 %. Where there are several launches: of ratios and savings for the next run of as many, of latencies for one
+    launch more (Student's prediction interval). Else, and of accuracies, over samples (bootstrap)."""
 
     low: float
     high: float

@@ -10,6 +10,7 @@ from lraee_benchmarks.intervals import (
     bootstrap_interval,
     mean_interval,
     median_interval,
+    ratio_interval,
     saving_interval,
     student,
 )
@@ -53,20 +54,24 @@ def test_a_reference_that_is_barely_the_fastest_has_an_interval(launches: Launch
     samples = min(first, second, key=np.mean)
     among_equals = saving_interval(samples, np.stack([first, second]), seed=0, launches=launches)
     assert among_equals.low < -0.001
-    assert among_equals.high >= -1e-12
+    assert among_equals.high >= 0
     alone = saving_interval(samples, np.stack([samples, samples + 5]), seed=0, launches=launches)
-    assert (alone.low, alone.high) == (pytest.approx(0.0, abs=1e-12), pytest.approx(0.0, abs=1e-12))
+    assert (alone.low, alone.high) == (0.0, 0.0)
 
 
-def test_nineteen_of_twenty_intervals_over_launches_hold_the_truth() -> None:
-    """Launches 1 ms apart, samples 0.5: what the whole is for. Drawing five launches again holds it in 87 of 100."""
+@pytest.mark.parametrize("kind", ["latency", "ratio"])
+def test_nineteen_of_twenty_further_values_lie_in_the_interval(kind: str) -> None:
+    """Launches 1 ms apart, samples 0.5: what the whole is for. Drawing five launches again holds 72 of 100 runs."""
     random = np.random.default_rng(7)
     launches = np.repeat(np.arange(5), 20)
     held = 0
     for _ in range(400):
-        samples = 10 + random.normal(0, 1.0, 5)[launches] + random.normal(0, 0.5, 100)
-        found = median_interval(samples, seed=0, launches=launches)
-        held += found.low <= 10 <= found.high
+        samples, further = 10 + random.normal(0, 1.0, (2, 5))[:, launches] + random.normal(0, 0.5, (2, 100))
+        if kind == "latency":
+            found, value = median_interval(samples, seed=0, launches=launches), np.median(further[:20])
+        else:
+            found, value = ratio_interval(samples, np.ones(100), seed=0, launches=launches), np.median(further)
+        held += found.low <= float(value) <= found.high
     assert 0.92 <= held / 400 <= 0.98
 
 
