@@ -4,7 +4,8 @@
 
 Runs the command twice for each pair, in fresh processes; a run that calls itself unstable is repeated, as its report
 says. Counts for every row the pairs whose intervals overlap (of the median latency, of the latency saved, and of the
-ratio of the full chain to the row), then the pairs in which all of them do.
+ratio of the full chain to the row), then the pairs in which all of them do, and the share of the second runs' numbers
+that lie in the first run's interval, which is to be 95 %.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def intervals(row: Row) -> dict[str, Interval]:
     return dict(zip(STATED, found, strict=True))
 
 
+def stated(row: Row) -> dict[str, float]:
+    """The numbers themselves, by the same names."""
+    return dict(zip(STATED, (row.latency.p50_ms, row.latency_saved, row.chain_ratio.value), strict=True))
+
+
 def overlap(a: Interval, b: Interval) -> bool:
     """Whether some value lies in both.
 
@@ -44,9 +50,9 @@ def agreements(first: Report, second: Report) -> dict[tuple[str, str], bool]:
     """For each row of both and each of `STATED`, whether the two agree."""
     both = [(one, other) for one in first.rows if (other := second.row(one.name)) is not None]
     return {
-        (one.name, stated): overlap(interval, intervals(other)[stated])
+        (one.name, name): overlap(interval, intervals(other)[name])
         for one, other in both
-        for stated, interval in intervals(one).items()
+        for name, interval in intervals(one).items()
     }
 
 
@@ -54,14 +60,25 @@ def count(pairs: list[tuple[Report, Report]]) -> dict[str, dict[str, int]]:
     """For each row and each of `STATED`, the pairs that agree."""
     found = [agreements(first, second) for first, second in pairs]
     return {
-        row.name: {stated: sum(agree[row.name, stated] for agree in found) for stated in STATED}
-        for row in pairs[0][0].rows
+        row.name: {name: sum(agree[row.name, name] for agree in found) for name in STATED} for row in pairs[0][0].rows
     }
 
 
 def count_whole(pairs: list[tuple[Report, Report]]) -> int:
     """Pairs that agree in everything that they state."""
     return sum(all(agreements(first, second).values()) for first, second in pairs)
+
+
+def share_foretold(pairs: list[tuple[Report, Report]]) -> float:
+    """Of all numbers of the second runs, those that lie in the interval of the first."""
+    held = [
+        interval.low <= stated(other)[name] <= interval.high
+        for first, second in pairs
+        for row in first.rows
+        if (other := second.row(row.name)) is not None
+        for name, interval in intervals(row).items()
+    ]
+    return sum(held) / len(held)
 
 
 def main() -> None:
@@ -98,12 +115,22 @@ def main() -> None:
     )
     print(f"| pairs of {len(pairs)} that agree | {' | '.join(STATED)} |\n| --- | ---: | ---: | ---: |")
     for name, counts in agreeing.items():
-        print(f"| {name} | {' | '.join(str(counts[stated]) for stated in STATED)} |")
+        print(f"| {name} | {' | '.join(str(counts[number]) for number in STATED)} |")
     whole = count_whole(pairs)
-    print(f"\n{whole} pairs agree in everything.")
+    foretold = share_foretold(pairs)
+    print(
+        f"\n{whole} pairs agree in everything; {foretold:.0%} of the second runs' numbers lie in the first's interval."
+    )
     if options.json is not None:
-        recorded = {"command": reports[0].settings.command, "pairs": len(pairs), "unstable": unstable, "whole": whole}
-        options.json.write_text(json.dumps({**recorded, "agreeing": agreeing}, indent=1) + "\n", encoding="utf-8")
+        recorded = {
+            "command": reports[0].settings.command,
+            "pairs": len(pairs),
+            "unstable": unstable,
+            "agreeing": agreeing,
+            "whole": whole,
+            "foretold": foretold,
+        }
+        options.json.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

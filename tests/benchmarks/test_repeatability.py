@@ -48,3 +48,17 @@ def test_pairs_are_counted_for_each_row_and_number(
     assert list(agreeing) == [row.name for row in report.rows]
     assert all(counts == {"p50": 1, "latency saved": 2, "chain / row": 2} for counts in agreeing.values())
     assert repeatability.count_whole(pairs) == 1
+
+
+def test_numbers_of_the_second_run_are_looked_for_in_the_first_ones_interval(
+    repeatability: ModuleType, make_report: Callable[..., Report]
+) -> None:
+    """The medians of all rows are moved out of it, two of three numbers stay."""
+    report = make_report()
+    rows = [
+        dataclasses.replace(row, latency=dataclasses.replace(row.latency, p50_ms=row.latency.p50_interval_ms.high + 1))
+        for row in report.rows
+    ]
+    assert repeatability.share_foretold([(report, report)]) == 1
+    other = dataclasses.replace(report, rows=tuple(rows))
+    assert repeatability.share_foretold([(report, other)]) == pytest.approx(2 / 3)
