@@ -43,6 +43,7 @@ class TokenBuffers(threading.local):
         self._shape = (tokens, width)
         self._storage = np.empty((2, 0, tokens, width), np.float32)
         self._pairs: dict[int, _Pair] = {}
+        self._latest: tuple[int, _Pair] | None = None
 
     def run_stem(self, session: ort.InferenceSession, pixels: NDArray[np.uint8]) -> FloatArray:
         """Pixels (batch, size, size, 3) uint8 into the first buffer, (batch, tokens, width)."""
@@ -56,9 +57,10 @@ class TokenBuffers(threading.local):
     def run_block(self, name: str, session: ort.InferenceSession, tokens: FloatArray) -> FloatArray:
         """One buffer into the other; tokens that lie elsewhere, as after compaction, are copied in first."""
         pair = self._pair(len(tokens))
-        side = 1 if tokens is pair.arrays[1] else 0
-        if tokens is not pair.arrays[side]:
-            pair.arrays[side][:] = tokens
+        first, second = pair.arrays
+        side = 1 if tokens is second else 0
+        if side == 0 and tokens is not first:
+            first[:] = tokens
         bound = pair.bindings.get((name, side))
         if bound is None:
             binding = session.io_binding()
@@ -75,6 +77,8 @@ class TokenBuffers(threading.local):
         return bound[1]
 
     def _pair(self, batch: int) -> _Pair:
+        if self._latest is not None and self._latest[0] == batch:
+            return self._latest[1]
         capacity = self._storage.shape[1]
         if batch > capacity or (batch < capacity and self._storage.nbytes > KEPT_BYTES):
             self._storage = np.empty((2, batch, *self._shape), np.float32)
@@ -83,4 +87,5 @@ class TokenBuffers(threading.local):
         self._pairs[batch] = pair  # the last one is the one used last
         if len(self._pairs) > KEPT_SIZES:
             del self._pairs[next(iter(self._pairs))]
+        self._latest = batch, pair
         return pair

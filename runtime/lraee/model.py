@@ -20,7 +20,8 @@ from lraee.orchestrator import Answers, joined, run
 from lraee.part_costs import PartCosts
 from lraee.part_sessions import Sessions
 from lraee.parts import Parts
-from lraee.policies import Adaptive, AnytimeRoute, Full, Policy, Route
+from lraee.policies import Adaptive, Full, Policy, Route
+from lraee.policies.base import is_anytime
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
 from lraee.reading import PLAIN_READING, Reading
@@ -325,7 +326,7 @@ class Model:
     def _without_deadline(self, policy: Policy | None, batch_size: int, max_lag: int) -> Policy:
         """The policy of a stream."""
         chosen = policy if policy is not None else self.policy
-        if isinstance(chosen.bind(self.manifest), AnytimeRoute):
+        if is_anytime(chosen.bind(self.manifest)):
             raise PolicyError("a stream has no common start for a deadline; use classify or classify_batch")
         if not 1 <= batch_size <= max_lag:
             raise ImageError(f"batch_size is {batch_size}, wanted 1 to max_lag, which is {max_lag}")
@@ -340,7 +341,7 @@ class Model:
     def _route(self, policy: Policy) -> Route:
         """The policy bound to this bundle, with what is known here of the costs of parts."""
         route = policy.bind(self.manifest)
-        if isinstance(route, AnytimeRoute):
+        if is_anytime(route):
             route.lends(self._costs)
         return route
 

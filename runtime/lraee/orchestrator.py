@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.policies.base import AnytimeRoute, Route, Verdict
+from lraee.policies.base import Route, Verdict, is_anytime
 
 FloatArray = NDArray[np.float32]
 
@@ -93,14 +93,15 @@ def run(
     count = len(pixels)
     rows = np.arange(count)
     answers = _Collector(count)
-    noted, stops = _listeners(route, on_part)
+    noted = _listener(route, on_part)
+    anytime = route if is_anytime(route) else None
 
     tokens = tower.stem(pixels)
     noted("stem", count)
     for block in range(1, tower.depth + 1):
         tokens = tower.block(block, tokens)
         noted(f"block_{block:02d}", len(rows))
-        if stops(block):
+        if anytime is not None and anytime.stops(block):
             answers.fall_back(block, rows)
             return answers.done()
         if not (tower.has_exit(block) and route.visits(block)):
@@ -121,20 +122,19 @@ def run(
     return answers.done()
 
 
-def _listeners(
-    route: Route, on_part: Callable[[str, int], None] | None
-) -> tuple[Callable[[str, int], None], Callable[[int], bool]]:
-    """Whom to tell of each part, and whom to ask after each block whether the run ends: only some routes care."""
-    if not isinstance(route, AnytimeRoute):
-        return on_part or (lambda part, images: None), lambda block: False
+def _listener(route: Route, on_part: Callable[[str, int], None] | None) -> Callable[[str, int], None]:
+    """Whom to tell of each part."""
+    if not is_anytime(route):
+        return on_part or (lambda part, images: None)
     if on_part is None:
-        return route.ran, route.stops
+        return route.ran
+    told, ran = on_part, route.ran
 
     def both(part: str, images: int) -> None:
-        on_part(part, images)
-        route.ran(part, images)
+        told(part, images)
+        ran(part, images)
 
-    return both, route.stops
+    return both
 
 
 class _Collector:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 
 import onnxruntime as ort
 
@@ -16,13 +15,6 @@ from lraee.forking import give_up, no_fork_meanwhile, watch_forks
 from lraee.manifest import block_names
 from lraee.mapped_pages import MappedPages, make_mapped
 from lraee.sessions import SessionSettings, make_session
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Made:
-    session: ort.InferenceSession
-    pages: MappedPages
-    """None but where memory is to stay low."""
 
 
 class Sessions:
@@ -44,7 +36,8 @@ class Sessions:
 
     def _begin(self) -> None:
         tower = self._bundle.manifest.tower
-        self._made: dict[str, _Made] = {}
+        self._made: dict[str, ort.InferenceSession] = {}
+        self._pages: dict[str, MappedPages] = {}  # where memory is to stay low
         self.buffers = TokenBuffers(tower.tokens, tower.width)
         self._unlock()
 
@@ -61,13 +54,12 @@ class Sessions:
             ForkError: the process-wide thread pool was lost in a fork.
         """
         made = self._made.get(name)
-        return (made if made is not None else self._make(name)).session
+        return made if made is not None else self._make(name)
 
     def rest(self, name: str) -> None:
         """The part has run: where memory is to stay low, its weights leave the process until the next run."""
-        made = self._made.get(name)
-        if made is not None:
-            made.pages.drop()
+        if name in self._pages:
+            self._pages[name].drop()
 
     def names(self) -> list[str]:
         """Every part that `classify` may reach, in the order in which an image does; not that of texts."""
@@ -110,7 +102,7 @@ class Sessions:
         if self._background is not None:
             self._background.join()
 
-    def _make(self, name: str) -> _Made:
+    def _make(self, name: str) -> ort.InferenceSession:
         if self._lost_in_fork:
             raise ForkError(
                 "this process was forked from one that uses ONNX Runtime's process-wide thread pool, which has no "
@@ -124,9 +116,10 @@ class Sessions:
                 with no_fork_meanwhile():
                     if self._settings.memory == "low" and part.data is not None:
                         weights = self._bundle.folder / part.data
-                        made = _Made(*make_mapped(lambda: make_session(path, self._settings), weights))
+                        made, pages = make_mapped(lambda: make_session(path, self._settings), weights)
+                        self._pages[name] = pages
                     else:
-                        made = _Made(make_session(path, self._settings), MappedPages([]))
+                        made = make_session(path, self._settings)
                 self._made[name] = made
         return made
 

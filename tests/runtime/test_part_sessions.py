@@ -121,14 +121,13 @@ def test_low_memory_keeps_no_weights_in_the_process(photos, every_file):
     """Each part's pages are mapped after its run, and none of them is resident."""
     low = lraee.load("reference", threads=1, memory="low")
     low.classify(photos[0], policy=lraee.Full())
-    made = low._sessions._made
     for name in ("stem", "block_01", "block_12"):
-        spans = made[name].pages.spans
+        spans = low._sessions._pages[name].spans
         assert spans, name
         assert resident_bytes(spans) == 0
     usual = lraee.load("reference", threads=1)
     usual.classify(photos[0], policy=lraee.Full())
-    assert usual._sessions._made["block_01"].pages.spans == []
+    assert not usual._sessions._pages
 
 
 def resident_bytes(spans: list[tuple[int, int]]) -> int:

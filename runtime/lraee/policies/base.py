@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import cache
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,19 @@ class AnytimeRoute(Route, Protocol):
     def stops(self, block: int) -> bool:
         """Whether to end the run behind `block`; only after an exit has been visited."""
         ...
+
+
+def is_anytime(route: Route) -> TypeGuard[AnytimeRoute]:
+    """Whether the route may end a run between two exits.
+
+    Looked up once for each class: ``isinstance`` with a protocol costs as much as running several small parts.
+    """
+    return _kind_is_anytime(type(route))
+
+
+@cache
+def _kind_is_anytime(kind: type[Route]) -> bool:
+    return issubclass(kind, AnytimeRoute)
 
 
 class Policy(Protocol):
