@@ -60,22 +60,23 @@ def interval(
 def launch_interval(launches: NDArray[np.intp], statistic: Statistic, *, further: int | None = None) -> Interval:
     """Where the statistic will lie in further launches, if its values in single launches are independent.
 
-    Its value over all, give or take ``student * deviation * sqrt(1 / launches + 1 / further)``.
+    Its value over all, times or divided by ``exp(student * deviation * sqrt(1 / launches + 1 / further))``. The
+    deviation is that of the logarithms: what is measured here is positive, and differs by factors.
 
     Args:
         launches: which process each sample is of; at least two.
-        statistic: of which the interval is wanted.
+        statistic: of which the interval is wanted; positive.
         further: launches; None for as many as there were.
 
     >>> values = np.array([9.0, 9.0, 10.0, 10.0, 11.0, 11.0])
     >>> launch_interval(np.array([0, 0, 1, 1, 2, 2]), lambda rows: float(values[rows].mean()))
-    Interval(low=6.486..., high=13.513...)
+    Interval(low=7.028..., high=14.228...)
     """
-    values = np.array([statistic(np.flatnonzero(launches == launch)) for launch in np.unique(launches)])
-    share = 1 / len(values) + 1 / (further or len(values))
-    margin = student(len(values) - 1) * values.std(ddof=1) * np.sqrt(share)
+    logs = np.log([statistic(np.flatnonzero(launches == launch)) for launch in np.unique(launches)])
+    share = 1 / len(logs) + 1 / (further or len(logs))
+    factor = np.exp(student(len(logs) - 1) * logs.std(ddof=1) * np.sqrt(share))
     middle = statistic(np.arange(len(launches)))
-    return Interval(low=float(middle - margin), high=float(middle + margin))
+    return Interval(low=float(middle / factor), high=float(middle * factor))
 
 
 def student(freedom: int) -> float:
@@ -137,12 +138,13 @@ def saving_interval(
         seed: as in `interval`.
         launches: as in `interval`.
     """
-    return interval(
+    share = interval(
         len(samples),
-        lambda rows: float(1 - samples[rows].mean() / min(reference[rows].mean() for reference in references)),
+        lambda rows: float(samples[rows].mean() / min(reference[rows].mean() for reference in references)),
         seed=seed,
         launches=launches,
     )
+    return Interval(low=1 - share.high, high=1 - share.low)
 
 
 def ratio_interval(

@@ -75,6 +75,13 @@ def test_nineteen_of_twenty_further_values_lie_in_the_interval(kind: str) -> Non
     assert 0.92 <= held / 400 <= 0.98
 
 
+def test_two_launches_far_apart_leave_no_time_below_zero() -> None:
+    """They tell little: whatever is stated must still be possible."""
+    samples, launches = np.array([1.0, 1.0, 2.0, 2.0]), np.array([0, 0, 1, 1])
+    assert 0 < median_interval(samples, seed=0, launches=launches).low < 0.01
+    assert saving_interval(samples, np.full((1, 4), 1.5), seed=0, launches=launches).high <= 1
+
+
 @pytest.mark.parametrize(("freedom", "point"), [(1, 12.706), (10, 2.228), (11, 2.201), (20, 2.086), (30, 2.042)])
 def test_points_of_students_distribution(freedom: int, point: float) -> None:
     """From the tables in every textbook."""
