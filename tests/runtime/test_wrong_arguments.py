@@ -273,3 +273,11 @@ def test_the_command_refuses_threads_without_end() -> None:
         assert result.stdout == ""
         assert result.stderr.startswith(f"error: threads is {threads}, wanted")
         assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_command_names_its_own_limit_on_pixels(tmp_path: Path) -> None:
+    """Not only that of the library, which nobody can set there."""
+    Image.fromarray(PIXELS).save(tmp_path / "photo.png")
+    result = CliRunner().invoke(app, ["classify", "reference", str(tmp_path / "photo.png"), "--max-pixels", "5"])
+    assert result.exit_code == 1
+    assert result.stderr.strip().endswith("raise Reading.max_pixels or --max-pixels")
