@@ -19,6 +19,7 @@ from lraee_benchmarks.energy import find_meter, has_meter, measure_energy
 from lraee_benchmarks.floor import summarize_floor
 from lraee_benchmarks.launches import Launched, LaunchPlan, measure_in_launches, opened_rows, set_pool
 from lraee_benchmarks.notes import disturbance_notes, make_notes
+from lraee_benchmarks.output_files import write_file
 from lraee_benchmarks.part_times import measure_parts
 from lraee_benchmarks.peer_files import checked_baseline
 from lraee_benchmarks.peers import WITH_OWN_THREADS
@@ -176,7 +177,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     )
     if config.trace is not None:
         set_pool(model)
-        config.trace.write_text(trace_text(model, row_plan.chain, sample.batches, sample.first_image), encoding="utf-8")
+        write_file(config.trace, trace_text(model, row_plan.chain, sample.batches, sample.first_image))
     return dataclasses.replace(report, notes=(*make_notes(report), *disturbed))
 
 

@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lraee.cli import errors_as_one_line
+from lraee.errors import DataError
 from lraee.policies.spec import POLICY_SPECS
 from lraee_benchmarks.benchmark import OnProgress, run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
+from lraee_benchmarks.output_files import check_writable, write_file
 from lraee_benchmarks.peers import BASELINES, Baseline
 from lraee_benchmarks.render_csv import render_csv
 from lraee_benchmarks.render_html import page_of
@@ -73,11 +75,31 @@ def writable(path: Path | None) -> Path | None:
     """Find out before measuring that a result could not be written.
 
     Raises:
-        typer.BadParameter: the folder does not exist, or the path is a folder.
+        typer.BadParameter: it cannot.
     """
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise typer.BadParameter(f"{path} cannot be written; give a file in a folder that exists")
+    if path is not None:
+        try:
+            check_writable(path)
+        except DataError as error:
+            raise typer.BadParameter(str(error)) from error
     return path
+
+
+def check_all_different(paths: dict[str, Path | None]) -> None:
+    """Refuse one file for two results, of which one would be lost.
+
+    Args:
+        paths: by option.
+
+    Raises:
+        typer.BadParameter: two options name the same file.
+    """
+    options: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is None or (path.exists() and not path.is_file()):
+            continue
+        if (other := options.setdefault(path.resolve(), option)) != option:
+            raise typer.BadParameter(f"{other} and {option} are both {path}; give each a file of its own")
 
 
 @app.command()
@@ -158,6 +180,7 @@ def bench(
     ] = None,
 ) -> None:
     """Measure latency, FLOPs, exits, memory and start-up of a bundle on this device."""
+    check_all_different({"--json": json, "--trace": trace, "--csv": csv, "--markdown": markdown, "--html": html})
     config = BenchmarkConfig(
         bundle=bundle,
         images=images,
@@ -183,12 +206,19 @@ def bench(
     )
     with errors_as_one_line(), _progress() as on_progress:
         report = run_benchmark(config, on_progress=on_progress)
+    failures: list[DataError] = []  # a disk that is full must not take the table as well
+    for path, text in (json, to_json), (csv, render_csv), (markdown, render_markdown), (html, page_of):
+        if path is not None:
+            try:
+                write_file(path, text(report))
+            except DataError as error:
+                failures.append(error)
     console = Console(highlight=False)
     console.width = min(_WIDTH, console.width) if console.is_terminal else _WIDTH
     console.print(render_text(report), markup=False)
-    for path, text in (json, to_json), (csv, render_csv), (markdown, render_markdown), (html, page_of):
-        if path is not None:
-            path.write_text(text(report), encoding="utf-8")
+    with errors_as_one_line():
+        if failures:
+            raise failures[0]
 
 
 @contextmanager

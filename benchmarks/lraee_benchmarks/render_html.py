@@ -14,6 +14,7 @@ import typer
 
 from lraee.cli import errors_as_one_line
 from lraee.errors import DataError
+from lraee_benchmarks.output_files import check_writable, write_file
 from lraee_benchmarks.results import Report, Row, from_json
 from lraee_benchmarks.wording import (
     RATIO_TITLE,
@@ -134,10 +135,14 @@ def main(
 ) -> None:
     """Render one result, or several side by side, as a page."""
     with errors_as_one_line():
-        reports = [read_result(path) for path in _files(results)]
+        files = _files(results)
+        if output.resolve() in [path.resolve() for path in files]:
+            raise DataError(f"{output} is one of the results; give --output another name, such as page.html")
+        check_writable(output)
+        reports = [read_result(path) for path in files]
         if not reports:
             raise DataError(f"{results[0]} holds no .json; give files that lraee-bench --json wrote")
-        output.write_text(page_of(reports[0]) if len(reports) == 1 else page_of_many(reports), encoding="utf-8")
+        write_file(output, page_of(reports[0]) if len(reports) == 1 else page_of_many(reports))
 
 
 def read_result(path: Path) -> Report:

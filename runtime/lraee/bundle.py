@@ -47,6 +47,8 @@ def find_bundle(name: str | Path) -> Path:
     Raises:
         BundleError: there is no such folder.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise BundleError(f"the bundle is a {type(name).__name__}, wanted the path of a folder written by lraee-export")
     path = Path(name)
     if os.path.isdir(path):  # Path.is_dir raises for names that no file can have
         return path

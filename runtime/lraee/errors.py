@@ -4,6 +4,7 @@
     ├── BundleError          a bundle is damaged, incomplete, newer than this code, or unsafe
     ├── ImageError           an image cannot be read or has a shape nobody can classify
     ├── LabelsError          labels are missing, empty, or cannot be embedded by this bundle
+    ├── SettingsError        a setting of a model or a call is unknown, of another type, or out of its range
     ├── PolicyError          a policy asks for something the bundle does not have
     ├── DataError            a data set is missing, too small, or its splits overlap
     ├── TowerError           a checkpoint or architecture this project does not support
@@ -30,6 +31,10 @@ class ImageError(LraeeError):
 
 class LabelsError(LraeeError):
     """Labels are missing, empty, or need a text tower that this bundle does not carry."""
+
+
+class SettingsError(LraeeError):
+    """A setting such as a number of threads is unknown, of another type, or out of its range."""
 
 
 class PolicyError(LraeeError):

@@ -9,11 +9,13 @@ RGB frames need nothing: `classify` takes them as they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import array_words, is_count
 from lraee.errors import ImageError
 from lraee.images import Pixels
 
@@ -40,7 +42,7 @@ def from_bgr(frame: Pixels) -> Pixels:
     Raises:
         ImageError: another type or shape.
     """
-    _check(frame, frame.ndim == 3 and frame.shape[-1] == 3, "(height, width, 3)")
+    frame = _checked(frame, lambda shape: len(shape) == 3 and shape[-1] == 3, "(height, width, 3)")
     return np.ascontiguousarray(frame[:, :, ::-1])
 
 
@@ -56,7 +58,7 @@ def from_grey(frame: Pixels) -> Pixels:
     Raises:
         ImageError: another type or shape.
     """
-    _check(frame, frame.ndim == 2 or (frame.ndim == 3 and frame.shape[-1] == 1), "(height, width)")
+    frame = _checked(frame, lambda shape: len(shape) == 2 or (len(shape) == 3 and shape[-1] == 1), "(height, width)")
     return np.repeat(frame.reshape(*frame.shape[:2], 1), 3, axis=2)
 
 
@@ -89,10 +91,12 @@ def from_nv12(
     """
     if matrix not in get_args(Matrix):
         raise ImageError(f"matrix is {matrix!r}, wanted one of {', '.join(get_args(Matrix))}")
-    if width < 2 or height < 2 or width % 2 or height % 2:
+    if not is_count(width, 2) or not is_count(height, 2) or width % 2 or height % 2:
         raise ImageError(f"the frame is {width} x {height}; NV12 has an even width and height")
     stride = width if stride is None else stride
-    data = np.frombuffer(buffer, np.uint8)
+    if not is_count(stride):
+        raise ImageError(f"stride is {stride!r}, wanted bytes from one row to the next, or None")
+    data = _bytes_of(buffer)
     wanted = stride * height * 3 // 2
     if stride < width or data.size != wanted:
         raise ImageError(
@@ -101,6 +105,20 @@ def from_nv12(
         )
     rows = data.reshape(height * 3 // 2, stride)[:, :width]
     return _to_rgb(rows[:height], rows[height:].reshape(height // 2, width // 2, 2), matrix, full_range)
+
+
+def _bytes_of(buffer: Buffer) -> NDArray[np.uint8]:
+    """All bytes in a row; of an array that is not contiguous a copy."""
+    if isinstance(buffer, np.ndarray) and buffer.dtype == np.uint8:
+        return buffer.reshape(-1)
+    if isinstance(buffer, np.ndarray):
+        raise ImageError(f"the buffer is {array_words(buffer)}; wanted bytes, or a uint8 array")
+    try:
+        return np.frombuffer(buffer, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise ImageError(
+            f"the buffer is a {type(buffer).__name__} ({error}); wanted bytes, or a uint8 array"
+        ) from error
 
 
 def _to_rgb(luma: Pixels, chroma: Pixels, matrix: Matrix, full_range: bool) -> Pixels:
@@ -134,6 +152,7 @@ def _fixed(values: NDArray[np.float64]) -> NDArray[np.int32]:
     return np.round(values * 255 * (1 << _FRACTION_BITS)).astype(np.int32)
 
 
-def _check(frame: Pixels, fits: bool, wanted: str) -> None:
-    if not (frame.dtype == np.uint8 and fits and frame.size > 0):
-        raise ImageError(f"the frame is {frame.dtype} {frame.shape}; wanted uint8 {wanted} with no empty axis")
+def _checked(frame: object, fits: Callable[[tuple[int, ...]], bool], wanted: str) -> Pixels:
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and fits(frame.shape) and frame.size > 0:
+        return frame
+    raise ImageError(f"the frame is {array_words(frame)}; wanted uint8 {wanted} with no empty axis")

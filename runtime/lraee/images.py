@@ -237,7 +237,7 @@ def _check_size(image: "Image.Image", name: str, reading: Reading) -> None:
         raise ImageError(f"{name} has no pixels: it is {width} x {height}")
     if width * height > reading.max_pixels:
         cause = f"it is {width} x {height} pixels, wanted at most {reading.max_pixels:,}"
-        raise ImageError(_too_large(name, cause, "Reading.max_pixels"))
+        raise ImageError(_too_large(name, cause, "Reading.max_pixels or --max-pixels"))
     if pillow.MAX_IMAGE_PIXELS is not None and width * height > pillow.MAX_IMAGE_PIXELS:
         raise ImageError(_too_large(name, f"it is {width} x {height} pixels", _PILLOWS_LIMIT))
 

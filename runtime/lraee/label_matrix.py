@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import LabelsError
+from lraee.label_set import LabelSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,18 @@ def check_different(names: Sequence[str]) -> None:
         raise LabelsError(f"met {len(names)} labels, {len(set(names))} different; wanted at least two, all different")
 
 
+def label_names(names: object) -> tuple[str, ...]:
+    """The names that somebody passed in, as they are.
+
+    Raises:
+        LabelsError: it is one text, or nothing that can be gone through.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        met = f"the text {names[:40]!r}" if isinstance(names, str | bytes) else f"a {type(names).__name__}"
+        raise LabelsError(f"names is {met}, wanted a list of labels such as ['a cat', 'a dog']")
+    return tuple(names)
+
+
 def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_dim: int) -> Labels:
     """Check embeddings and scale them to unit length.
 
@@ -44,13 +57,22 @@ def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_di
         embed_dim: length of the bundle's embeddings.
 
     Raises:
-        LabelsError: the shapes disagree, fewer than two labels, a repeated label, or a row without direction.
+        LabelsError: the shapes disagree, there are fewer than two labels, one is no text, blank or repeated, or a row
+            is without direction.
     """
-    rows = np.asarray(embeddings, np.float64)  # squares of large float32 numbers are finite there
+    names = label_names(names)
     wanted = (len(names), embed_dim)
+    try:
+        given = np.asarray(embeddings)
+    except ValueError as error:
+        raise LabelsError(f"label embeddings are rows of different lengths; wanted {wanted} numbers") from error
+    if given.dtype.kind not in "fiu":
+        raise LabelsError(f"label embeddings are {given.dtype} {given.shape}, wanted real numbers {wanted}")
+    rows = given.astype(np.float64)  # squares of large float32 numbers are finite there
     if rows.shape != wanted:
         raise LabelsError(f"label embeddings have shape {rows.shape}, wanted {wanted} for {len(names)} names")
     check_different(names)
+    LabelSet(names=names)  # refuses what is no text, or blank
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (np.isfinite(length).all() and (length > 0).all()):
         raise LabelsError("a label embedding is zero or not finite; embed the labels again")

@@ -28,6 +28,9 @@ class LabelSet:
         """Refuse empty or blank names and templates without a place for the name."""
         if not self.names:
             raise LabelsError("There are no labels; wanted at least one name.")
+        for kind, texts in (("Label", self.names), ("Template", self.templates)):
+            if other := [text for text in texts if not isinstance(text, str)]:
+                raise LabelsError(f"{kind} {other[0]!r} is no text but a {type(other[0]).__name__}; wanted a str.")
         if any(not name.strip() for name in self.names):
             blank = [name.strip() for name in self.names].index("") + 1
             raise LabelsError(f"Label {blank} of {len(self.names)} is blank; remove it or name it.")

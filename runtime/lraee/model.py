@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle, find_bundle
-from lraee.errors import ImageError, LabelsError, PolicyError
-from lraee.images import ImageSource
-from lraee.label_matrix import Labels, check_different, unit_labels
+from lraee.checks import check_choice, check_count, check_threads, is_count
+from lraee.errors import ImageError, LabelsError, PolicyError, SettingsError
+from lraee.images import ImageSource, is_pillow_image
+from lraee.label_matrix import Labels, check_different, label_names, unit_labels
 from lraee.label_set import LabelSet
 from lraee.manifest import Manifest, block_names
 from lraee.orchestrator import Answers, joined, run
@@ -21,7 +24,7 @@ from lraee.part_costs import PartCosts
 from lraee.part_sessions import Sessions
 from lraee.parts import Parts
 from lraee.policies import Adaptive, Full, Policy, Route
-from lraee.policies.base import is_anytime
+from lraee.policies.base import bind, is_anytime
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
 from lraee.reading import PLAIN_READING, Reading
@@ -59,7 +62,15 @@ def load(
 
     Raises:
         BundleError: the bundle is damaged, incomplete, newer than this code, or unsafe.
+        SettingsError: a setting is unknown, of another type, or out of its range, such as threads without end.
+        PolicyError: the bundle lacks what the policy asks for, or it is no policy.
     """
+    check_threads(threads)
+    check_choice("verify", verify, ("parts", "all"))
+    check_choice("thread_pool", thread_pool, ("session", "global"))
+    check_choice("memory", memory, ("normal", "low"))
+    if not isinstance(reading, Reading):
+        raise SettingsError(f"reading is a {type(reading).__name__}, wanted lraee.Reading(...)")
     opened = Bundle(find_bundle(bundle))
     if verify == "all":
         opened.verify()
@@ -91,7 +102,7 @@ class Model:
         self._set_labels(Labels.of(bundle.labels.names, bundle.label_embeddings))
         default: Policy = Adaptive() if bundle.manifest.default_point is not None else Full()
         self.policy: Policy = policy if policy is not None else default
-        self.policy.bind(bundle.manifest)
+        bind(self.policy, bundle.manifest)
 
     @property
     def manifest(self) -> Manifest:
@@ -122,10 +133,10 @@ class Model:
             LabelsError: the bundle has no text tower, fewer than two labels, a blank or repeated one, or a template
                 without exactly one ``{}``.
         """
-        if isinstance(names, str):
-            raise LabelsError(f"names is the text {names[:40]!r}, wanted a list of labels such as ['a cat', 'a dog']")
+        if isinstance(templates, str) or not isinstance(templates, Iterable | None):
+            raise LabelsError(f"templates is {short(templates)}, wanted a list such as ['a photo of a {{}}.']")
         chosen = self.bundle.labels.templates if templates is None else tuple(templates)
-        labels = LabelSet(names=tuple(names), templates=chosen)
+        labels = LabelSet(names=label_names(names), templates=chosen)
         check_different(labels.names)
         self.set_label_embeddings(labels.names, self._text_tower().embed_labels(labels))
 
@@ -133,9 +144,11 @@ class Model:
         """Embeddings of texts as they are, without a template: (texts, embed_dim) float32 of unit length.
 
         Raises:
-            LabelsError: the bundle has no text tower.
+            LabelsError: the bundle has no text tower, or what is given is no text.
         """
-        return self._text_tower().embed([texts] if isinstance(texts, str) else texts)
+        if not isinstance(texts, Iterable) or isinstance(texts, bytes):
+            raise LabelsError(f"texts is a {type(texts).__name__}, wanted a list of str")
+        return self._text_tower().embed([texts] if isinstance(texts, str) else list(texts))
 
     def _text_tower(self) -> TextTower:
         if self._text is None:
@@ -152,7 +165,8 @@ class Model:
             embeddings: (labels, embed_dim); rows are scaled to unit length.
 
         Raises:
-            LabelsError: the shapes disagree, fewer than two labels, a repeated label, or a row without direction.
+            LabelsError: the shapes disagree, fewer than two labels, one that is no text, blank or repeated, or a row
+                without direction.
         """
         self._set_labels(unit_labels(names, embeddings, self.manifest.tower.embed_dim))
 
@@ -195,6 +209,7 @@ class Model:
             top: as in `classify`.
             batch_size: images that run together.
         """
+        check_count("top", top)
         chosen = policy if policy is not None else self.policy
         predictions: list[Prediction] = []
         parts = self._parts
@@ -236,11 +251,12 @@ class Model:
                 1, or a lag below the batch size.
             PolicyError: as in `classify`, or the policy has a deadline.
         """
+        check_count("top", top)
         chosen = self._without_deadline(policy, batch_size, max_lag)
         parts = self._parts
         answers = run_stream(
             parts,
-            map(self._read, images),
+            map(self._read, _several(images)),
             lambda: chosen.bind(self.manifest),
             batch_size=batch_size,
             max_lag=max_lag,
@@ -320,15 +336,18 @@ class Model:
 
     def _check_pixels(self, pixels: NDArray[np.uint8]) -> None:
         size = self.manifest.preprocessing.image_size
+        if not isinstance(pixels, np.ndarray):
+            raise ImageError(f"pixels are a {type(pixels).__name__}, wanted a uint8 array (batch, {size}, {size}, 3)")
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
             raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, wanted uint8 (batch, {size}, {size}, 3)")
 
     def _without_deadline(self, policy: Policy | None, batch_size: int, max_lag: int) -> Policy:
         """The policy of a stream."""
         chosen = policy if policy is not None else self.policy
-        if is_anytime(chosen.bind(self.manifest)):
+        if is_anytime(bind(chosen, self.manifest)):
             raise PolicyError("a stream has no common start for a deadline; use classify or classify_batch")
-        if not 1 <= batch_size <= max_lag:
+        check_count("max_lag", max_lag, ImageError)
+        if not is_count(batch_size, 1, max_lag):
             raise ImageError(f"batch_size is {batch_size}, wanted 1 to max_lag, which is {max_lag}")
         return chosen
 
@@ -340,7 +359,7 @@ class Model:
 
     def _route(self, policy: Policy) -> Route:
         """The policy bound to this bundle, with what is known here of the costs of parts."""
-        route = policy.bind(self.manifest)
+        route = bind(policy, self.manifest)
         if is_anytime(route):
             route.lends(self._costs)
         return route
@@ -353,7 +372,7 @@ class Model:
 
     def _prediction(self, answers: Answers, row: int, labels: Labels, top: int, position: int) -> Prediction:
         probabilities = answers.probabilities[row]
-        best = np.argsort(-probabilities, kind="stable")[: max(top, 1)]
+        best = np.argsort(-probabilities, kind="stable")[:top]
         index = int(best[0])
         early = bool(answers.early[row])
         return Prediction(
@@ -372,8 +391,22 @@ class Model:
 
 def _batches(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[ImageSource]]:
     """Images in their order, so many at a time, none taken before it is needed."""
-    if batch_size < 1:
-        raise ImageError(f"batch_size is {batch_size}, wanted at least 1")
-    waiting = iter(images)
+    check_count("batch_size", batch_size, ImageError)
+    waiting = iter(_several(images))
     while batch := list(islice(waiting, batch_size)):
         yield batch
+
+
+def _several(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """Refuse one image where several are wanted: the letters of a path, or rows of pixels, would each be taken for one.
+
+    Raises:
+        ImageError: it is a single image, or nothing that can be gone through.
+    """
+    is_one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or is_pillow_image(images)
+    if isinstance(images, np.ndarray) and images.ndim < 4:
+        is_one = True
+    if is_one or not isinstance(images, Iterable):
+        met = "one image" if is_one else f"a {type(images).__name__}"
+        raise ImageError(f"images is {met}, wanted several, such as a list; put a single one into a list: [image]")
+    return images

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lraee.checks import check_count
 from lraee.errors import ImageError
 
 Resizer = Literal["auto", "pillow", "onnx", "numpy"]
@@ -37,8 +38,7 @@ class Reading:
     and ``numpy`` for the rest."""
 
     def __post_init__(self) -> None:
-        if self.max_pixels < 1:
-            raise ImageError(f"max_pixels is {self.max_pixels}, wanted at least 1")
+        check_count("max_pixels", self.max_pixels, ImageError)
         if self.resize not in get_args(Resizer):
             raise ImageError(f"resize is {self.resize!r}, wanted one of {', '.join(get_args(Resizer))}")
 

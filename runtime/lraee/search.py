@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import array_words, check_count, is_real_array
 from lraee.errors import DataError
 
 FloatArray = NDArray[np.float32]
@@ -68,8 +70,8 @@ class SearchIndex:
         """
         if kind not in get_args(Kind):
             raise DataError(f"kind is {kind!r}, wanted one of {', '.join(get_args(Kind))}")
-        if embeddings.ndim != 2 or not embeddings.size or not np.isfinite(embeddings).all():
-            raise DataError(f"embeddings are {embeddings.dtype} {embeddings.shape}, wanted finite (count, embed_dim)")
+        if not is_real_array(embeddings, 2) or not embeddings.size:
+            raise DataError(f"embeddings are {array_words(embeddings)}, wanted (count, embed_dim), finite")
         rows, none = np.ascontiguousarray(embeddings, dtype=np.float32), np.empty(0, np.float32)
         if kind == "int8":
             scales = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / np.float32(127)
@@ -97,11 +99,12 @@ class SearchIndex:
             top: how many for each query; as many as there are, if fewer.
 
         Raises:
-            DataError: queries of another length, or `top` below 1.
+            DataError: queries of another shape or not finite, or `top` below 1.
         """
         width = self.codes.shape[1] * (8 if self.kind == "binary" else 1)
-        if queries.ndim != 2 or queries.shape[1] != width or top < 1:
-            raise DataError(f"queries are {queries.shape} and top is {top}, wanted (queries, {width}) and at least 1")
+        if not is_real_array(queries, 2) or queries.shape[1] != width:
+            raise DataError(f"queries are {array_words(queries)}, wanted (queries, {width}), finite")
+        check_count("top", top, DataError)
         asked = queries - self.centre if self.kind == "binary" else queries
         best_scores = np.empty((len(queries), 0), np.float32)
         best_rows = np.empty((len(queries), 0), np.intp)
@@ -118,16 +121,27 @@ class SearchIndex:
         return Found(np.take_along_axis(best_rows, order, axis=1), np.take_along_axis(best_scores, order, axis=1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an ``.npz``, beside its target first, so that a file is never half there."""
+        """Write an ``.npz``, beside its target first, so that a file is never half there.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         target = Path(path)
+        if target.is_dir():
+            raise DataError(f"{path} cannot be written, it is a folder; give a file")
         part = target.with_name(f"{target.name}.part")
         try:
             with part.open("wb") as file:
                 arrays = {"codes": self.codes, "scales": self.scales, "centre": self.centre}
                 np.savez(file, allow_pickle=False, kind=np.array(self.kind), **arrays)
             part.replace(target)
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be written ({error.strerror}); give a file in a folder that exists"
+            ) from error
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SearchIndex:

@@ -53,6 +53,9 @@ class TextTower:
 
         Texts of like length run together: the tower computes as many tokens as the longest one has.
         """
+        if not all(isinstance(text, str) for text in texts):
+            other = next(text for text in texts if not isinstance(text, str))
+            raise LabelsError(f"{other!r} is no text but a {type(other).__name__}; wanted a list of str")
         rows = [self._tokenizer.row(text, self._context_length) for text in texts]
         order = np.argsort([len(row) for row in rows], kind="stable")
         embeddings = np.empty((len(texts), self._embed_dim), np.float32)

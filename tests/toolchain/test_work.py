@@ -92,3 +92,18 @@ def test_keys_do_not_depend_on_the_order_of_the_inputs() -> None:
     assert key_of({"a": 1, "b": [2, {"c": 3}]}) == key_of({"b": [2, {"c": 3}], "a": 1})
     assert key_of({"a": Path("x")}) == key_of({"a": "x"})
     assert len(key_of({})) == 16
+
+
+def test_a_work_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    """Not even the superuser can make one inside a file."""
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "work"):
+        with pytest.raises(ExportError, match=r"cannot be used .*; give another --work or --out"):
+            WorkFolder(root)
+
+
+def test_a_work_folder_that_cannot_be_locked_is_said(tmp_path: Path) -> None:
+    """Something else is where its lock belongs."""
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(ExportError, match=r"cannot be used \(Is a directory\)"), WorkFolder(tmp_path):
+        pass

@@ -129,6 +129,10 @@ class ExportConfig:
             raise ExportError(f"--percentile is {self.percentile}, wanted above 50 and up to 100")
         if self.precision == "fp32" and self.quantizer != "naive":
             raise ExportError("--quantizer strong has nothing to do at --precision fp32; drop one of the two")
+        if not 0 <= self.seed < 2**32:
+            raise ExportError(f"--seed is {self.seed}, wanted a whole number from 0 to {2**32 - 1}")
+        if self.seeds < 1:
+            raise ExportError(f"--seeds is {self.seeds}, wanted at least 1")
         if self.inject_outliers is not None and not self.inject_outliers > 0:
             raise ExportError(f"--inject-outliers is {self.inject_outliers}, wanted a factor above 0, such as 64")
         if self.ablations and self.evaluate is None and not self.model.startswith("reference"):

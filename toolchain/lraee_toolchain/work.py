@@ -43,6 +43,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _unusable(root: Path, error: OSError) -> ExportError:
+    """Without --work the folder lies beside the target, so either option may be the one to change."""
+    return ExportError(f"the work folder {root} cannot be used ({error.strerror}); give another --work or --out")
+
+
 class WorkFolder:
     """Stage results below one folder; as a context manager it is locked against other exports."""
 
@@ -52,20 +57,29 @@ class WorkFolder:
         Args:
             root: the folder.
             notify: called before each stage with its name and whether its result was found.
+
+        Raises:
+            ExportError: it cannot be made.
         """
         self.root = root
         self._notify = notify
         self._versions = {name: version(name) for name in PACKAGES}
         self._lock: int | None = None
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(root, error) from error
 
     def __enter__(self) -> WorkFolder:
         """Lock the folder and remove what a killed export was writing.
 
         Raises:
-            ExportError: another export uses it.
+            ExportError: another export uses it, or nothing can be written there.
         """
-        self._lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _unusable(self.root, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import is_number
 from lraee.errors import PolicyError
 from lraee.manifest import Manifest, Threshold
 from lraee.policies.base import Verdict
@@ -31,7 +32,11 @@ class Adaptive:
         if self.thresholds is not None:
             if self.point is not None:
                 raise PolicyError("Adaptive has both a point and thresholds; give one of them")
+            if not isinstance(self.thresholds, Mapping):
+                raise PolicyError(f"thresholds are {self.thresholds!r}, wanted numbers by block, such as {{8: 0.9}}")
             for block, value in self.thresholds.items():
+                if not is_number(value):
+                    raise PolicyError(f"the threshold of block {block} is {value!r}, wanted a number, such as 0.9")
                 if math.isnan(value):
                     raise PolicyError(f"the threshold of block {block} is NaN, which no gate reaches; give a number")
                 if manifest.exit_behind(block) is None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from reprlib import repr as short
 from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.errors import PolicyError
 from lraee.manifest import Manifest
 from lraee.part_costs import PartCosts
 
@@ -81,3 +83,16 @@ class Policy(Protocol):
             PolicyError: the bundle lacks what the policy asks for.
         """
         ...
+
+
+def bind(policy: Policy, manifest: Manifest) -> Route:
+    """Bind a policy that somebody passed in.
+
+    Raises:
+        PolicyError: it is no policy, or the bundle lacks what it asks for.
+    """
+    if isinstance(policy, str):
+        raise PolicyError(f"the policy is the text {policy!r}; make it one with lraee.policies.spec.parse_policy")
+    if isinstance(policy, type) or not callable(getattr(policy, "bind", None)):
+        raise PolicyError(f"the policy is {short(policy)}, wanted an object such as lraee.Full() or lraee.Adaptive()")
+    return policy.bind(manifest)

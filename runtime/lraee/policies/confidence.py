@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import is_number
 from lraee.errors import PolicyError
 from lraee.manifest import Manifest
 from lraee.policies.base import Verdict
@@ -26,7 +27,7 @@ class Confidence:
 
     def bind(self, manifest: Manifest) -> Confidence:
         """Check the threshold and that there are exits."""
-        if not 0 <= self.threshold <= 1:
+        if not is_number(self.threshold) or not 0 <= self.threshold <= 1:
             raise PolicyError(f"the confidence threshold is {self.threshold}, wanted a probability from 0 to 1")
         if not manifest.exits:
             raise PolicyError("a confidence threshold needs exits, and this bundle has none; run it at full depth")

@@ -27,10 +27,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import is_number
 from lraee.errors import PolicyError
 from lraee.manifest import Manifest, block_names
 from lraee.part_costs import PartCosts
-from lraee.policies.base import Policy, Route, Verdict
+from lraee.policies.base import Policy, Route, Verdict, bind
 from lraee.policies.full import Full
 
 AT_EASE = 2.0
@@ -50,12 +51,13 @@ class Deadline:
 
     def bind(self, manifest: Manifest) -> DeadlineRoute:
         """The time starts now."""
-        end = self.clock() + self.ms / 1000
-        if not 0 < self.ms < math.inf:
+        begun = self.clock()
+        if not is_number(self.ms) or not 0 < self.ms < math.inf:
             raise PolicyError(f"the deadline is {self.ms} ms, wanted a time above 0, such as 40")
         if not manifest.exits:
             raise PolicyError("a deadline needs exits, and this bundle has none; export it again with --exits all")
-        inner = (self.policy if self.policy is not None else Full()).bind(manifest)
+        inner = bind(self.policy if self.policy is not None else Full(), manifest)
+        end = begun + float(self.ms) / 1000
         return DeadlineRoute(end, self.clock, manifest.tower.blocks, [exit.block for exit in manifest.exits], inner)
 
 

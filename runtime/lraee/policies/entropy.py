@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import is_number
 from lraee.errors import PolicyError
 from lraee.manifest import Manifest
 from lraee.policies.base import Verdict
@@ -39,7 +40,7 @@ class Entropy:
 
     def bind(self, manifest: Manifest) -> Entropy:
         """Check the threshold and that there are exits."""
-        if not 0 <= self.threshold < np.inf:
+        if not is_number(self.threshold) or not 0 <= self.threshold < np.inf:
             raise PolicyError(f"the entropy threshold is {self.threshold}, wanted nats from 0 on, such as 0.5")
         if not manifest.exits:
             raise PolicyError("an entropy threshold needs exits, and this bundle has none; run it at full depth")

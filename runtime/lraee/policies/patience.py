@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import is_count
 from lraee.errors import PolicyError
 from lraee.manifest import Manifest
 from lraee.policies.base import Verdict
@@ -25,7 +26,7 @@ class Patience:
 
     def bind(self, manifest: Manifest) -> PatienceRoute:
         """Check that so many agreements can happen, and start to count."""
-        if self.agreements < 1:
+        if not is_count(self.agreements):
             raise PolicyError(f"the patience is {self.agreements} agreements, wanted at least 1")
         if self.agreements >= len(manifest.exits):
             raise PolicyError(

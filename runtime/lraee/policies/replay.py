@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import is_count, is_number
 from lraee.errors import PolicyError
 from lraee.manifest import Manifest
 from lraee.policies.base import Verdict
@@ -36,6 +37,10 @@ class Replay:
 
     def bind(self, manifest: Manifest) -> ReplayRoute:
         """Check blocks and shares, and take the next place in the sequence."""
+        if not isinstance(self.shares, tuple | list) or not all(map(_is_share, self.shares)):
+            raise PolicyError(
+                f"replay has {self.shares!r}; wanted (block, share) pairs, such as ((8, 0.1), (10, 0.25))"
+            )
         blocks = [block for block, _ in self.shares]
         if not blocks or blocks != sorted(set(blocks)):
             raise PolicyError(f"replay has the blocks {blocks}; wanted one or more, each once, in rising order")
@@ -50,6 +55,11 @@ class Replay:
             raise PolicyError(f"replay has the shares {values}; wanted each above 0, together at most 1")
         reached = dict(zip(blocks, itertools.accumulate(values), strict=True))
         return ReplayRoute(reached, next(self._calls) * STEPS[0])
+
+
+def _is_share(item: object) -> bool:
+    """Whether this is a block and a number."""
+    return isinstance(item, tuple | list) and len(item) == 2 and is_count(item[0]) and is_number(item[1])
 
 
 class ReplayRoute:

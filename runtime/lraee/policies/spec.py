@@ -52,6 +52,8 @@ def parse_policy(spec: str) -> Policy:
     Raises:
         PolicyError: the spec names no policy, or its value is missing, superfluous or not such a number.
     """
+    if not isinstance(spec, str):
+        raise PolicyError(f"{spec!r} is no text; wanted {POLICY_SPECS}")
     kind, equals, value = spec.strip().partition("=")
     if kind == "adaptive" and (value or not equals):
         return Adaptive(value or None)

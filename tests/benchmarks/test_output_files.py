@@ -1,0 +1,107 @@
+"""Results are written whole or not at all, and a place that takes no file is found before anything is measured."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lraee.errors import DataError
+from lraee_benchmarks.cli import app
+from lraee_benchmarks.output_files import check_writable, write_file
+from lraee_benchmarks.render_html import app as render_app
+from lraee_benchmarks.results import Report, to_json
+
+FULL_DISK = Path("/dev/full")
+NO_NEW_FILES = Path("/proc/report.json")
+"""A folder that exists and takes no file, even from the superuser."""
+
+
+def test_a_file_is_written_beside_its_target_first(tmp_path: Path) -> None:
+    """What was there is replaced, a link stays a link, and nothing else is left."""
+    target, link = tmp_path / "report.json", tmp_path / "link.json"
+    target.write_text("before")
+    link.symlink_to(target)
+    check_writable(link)
+    assert target.read_text() == "before"
+    write_file(link, "é")
+    assert link.is_symlink()
+    assert target.read_text(encoding="utf-8") == "é"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "report.json"]
+
+
+def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Not even an empty file."""
+    check_writable(tmp_path / "report.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [NO_NEW_FILES, Path("no/such/folder/report.json"), Path("/")])
+def test_a_place_that_takes_no_file_is_refused(path: Path) -> None:
+    """Before and while writing."""
+    for attempt in (lambda: check_writable(path), lambda: write_file(path, "text")):
+        with pytest.raises(DataError, match="cannot be written"):
+            attempt()
+
+
+def test_a_full_disk_is_said() -> None:
+    """The system's own word for it is in the message."""
+    assert stat.S_ISCHR(FULL_DISK.stat().st_mode)
+    with pytest.raises(DataError, match="No space left"):
+        write_file(FULL_DISK, "text")
+
+
+@pytest.mark.parametrize("option", ["--json", "--trace", "--csv", "--markdown", "--html"])
+def test_the_benchmark_does_not_begin_where_it_cannot_write(option: str) -> None:
+    """Wrong usage, without a traceback."""
+    result = CliRunner().invoke(app, ["reference", option, str(NO_NEW_FILES)])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "cannot be written" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
+    """One of them would be lost, however the path is typed."""
+    same = f"{tmp_path}/./same"
+    result = CliRunner().invoke(app, ["reference", "--json", str(tmp_path / "same"), "--csv", same])
+    assert result.exit_code == 2
+    assert "--json and --csv are both" in " ".join(result.stderr.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_is_printed_and_other_files_written_where_one_fails(tmp_path: Path) -> None:
+    """A disk that fills up during the measurement does not cost the measurement."""
+    few = ["--threads", "1", "--launches", "1", "--repeats", "6", "--warmup", "1", "--image-count", "6"]
+    few += ["--cold-starts", "0", "--policy", "full", "--baselines", "none", "--thread-pool", "session"]
+    outputs = ["--json", str(FULL_DISK), "--csv", str(tmp_path / "rows.csv")]
+    result = CliRunner().invoke(app, ["reference", *few, *outputs])
+    assert result.exit_code == 1
+    assert "Latency of 1 image(s) in ms" in result.stdout
+    assert (tmp_path / "rows.csv").stat().st_size > 0
+    assert result.stderr.startswith("error: /dev/full cannot be written (No space left on device)")
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("output", [str(NO_NEW_FILES), str(FULL_DISK), "no/such/folder/page.html", "/"])
+def test_a_page_that_cannot_be_written_is_one_line(
+    tmp_path: Path, make_report: Callable[..., Report], output: str
+) -> None:
+    """With exit status 1."""
+    (tmp_path / "a.json").write_text(to_json(make_report()), encoding="utf-8")
+    result = CliRunner().invoke(render_app, [str(tmp_path / "a.json"), "-o", output])
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_page_does_not_replace_a_result(tmp_path: Path, make_report: Callable[..., Report]) -> None:
+    """A measurement of hours is not lost to a slip of the hand."""
+    measured = tmp_path / "a.json"
+    measured.write_text(to_json(make_report()), encoding="utf-8")
+    result = CliRunner().invoke(render_app, [str(measured), "-o", str(measured)])
+    assert result.exit_code == 1
+    assert "is one of the results" in result.stderr
+    assert measured.read_text(encoding="utf-8") == to_json(make_report())
