@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lraee.orchestrator import run
+from lraee.part_costs import PartCosts
 from lraee.policies import Full
 from lraee.policies.base import Verdict
 
@@ -64,6 +65,23 @@ class Planned:
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
         return np.array([self.plan[row] == block for row in verdict.rows])
+
+
+@dataclass(frozen=True)
+class Stopped(Planned):
+    """A plan that ends the run behind a block; notes what it is told."""
+
+    last: int
+    told: list[tuple[str, int]] = field(default_factory=list)
+
+    def lends(self, costs: PartCosts) -> None:
+        pass
+
+    def ran(self, part: str, images: int) -> None:
+        self.told.append((part, images))
+
+    def stops(self, block: int) -> bool:
+        return block == self.last
 
 
 def batch(count: int) -> NDArray[np.uint8]:
@@ -124,6 +142,24 @@ def test_a_block_runs_for_those_who_are_still_there_in_their_order(case):
     wanted |= {f"exit_{number:02d}": len(left[number - 1]) for number in route.visited if number <= len(left)}
     assert parts == wanted | ({"tail": through} if through else {})
     assert len(order) == len(set(order))
+
+
+def test_who_is_left_when_a_run_stops_gets_the_last_exits_answer():
+    """Although others have left through that exit."""
+    route = Stopped((2, None, 1, None), frozenset({1, 2}), last=3)
+    answers = run(FakeTower(5, frozenset({1, 2})), batch(4), route)
+    assert answers.embedding.tolist() == [[3, 2], [2, 2], [1, 1], [0, 2]]
+    assert answers.exit_block.tolist() == [2, 2, 1, 2]
+    assert answers.blocks_run.tolist() == [2, 3, 1, 3]
+    assert answers.gate.tolist() == [203, 202, 101, 200]
+    assert answers.early.all()
+
+
+def test_a_route_that_watches_the_time_and_the_caller_are_told_the_same():
+    """Each part, with the images that it ran for."""
+    route, told = Stopped((1, None), frozenset({1}), last=2), list[tuple[str, int]]()
+    run(FakeTower(5, frozenset({1})), batch(2), route, on_part=lambda name, images: told.append((name, images)))
+    assert told == route.told == [("stem", 2), ("block_01", 2), ("exit_01", 2), ("block_02", 1)]
 
 
 def test_an_exit_that_the_route_does_not_visit_costs_nothing():
