@@ -48,6 +48,14 @@ def test_one_damaged_bit_is_refused(forged, name, check):
         check(forged.folder)
 
 
+def test_a_file_that_is_taken_away_after_loading_is_missed_when_it_is_needed(forged):
+    """Parts are read when they are first reached."""
+    bundle = Bundle(forged.folder)
+    (forged.folder / "tail.onnx").unlink()
+    with pytest.raises(BundleError, match=r"^tail\.onnx cannot be read \(No such file"):
+        bundle.checked("tail.onnx")
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_refused_at_load(forged, name):
     """By its name."""

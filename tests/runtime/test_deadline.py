@@ -161,6 +161,29 @@ def test_the_first_call_asks_every_exit():
     assert not answers.early[0]
 
 
+def test_an_exit_is_passed_by_when_the_way_on_fits_twice():
+    """And asked when it does not, although there would be time enough to go on."""
+    tower, memory = even(2, exits=(1,)), PartCosts()
+    for _ in range(2):
+        tower.answer(1e6, memory)
+    way = memory.predict(("block_02", "tail"), 1)
+    for times, asked in ((2.01, False), (1.99, True)):
+        route = DeadlineRoute(100 + times * way, lambda: 100.0, 2, (1,))
+        route.lends(memory)
+        route.ran("stem", 1)
+        assert route.visits(1) == asked
+
+
+@pytest.mark.parametrize(("seconds", "in_time"), [(0.0399, True), (0.04, False)])
+def test_a_deadline_is_in_milliseconds_from_the_time_when_it_is_bound(manifest, seconds: float, in_time: bool):
+    """Of parts that nobody has timed all may run before it and none from it on."""
+    now = [5.0]
+    route = Deadline(40, clock=lambda: now[0] - 5).bind(manifest)
+    now[0] = 5 + seconds
+    verdict = Verdict(*(np.zeros((1, 3), np.float32),) * 3, np.zeros(1, np.float32), np.zeros(1, np.intp))
+    assert route.leaves(1, verdict).tolist() == [not in_time]
+
+
 def test_when_a_block_takes_too_long_the_answer_kept_before_it_is_returned():
     """Its exit is not even asked; what ran is counted."""
     tower = even(4)

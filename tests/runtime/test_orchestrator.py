@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lraee.orchestrator import run
+from lraee.orchestrator import joined, run
 from lraee.part_costs import PartCosts
 from lraee.policies import Full
 from lraee.policies.base import Verdict
@@ -203,3 +203,14 @@ def test_answers_have_the_types_that_are_promised():
     assert types == [np.float32, np.float32, np.int32]
     assert answers.early.dtype == bool
     assert answers.gate.dtype == np.float32
+
+
+def test_batches_that_are_joined_keep_what_each_image_got():
+    """Image by image, in the order of the batches."""
+    tower = FakeTower(5, frozenset({1, 2}))
+    plans = [(2, None, 1, None), (None, 2, 1)]
+    batches = [run(tower, batch(len(plan)), Stopped(plan, frozenset({1, 2}), last=3)) for plan in plans]
+    both = joined(batches)
+    for name in (each.name for each in fields(both)):
+        one_by_one = [np.asarray(value).tolist() for answers in batches for value in getattr(answers, name)]
+        assert [np.asarray(value).tolist() for value in getattr(both, name)] == one_by_one, name
