@@ -197,6 +197,58 @@ def test_when_a_block_takes_too_long_the_answer_kept_before_it_is_returned():
     assert answers.visited == ((1, 2),)
 
 
+def learned(tower: TimedTower) -> PartCosts:
+    """What a model knows after many calls."""
+    memory = PartCosts()
+    for _ in range(60):
+        tower.answer(1e6, memory)
+        tower.answer(1e-9, memory)  # so that exits are timed too
+    return memory
+
+
+def test_an_exit_is_still_asked_when_the_way_behind_it_does_not_fit():
+    """Stem, a block and an exit take 12, the second block 10; then 3 are left, enough for its exit and for no more."""
+    tower = even(4)
+    answers, _, _ = tower.answer(25, learned(tower))
+    assert answers.visited == ((1, 2),)
+    assert answers.exit_block.tolist() == [2]
+
+
+def test_where_blocks_have_no_exit_the_whole_way_to_the_next_one_must_fit():
+    """Behind block 2, which took long, an exit alone would fit, but two blocks come before it."""
+    tower = even(5, exits=(1, 4))
+    memory = learned(tower)
+    tower.costs["block_02"] = 20
+    answers, _, _ = tower.answer(45, memory)
+    assert answers.exit_block.tolist() == [1]
+    assert answers.blocks_run.tolist() == [2]
+
+
+def test_the_other_policy_sees_its_exits_however_much_time_there_is():
+    """The clock alone would pass them by."""
+    tower = even(4)
+    answers, _, _ = tower.answer(1e6, learned(tower), inner=ExitAt(2))
+    assert answers.exit_block.tolist() == [2]
+    assert answers.visited == ((2,),)
+
+
+def test_who_leaves_makes_room_for_the_rest():
+    """Two images have not time enough, one alone has."""
+
+    class First:
+        def visits(self, block: int) -> bool:
+            return True
+
+        def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+            return verdict.rows == 0
+
+    tower = even(2, exits=(1,))
+    route = DeadlineRoute(15, lambda: 0.0, 2, (1,), First())
+    route.lends(learned(tower))
+    two = Verdict(*(np.zeros((2, 3), np.float32),) * 3, np.zeros(2, np.float32), np.arange(2))
+    assert route.leaves(1, two).tolist() == [True, False]
+
+
 def test_when_the_time_is_up_before_the_first_exit_the_run_goes_on_to_it():
     """There is always an answer."""
     answers, _, _ = even(4, exits=(3,)).answer(0.5)
