@@ -38,7 +38,18 @@ def test_path_bytes_picture_and_array_give_the_same_pixels(tmp_path):
     array = gradient()
     path = tmp_path / "gradient.png"
     Image.fromarray(array).save(path)
-    for source in (path, str(path), path.read_bytes(), Image.open(path), array):
+    content = path.read_bytes()
+    mirrored = np.ascontiguousarray(array[:, ::-1])[:, ::-1]
+    for source in (
+        path,
+        str(path),
+        content,
+        bytearray(content),
+        memoryview(content),
+        Image.open(path),
+        array,
+        mirrored,
+    ):
         got = read_image(source)
         assert got.dtype == np.uint8
         assert got.flags.c_contiguous
@@ -285,12 +296,36 @@ def test_a_decompression_bomb_takes_no_memory(limit, tmp_path):
         (np.zeros((3, 8, 9), dtype=np.uint8), "transpose"),
         (np.zeros((1, 4, 4, 3), dtype=np.uint8), "batch"),
         (np.zeros((0, 4, 3), dtype=np.uint8), "no empty axis"),
+        (np.zeros((4, 5, 2), dtype=np.uint8), "give one RGB image"),
     ],
 )
 def test_another_array_is_refused_with_the_fix(array, fix):
     """The message says what to write instead."""
     with pytest.raises(ImageError, match=fix):
         read_image(array)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_a_picture_without_pixels_is_refused(size):
+    """Pillow makes such."""
+    with pytest.raises(ImageError, match="has no pixels: it is"):
+        read_image(Image.new("RGB", size))
+
+
+@pytest.mark.parametrize("source", [b"abc", bytearray(b"abc"), memoryview(b"abc")])
+def test_an_error_names_the_image_as_it_is_told_or_by_its_size(source):
+    """Bytes have no path."""
+    with pytest.raises(ImageError, match=r"^an image of 3 bytes is not an image"):
+        read_image(source)
+    with pytest.raises(ImageError, match=r"^camera 1 is not an image"):
+        read_image(source, name="camera 1")
+
+
+@pytest.mark.parametrize(("mode", "value"), [("I", -1), ("I", 65536), ("F", 0)])
+def test_a_value_just_out_of_16_bits_is_refused(mode, value):
+    """And floats whatever they are."""
+    with pytest.raises(ImageError, match="no agreed range"):
+        read_image(Image.new(mode, (2, 2), value))
 
 
 def test_another_type_is_refused_by_its_name():

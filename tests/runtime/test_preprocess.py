@@ -133,6 +133,8 @@ def test_an_image_too_narrow_to_resize_is_refused_with_its_size():
     line = np.zeros((1, 100_000, 3), dtype=np.uint8)
     with pytest.raises(ImageError, match=r"100000 x 1 pixels, too narrow.*crop it first"):
         pixels(line, preprocessing(224))
+    with pytest.raises(ImageError, match=r"1 x 1338 pixels, too narrow"):
+        pixels(np.zeros((1338, 1, 3), dtype=np.uint8), preprocessing(224))
 
 
 def test_an_image_that_is_narrow_on_the_way_is_refused_too():
@@ -155,7 +157,11 @@ def test_the_long_edge_is_truncated_not_rounded():
         ({"resize_mode": "crop"}, "shortest, squash, longest"),
         ({"interpolation": "lanczos"}, "bicubic, bilinear, nearest"),
         ({"mean": (0.5, 0.5)}, "three finite numbers"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "mean is .* three finite numbers"),
         ({"std": (0.5, 0.5, 0.0)}, "above 0"),
+        ({"std": (0.5, 0.5)}, "std is .* three finite numbers"),
+        ({"std": (0.5, 0.5, float("inf"))}, "std is .* three finite numbers"),
+        ({"fill_color": -1}, "0..255"),
         ({"fill_color": 256}, "0..255"),
     ],
 )
