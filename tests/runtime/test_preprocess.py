@@ -145,6 +145,13 @@ def test_an_image_that_is_narrow_on_the_way_is_refused_too():
     assert pixels(line[:10_000], preprocessing(224, "squash")).shape == (224, 224, 3)
 
 
+def test_a_crop_is_a_picture_of_its_own():
+    """It does not keep what was cut off, and a graph may read it as it lies."""
+    got = pixels(np.zeros((40, 60, 3), dtype=np.uint8), preprocessing(32))
+    assert got.flags.c_contiguous
+    assert got.base is None
+
+
 def test_the_long_edge_is_truncated_not_rounded():
     """torchvision's arithmetic: int(224 * 500 / 375) is 298, not 299."""
     assert resized_size(500, 375, preprocessing(224)) == (298, 224)
@@ -171,7 +178,11 @@ def test_a_setting_out_of_range_is_refused_with_what_was_wanted(fields, message)
         preprocessing(**fields)
 
 
-def test_normalize_refuses_what_are_not_pixels():
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((1, 8, 8, 3), np.float32), ((1, 8, 8, 4), np.uint8), ((8, 3), np.uint8), ((1,) * 4 + (3,), np.uint8)],
+)
+def test_normalize_refuses_what_are_not_pixels(shape, dtype):
     """Floats have been normalized already."""
     with pytest.raises(ImageError, match="wanted uint8"):
-        normalize(np.zeros((1, 8, 8, 3), dtype=np.float32), preprocessing(8))
+        normalize(np.zeros(shape, dtype=dtype), preprocessing(8))

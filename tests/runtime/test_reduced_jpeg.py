@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lraee.errors import ImageError
 from lraee.images import Pixels, open_image
 from lraee.preprocess import Preprocessing, pixels, resized_size
 from lraee.reading import Reading
@@ -110,3 +111,10 @@ def test_a_small_jpeg_is_decoded_as_it_is():
     """Less than twice the model's size would be left."""
     content = jpeg(open_dataset(photos()).read(3))
     assert np.array_equal(pixels(content, clip(150), reading=REDUCED), pixels(content, clip(150)))
+
+
+@pytest.mark.parametrize("reading", [Reading(), REDUCED])
+def test_an_error_names_the_image_as_it_is_told(reading):
+    """Bytes have no path."""
+    with pytest.raises(ImageError, match=r"^camera 1 is not an image"):
+        pixels(b"abc", clip(18), name="camera 1", reading=reading)
