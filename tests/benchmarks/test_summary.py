@@ -72,10 +72,12 @@ def test_the_faster_of_chain_and_graph_is_so_by_its_mean() -> None:
 
 def test_a_saving_is_against_the_fastest_full_depth_and_a_ratio_over_the_chain() -> None:
     """Which here is not the chain."""
-    full, graph = item("full", "full", [12.0] * 2), item("graph", "graph", [10.0] * 2)
-    row = summarize_row(item("exit=1", "exit", [6.0] * 2), [graph, full], full, full_flops=100, accuracy=None, seed=0)
+    full, graph = item("full", "full", [12.0] * 3), item("graph", "graph", [10.0] * 3)
+    row = summarize_row(item("exit=1", "exit", [6.0] * 3), [graph, full], full, full_flops=100, accuracy=None, seed=0)
     assert row.latency_saved == pytest.approx(0.4)
     assert row.chain_ratio.value == 2.0
+    row = summarize_row(item("exit=1", "exit", [6, 6, 60]), [full], full, full_flops=100, accuracy=None, seed=0)
+    assert row.chain_ratio.value == 2.0  # of medians
 
 
 def test_a_row_that_costs_more_flops_has_no_ratio_of_savings() -> None:
@@ -158,6 +160,8 @@ def test_an_exit_behind_the_last_block_is_not_full_depth() -> None:
         (2, False, 0.5, None),
     ]
     assert share_weighted(shares) is None
+    mixed = exit_shares([outcome([1], [True], [1]), outcome([1, 2], [True, False], [1] * 2)], np.array([5.0, 6.0]))
+    assert [share.p50_ms for share in mixed] == [None, None]  # a call of two images is of both depths
 
 
 def test_latency_of_each_depth_is_a_median() -> None:
