@@ -263,6 +263,12 @@ UNIT = np.eye(3, 16, dtype=np.float32)
 HEADER = npy(UNIT)[:128]
 
 
+def test_label_embeddings_may_be_of_unit_length_but_for_rounding(forged):
+    """A few in ten thousand."""
+    forged.replace("labels.npy", npy(UNIT * np.float32(1.0004)))
+    assert Bundle(forged.folder).label_embeddings.shape == UNIT.shape
+
+
 @pytest.mark.parametrize(
     "content",
     [

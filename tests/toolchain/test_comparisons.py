@@ -14,6 +14,8 @@ from lraee_toolchain.class_thresholds import ClassBased, class_ease, scaled, sep
 from lraee_toolchain.comparisons import Entry, Searched, Shared, at_saving, compare, standard_entries, sweep
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.features import Features, Teacher
+from lraee_toolchain.gates import fit_gate, gate_features, gate_values
+from lraee_toolchain.heads import head_embeddings, head_input, quantize_head
 from lraee_toolchain.monotone_thresholds import SLOPES, Monotone, scaled_information
 from lraee_toolchain.patience import ByPatience, Pabee
 from lraee_toolchain.risk import risk_controlled_point
@@ -260,6 +262,30 @@ def test_information_for_another_number_of_exits_is_refused(gating) -> None:
     """With both numbers."""
     with pytest.raises(ValueError, match="there are 2 INR for 3 exits"):
         Monotone((1.0, 2.0)).rules(gating)
+
+
+def test_a_gate_is_fitted_to_and_judges_by_what_its_exit_says(exits, splits) -> None:
+    """Probabilities at the exit's temperature, and the variance behind its own block."""
+    features = splits[0].features
+    for trained in exits:
+        answers = answers_of(trained, features, text(), 10.0)
+        variance = features.variance[:, trained.block - 1]
+        met = gate_features(answers.probabilities, variance)
+        fitted = fit_gate(met, splits[0].good(answers.probabilities))
+        np.testing.assert_allclose(fitted.weights, trained.gate.weights, rtol=1e-4)
+        np.testing.assert_allclose(answers.gate, gate_values(trained.gate, met), rtol=1e-6)
+
+
+def test_heads_of_an_int8_export_are_quantized(exits, heads, splits, config) -> None:
+    """As they will run."""
+    int8 = train_exits(
+        heads, splits[0], text(), EXITS, reads="patch_mean", logit_scale=10.0, config=config, seed=0, int8=True
+    )
+    for plain, quantized in zip(exits, int8, strict=True):
+        wanted = quantize_head(plain.head, head_input(heads.features, plain.block, "patch_mean"))
+        probe = head_input(splits[1].features, plain.block, "patch_mean")
+        np.testing.assert_allclose(head_embeddings(quantized.head, probe), head_embeddings(wanted, probe), atol=1e-5)
+        assert not np.allclose(head_embeddings(quantized.head, probe), head_embeddings(plain.head, probe), atol=1e-5)
 
 
 def test_every_exit_reads_what_answers_best_there(heads, splits, config) -> None:
