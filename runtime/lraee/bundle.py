@@ -141,7 +141,7 @@ class Bundle:
         except UnicodeDecodeError as error:
             raise BundleError(f"{name} is no UTF-8 text; the bundle is damaged, export it again") from error
         labels = decode(LabelFile, parse(text, name), name)
-        if len(labels.names) != self.manifest.labels.count or len(labels.names) < 2:
+        if len(labels.names) != self.manifest.labels.count:
             raise BundleError(
                 f"{name}: names has {len(labels.names)} labels, the manifest says {self.manifest.labels.count}"
             )

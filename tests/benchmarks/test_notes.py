@@ -56,10 +56,11 @@ def test_rows_within_the_noise_share_one_note(make_report: Make) -> None:
 
 def test_a_point_that_saves_nothing_is_said_to_save_nothing(make_report: Make) -> None:
     """Its latency is that of full depth, whatever the noise says."""
-    rows = make_report().rows
-    notes = make_report(rows=(dataclasses.replace(rows[0], flops_saved=0.0), *rows[1:])).notes
-    assert notes[0] == "adaptive=balanced saves no FLOPs on these images."
-    assert not any("noise" in note or "slower" in note for note in notes)
+    for saved, margin in ((0.0, 0.02), (-0.05, 0.01)):
+        rows = with_saving(make_report, saved, margin).rows
+        notes = make_report(rows=(dataclasses.replace(rows[0], flops_saved=0.0), *rows[1:])).notes
+        assert notes[0] == "adaptive=balanced saves no FLOPs on these images."
+        assert not any("noise" in note or "slower" in note for note in notes)
 
 
 @pytest.mark.parametrize("kind", ["confidence", "entropy", "patience"])
@@ -85,13 +86,44 @@ def test_without_the_graph_the_cost_of_the_chain_is_unknown(make_report: Make) -
     assert any("Without the graph baseline" in note for note in make_report(rows=rows, reference="full").notes)
 
 
-@pytest.mark.parametrize(("mean_ms", "said"), [(19.6, "2.00 times as fast as FP32"), (9.8, "as fast as FP32")])
-def test_int8_is_compared_with_fp32(make_report: Make, mean_ms: float, said: str) -> None:
-    """Also when it is no faster."""
-    rows = make_report().rows
-    latency = dataclasses.replace(rows[2].latency, mean_ms=mean_ms)
-    float_row = dataclasses.replace(rows[2], name="fp32", kind="fp32", latency=latency)
-    assert any(said in note for note in make_report(rows=(*rows, float_row)).notes)
+@pytest.mark.parametrize(
+    ("float_ms", "features", "said"),
+    [
+        (19.6, ("dotprod",), "2.00 times as fast as FP32."),
+        (14.7, (), "1.50 times as fast as FP32."),
+        (9.8, ("dotprod",), "as fast as FP32."),
+        (9.76, ("dotprod",), "as fast as FP32."),
+        (
+            9.408,
+            ("dotprod",),
+            "0.96 times as fast as FP32; INT8 does not pay here, take an export with --precision fp32.",
+        ),
+        (
+            9.408,
+            (),
+            "0.96 times as fast as FP32; this CPU has no 8-bit dot product; INT8 does not pay here, take an export "
+            "with --precision fp32.",
+        ),
+    ],
+)
+def test_int8_is_compared_with_fp32(make_report: Make, float_ms: float, features: tuple[str, ...], said: str) -> None:
+    """Also when it is no faster, or slower, and why that may be."""
+    report = changed(make_report, "device", int8_features=features)
+    latency = dataclasses.replace(report.rows[2].latency, mean_ms=float_ms)
+    float_row = dataclasses.replace(report.rows[2], name="fp32", kind="fp32", latency=latency)
+    rows = (*report.rows, float_row)
+    (note,) = [note for note in make_report(device=report.device, rows=rows).notes if "FP32" in note]
+    assert note == f"INT8 full depth (graph) is {said}"
+    bundle = dataclasses.replace(report.bundle, precision="fp32")
+    assert not any("FP32" in note for note in make_report(bundle=bundle, rows=rows).notes)
+
+
+def test_a_chain_that_takes_less_than_the_graph_is_said_to(make_report: Make) -> None:
+    """How much, without a sign."""
+    adaptive, full, graph = make_report().rows
+    full = dataclasses.replace(full, latency=dataclasses.replace(full.latency, mean_ms=0.95 * graph.latency.mean_ms))
+    notes = make_report(rows=(adaptive, full, graph)).notes
+    assert "At full depth the parts one by one take 5.0% less than one graph." in notes
 
 
 @pytest.mark.parametrize(
@@ -100,12 +132,20 @@ def test_int8_is_compared_with_fp32(make_report: Make, mean_ms: float, said: str
         ("settings", {"images": 12}, "Only 12 different images"),
         ("device", {"load_average": 1.5}, "The CPU was busy in the minute before (load average 1.5)"),
         ("device", {"governor": "ondemand"}, "frequency governor is ondemand"),
+        ("settings", {"images": 99}, "Only 99 different images"),
         ("device", {"celsius_after": 84.6}, "85 °C"),
+        ("device", {"celsius_after": 80.0}, "80 °C"),
     ],
 )
 def test_bad_conditions_are_named(make_report: Make, part: str, changes: dict[str, Any], said: str) -> None:
     """A reader learns why another run may differ."""
     assert any(said in note for note in changed(make_report, part, **changes).notes)
+
+
+def test_conditions_that_just_do_are_not_named(make_report: Make) -> None:
+    """A hundred images, and a degree below the one where the clock falls."""
+    assert len(changed(make_report, "settings", images=100).notes) == 1
+    assert len(changed(make_report, "device", celsius_after=79.0).notes) == 1
 
 
 def test_load_on_other_cores_does_not_disturb(make_report: Make) -> None:
@@ -134,8 +174,8 @@ def test_runtimes_that_shared_a_process_are_named() -> None:
 
 def test_rows_that_went_on_after_their_turn_are_named() -> None:
     """Their threads took cores from the next row."""
-    assert disturbance_notes(("torch",), isolated=True, restless={"torch"}) == (
-        "Threads of torch did not come to rest between turns.",
+    assert disturbance_notes(("torch", "openvino"), isolated=True, restless=("torch", "openvino")) == (
+        "Threads of openvino, torch did not come to rest between turns.",
     )
 
 
@@ -145,7 +185,7 @@ def test_early_exit_must_beat_a_tower_that_is_cut(make_report: Callable[..., Rep
     adaptive = dataclasses.replace(adaptive, accuracy=accuracy)
     worse = dataclasses.replace(accuracy, top1=accuracy.top1 - 0.001)
 
-    def notes(cut_ms: float, found: Accuracy) -> list[str]:
+    def notes(cut_ms: float, found: Accuracy | None) -> list[str]:
         latency = dataclasses.replace(adaptive.latency, mean_ms=cut_ms)
         cut = dataclasses.replace(adaptive, name="exit=9", kind="exit", latency=latency, accuracy=found)
         return [note for note in make_report(rows=(adaptive, cut, full, graph)).notes if "cutting the tower" in note]
@@ -154,3 +194,6 @@ def test_early_exit_must_beat_a_tower_that_is_cut(make_report: Callable[..., Rep
     assert "exit=9" in notes(adaptive.latency.mean_ms, accuracy)[0]
     assert notes(adaptive.latency.mean_ms + 1, accuracy) == []
     assert notes(adaptive.latency.mean_ms, worse) == []
+    assert notes(adaptive.latency.mean_ms, None) == []
+    adaptive = dataclasses.replace(adaptive, accuracy=None)
+    assert notes(adaptive.latency.mean_ms, accuracy) == []

@@ -113,3 +113,70 @@ def test_own_work_is_not_that_of_others(tmp_path: Path) -> None:
     write(time.process_time() - before)
     verdict = watch.verdict(np.ones(30))
     assert verdict.others_share == pytest.approx(0.0, abs=0.05 / max(time.monotonic() - begun, 0.3))
+
+
+def test_a_watch_adds_up_what_a_system_tells(tmp_path: Path) -> None:
+    """Ten seconds of a clock of its own: shares are of all cores, the clock frequency is looked at once a second."""
+    cores = sorted(os.sched_getaffinity(0))
+    ticks = os.sysconf("SC_CLK_TCK")
+    stat, clock = tmp_path / "proc" / "stat", tmp_path / f"sys/devices/system/cpu/cpu{cores[0]}/cpufreq"
+    for folder in (stat.parent, clock):
+        folder.mkdir(parents=True)
+    now = [0.5]
+
+    def write(busy: float, stolen: float, mhz: int) -> None:
+        """Seconds of each core, and its frequency."""
+        lines = [f"cpu{core} {round(busy * ticks)} 0 0 0 0 0 0 {round(stolen * ticks)} 0 0" for core in cores]
+        stat.write_text("\n".join(lines))
+        (clock / "scaling_cur_freq").write_text(f"{mhz * 1000}\n")
+
+    write(100.0, 50.0, 1500)
+    watch = StabilityWatch(root=tmp_path, clock=lambda: now[0])
+    for now[0], mhz in ((1.0, 100), (1.5, 600), (2.0, 9000), (2.5, 1800)):
+        write(100.0, 50.0, mhz)
+        watch.look()
+    now[0] = 10.5
+    write(105.0, 51.0, 1500)
+    verdict = watch.verdict(np.ones(30))
+    assert verdict.seconds == 10.0
+    assert verdict.steal_share == pytest.approx(0.1)
+    assert verdict.others_share == pytest.approx(0.5, abs=0.1)  # less what this test itself took
+    assert (verdict.lowest_mhz, verdict.highest_mhz) == (600.0, 1800.0)
+    assert not verdict.stable
+    assert len(verdict.reasons) == 2
+
+
+def test_a_quiet_watch_is_stable_and_never_tells_less_than_nothing(tmp_path: Path) -> None:
+    """Counters of whole ticks may stand still while this process works."""
+    stat = tmp_path / "proc" / "stat"
+    stat.parent.mkdir()
+    stat.write_text("\n".join(f"cpu{core} 1 0 0 0 0 0 0 0 0 0" for core in os.sched_getaffinity(0)))
+    watch = StabilityWatch(root=tmp_path)
+    begun = sum(os.times()[:2])
+    while sum(os.times()[:2]) < begun + 0.05:
+        pass
+    verdict = watch.verdict(np.ones(30))
+    assert (verdict.others_share, verdict.steal_share) == (0.0, 0.0)
+    assert verdict.stable
+
+
+def test_work_of_a_process_that_was_started_is_not_that_of_others(tmp_path: Path) -> None:
+    """Once it has been waited for."""
+    stat = tmp_path / "proc" / "stat"
+    stat.parent.mkdir()
+    cores, ticks = sorted(os.sched_getaffinity(0)), os.sysconf("SC_CLK_TCK")
+    now = [0.0]
+
+    def write(busy: float) -> None:
+        lines = [f"cpu{core} {round(busy * ticks) if core == cores[0] else 0} 0 0 0 0 0 0 0 0 0" for core in cores]
+        stat.write_text("\n".join(lines))
+
+    write(0.0)
+    watch = StabilityWatch(root=tmp_path, clock=lambda: now[0])
+    before = os.times()
+    work = "import time\nwhile time.process_time() < 0.2: pass"
+    subprocess.run([sys.executable, "-c", work], check=True)
+    after = os.times()
+    write(after.children_user + after.children_system - before.children_user - before.children_system)
+    now[0] = 1.0
+    assert watch.verdict(np.ones(30)).others_share == pytest.approx(0.0, abs=0.03)

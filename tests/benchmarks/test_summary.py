@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lraee.images import Pixels
-from lraee_benchmarks.results import RowKind
+from lraee_benchmarks.intervals import median_interval, ratio_interval, saving_interval
+from lraee_benchmarks.results import Accuracy, Energy, RowKind
 from lraee_benchmarks.rows import TimedVariant
 from lraee_benchmarks.summary import (
     RowInput,
@@ -62,6 +64,61 @@ def test_reference_is_the_faster_of_chain_and_graph() -> None:
     assert [row.name for row in find_full_depths(inputs[:2])] == ["full"]
 
 
+def test_the_faster_of_chain_and_graph_is_so_by_its_mean() -> None:
+    """As savings are; the chain's median is higher here."""
+    inputs = [item("graph", "graph", [8.0, 8.0, 17.0]), item("full", "full", [10.0, 10.0, 10.0])]
+    assert [row.name for row in find_full_depths(inputs)] == ["full", "graph"]
+
+
+def test_a_saving_is_against_the_fastest_full_depth_and_a_ratio_over_the_chain() -> None:
+    """Which here is not the chain."""
+    full, graph = item("full", "full", [12.0] * 3), item("graph", "graph", [10.0] * 3)
+    row = summarize_row(item("exit=1", "exit", [6.0] * 3), [graph, full], full, full_flops=100, accuracy=None, seed=0)
+    assert row.latency_saved == pytest.approx(0.4)
+    assert row.chain_ratio.value == 2.0
+    row = summarize_row(item("exit=1", "exit", [6, 6, 60]), [full], full, full_flops=100, accuracy=None, seed=0)
+    assert row.chain_ratio.value == 2.0  # of medians
+
+
+def test_a_row_that_costs_more_flops_has_no_ratio_of_savings() -> None:
+    """Less latency per FLOP lost means nothing."""
+    full = item("full", "full", [10.0])
+    row = summarize_row(full, [full], full, full_flops=90, accuracy=None, seed=0)
+    assert row.flops_saved < 0
+    assert row.latency_per_flops is None
+
+
+def test_what_else_was_measured_of_a_row_is_kept(accuracy: Accuracy) -> None:
+    """As it was given."""
+    energy = Energy(source="RAPL", joules_per_image=0.1, watts=5.0, idle_watts=2.0)
+    full = item("full", "full", [10.0])
+    row = summarize_row(full, [full], full, full_flops=100, accuracy=accuracy, energy=energy, seed=0)
+    assert row.accuracy is accuracy
+    assert row.energy is energy
+
+
+def test_intervals_are_over_launches_and_every_full_depth() -> None:
+    """Of latency, saving and ratio alike: launches that differ widen all three."""
+    launches = np.repeat(np.arange(5), 12)
+    random = np.random.default_rng(0)
+
+    def series(mean: float) -> np.ndarray:
+        return mean + random.normal(0, 1, 5)[launches] + random.normal(0, 0.1, 60)
+
+    rows = [
+        RowInput(name=name, kind=kind, samples_ms=series(mean), outcomes=item(name, kind, [0] * 60).outcomes)
+        for name, kind, mean in (("graph", "graph", 10.0), ("full", "full", 10.1), ("exit=1", "exit", 6.0))
+    ]
+    graph, full, left = (dataclasses.replace(row, launches=launches) for row in rows)
+    row = summarize_row(left, [graph, full], full, full_flops=100, accuracy=None, seed=3)
+    depths = np.stack([graph.samples_ms, full.samples_ms])
+    met: dict[str, Any] = {"seed": 3, "launches": launches}
+    assert row.latency.p50_interval_ms == median_interval(left.samples_ms, **met)
+    assert row.latency_saved_interval == saving_interval(left.samples_ms, depths, **met)
+    assert row.latency_saved_interval != saving_interval(left.samples_ms, depths[:1], **met)
+    assert row.chain_ratio.interval == ratio_interval(full.samples_ms, left.samples_ms, **met)
+
+
 def test_savings_against_full_depth() -> None:
     """Half of the images save 40 % of the FLOPs: 20 %; means of 9 and 10 ms: 10 %; a saved FLOP is worth half."""
     full = item("full", "full", [9.0, 11.0])
@@ -103,6 +160,8 @@ def test_an_exit_behind_the_last_block_is_not_full_depth() -> None:
         (2, False, 0.5, None),
     ]
     assert share_weighted(shares) is None
+    mixed = exit_shares([outcome([1], [True], [1]), outcome([1, 2], [True, False], [1] * 2)], np.array([5.0, 6.0]))
+    assert [share.p50_ms for share in mixed] == [None, None]  # a call of two images is of both depths
 
 
 def test_latency_of_each_depth_is_a_median() -> None:
@@ -118,6 +177,10 @@ def test_lateness_is_what_goes_beyond_the_deadline() -> None:
     late = summarize_lateness(item("deadline=10", "deadline", [9.0, 10.0, 11.0, 12.0]))
     assert late is not None
     assert (late.ms, late.late, late.most_ms) == (10.0, 0.5, 2.0)
+    assert late.p99_ms == pytest.approx(1.97)
+    early = summarize_lateness(item("deadline=10", "deadline", [9.0, 9.5]))
+    assert early is not None
+    assert (early.late, early.p99_ms, early.most_ms) == (0.0, 0.0, 0.0)
     assert summarize_lateness(item("full", "full", [9.0])) is None
 
 
@@ -130,6 +193,10 @@ def test_collect_weighs_a_batch_by_the_rounds_that_ran_it(
     measured = interleave([one.measure for one in timed], len(images), plan)
     names = [(variant.name, variant.kind) for variant in fake_variants]
     full, left = collect(names, [one.outcomes() for one in timed], measured)
+    assert full.launches is left.launches is None
+    of_launches = dataclasses.replace(measured, launches=np.array([0, 0, 0, 1, 1, 1]))
+    rows = collect(names, [one.outcomes() for one in timed], of_launches)
+    assert all(row.launches is of_launches.launches for row in rows)
     assert [int(o.probabilities.argmax()) for o in full.outcomes] == [0, 1, 2, 0, 0, 1]
     assert [int(o.exit_block[0]) for o in left.outcomes] == [1] * 6
     assert all(o.early.all() for o in left.outcomes)

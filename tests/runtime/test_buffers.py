@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -36,12 +38,23 @@ def test_large_buffers_are_not_kept_for_smaller_batches(fresh, monkeypatch):
     """One large call does not cost memory for ever."""
     pixels = images(64)
     one = fresh._sessions.buffers
+    fresh.run_pixels(pixels[:2], policy=lraee.Full())
+    small = weakref.ref(one._storage)
     wanted = fresh.run_pixels(pixels, policy=lraee.Adaptive())
     full = one._storage.nbytes
     assert one._storage.shape[1] == 64
+    assert small() is None  # bindings to it have gone too
     monkeypatch.setattr(buffers, "KEPT_BYTES", full // 4)
     again = fresh.run_pixels(pixels, policy=lraee.Adaptive())
     assert np.array_equal(again.exit_block, wanted.exit_block)
     assert again.embedding == pytest.approx(wanted.embedding, abs=1e-5)
     fresh.run_pixels(pixels[:2], policy=lraee.Full())
     assert one._storage.nbytes <= full // 4
+
+
+def test_pixels_need_not_lie_in_one_piece(fresh):
+    """Such as every second image, mirrored."""
+    pixels = images(8)
+    views = pixels[::2, :, ::-1]
+    got = fresh.run_pixels(views, policy=lraee.Full()).embedding
+    assert np.array_equal(got, fresh.run_pixels(views.copy(), policy=lraee.Full()).embedding)

@@ -39,6 +39,16 @@ def use(folder: Path) -> None:
     lraee.load(folder).warm()
 
 
+def test_a_file_that_belongs_to_no_part_is_verified_too(forged):
+    """Such as those of a tokenizer."""
+    (forged.folder / "notes.txt").write_bytes(b"abc")
+    entry = {"name": "notes.txt", "size_bytes": 3, "sha256": "0" * 64}
+    forged.manifest |= {"files": [*forged.manifest["files"], entry]}
+    use(forged.folder)
+    with pytest.raises(BundleError, match=r"^notes\.txt has SHA-256"):
+        lraee.load(forged.folder, verify="all")
+
+
 @pytest.mark.parametrize("check", [use, lambda folder: lraee.load(folder, verify="all")], ids=["use", "verify"])
 @pytest.mark.parametrize("name", LISTED)
 def test_one_damaged_bit_is_refused(forged, name, check):
@@ -46,6 +56,14 @@ def test_one_damaged_bit_is_refused(forged, name, check):
     forged.damage(name)
     with pytest.raises(BundleError, match=rf"^{name} has SHA-256 .*the bundle is damaged"):
         check(forged.folder)
+
+
+def test_a_file_that_is_taken_away_after_loading_is_missed_when_it_is_needed(forged):
+    """Parts are read when they are first reached."""
+    bundle = Bundle(forged.folder)
+    (forged.folder / "tail.onnx").unlink()
+    with pytest.raises(BundleError, match=r"^tail\.onnx cannot be read \(No such file"):
+        bundle.checked("tail.onnx")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -245,6 +263,12 @@ UNIT = np.eye(3, 16, dtype=np.float32)
 HEADER = npy(UNIT)[:128]
 
 
+def test_label_embeddings_may_be_of_unit_length_but_for_rounding(forged):
+    """A few in ten thousand."""
+    forged.replace("labels.npy", npy(UNIT * np.float32(1.0004)))
+    assert Bundle(forged.folder).label_embeddings.shape == UNIT.shape
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -265,13 +289,15 @@ HEADER = npy(UNIT)[:128]
         npy(UNIT[None]),
         HEADER.replace(b"(3, 16)", b"(3, -1)") + b"\0" * 192,
         npy(np.full_like(UNIT, np.nan)),
+        HEADER[:8] + b"\x77" + HEADER[9:] + UNIT.tobytes(),
         npy(UNIT * 2),
+        npy(UNIT * np.float32(1.01)),
         npy(UNIT * 0),
     ],
     ids=[
         "empty", "magic only", "half a header", "early end", "late end", "version", "expression", "pickle",
         "pickled objects", "zip", "column order", "float64", "big endian", "one row less", "one axis more",
-        "negative shape", "nan", "long rows", "zero rows",
+        "negative shape", "nan", "another length", "long rows", "rows a little long", "zero rows",
     ],
 )  # fmt: skip
 def test_label_embeddings_that_are_no_plain_unit_rows_are_refused(forged, content):

@@ -161,6 +161,29 @@ def test_the_first_call_asks_every_exit():
     assert not answers.early[0]
 
 
+def test_an_exit_is_passed_by_when_the_way_on_fits_twice():
+    """And asked when it does not, although there would be time enough to go on."""
+    tower, memory = even(2, exits=(1,)), PartCosts()
+    for _ in range(2):
+        tower.answer(1e6, memory)
+    way = memory.predict(("block_02", "tail"), 1)
+    for times, asked in ((2.01, False), (1.99, True)):
+        route = DeadlineRoute(100 + times * way, lambda: 100.0, 2, (1,))
+        route.lends(memory)
+        route.ran("stem", 1)
+        assert route.visits(1) == asked
+
+
+@pytest.mark.parametrize(("seconds", "in_time"), [(0.031, True), (0.03125, False)])
+def test_a_deadline_is_in_milliseconds_from_the_time_when_it_is_bound(manifest, seconds: float, in_time: bool):
+    """Of parts that nobody has timed all may run before it and none from it on."""
+    now = [64.0]
+    route = Deadline(31.25, clock=lambda: now[0]).bind(manifest)
+    now[0] += seconds
+    verdict = Verdict(*(np.zeros((1, 3), np.float32),) * 3, np.zeros(1, np.float32), np.zeros(1, np.intp))
+    assert route.leaves(1, verdict).tolist() == [not in_time]
+
+
 def test_when_a_block_takes_too_long_the_answer_kept_before_it_is_returned():
     """Its exit is not even asked; what ran is counted."""
     tower = even(4)
@@ -172,6 +195,58 @@ def test_when_a_block_takes_too_long_the_answer_kept_before_it_is_returned():
     assert answers.early.tolist() == [True]
     assert answers.embedding.tolist() == [[2]]
     assert answers.visited == ((1, 2),)
+
+
+def learned(tower: TimedTower) -> PartCosts:
+    """What a model knows after many calls."""
+    memory = PartCosts()
+    for _ in range(60):
+        tower.answer(1e6, memory)
+        tower.answer(1e-9, memory)  # so that exits are timed too
+    return memory
+
+
+def test_an_exit_is_still_asked_when_the_way_behind_it_does_not_fit():
+    """Stem, a block and an exit take 12, the second block 10; then 3 are left, enough for its exit and for no more."""
+    tower = even(4)
+    answers, _, _ = tower.answer(25, learned(tower))
+    assert answers.visited == ((1, 2),)
+    assert answers.exit_block.tolist() == [2]
+
+
+def test_where_blocks_have_no_exit_the_whole_way_to_the_next_one_must_fit():
+    """Behind block 2, which took long, an exit alone would fit, but two blocks come before it."""
+    tower = even(5, exits=(1, 4))
+    memory = learned(tower)
+    tower.costs["block_02"] = 20
+    answers, _, _ = tower.answer(45, memory)
+    assert answers.exit_block.tolist() == [1]
+    assert answers.blocks_run.tolist() == [2]
+
+
+def test_the_other_policy_sees_its_exits_however_much_time_there_is():
+    """The clock alone would pass them by."""
+    tower = even(4)
+    answers, _, _ = tower.answer(1e6, learned(tower), inner=ExitAt(2))
+    assert answers.exit_block.tolist() == [2]
+    assert answers.visited == ((2,),)
+
+
+def test_who_leaves_makes_room_for_the_rest():
+    """Two images have not time enough, one alone has."""
+
+    class First:
+        def visits(self, block: int) -> bool:
+            return True
+
+        def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+            return verdict.rows == 0
+
+    tower = even(2, exits=(1,))
+    route = DeadlineRoute(15, lambda: 0.0, 2, (1,), First())
+    route.lends(learned(tower))
+    two = Verdict(*(np.zeros((2, 3), np.float32),) * 3, np.zeros(2, np.float32), np.arange(2))
+    assert route.leaves(1, two).tolist() == [True, False]
 
 
 def test_when_the_time_is_up_before_the_first_exit_the_run_goes_on_to_it():

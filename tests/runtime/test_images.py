@@ -38,7 +38,18 @@ def test_path_bytes_picture_and_array_give_the_same_pixels(tmp_path):
     array = gradient()
     path = tmp_path / "gradient.png"
     Image.fromarray(array).save(path)
-    for source in (path, str(path), path.read_bytes(), Image.open(path), array):
+    content = path.read_bytes()
+    mirrored = np.ascontiguousarray(array[:, ::-1])[:, ::-1]
+    for source in (
+        path,
+        str(path),
+        content,
+        bytearray(content),
+        memoryview(content),
+        Image.open(path),
+        array,
+        mirrored,
+    ):
         got = read_image(source)
         assert got.dtype == np.uint8
         assert got.flags.c_contiguous
@@ -75,9 +86,9 @@ def test_a_transparent_colour_becomes_white():
     """PNG can declare one colour transparent without an alpha channel."""
     colour = Image.fromarray(np.array([[RED, (1, 2, 3)]], dtype=np.uint8))
     assert read_image(encoded(colour, "PNG", transparency=(1, 2, 3))).tolist() == [[[255, 0, 0], [255, 255, 255]]]
-    grey = Image.fromarray(np.array([[0, 65535]], dtype=np.uint16))
+    grey = Image.fromarray(np.array([[0, 65535, 257 * 2]], dtype=np.uint16))
     grey.info["transparency"] = 0
-    assert read_image(grey).tolist() == [[[255, 255, 255], [255, 255, 255]]]
+    assert read_image(grey).tolist() == [[[255] * 3, [255] * 3, [2] * 3]]
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
@@ -91,7 +102,10 @@ def test_16_bits_are_scaled_not_clipped(file_format):
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_values_without_an_agreed_range_are_refused(mode):
     """Nobody knows what white is."""
-    with pytest.raises(ImageError, match=f"mode {mode} holds values .* save the image with 8 or 16 bits"):
+    with pytest.raises(
+        ImageError,
+        match=f"^the image cannot be converted to RGB: mode {mode} holds values .* save the image with 8 or 16 bits",
+    ):
         read_image(Image.fromarray(np.full((2, 2), 70000, dtype=np.int32)).convert(mode))
 
 
@@ -285,12 +299,36 @@ def test_a_decompression_bomb_takes_no_memory(limit, tmp_path):
         (np.zeros((3, 8, 9), dtype=np.uint8), "transpose"),
         (np.zeros((1, 4, 4, 3), dtype=np.uint8), "batch"),
         (np.zeros((0, 4, 3), dtype=np.uint8), "no empty axis"),
+        (np.zeros((4, 5, 2), dtype=np.uint8), "give one RGB image"),
     ],
 )
 def test_another_array_is_refused_with_the_fix(array, fix):
     """The message says what to write instead."""
     with pytest.raises(ImageError, match=fix):
         read_image(array)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_a_picture_without_pixels_is_refused(size):
+    """Pillow makes such."""
+    with pytest.raises(ImageError, match="has no pixels: it is"):
+        read_image(Image.new("RGB", size))
+
+
+@pytest.mark.parametrize("source", [b"abc", bytearray(b"abc"), memoryview(b"abc")])
+def test_an_error_names_the_image_as_it_is_told_or_by_its_size(source):
+    """Bytes have no path."""
+    with pytest.raises(ImageError, match=r"^an image of 3 bytes is not an image"):
+        read_image(source)
+    with pytest.raises(ImageError, match=r"^camera 1 is not an image"):
+        read_image(source, name="camera 1")
+
+
+@pytest.mark.parametrize(("mode", "value"), [("I", -1), ("I", 65536), ("F", 0)])
+def test_a_value_just_out_of_16_bits_is_refused(mode, value):
+    """And floats whatever they are."""
+    with pytest.raises(ImageError, match="no agreed range"):
+        read_image(Image.new(mode, (2, 2), value))
 
 
 def test_another_type_is_refused_by_its_name():

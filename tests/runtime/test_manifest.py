@@ -66,6 +66,9 @@ def test_a_value_that_json_does_not_have_is_not_written():
         ("tower.depth", 2, "tower has the unknown key 'depth'"),
         ("tower.blocks", "2", "tower.blocks is '2'"),
         ("tower.blocks", 0, "tower.blocks is 0, wanted at least 1"),
+        ("tower.patch_size", 0, "tower.patch_size is 0, wanted at least 1"),
+        ("tower.tokens", 0, "tower.tokens is 0, wanted at least 1"),
+        ("tower.embed_dim", 0, "tower.embed_dim is 0, wanted at least 1"),
         ("tower.blocks", 10**12, "tower.blocks is 1000000000000, but there are 5 parts"),
         ("tower.blocks", 3, "parts lacks 'block_03'"),
         ("tower.activation", "relu", "tower.activation is 'relu', wanted one of 'gelu', 'quick_gelu'"),
@@ -81,11 +84,15 @@ def test_a_value_that_json_does_not_have_is_not_written():
         ("parts.0.flops", -1, "parts.stem.flops is -1, wanted at least 0"),
         ("parts.0.graph", "other.onnx", "parts.stem.graph is 'other.onnx', which is not among files"),
         ("parts.0.graph", "stem.data", "parts.stem.graph is 'stem.data', wanted a name in .onnx"),
+        ("parts.0.graph", "stemonnx", "parts.stem.graph is 'stemonnx', wanted a name in .onnx"),
         ("parts.0.data", "other.data", "parts.stem.data is 'other.data', which is not among files"),
         ("parts.0.name", "tail", "parts has one name twice"),
         ("parts.0.operators", {"Add": 1.5}, "parts[0].operators.Add is 1.5"),
         ("exits.0.block", 3, "exits are behind blocks [3]"),
         ("exits.0.block", 2, "part behind block 2 is 'exit_01', wanted exit_NN"),
+        ("exits.0.block", 0, "exits are behind blocks [0], wanted rising numbers"),
+        ("exits", RAW["exits"] * 2, "exits are behind blocks [1, 1], wanted rising numbers"),
+        ("parts", [part for part in RAW["parts"] if part["name"] != "exit_01"], "parts lacks 'exit_01'"),
         ("exits.0.part", "tail", "part behind block 1 is 'tail', wanted exit_NN"),
         ("exits.0.temperature", -1.0, "exits: temperature behind block 1 is -1.0, wanted above 0"),
         ("exits.0.gate.weights", [1.0, 2.0], "exits[0].gate.weights has 2 entries, wanted 3"),
@@ -121,7 +128,7 @@ def test_a_value_that_json_does_not_have_is_not_written():
         ("files.0.name", "manifest.json", "files has 'manifest.json', wanted a plain name"),
         ("files.0.name", "a\0b", "wanted a plain name"),
         ("files.0.name", "\ud800", "wanted a plain name"),
-        ("files.0.name", "a" * 300, "wanted a plain name"),
+        ("files.0.name", "a" * 256, "wanted a plain name"),
         ("files.0.name", RAW["files"][1]["name"], "files names one file twice"),
         ("files.0.size_bytes", 1.5, "files[0].size_bytes is 1.5"),
         ("provenance", {"seed": 0}, "provenance.seed is 0 (int), wanted str"),
@@ -141,6 +148,13 @@ def keys_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
     for key, item in inner:
         yield (*path, key)
         yield from keys_of(item, (*path, key))
+
+
+def test_random_weights_are_known_by_the_beginning_of_their_source():
+    """A seed may follow."""
+    weights = ("random", "random:7", "openai", "file:random.pt")
+    found = [parse_manifest(changed("model.weights", name)).model.is_random for name in weights]
+    assert found == [True, True, False, False]
 
 
 KEYS = list(keys_of(RAW))

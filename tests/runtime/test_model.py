@@ -12,6 +12,7 @@ from PIL import Image
 
 import lraee
 from lraee.errors import BundleError, ImageError, LabelsError, PolicyError
+from lraee.label_matrix import unit_labels
 from lraee.manifest import block_names
 from lraee.sessions import make_session
 from lraee_calibration_data import fashion_mnist_test, open_dataset
@@ -285,6 +286,15 @@ def test_labels_that_cannot_be_used_are_refused_and_change_nothing(other, names,
     with pytest.raises(LabelsError, match=message):
         other.set_label_embeddings(names, rows)
     assert other.labels == before
+
+
+@pytest.mark.parametrize("count", [2, 64, 65, 130])
+def test_label_embeddings_become_unit_columns(count):
+    """However many there are."""
+    rows = np.random.default_rng(0).standard_normal((count, 16)).astype(np.float32)
+    labels = unit_labels([str(number) for number in range(count)], rows, 16)
+    np.testing.assert_allclose(labels.matrix, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T, rtol=1e-6)
+    assert labels.matrix.flags.c_contiguous
 
 
 def test_label_embeddings_of_any_finite_length_are_taken(other, photos):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lraee.orchestrator import run
+from lraee.orchestrator import joined, run
+from lraee.part_costs import PartCosts
 from lraee.policies import Full
 from lraee.policies.base import Verdict
 
@@ -64,6 +65,23 @@ class Planned:
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
         return np.array([self.plan[row] == block for row in verdict.rows])
+
+
+@dataclass(frozen=True)
+class Stopped(Planned):
+    """A plan that ends the run behind a block; notes what it is told."""
+
+    last: int
+    told: list[tuple[str, int]] = field(default_factory=list)
+
+    def lends(self, costs: PartCosts) -> None:
+        pass
+
+    def ran(self, part: str, images: int) -> None:
+        self.told.append((part, images))
+
+    def stops(self, block: int) -> bool:
+        return block == self.last
 
 
 def batch(count: int) -> NDArray[np.uint8]:
@@ -126,6 +144,24 @@ def test_a_block_runs_for_those_who_are_still_there_in_their_order(case):
     assert len(order) == len(set(order))
 
 
+def test_who_is_left_when_a_run_stops_gets_the_last_exits_answer():
+    """Although others have left through that exit."""
+    route = Stopped((2, None, 1, None), frozenset({1, 2}), last=3)
+    answers = run(FakeTower(5, frozenset({1, 2})), batch(4), route)
+    assert answers.embedding.tolist() == [[3, 2], [2, 2], [1, 1], [0, 2]]
+    assert answers.exit_block.tolist() == [2, 2, 1, 2]
+    assert answers.blocks_run.tolist() == [2, 3, 1, 3]
+    assert answers.gate.tolist() == [203, 202, 101, 200]
+    assert answers.early.all()
+
+
+def test_a_route_that_watches_the_time_and_the_caller_are_told_the_same():
+    """Each part, with the images that it ran for."""
+    route, told = Stopped((1, None), frozenset({1}), last=2), list[tuple[str, int]]()
+    run(FakeTower(5, frozenset({1})), batch(2), route, on_part=lambda name, images: told.append((name, images)))
+    assert told == route.told == [("stem", 2), ("block_01", 2), ("exit_01", 2), ("block_02", 1)]
+
+
 def test_an_exit_that_the_route_does_not_visit_costs_nothing():
     """Although the tower has it."""
     parts: list[str] = []
@@ -167,3 +203,14 @@ def test_answers_have_the_types_that_are_promised():
     assert types == [np.float32, np.float32, np.int32]
     assert answers.early.dtype == bool
     assert answers.gate.dtype == np.float32
+
+
+def test_batches_that_are_joined_keep_what_each_image_got():
+    """Image by image, in the order of the batches."""
+    tower = FakeTower(5, frozenset({1, 2}))
+    plans = [(2, None, 1, None), (None, 2, 1)]
+    batches = [run(tower, batch(len(plan)), Stopped(plan, frozenset({1, 2}), last=3)) for plan in plans]
+    both = joined(batches)
+    for name in (each.name for each in fields(both)):
+        one_by_one = [np.asarray(value).tolist() for answers in batches for value in getattr(answers, name)]
+        assert [np.asarray(value).tolist() for value in getattr(both, name)] == one_by_one, name

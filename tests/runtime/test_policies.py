@@ -61,6 +61,7 @@ def test_thresholds_by_class_follow_the_label_predicted_at_the_exit(manifest):
     route = Adaptive("by_class").bind(manifest)
     leaves = route.leaves(1, verdict([0.65, 0.75, 0.99, 0.55, 0.65], classes=[0, 0, 1, 2, 2]))
     assert leaves.tolist() == [False, True, False, False, True]
+    assert route.leaves(1, verdict([0.7], classes=[0])).tolist() == [True]  # equal, as far as float32 goes
 
 
 @settings(deadline=None)

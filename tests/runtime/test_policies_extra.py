@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import lraee
 from lraee.errors import PolicyError
 from lraee.manifest import Manifest, read_manifest
-from lraee.policies import Confidence, Entropy, Patience, Policy, Verdict
+from lraee.policies import Adaptive, Confidence, Entropy, ExitAt, Patience, Policy, Replay, Verdict
 from lraee.policies.entropy import entropy_nats
 from lraee.policies.spec import parse_policy
 
@@ -46,6 +46,7 @@ def test_confidence_lets_out_from_the_threshold_on(manifest):
     """A probability that equals it is enough, though it is written with more digits than float32 has."""
     route = Confidence(0.7).bind(manifest)
     assert route.leaves(1, verdict([[0.7, 0.2, 0.1], [0.1, 0.2, 0.69], [0.05, 0.9, 0.05]])).tolist() == [1, 0, 1]
+    assert Confidence(1.0).bind(manifest).leaves(1, says([0])).tolist() == [True]
 
 
 def test_entropy_lets_out_up_to_the_threshold(manifest):
@@ -64,7 +65,7 @@ def test_entropy_is_that_of_the_formula(weights):
     (found,) = entropy_nats(p[None].astype(np.float32))
     assert found == pytest.approx(exact, abs=1e-5)
     assert found.dtype == np.float32
-    assert found >= 0
+    assert not np.signbit(found)
 
 
 def test_patience_counts_agreements_in_a_row(manifest):
@@ -80,6 +81,14 @@ def test_patience_of_two_wants_three_exits_that_agree(manifest):
     route = Patience(2).bind(manifest)
     for block, labels, leaves in ((1, [0, 1, 1], [0, 0, 0]), (2, [0, 0, 1], [0, 0, 0]), (4, [0, 0, 2], [1, 0, 0])):
         assert route.leaves(block, says(labels)).tolist() == leaves
+
+
+def test_patience_forgets_agreements_from_before_a_change_of_mind(manifest):
+    """Two that agree, and two others that agree, are not three."""
+    route = Patience(2).bind(manifest)
+    assert [route.leaves(block, says([label])).tolist() for block, label in enumerate([1, 1, 2, 2, 2])] == [
+        [False], [False], [False], [False], [True]
+    ]  # fmt: skip
 
 
 def test_patience_knows_images_by_their_row_when_others_have_left(manifest):
@@ -133,6 +142,9 @@ def test_a_bundle_without_exits_says_so(manifest, policy):
         (" confidence=1 ", Confidence(1.0)),
         ("entropy=.25", Entropy(0.25)),
         ("patience=2", Patience(2)),
+        ("adaptive", Adaptive()),
+        ("exit=08", ExitAt(8)),
+        ("replay=8:.10, 10:0.25", Replay(((8, 0.1), (10, 0.25)))),
     ],
 )
 def test_a_spec_is_a_policy(spec: str, policy: Policy):
@@ -143,7 +155,8 @@ def test_a_spec_is_a_policy(spec: str, policy: Policy):
 @pytest.mark.parametrize(
     "spec",
     ["confidence", "confidence=", "confidence=high", "confidence=nan", "confidence=1e-3", "confidence=-1", "entropy=²",
-     "entropy=inf", "patience=0", "patience=1.5", "patience", "patience=" + "9" * 5000, "exit=" + "9" * 5000],
+     "entropy=inf", "patience=0", "patience=1.5", "patience",
+     "adaptive=", "full=", "full=1", "deadline=40ms", "patience=" + "9" * 5000, "exit=" + "9" * 5000],
     ids=lambda spec: spec[:16],
 )  # fmt: skip
 def test_a_spec_with_no_such_number_is_refused(spec: str):
@@ -190,6 +203,7 @@ def test_replay_lets_out_the_shares_it_was_given(manifest):
         ("replay=4:.1,1:.1", "rising order"),
         ("replay=1:.1,1:.1", "each once"),
         ("replay=1:.6,2:.6", "together at most 1"),
+        ("replay=1:.6,2:.41", "together at most 1"),
         ("replay=1:0", "above 0"),
     ],
 )
@@ -197,3 +211,20 @@ def test_replay_refuses_what_cannot_be(manifest, spec, says):
     """Unknown exits, blocks out of order, shares beyond 1 or of nothing."""
     with pytest.raises(PolicyError, match=says):
         parse_policy(spec).bind(manifest)
+
+
+def test_replay_deals_out_the_rows_of_one_batch_and_may_begin_anywhere(manifest):
+    """Images of one batch do not all stay or leave; a call can be run again as it was."""
+    policy, images = parse_policy("replay=1:.5"), says([0] * 100)
+    calls = [policy.bind(manifest).leaves(1, images).tolist() for _ in range(6)]
+    assert [sum(leaves) for leaves in calls] == pytest.approx([50] * 6, abs=3)
+    assert calls[4] != calls[0]
+    assert policy.starting_at(4).bind(manifest).leaves(1, images).tolist() == calls[4]
+
+
+def test_replay_of_nothing_is_refused_and_of_everything_is_not(manifest):
+    """Without a share it would be full depth by another name."""
+    with pytest.raises(PolicyError, match="wanted one or more"):
+        Replay(()).bind(manifest)
+    route = parse_policy("replay=2:1").bind(manifest)
+    assert route.leaves(2, says([0] * 50)).all()

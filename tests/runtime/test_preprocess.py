@@ -133,6 +133,8 @@ def test_an_image_too_narrow_to_resize_is_refused_with_its_size():
     line = np.zeros((1, 100_000, 3), dtype=np.uint8)
     with pytest.raises(ImageError, match=r"100000 x 1 pixels, too narrow.*crop it first"):
         pixels(line, preprocessing(224))
+    with pytest.raises(ImageError, match=r"1 x 1338 pixels, too narrow"):
+        pixels(np.zeros((1338, 1, 3), dtype=np.uint8), preprocessing(224))
 
 
 def test_an_image_that_is_narrow_on_the_way_is_refused_too():
@@ -141,6 +143,13 @@ def test_an_image_that_is_narrow_on_the_way_is_refused_too():
     with pytest.raises(ImageError, match=r"1 x 1000000 pixels, too narrow"):
         pixels(line, preprocessing(224, "squash"))
     assert pixels(line[:10_000], preprocessing(224, "squash")).shape == (224, 224, 3)
+
+
+def test_a_crop_is_a_picture_of_its_own():
+    """It does not keep what was cut off, and a graph may read it as it lies."""
+    got = pixels(np.zeros((40, 60, 3), dtype=np.uint8), preprocessing(32))
+    assert got.flags.c_contiguous
+    assert got.base is None
 
 
 def test_the_long_edge_is_truncated_not_rounded():
@@ -155,7 +164,11 @@ def test_the_long_edge_is_truncated_not_rounded():
         ({"resize_mode": "crop"}, "shortest, squash, longest"),
         ({"interpolation": "lanczos"}, "bicubic, bilinear, nearest"),
         ({"mean": (0.5, 0.5)}, "three finite numbers"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "mean is .* three finite numbers"),
         ({"std": (0.5, 0.5, 0.0)}, "above 0"),
+        ({"std": (0.5, 0.5)}, "std is .* three finite numbers"),
+        ({"std": (0.5, 0.5, float("inf"))}, "std is .* three finite numbers"),
+        ({"fill_color": -1}, "0..255"),
         ({"fill_color": 256}, "0..255"),
     ],
 )
@@ -165,7 +178,11 @@ def test_a_setting_out_of_range_is_refused_with_what_was_wanted(fields, message)
         preprocessing(**fields)
 
 
-def test_normalize_refuses_what_are_not_pixels():
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((1, 8, 8, 3), np.float32), ((1, 8, 8, 4), np.uint8), ((8, 3), np.uint8), ((1,) * 4 + (3,), np.uint8)],
+)
+def test_normalize_refuses_what_are_not_pixels(shape, dtype):
     """Floats have been normalized already."""
     with pytest.raises(ImageError, match="wanted uint8"):
-        normalize(np.zeros((1, 8, 8, 3), dtype=np.float32), preprocessing(8))
+        normalize(np.zeros(shape, dtype=dtype), preprocessing(8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -139,6 +140,55 @@ def test_late_blocks_run_nearly_full_when_half_of_the_images_leave_early():
         assert np.mean(sizes[f"block_{block:02d}"]) >= 0.9 * batch_size
 
 
+def test_a_batch_that_has_come_together_runs_before_more_is_read():
+    """It need not overflow first."""
+    plan = (1, 1, None, None) * 3
+    parts: list[tuple[str, int]] = []
+    tower, route = CountingTower(2, frozenset({1})), Planned(plan, frozenset({1}))
+    answers = run_stream(
+        tower, pictures(12), lambda: route, batch_size=4, max_lag=99, on_part=lambda *told: parts.append(told)
+    )
+    assert len(list(answers)) == 12
+    read = [("stem", 4), ("block_01", 4), ("exit_01", 4)]
+    assert parts == [*read, *read, ("block_02", 4), ("tail", 4), *read, ("block_02", 2), ("tail", 2)]
+
+
+def test_at_the_end_those_behind_late_exits_wait_for_those_behind_early_ones():
+    """So that the last block runs once for both."""
+    plan, sizes = (2, 2, 2, None, 1, 1, 1, None), defaultdict(list)
+    routes = iter([Planned(plan, frozenset({2}))] * 4 + [Planned(plan, frozenset({1, 2}))] * 4)
+    tower = CountingTower(3, frozenset({1, 2}))
+    answers = run_stream(
+        tower, pictures(8), lambda: next(routes), batch_size=4, max_lag=99, on_part=lambda *t: sizes[t[0]].append(t[1])
+    )
+    assert len(list(answers)) == 8
+    assert sizes["block_03"] == sizes["tail"] == [2]
+
+
+def test_an_exit_runs_for_those_who_visit_it():
+    """Images of one batch may have routes that differ."""
+    parts: list[tuple[str, int]] = []
+    routes = iter([Planned((None, 1, None), frozenset(exits)) for exits in ((), {1}, {1})])
+    answers = run_stream(
+        CountingTower(2, frozenset({1})),
+        pictures(3),
+        lambda: next(routes),
+        batch_size=3,
+        max_lag=3,
+        on_part=lambda *told: parts.append(told),
+    )
+    assert sorted(place for place, _ in answers) == [0, 1, 2]
+    assert parts == [("stem", 3), ("block_01", 3), ("exit_01", 2), ("block_02", 2), ("tail", 2)]
+
+
+def test_an_answer_keeps_no_arrays_of_its_batch_alive():
+    """Whoever collects answers would collect batches."""
+    route = Planned((1, None, None), frozenset({1}))
+    tower = CountingTower(2, frozenset({1}))
+    for _, answer in run_stream(tower, pictures(3), lambda: route, batch_size=3, max_lag=3):
+        assert answer.embedding.base is answer.probabilities.base is answer.gate.base is None
+
+
 def test_images_are_read_when_they_are_needed():
     """An endless input is no trouble, and nothing is read ahead."""
     read: list[int] = []
@@ -165,6 +215,17 @@ def test_few_wait_at_any_time():
 def test_answers_are_put_in_order(order):
     """Whatever order they come in."""
     assert list(in_order((place, str(place)) for place in order)) == [str(place) for place in range(12)]
+
+
+def test_answers_that_were_given_are_not_held():
+    """A stream may be endless."""
+
+    class Answer:
+        pass
+
+    answers = in_order((place, Answer()) for place in (1, 0, 2, 3))
+    given = [weakref.ref(next(answers)) for _ in range(4)]
+    assert [ref() is None for ref in given[:3]] == [True] * 3
 
 
 @pytest.mark.parametrize("policy", [lraee.Adaptive(), lraee.Full(), lraee.ExitAt(5), Patience(1)], ids=repr)

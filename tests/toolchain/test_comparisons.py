@@ -14,11 +14,23 @@ from lraee_toolchain.class_thresholds import ClassBased, class_ease, scaled, sep
 from lraee_toolchain.comparisons import Entry, Searched, Shared, at_saving, compare, standard_entries, sweep
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.features import Features, Teacher
+from lraee_toolchain.gates import fit_gate, gate_features, gate_values
+from lraee_toolchain.heads import head_embeddings, head_input, quantize_head
 from lraee_toolchain.monotone_thresholds import SLOPES, Monotone, scaled_information
 from lraee_toolchain.patience import ByPatience, Pabee
-from lraee_toolchain.routing import Costs, Material, answers_of, score, train_exits
+from lraee_toolchain.risk import risk_controlled_point
+from lraee_toolchain.routing import (
+    Costs,
+    Material,
+    answers_of,
+    best_exits,
+    fit_routing,
+    score,
+    train_exits,
+    with_promise,
+)
 from lraee_toolchain.rules import ByScore, Outputs, outputs_of, point_of, route
-from lraee_toolchain.thresholds import search
+from lraee_toolchain.thresholds import evaluate, search
 
 LABELS, WIDTH, DEPTH = 4, 16, 6
 COSTS = Costs(stem=5, block=100, last=100, exit=4, tail=3, depth=DEPTH)
@@ -250,3 +262,69 @@ def test_information_for_another_number_of_exits_is_refused(gating) -> None:
     """With both numbers."""
     with pytest.raises(ValueError, match="there are 2 INR for 3 exits"):
         Monotone((1.0, 2.0)).rules(gating)
+
+
+def test_a_gate_is_fitted_to_and_judges_by_what_its_exit_says(exits, splits) -> None:
+    """Probabilities at the exit's temperature, and the variance behind its own block."""
+    features = splits[0].features
+    for trained in exits:
+        answers = answers_of(trained, features, text(), 10.0)
+        variance = features.variance[:, trained.block - 1]
+        met = gate_features(answers.probabilities, variance)
+        fitted = fit_gate(met, splits[0].good(answers.probabilities))
+        np.testing.assert_allclose(fitted.weights, trained.gate.weights, rtol=1e-4)
+        np.testing.assert_allclose(answers.gate, gate_values(trained.gate, met), rtol=1e-6)
+
+
+def test_heads_of_an_int8_export_are_quantized(exits, heads, splits, config) -> None:
+    """As they will run."""
+    int8 = train_exits(
+        heads, splits[0], text(), EXITS, reads="patch_mean", logit_scale=10.0, config=config, seed=0, int8=True
+    )
+    for plain, quantized in zip(exits, int8, strict=True):
+        wanted = quantize_head(plain.head, head_input(heads.features, plain.block, "patch_mean"))
+        probe = head_input(splits[1].features, plain.block, "patch_mean")
+        np.testing.assert_allclose(head_embeddings(quantized.head, probe), head_embeddings(wanted, probe), atol=1e-5)
+        assert not np.allclose(head_embeddings(quantized.head, probe), head_embeddings(plain.head, probe), atol=1e-5)
+
+
+def test_every_exit_reads_what_answers_best_there(heads, splits, config) -> None:
+    """Each on its own, among heads that were trained alike."""
+    common = {"logit_scale": 10.0, "config": config, "seed": 0, "int8": False}
+    by_input = [
+        train_exits(heads, splits[0], text(), EXITS, reads=reads, **common) for reads in ("patch_mean", "cls", "both")
+    ]
+    best = best_exits(heads, splits[0], text(), EXITS, **common)
+    assert [trained.accuracy for trained in best] == [
+        max(t.accuracy for t in each) for each in zip(*by_input, strict=True)
+    ]
+    assert min(t.accuracy for t in by_input[1]) < min(t.accuracy for t in best)
+
+
+def test_a_routing_keeps_the_exits_that_pay_or_those_that_were_asked_for(heads, splits, config) -> None:
+    """And all of them where the weights are random, which cannot tell."""
+    config = replace(config, reads="patch_mean")
+    common = {**ARGUMENTS, "seed": 0, "int8": False, "blocks": EXITS}
+    chosen = fit_routing(heads, splits[0], text(), config=replace(config, max_accuracy_drop=2.0), **common)
+    assert 0 < len(chosen.exits) < len(EXITS)
+    scores = score(chosen.exits, splits[0], text(), 10.0, COSTS)
+    assert chosen.full_accuracy == scores.full_good.mean()
+    for point in (*chosen.front, *chosen.points.values()):
+        assert point == evaluate(scores, point.thresholds)
+    assert chosen.points["balanced"].safe_difference >= -0.02
+    assert any(name.startswith("saves-") for name in chosen.points)
+    asked = fit_routing(heads, splits[0], text(), config=replace(config, exits=EXITS), **common)
+    assert tuple(trained.block for trained in asked.exits) == EXITS
+    random = fit_routing(heads, splits[0], text(), config=config, is_random=True, **common)
+    assert tuple(trained.block for trained in random.exits) == EXITS
+    assert set(random.points) == {"balanced", "accurate", "fast"}
+
+
+def test_a_promise_is_proved_on_its_own_images_and_keeps_the_other_points(heads, splits, config) -> None:
+    """In percent of accuracy, with the confidence that was asked for."""
+    config = replace(config, reads="patch_mean", exits=(3,), promise=5.0, promise_confidence=0.9, seed=4)
+    routing = fit_routing(heads, splits[0], text(), config=config, **ARGUMENTS, seed=0, int8=False)
+    promised = with_promise(routing, splits[1], text(), config=config, **ARGUMENTS)
+    scores = score(routing.exits, splits[1], text(), 10.0, COSTS)
+    wanted = risk_controlled_point(scores, epsilon=0.05, delta=1 - 0.9, seed=4)
+    assert promised.points == {**routing.points, "promised": wanted}

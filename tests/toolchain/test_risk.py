@@ -122,6 +122,20 @@ def test_the_test_stops_at_the_first_point_that_fails() -> None:
     assert last_to_pass([passing, failing, passing], pool, epsilon=0.01, delta=0.1) is passing
 
 
+def test_one_half_proposes_and_the_other_tests_and_all_measure() -> None:
+    """An image that has proposed proves nothing."""
+    pool = knowing(4, 1001)
+    order = np.random.default_rng(7).permutation(1001)
+    proposing, testing = images_of(pool, order[:500]), images_of(pool, order[500:])
+    passed = last_to_pass(propose_sequence(proposing, epsilon=0.05), testing, epsilon=0.05, delta=0.1)
+    assert passed is not None
+    point = risk_controlled_point(pool, epsilon=0.05, delta=0.1, seed=7)
+    assert point == evaluate(pool, passed.thresholds)
+    for first, second in ((pool, testing), (proposing, pool)):
+        other = last_to_pass(propose_sequence(first, epsilon=0.05), second, epsilon=0.05, delta=0.1)
+        assert other is None or other.thresholds != point.thresholds
+
+
 def test_the_same_seed_gives_the_same_point() -> None:
     """An export can be repeated."""
     pool = knowing(3, 1000)

@@ -102,6 +102,23 @@ def test_up_to_three_exits_no_combination_is_better_than_what_is_found(exits: in
         assert max(point.accuracy + price * point.saved for point in found) >= best - 1e-9
 
 
+@pytest.mark.parametrize("aversion", [1.0, 2.0, 8.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_that_count_more_are_searched_for_too(seed: int, aversion: float) -> None:
+    """A loss is an image that full depth gets right and the exit does not; for every price the best is found."""
+    scores = make_scores(seed)
+
+    def value(thresholds: tuple[float, ...], price: float) -> float:
+        good, flops, _ = outcome(scores, thresholds)
+        losses = (scores.full_good > good).mean()
+        return float(good.mean() - (aversion - 1) * losses + price * (1 - flops.mean() / scores.full_flops))
+
+    everything = list(itertools.product([*LEVELS, math.inf], repeat=2))
+    found = [point.thresholds for point in search(scores)]
+    for price in PRICES:
+        assert max(value(t, price) for t in found) >= max(value(t, price) for t in everything) - 1e-9
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_above_three_exits_the_ascent_comes_close_to_the_best(seed: int) -> None:
     """Within two images of a hundred, for every price, on gates that are mostly noise."""
@@ -146,6 +163,11 @@ def test_a_front_holds_exactly_the_points_that_none_beats(pairs: list[tuple[floa
         )
         assert (point in front) == (not beaten)
     assert [p.saved for p in front] == sorted({p.saved for p in front})
+
+
+def test_a_difference_is_believed_less_three_standard_errors() -> None:
+    """It was the best of many."""
+    assert make_point(0.79, 0.2, error=0.01).safe_difference == pytest.approx(-0.04)
 
 
 def test_the_choice_saves_most_within_the_drop() -> None:

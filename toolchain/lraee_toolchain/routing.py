@@ -254,7 +254,7 @@ def candidates(exits: str | tuple[int, ...], depth: int, *, is_random: bool = Fa
     if isinstance(exits, tuple):
         return tuple(sorted(set(exits)))
     if is_random:
-        return tuple(sorted({max(1, round(depth * share)) for share in PAPER_EXITS}))
+        return tuple(sorted({round(depth * share) for share in PAPER_EXITS}))
     first = max(1, depth // 3) if exits == "auto" else 1
     return tuple(range(first, depth))
 

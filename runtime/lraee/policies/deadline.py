@@ -112,7 +112,7 @@ class DeadlineRoute:
         if self._inner.visits(block):
             leaving = self._inner.leaves(block, verdict)
         staying = int(len(leaving) - leaving.sum())
-        if staying and not self._fits(self._ways[block], staying):
+        if not self._fits(self._ways[block], staying):
             return np.ones_like(leaving)
         return leaving
 
