@@ -55,7 +55,8 @@ p,li{overflow-wrap:anywhere}.muted{color:var(--muted)}.bad{color:var(--bad);font
 .tile b{display:block;font-size:1.5rem;line-height:1.3}
 .tile span{color:var(--muted);font-size:.9rem}
 .scroll{overflow-x:auto;margin-top:.75rem}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}
-th,td{padding:.3rem .75rem;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}
+th,td{padding:.3rem .5rem;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}
+td.long{white-space:normal;min-width:11rem}
 th:first-child,td:first-child{text-align:left}td.text,th.text{text-align:left}
 th{color:var(--muted);font-weight:600;white-space:normal;vertical-align:bottom}
 .bars{display:grid;grid-template-columns:minmax(5rem,max-content) 1fr max-content;gap:.35rem .75rem;align-items:center}
@@ -269,13 +270,19 @@ def _list(lines: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
+_LONG_CELL = 32
+"""Characters from which on a cell of a table is broken into lines."""
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
+    def cell(tag: str, place: int, words: str) -> str:
+        kind = "text" if place in text else "number"
+        if len(words) > _LONG_CELL:
+            kind, words = f"{kind} long", words.replace(": ", ":\u00a0")  # may break, but not within a pair
+        return f"<{tag} class='{kind}'>{escape(words)}</{tag}>"
+
     def line(tag: str, cells: Sequence[str]) -> str:
-        inner = "".join(
-            f"<{tag} class='{'text' if place in text else 'number'}'>{escape(cell)}</{tag}>"
-            for place, cell in enumerate(cells)
-        )
-        return f"<tr>{inner}</tr>"
+        return f"<tr>{''.join(cell(tag, place, words) for place, words in enumerate(cells))}</tr>"
 
     return f'<div class="scroll"><table>{line("th", head)}{"".join(line("td", row) for row in rows)}</table></div>'
 
