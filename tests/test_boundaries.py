@@ -7,7 +7,7 @@ where nothing else is installed is `test_wheel`'s business.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,12 @@ def sources(package: str) -> list[Path]:
     return found
 
 
+def scripts(package: str) -> list[Path]:
+    """Every Python file of a package's folder that is no part of the package: scripts that run by their path."""
+    folder = ROOT / FOLDERS[package]
+    return sorted(path for path in folder.rglob("*.py") if folder / package not in path.parents)
+
+
 def imported(tree: ast.AST, *, at_import: bool = False) -> Iterator[tuple[int, str]]:
     """Line and top-level name of every import; relative imports stay inside a package and are left out.
 
@@ -73,11 +79,13 @@ def imported(tree: ast.AST, *, at_import: bool = False) -> Iterator[tuple[int, s
             yield from imported(node, at_import=at_import)
 
 
-def offences(package: str, refused: set[str], *, at_import: bool = False) -> list[str]:
-    """Where a package imports something it must not: ``path:line imports name``."""
+def offences(
+    package: str, refused: set[str], *, at_import: bool = False, paths: Iterable[Path] | None = None
+) -> list[str]:
+    """Where files, by default those of a package, import something they must not: ``path:line imports name``."""
     return [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in sources(package)
+        for path in (sources(package) if paths is None else paths)
         for line, name in imported(ast.parse(path.read_text("utf-8")), at_import=at_import)
         if name in refused
     ]
@@ -89,6 +97,20 @@ def test_a_package_imports_only_those_it_may(package: str) -> None:
     refused = set(FOLDERS) - ARROWS[package] - {package}
     found = offences(package, refused)
     assert not found, f"{package} may import {sorted(ARROWS[package]) or 'none of the others'}; move the code: {found}"
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_a_script_imports_only_what_the_package_beside_it_may(package: str) -> None:
+    """Scripts of a folder obey its arrows, or folders would form a circle; they may call commands instead."""
+    refused = set(FOLDERS) - ARROWS[package] - {package}
+    found = offences(package, refused, paths=scripts(package))
+    assert not found, f"scripts in {FOLDERS[package]} may not import that; call the command instead: {found}"
+
+
+def test_scripts_are_found() -> None:
+    """The test before has something to look at."""
+    names = {path.relative_to(ROOT).as_posix() for path in scripts("lraee_benchmarks")}
+    assert {"benchmarks/towers/towers.py", "benchmarks/text_precisions.py", "benchmarks/retrieval.py"} <= names
 
 
 @pytest.mark.parametrize("package", BASE)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ class Exported:
 
     model: str
     seconds: float
-    """Loading, FP32 and INT8 parts, parity, noise profile, report."""
+    """Start of the command, loading, FP32 and INT8 parts, parity, noise profile, report."""
     worst_cosine: float
     """Smallest mean-centred cosine to torch of any image at any stage, FP32."""
     worst_error: float
@@ -65,26 +67,16 @@ class Row:
 
 
 def export_model(model: str, folder: Path) -> None:
-    """Export one model without exits and note what it took."""
-    from lraee_toolchain.config import ExportConfig
-    from lraee_toolchain.pipeline import export
-
-    labels = folder / "labels.txt"
+    """Export one model without exits, with the command that users have, and note what it took."""
+    labels, bundle = folder / "labels.txt", folder / f"{model}.lraee"
     labels.write_text("cat\ndog\n")
-    config = ExportConfig(
-        model=model,
-        pretrained="random",
-        out=folder / f"{model}.lraee",
-        labels=str(labels),
-        exits="none",
-        text="none",
-        overwrite=True,
-    )
+    command = [Path(sys.executable).with_name("lraee-export"), model, "--pretrained", "random", "--out", bundle]
+    options = ["--labels", labels, "--exits", "none", "--text", "none", "--overwrite"]
     begun = time.perf_counter()
-    result = export(config)
+    subprocess.run([*command, *options], check=True)
     seconds = time.perf_counter() - begun
-    parity = json.loads((result.report / "metrics.json").read_text("utf-8"))["parity"]
-    quantization = lraee.load(result.bundle).manifest.quantization
+    parity = json.loads((bundle.with_suffix(".report") / "metrics.json").read_text("utf-8"))["parity"]
+    quantization = lraee.load(bundle).manifest.quantization
     noted = Exported(
         model=model,
         seconds=round(seconds, 1),

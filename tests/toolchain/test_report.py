@@ -104,7 +104,6 @@ def made_metrics(manifest: Manifest) -> dict[str, Any]:
             "pruned": {"naive INT8": [9, 11], "strong INT8": []},
         },
         "latency": {"threads": 1, "images": 200, "rows": times},
-        "seconds": {"float": 12.3},
     }  # fmt: skip
 
 
@@ -215,11 +214,11 @@ def test_a_page_is_readable_in_the_dark(page: str) -> None:
 
 
 def test_the_numbers_of_a_page_are_those_of_the_metrics(page: str) -> None:
-    """Headline, T1, T2, T4, selectivity, promise, latency and time of the export."""
+    """Headline, T1, T2, T4, selectivity, promise, and latency."""
     words = words_of(page)
     tiles = ("41.4 %", "90.3 %", "89.3 to 91.3", "38.6 %", "72.9 %")
     tables = ("87.65 %", "45.7 % ± 0.9", "86.42 %", "43.2 % ± 1.2", "-3.45", "41.1 %", "1,771", "1,765.5")
-    for number in (*tiles, *tables, "95.12 %", "74.20 %", "4.5 %", "12.3"):
+    for number in (*tiles, *tables, "95.12 %", "74.20 %", "4.5 %"):
         assert number in words
     assert "cannot save this much" in words
     assert "0.12500 0.12 12.5 % 9, 11" in words
@@ -232,7 +231,6 @@ def test_the_numbers_of_a_page_are_those_of_the_metrics(page: str) -> None:
         (["ablations"], ["What heads read", "What routing adds", "The promise"]),
         (["latency"], []),
         (["noise"], ["Noise of every block"]),
-        (["seconds"], []),
         (["ablations", "evaluation", "latency"], ["Accuracy over FLOPs", "Who leaves, and is it right?"]),
     ],
 )
@@ -248,7 +246,6 @@ def test_what_was_not_measured_is_not_mentioned(
         assert words_of(page).count(title) >= 2
         assert title not in words
     assert ("Latency saved" in words) == ("latency" not in keys and "ablations" not in keys)
-    assert ("Time of the export" in words) == (keys != ["seconds"])
     assert "Example images" not in words
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import lraee_toolchain
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.report_command import commands_of
 from lraee_toolchain.report_table import Table
@@ -80,3 +83,13 @@ def test_commands_repeat_an_export() -> None:
         "--ablations --epochs 3",
         "lraee-bench a.lraee",
     ]
+
+
+def test_a_report_reads_only_metrics_that_an_export_writes(exported: Any) -> None:
+    """A key that nothing writes is a section that can never appear."""
+    written = set(json.loads((exported.result.report / "metrics.json").read_text("utf-8")))
+    sources = sorted(Path(lraee_toolchain.__file__).parent.glob("report*.py"))
+    keys = re.compile(r"""\bmetrics(?:\[|\.get\()["'](\w+)["']""")
+    read = {key for path in sources for key in keys.findall(path.read_text("utf-8"))}
+    assert {"evaluation", "ablations", "parity"} <= read
+    assert read <= written

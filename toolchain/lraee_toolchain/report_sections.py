@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,6 @@ from lraee_toolchain.report_tables import (
     points_table,
     precision_name,
     provenance_table,
-    seconds_table,
 )
 from lraee_toolchain.report_tower import TowerDrawing
 from lraee_toolchain.routing import candidates
@@ -258,13 +257,7 @@ def _parity(found: Findings) -> Section:
 
 
 def _provenance(found: Findings) -> Section:
-    return Section(anchor="provenance", title="Provenance", body=list(_made_from(found)))
-
-
-def _made_from(found: Findings) -> Iterator[str]:
-    yield provenance_table(found.manifest).to_html()
-    if seconds := found.metrics.get("seconds"):
-        yield seconds_table(seconds).to_html()
+    return Section(anchor="provenance", title="Provenance", body=[provenance_table(found.manifest).to_html()])
 
 
 def _repeat(found: Findings) -> Section:

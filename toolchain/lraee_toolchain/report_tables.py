@@ -158,13 +158,3 @@ def provenance_table(manifest: Manifest) -> Table:
         rows=[[name, f"`{value}`"] for name, value in manifest.provenance.items()],
         text=True,
     )
-
-
-def seconds_table(seconds: Mapping[str, float]) -> Table:
-    """How long each stage took."""
-    return Table(
-        title="Time of the export",
-        note="Stages found in the work folder are not computed again.",
-        header=["stage", "seconds"],
-        rows=[[stage, f"{value:,.1f}"] for stage, value in seconds.items()],
-    )
