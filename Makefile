@@ -15,7 +15,11 @@ PYTHON ?= python3
 # smaller; this is the one that the recorded figures were made with.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
+# The environment; it may lie elsewhere, for instance where the checkout is read-only: make VENV=/var/tmp/lraee test
 VENV := .venv
+ifneq ($(words $(VENV)),1)
+$(error VENV is "$(VENV)": make cannot handle a path with blanks, so give one without; the checkout itself may have any)
+endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SHIPPED := runtime/lraee/bundles
@@ -27,6 +31,9 @@ export HF_HUB_OFFLINE := 1
 # The official builds of ONNX Runtime report their use to Microsoft unless this is set before they are imported.
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Beside the environment, since the checkout may be read-only.
+export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
+export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
 .PHONY: demo test check evidence evidence-b32 bench emulate bundle clean
 .DELETE_ON_ERROR:

@@ -1,11 +1,23 @@
-"""What tests of several layers share: checkpoints in the layouts that others write."""
+"""What tests of several layers share: an empty folder to run in, checkpoints in the layouts that others write."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder that all tests run in, so that none depends on the name, place or content of the checkout."""
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("working")
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+    written = sorted(path.name for path in folder.iterdir())
+    assert not written, f"a test wrote {written} into the folder that it ran in; give it tmp_path"
 
 
 @pytest.fixture(scope="session")

@@ -131,8 +131,8 @@ def test_make_targets_exist() -> None:
 
 
 def test_extras_exist() -> None:
-    """`pip install 'lraee[...]'` names extras of pyproject.toml."""
-    named = set(re.findall(r"lraee\[(\w+)\]", README))
+    """`pip install '.[...]'` names extras of pyproject.toml."""
+    named = set(re.findall(r"(?:lraee|\.)\[(\w+)\]", README))
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     assert named == {"image", "export", "openvino"}
     assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in named)

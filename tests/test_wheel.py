@@ -6,6 +6,8 @@ dependencies. Everything then runs in that environment, from an empty folder, so
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,8 +16,11 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from lraee.install import Extra, install_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -232,3 +237,35 @@ def test_what_needs_pillow_says_so_in_one_line(board: Board) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.endswith("pip install 'lraee[image]'")
+
+
+OFFLINE = ("--disable-pip-version-check", "--no-index", "--dry-run")
+
+
+def test_the_documents_install_what_is_there(wheel: Path) -> None:
+    """Every first install command of the guides, run by pip without a network, finds lraee; until it is published."""
+    texts = [path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "benchmarks").rglob("*.md")))]
+    found = {
+        word.partition("[")[0].replace("~/", f"{wheel.parent}/").replace("'", "")
+        for text in texts
+        for command in re.findall(r"^pip install (.+)$", text, re.MULTILINE)
+        for word in [command.partition("#")[0].strip()]
+        if "'lraee[" not in word  # adds to what was installed; the next test
+    }
+    assert len(found) == 2, f"a checkout and a wheel were expected, met {found}"
+    for target in sorted(found):
+        pip = [sys.executable, "-m", "pip", "install", *OFFLINE, "--ignore-installed", "--no-deps"]
+        done = subprocess.run(
+            [*pip, "--no-build-isolation", target], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Would install lraee-" in done.stdout
+
+
+@pytest.mark.parametrize("extra", get_args(Extra))
+def test_a_message_names_a_command_that_finds_lraee(board: Board, extra: Extra) -> None:
+    """pip takes the extra from the installed package: no index is asked for lraee, only for what the extra needs."""
+    _, _, *words = shlex.split(install_command(extra))
+    done = board.run("python", "-m", "pip", "install", *OFFLINE, *words, ok=False)
+    assert "distribution found for lraee" not in done.stderr
+    assert re.search(rf"extra == ['\"]{extra}['\"]", done.stdout + done.stderr)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
 from lraee.errors import BundleError, MissingExtraError
+from lraee.install import install_command
 from lraee.sessions import SessionSettings
 from lraee_benchmarks.peer_files import baseline_path, checked_baseline
 from lraee_benchmarks.peer_onnx import Probabilities, float_graph, pixel_graph, session_words
@@ -48,9 +49,9 @@ _PRECISIONS: Mapping[Baseline, str] = {
 }
 
 _NEEDS: Mapping[Baseline, tuple[tuple[str, ...], str]] = {
-    "openvino": (("openvino",), "pip install 'lraee[openvino]'"),
-    "torch": (("torch", "open_clip", "onnx"), "pip install 'lraee[export]'"),
-    "torch-compiled": (("torch", "open_clip", "onnx"), "pip install 'lraee[export]'"),
+    "openvino": (("openvino",), install_command("openvino")),
+    "torch": (("torch", "open_clip", "onnx"), install_command("export")),
+    "torch-compiled": (("torch", "open_clip", "onnx"), install_command("export")),
 }
 """Packages beside the base installation, and the command that gets them."""
 

@@ -19,6 +19,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from lraee.errors import MissingExtraError
+from lraee.install import install_command
 from lraee.tokenizer import byte_characters
 from lraee_exporters.graph import OPSET
 
@@ -81,5 +82,5 @@ def extensions_library() -> Path:
     files = [] if folder is None else sorted(folder.glob("_extensions_pydll*"))
     libraries = [file for file in files if file.suffix in (".so", ".pyd", ".dylib")]
     if not libraries:
-        raise MissingExtraError("running tokenizer.onnx needs onnxruntime-extensions: pip install 'lraee[export]'")
+        raise MissingExtraError(f"running tokenizer.onnx needs onnxruntime-extensions: {install_command('export')}")
     return libraries[0]

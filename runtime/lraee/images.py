@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ImageError, MissingExtraError
+from lraee.install import install_command
 from lraee.reading import PLAIN_READING, Reading
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of an image, in its pixels."""
 
-INSTALL_PILLOW = "pip install 'lraee[image]'"
+INSTALL_PILLOW = install_command("image")
 
 _DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, IndexError, KeyError, OverflowError

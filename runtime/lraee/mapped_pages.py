@@ -87,10 +87,11 @@ def make_mapped(make: Callable[[], T], file: Path) -> tuple[T, MappedPages]:
 
 def _spans(file: Path) -> list[Span]:
     """Where the file is mapped now."""
-    path = os.path.realpath(file)
+    path = os.path.realpath(file).replace("\n", "\\012")  # as Linux writes it there
     found = []
     try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        with open("/proc/self/maps", "rb") as maps:
+            lines = os.fsdecode(maps.read()).split("\n")  # no other character ends a line there
     except OSError:  # not mounted
         return []
     for line in lines:

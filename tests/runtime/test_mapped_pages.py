@@ -56,6 +56,16 @@ def test_a_new_mapping_is_found_beside_old_ones(weights):
     assert new[:] == old[:] == content
 
 
+@pytest.mark.parametrize("name", ["lraee é", "a\u2028b", "a\rb", "a\nb", " a ", "\udcff"])
+def test_a_mapping_is_found_in_a_folder_of_any_name(tmp_path, name):
+    """Line ends of other systems, blanks at both ends, bytes that are no UTF-8."""
+    path = tmp_path / name / "x.data"
+    path.parent.mkdir()
+    path.write_bytes(bytes(1 << 20))
+    _, pages = make_mapped(lambda: map_file(path), path)
+    assert sum(end - start for start, end in pages.spans) == 1 << 20
+
+
 def test_when_somebody_else_maps_the_file_at_the_same_time_nothing_is_dropped(weights):
     """Their mapping may end before the session does, and its addresses be used for something else."""
     (first, second), pages = make_mapped(lambda: (map_file(weights), map_file(weights)), weights)
@@ -84,14 +94,12 @@ def test_a_mapping_that_was_written_to_is_never_dropped(weights):
 @pytest.mark.parametrize("missing", ["/proc/self/maps", "/proc/self/pagemap"])
 def test_where_the_system_does_not_tell_nothing_is_dropped(weights, monkeypatch, missing):
     """As in a sandbox without /proc."""
-    real_open, real_read = open, Path.read_text
 
-    def refuse(path, *given, **named):
-        if str(path) == missing:
+    def refuse(path, mode):
+        if path == missing:
             raise PermissionError(13, "no", missing)
-        return (real_open if given and given[0] == "rb" else real_read)(path, *given, **named)
+        return open(path, mode)
 
-    monkeypatch.setattr(mapped_pages.Path, "read_text", refuse)
     monkeypatch.setattr(mapped_pages, "open", refuse, raising=False)
     mapping, pages = make_mapped(lambda: map_file(weights), weights)
     content = mapping[:]

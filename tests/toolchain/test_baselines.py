@@ -110,3 +110,11 @@ def test_a_baseline_that_fails_is_named_and_loses_nothing_else(
 def test_a_reason_names_no_folder(error: Exception, reason: str) -> None:
     """The record may be published, and says nothing of the machine that wrote it but what went wrong."""
     assert failure_reason(error) == reason
+
+
+def test_a_reason_names_no_folder_that_has_blanks(tmp_path: Path) -> None:
+    """ONNX Runtime quotes no path; so the folders that are there tell where a path ends."""
+    folder = tmp_path / "my own work" / "of é"
+    folder.mkdir(parents=True)
+    error = RuntimeError(f"Load model from {folder}/x.onnx failed: {tmp_path}/my own work/y.data is not /nowhere/z")
+    assert failure_reason(error) == "RuntimeError: Load model from x.onnx failed: y.data is not z"

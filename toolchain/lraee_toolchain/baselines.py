@@ -185,6 +185,8 @@ def failure_reason(error: Exception) -> str:
 
     >>> failure_reason(ValueError("cannot read '/srv/model/block_01.onnx'"))
     "ValueError: cannot read 'block_01.onnx'"
+
+    Between quotes a name may hold blanks; elsewhere it may where the folder is there.
     """
     if isinstance(error, MissingExtraError):
         return str(error)
@@ -192,8 +194,17 @@ def failure_reason(error: Exception) -> str:
         place = f": {Path(os.fsdecode(error.filename)).name}" if error.filename else ""
         return f"{type(error).__name__}: {error.strerror}{place}"
     line = next(iter(str(error).strip().splitlines()), "no message")
-    line = re.sub(r"(?<=['\"])/(?:[^'\"/]+/)+", "", line)  # between quotes a name may hold spaces
+    line = re.sub(r"(?<=['\"])/(?:[^'\"/]+/)+", "", _without_folders(line))
     return f"{type(error).__name__}: " + re.sub(r"(?<![\w/])/(?:[^/\s'\"]+/)+", "", line)
+
+
+def _without_folders(line: str) -> str:
+    """A line in which ``/-`` stands for each folder of this machine, so that no path holds a blank that is there."""
+    for start in reversed([found.start() for found in re.finditer(r"(?<![\w/])/", line)]):
+        ends = [start + found.end() for found in re.finditer(r"[^/](?=/)", line[start:])]
+        if end := next((end for end in reversed(ends) if os.path.isdir(line[start:end])), 0):
+            line = f"{line[:start]}/-{line[end:]}"
+    return line
 
 
 def _floor_of(tower_parts: Path) -> Callable[[Path], None]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lraee.errors import LraeeError
+from lraee.install import install_command
 
 EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
 
@@ -120,7 +121,7 @@ def export_command(
 def _require_extra() -> None:
     missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
     if missing:
-        typer.echo(f"lraee-export needs {', '.join(missing)}: pip install 'lraee[export]'", err=True)
+        typer.echo(f"lraee-export needs {', '.join(missing)}: {install_command('export')}", err=True)
         raise typer.Exit(1)
 
 

@@ -29,6 +29,7 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, qu
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lraee.errors import MissingExtraError
+from lraee.install import install_command
 from lraee.preprocess import Preprocessing
 from lraee_exporters.graph import INLINE_BYTES
 
@@ -81,7 +82,7 @@ def trace(torch_model: Any, image_size: int, folder: Path) -> Recipe:
         MissingExtraError: torch's exporter needs onnxscript.
     """
     if find_spec("onnxscript") is None:
-        raise MissingExtraError("torch.onnx.export needs onnxscript: pip install 'lraee[export]'")
+        raise MissingExtraError(f"torch.onnx.export needs onnxscript: {install_command('export')}")
     example = torch.zeros(SAMPLE_BATCH, 3, image_size, image_size)
     with _quiet():
         torch.onnx.export(
