@@ -13,7 +13,7 @@ from PIL import Image
 from lraee import load
 from lraee.errors import DataError
 from lraee.manifest import Manifest
-from lraee_benchmarks.accuracy import answers_right, check_accuracy_possible, summarize_accuracy
+from lraee_benchmarks.accuracy import LabelledSource, answers_right, check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.variants import Variant
 from lraee_calibration_data import Dataset, imagenet_labels, imagenet_synsets, label_rows, open_dataset
 
@@ -66,7 +66,7 @@ def test_each_row_is_judged_on_the_same_images(
 ) -> None:
     """The fake tower says the grey level; two of three images lie in the folder of theirs."""
     dataset = labelled(tmp_path, {"a": [0], "b": [1, 2]})
-    right = answers_right(fake_variants, dataset, manifest, ("a", "b", "c"))
+    right = answers_right(fake_variants, LabelledSource(source=str(dataset.source)), manifest, ("a", "b", "c")).right
     assert right.tolist() == [[True, True], [True, True], [False, False]]
 
 
@@ -75,7 +75,8 @@ def test_two_labels_of_one_name_count_as_one(
 ) -> None:
     """ImageNet has two classes `missile`; nobody can tell which of them a folder means."""
     dataset = labelled(tmp_path, {"a": [0], "b": [2]})
-    assert answers_right(fake_variants, dataset, manifest, ("a", "b", "b")).all()
+    labelled_source = LabelledSource(source=str(dataset.source))
+    assert answers_right(fake_variants, labelled_source, manifest, ("a", "b", "b")).right.all()
 
 
 def test_random_weights_have_no_accuracy(manifest: Manifest) -> None:
