@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from lraee.errors import DataError
 from lraee.label_set import read_label_file
 from lraee.manifest import Manifest
 from lraee.model import Model, load
@@ -237,6 +238,8 @@ def _parts(config: BenchmarkConfig, model: Model, sample: Sample) -> tuple[PartT
 def _labelled(config: BenchmarkConfig) -> LabelledSource | None:
     """The images that accuracy is measured on, if it is."""
     if config.accuracy is None:
+        if config.labels is not None:
+            raise DataError("--labels maps folders of labelled images to labels; give the images with --accuracy")
         return None
     folders = () if config.labels is None else read_label_file(config.labels).folders
     return LabelledSource(source=config.accuracy, unreadable=config.unreadable, folders=folders)

@@ -29,12 +29,11 @@ from lraee_calibration_data import (
     open_dataset,
     passed_over_words,
     photos,
+    printable,
     refusal,
+    skipped_words,
     with_reason,
 )
-
-NAMED = 3
-"""Images that cannot be read which a note names."""
 
 SHIPPED_SOURCES = {"fashion-mnist": fashion_mnist_test, "photos": photos}
 """Images that come with the package, by the name that stands for them on the command line."""
@@ -78,7 +77,7 @@ def passed_over_notes(source: str, dataset: Dataset) -> tuple[str, ...]:
     """What of a user's source is no image, in one sentence, if there is anything of the kind."""
     if not dataset.passed_over or (source in SHIPPED_SOURCES and dataset.source == SHIPPED_SOURCES[source]()):
         return ()
-    return (f"Passed over in {source}, since it is no image: {passed_over_words(dataset.passed_over)}.",)
+    return (f"Passed over in {source}, being no images: {passed_over_words(dataset.passed_over)}.",)
 
 
 def skipped_notes(source: str, skipped: Sequence[str]) -> tuple[str, ...]:
@@ -88,11 +87,7 @@ def skipped_notes(source: str, skipped: Sequence[str]) -> tuple[str, ...]:
         source: where they lie.
         skipped: what is wrong with each, its name included.
     """
-    if not skipped:
-        return ()
-    rest = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-    what = "1 image cannot be read and is" if len(skipped) == 1 else f"{len(skipped)} images cannot be read and are"
-    return (f"Of {source}, {what} left out: {'; '.join(skipped[:NAMED])}{rest}.",)
+    return (printable(f"Of {source}, {skipped_words(skipped)}."),) if skipped else ()
 
 
 def default_source(model: ModelInfo) -> str:
@@ -145,7 +140,7 @@ def load_sample(
     if not whole:
         raise DataError(
             f"{source} has {len(chosen)} images that can be read, a batch has {batch}; give more images or a smaller "
-            f"batch. {' '.join(skipped_notes(source, skipped))}"
+            f"batch; {skipped_words(skipped)}"
         )
     pixels, elapsed_ms = zip(*found[: whole * batch], strict=True)
     return Sample(

@@ -11,7 +11,6 @@ from lraee_calibration_data.dataset import (
     refusal,
     with_reason,
 )
-from lraee_calibration_data.files import passed_over_words
 from lraee_calibration_data.shipped import (
     fashion_mnist_pool,
     fashion_mnist_sample,
@@ -23,6 +22,7 @@ from lraee_calibration_data.shipped import (
 )
 from lraee_calibration_data.splits import check_disjoint, split
 from lraee_calibration_data.truth import check_classes_are_read, label_rows
+from lraee_calibration_data.words import passed_over_words, printable, skipped_words, some_words
 
 __all__ = [
     "Dataset",
@@ -43,7 +43,10 @@ __all__ = [
     "open_dataset",
     "passed_over_words",
     "photos",
+    "printable",
     "refusal",
+    "skipped_words",
+    "some_words",
     "split",
     "with_reason",
 ]

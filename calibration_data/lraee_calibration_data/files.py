@@ -15,6 +15,7 @@ from typing import Protocol
 
 from lraee.errors import DataError, ImageError
 from lraee_calibration_data.image_formats import SUFFIXES, is_image_name
+from lraee_calibration_data.words import passed_over_words
 
 MAX_MEMBER_BYTES = 2**29
 """A member of a zip that says it unpacks to more is refused: 512 MiB, twice an uncompressed image of the most pixels
@@ -177,17 +178,6 @@ def open_files(source: Path) -> Files:
         met = f"; it has {passed_over_words(files.passed_over)}" if files.passed_over else ""
         raise DataError(f"{source} holds no image ({wanted}){met}; hidden files and archives inside it are not opened")
     return files
-
-
-def passed_over_words(counts: Mapping[str, int], *, most: int = 8) -> str:
-    """Counts of files that are no images, as words.
-
-    >>> passed_over_words({".txt": 12, "hidden": 2})
-    '12 .txt, 2 hidden'
-    """
-    words = [f"{count} {kind}" for kind, count in list(counts.items())[:most]]
-    rest = sum(counts.values()) - sum(list(counts.values())[:most])
-    return ", ".join([*words, *([f"{rest} others"] if rest else [])])
 
 
 def _list_folder(folder: Path) -> _Listing:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lraee_calibration_data import Dataset, check_classes_are_read, passed_over_words
+from lraee_calibration_data import (
+    Dataset,
+    check_classes_are_read,
+    passed_over_words,
+    printable,
+    skipped_words,
+    some_words,
+)
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data import Splits, load_pixel_set
-
-NAMED = 3
-"""Files, folders or classes that a notice names; metrics.json has all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +67,15 @@ def read_images(
         passed_over[option] = dict(dataset.passed_over)
         if text := passed_over_text(dataset):
             tell(f"{option} {dataset.source.name}: {text}")
+    if config.train is not None and not splits.train.labels and config.exits != "none":
+        tell(f"--train {splits.train.source.name} has no class folders: heads and gates learn without labels")
     images, rows, skipped = {}, {}, {}
     for name, views in _used(config, splits, is_random=is_random).items():
         found = load_pixel_set(pixels(splits.named()[name], views))
         images[name], rows[name] = found.images, len(found.pixels)
         if found.skipped:
             skipped[name] = found.skipped
-            tell(f"{skipped_text(found.skipped)} ({name} images)")
+            tell(f"{skipped_words([*found.skipped.values()])} ({name} images)")
     of_train = {
         key: reason
         for name, reasons in skipped.items()
@@ -112,19 +118,8 @@ def _used(config: ExportConfig, splits: Splits, *, is_random: bool) -> dict[str,
 def passed_over_text(dataset: Dataset) -> str:
     """What a source holds that is no image; empty when there is nothing of the kind."""
     words = [f"passed over {passed_over_words(dataset.passed_over)}"] if dataset.passed_over else []
-    words += [f"no image in {_some(dataset.without_images)}"] if dataset.without_images else []
+    words += [f"no image in {some_words(dataset.without_images)}"] if dataset.without_images else []
     return "; ".join(words)
-
-
-def skipped_text(skipped: Mapping[str, str]) -> str:
-    """Which images could not be read.
-
-    >>> skipped_text({"cat/1.jpg": "cat/1.jpg is damaged"})
-    '1 image cannot be read and is left out: cat/1.jpg is damaged'
-    """
-    count = len(skipped)
-    what = "1 image cannot be read and is" if count == 1 else f"{count} images cannot be read and are"
-    return f"{what} left out: {_some([*skipped.values()])}"
 
 
 def too_few_text(splits: Splits, skipped: Collection[str]) -> str:
@@ -139,15 +134,5 @@ def too_few_text(splits: Splits, skipped: Collection[str]) -> str:
     for name, purpose in (("gating", "judge gates by"), ("heads", "train heads with")):
         there = {sample.label for sample in splits.named()[name].samples if sample.key not in skipped}
         if missing := sorted(classes - there):
-            found.append(f"no image to {purpose} for {_some([f'{label!r}' for label in missing])}")
+            found.append(f"no image to {purpose} for {some_words([f'{label!r}' for label in missing])}")
     return f"--train {splits.train.source.name} has too few images: {'; '.join(found)}; give more" if found else ""
-
-
-def printable(text: str) -> str:
-    """A text with names of files that are no UTF-8 made fit to be written."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + rest
