@@ -22,9 +22,7 @@ from lraee_calibration_data import Unreadable, check_classes_are_read, label_row
 
 _BATCH = 32
 
-_ADVICE = (
-    "name its folders like the bundle's labels, or give the export's label file with --labels where it maps folders"
-)
+_ADVICE = "name its folders like the bundle's labels, or map them to labels in a file and give it with --labels"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
