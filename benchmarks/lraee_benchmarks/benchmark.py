@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from lraee.errors import DataError
+from lraee.label_set import read_label_file
 from lraee.manifest import Manifest
 from lraee.model import Model, load
 from lraee.sessions import SessionSettings
-from lraee_benchmarks.accuracy import check_accuracy_possible, summarize_accuracy
+from lraee_benchmarks.accuracy import LabelledSource, check_accuracy_possible, check_labels, summarize_accuracy
 from lraee_benchmarks.cold_start import measure_cold_start
 from lraee_benchmarks.config import BenchmarkConfig, command_line
 from lraee_benchmarks.device import describe_device, temperature
@@ -35,12 +37,19 @@ from lraee_benchmarks.results import (
     Settings,
 )
 from lraee_benchmarks.rows import Rows
-from lraee_benchmarks.sample import Sample, default_source, load_sample, open_source, summarize_preprocessing
+from lraee_benchmarks.sample import (
+    Sample,
+    default_source,
+    load_sample,
+    open_source,
+    passed_over_notes,
+    skipped_notes,
+    summarize_preprocessing,
+)
 from lraee_benchmarks.stability import StabilityWatch
 from lraee_benchmarks.summary import RowInput, collect, find_full, find_full_depths, summarize_row
 from lraee_benchmarks.timing import MIN_ROUNDS, Measured, Plan, interleave
 from lraee_benchmarks.trace import trace_text
-from lraee_calibration_data import label_rows
 
 OFFLINE_ROUNDS = 5
 """Measured at least, each of all images."""
@@ -60,9 +69,10 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     device = describe_device()
     settings = SessionSettings(threads=config.threads, thread_pool=config.thread_pool)
     model = load(config.bundle, threads=config.threads, thread_pool=config.thread_pool)
-    if config.accuracy is not None:
+    labelled = _labelled(config)
+    if labelled is not None:
         check_accuracy_possible(model.manifest)
-        label_rows(open_source(config.accuracy), model.labels)
+        check_labels(labelled, model.labels)
     row_plan = plan_rows(config, model)
     offline = config.scenario == "offline"
     isolated = config.isolate if config.isolate is not None else bool({*row_plan.peers} & {*WITH_OWN_THREADS})
@@ -70,7 +80,12 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     report_progress("images", 0.0)
     source = config.images if config.images is not None else default_source(model.manifest.model)
     sample = load_sample(
-        source, model.manifest.preprocessing, count=config.image_count, batch=config.batch, seed=config.seed
+        source,
+        model.manifest.preprocessing,
+        count=config.image_count,
+        batch=config.batch,
+        seed=config.seed,
+        unreadable=config.unreadable,
     )
     if offline:
         sample = dataclasses.replace(sample, batches=(np.concatenate(sample.batches),))
@@ -111,11 +126,12 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
         stability_so_far = watch.verdict(launched.measured.samples_ms[:, row_plan.chain.index("full")])
     accuracies: dict[str, Accuracy] = {}
     energies: dict[str, Energy] = {}
+    data_notes: tuple[str, ...] = ()
     if launched is None or config.accuracy is not None or (config.energy and not isolated and has_meter()):
         with opened_rows(
             row_plan, model, sample, isolated=isolated, on_share=lambda share: report_progress("processes", share)
         ) as rows:
-            accuracies = _accuracies(config, rows, report_progress)
+            accuracies, data_notes = _accuracies(config, labelled, rows, report_progress)
             if launched is None:
                 measured = interleave(rows.measures, len(sample.batches), plan, on_progress=after_round)
                 launched = Launched(
@@ -178,7 +194,7 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     if config.trace is not None:
         set_pool(model)
         write_file(config.trace, trace_text(model, row_plan.chain, sample.batches, sample.first_image))
-    return dataclasses.replace(report, notes=(*make_notes(report), *disturbed))
+    return dataclasses.replace(report, notes=(*make_notes(report), *disturbed, *sample.notes, *data_notes))
 
 
 def summarize_bundle(model: Model) -> BundleSummary:
@@ -219,14 +235,30 @@ def _parts(config: BenchmarkConfig, model: Model, sample: Sample) -> tuple[PartT
     return measure_parts(model, sample.batches)
 
 
-def _accuracies(config: BenchmarkConfig, rows: Rows, report_progress: OnProgress) -> dict[str, Accuracy]:
-    """Accuracy of each row by its name; empty when it was not asked for."""
+def _labelled(config: BenchmarkConfig) -> LabelledSource | None:
+    """The images that accuracy is measured on, if it is."""
     if config.accuracy is None:
-        return {}
-    right = rows.right(config.accuracy, lambda share: report_progress("accuracy", share))
+        if config.labels is not None:
+            raise DataError("--labels maps folders of labelled images to labels; give the images with --accuracy")
+        return None
+    folders = () if config.labels is None else read_label_file(config.labels).folders
+    return LabelledSource(source=config.accuracy, unreadable=config.unreadable, folders=folders)
+
+
+def _accuracies(
+    config: BenchmarkConfig, labelled: LabelledSource | None, rows: Rows, report_progress: OnProgress
+) -> tuple[dict[str, Accuracy], tuple[str, ...]]:
+    """Accuracy of each row by its name, and what of the images was not read; both empty when it was not asked for."""
+    if labelled is None:
+        return {}, ()
+    right, skipped = rows.right(labelled, lambda share: report_progress("accuracy", share))
     names = [name for name, _ in rows.names]
     full = right[:, names.index("full")]
-    return {name: summarize_accuracy(right[:, index], full, seed=config.seed) for index, name in enumerate(names)}
+    found = {name: summarize_accuracy(right[:, index], full, seed=config.seed) for index, name in enumerate(names)}
+    passed_over = (
+        () if labelled.source == config.images else passed_over_notes(labelled.source, open_source(labelled.source))
+    )
+    return found, (*passed_over, *skipped_notes(labelled.source, skipped))
 
 
 def _floor(config: BenchmarkConfig, model: Model, full: RowInput, measured: Measured) -> Floor | None:

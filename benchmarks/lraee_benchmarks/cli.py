@@ -50,6 +50,13 @@ class ScenarioName(StrEnum):
     deadline = "deadline"
 
 
+class Unreadable(StrEnum):
+    """What happens to images that cannot be decoded."""
+
+    refuse = "refuse"
+    skip = "skip"
+
+
 def main() -> None:
     """Entry point of ``lraee-bench``."""
     app()
@@ -152,6 +159,15 @@ def bench(
         str | None,
         typer.Option(metavar="SRC", help="Labelled images to measure top-1 on; by default none.", show_default=False),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="The export's label file, where it maps folders of --accuracy to labels.", show_default=False
+        ),
+    ] = None,
+    unreadable: Annotated[
+        Unreadable, typer.Option(help="Refuse images that cannot be decoded, or skip and name them.")
+    ] = Unreadable.refuse,
     repeats: Annotated[
         int | None, typer.Option(min=1, help="Rounds to measure; by default as many as --min-seconds take.")
     ] = None,
@@ -197,6 +213,8 @@ def bench(
         trace=trace,
         isolate=isolate,
         accuracy=accuracy,
+        labels=labels,
+        unreadable=unreadable.value,
         repeats=repeats,
         min_seconds=min_seconds,
         warmup_rounds=warmup,

@@ -44,6 +44,10 @@ class BenchmarkConfig:
     """Each row in a process of its own; None does so when a baseline brings threads of its own."""
     accuracy: str | None = None
     """Labelled, as `images`; None measures no accuracy."""
+    labels: Path | None = None
+    """A label file that maps folders of `accuracy` to labels of the bundle."""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    """What happens to images that cannot be decoded."""
     repeats: int | None = None
     """Measured rounds; None goes by `min_seconds`."""
     min_seconds: float = 20.0

@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lraee.errors import BundleError
 from lraee.images import Pixels
 from lraee.model import Model
 from lraee.strict_json import decode, encode
+from lraee_benchmarks.accuracy import Judged, LabelledSource
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import OnShare, RowPlan
 from lraee_benchmarks.timing import Measure
@@ -119,15 +119,15 @@ class IsolatedRows:
         """What each row gave for each batch that it ran."""
         return [self._outcomes_of(worker) for worker in self._rows]
 
-    def right(self, source: str, on_share: OnShare) -> NDArray[np.bool_]:
-        """Whether each row's best label is right, (images, rows) bool."""
-        columns = []
+    def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
+        """Whether each row's best label is right."""
+        columns, skipped = [], ()
         for number, worker in enumerate(self._rows, start=1):
             path = self._folder / "right.npy"
-            worker.ask("right", [source, str(path)])
+            skipped = tuple(worker.ask("right", [encode(labelled), str(path)]))  # the same for every row
             columns.append(np.load(path))
             on_share(number / len(self._rows))
-        return np.column_stack(columns)
+        return Judged(np.column_stack(columns), skipped)
 
     def _measure_of(self, worker: WorkerProcess) -> Measure:
         def measure(batch: int) -> float:

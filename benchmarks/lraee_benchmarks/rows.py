@@ -7,18 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lraee.images import Pixels
 from lraee.manifest import Manifest
 from lraee.model import Model
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.accuracy import answers_right
+from lraee_benchmarks.accuracy import Judged, LabelledSource, answers_right
 from lraee_benchmarks.floor import FloorPart, open_floor
 from lraee_benchmarks.peers import Baseline, open_peer
 from lraee_benchmarks.results import Peer, RowKind
-from lraee_benchmarks.sample import open_source
 from lraee_benchmarks.timing import Measure
 from lraee_benchmarks.variants import Outcome, Variant, chain_variant, in_batches
 
@@ -54,8 +50,8 @@ class Rows(Protocol):
         """What each row gave for each batch that it ran."""
         ...
 
-    def right(self, source: str, on_share: OnShare) -> NDArray[np.bool_]:
-        """Whether each row's best label is right, (images, rows) bool."""
+    def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
+        """Whether each row's best label is right."""
         ...
 
 
@@ -120,6 +116,6 @@ class LocalRows:
         """See `Rows`."""
         return [timed.outcomes() for timed in self._timed]
 
-    def right(self, source: str, on_share: OnShare) -> NDArray[np.bool_]:
+    def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
         """See `Rows`."""
-        return answers_right(self._variants, open_source(source), self._manifest, self._labels, on_progress=on_share)
+        return answers_right(self._variants, labelled, self._manifest, self._labels, on_progress=on_share)

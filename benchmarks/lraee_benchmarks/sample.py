@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,19 @@ from lraee.manifest import ModelInfo
 from lraee.preprocess import Preprocessing as PixelsWanted
 from lraee.preprocess import pixels as preprocess
 from lraee_benchmarks.results import Preprocessing
-from lraee_calibration_data import Dataset, fashion_mnist_sample, fashion_mnist_test, load_pixels, open_dataset, photos
+from lraee_calibration_data import (
+    Dataset,
+    Unreadable,
+    fashion_mnist_sample,
+    fashion_mnist_test,
+    open_dataset,
+    passed_over_words,
+    photos,
+    printable,
+    refusal,
+    skipped_words,
+    with_reason,
+)
 
 SHIPPED_SOURCES = {"fashion-mnist": fashion_mnist_test, "photos": photos}
 """Images that come with the package, by the name that stands for them on the command line."""
@@ -38,12 +51,18 @@ class Sample:
     """An encoded image of the source for cold starts, or ``.npy`` of pixels where Pillow is missing."""
     preprocessing_ms: NDArray[np.float64] | None
     """(images, 2) float64: reading and decoding, then resizing, of each; None where Pillow is missing."""
+    notes: tuple[str, ...] = ()
+    """What of the source was passed over or could not be read."""
 
 
-def open_source(source: str) -> Dataset:
+def open_source(source: str, *, unreadable: Unreadable = "refuse") -> Dataset:
     """Open a folder or zip, or shipped images by name: ``fashion-mnist`` (its test half, labelled) or ``photos``.
 
     A folder or file of that name goes first.
+
+    Args:
+        source: which.
+        unreadable: whether an image that cannot be read is an error or left out and named.
 
     Raises:
         DataError: there is nothing of that name, or no image in it.
@@ -51,7 +70,24 @@ def open_source(source: str) -> Dataset:
     path = Path(source)
     if not path.exists() and source in SHIPPED_SOURCES:
         path = SHIPPED_SOURCES[source]()
-    return open_dataset(path)
+    return open_dataset(path, unreadable=unreadable)
+
+
+def passed_over_notes(source: str, dataset: Dataset) -> tuple[str, ...]:
+    """What of a user's source is no image, in one sentence, if there is anything of the kind."""
+    if not dataset.passed_over or (source in SHIPPED_SOURCES and dataset.source == SHIPPED_SOURCES[source]()):
+        return ()
+    return (f"Passed over in {source}, being no images: {passed_over_words(dataset.passed_over)}.",)
+
+
+def skipped_notes(source: str, skipped: Sequence[str]) -> tuple[str, ...]:
+    """Which images could not be read, in one sentence, if any.
+
+    Args:
+        source: where they lie.
+        skipped: what is wrong with each, its name included.
+    """
+    return (printable(f"Of {source}, {skipped_words(skipped)}."),) if skipped else ()
 
 
 def default_source(model: ModelInfo) -> str:
@@ -59,7 +95,9 @@ def default_source(model: ModelInfo) -> str:
     return "fashion-mnist" if model.id.startswith("reference") else "photos"
 
 
-def load_sample(source: str, wanted: PixelsWanted, *, count: int, batch: int, seed: int) -> Sample:
+def load_sample(
+    source: str, wanted: PixelsWanted, *, count: int, batch: int, seed: int, unreadable: Unreadable = "refuse"
+) -> Sample:
     """Choose images and preprocess them.
 
     Args:
@@ -68,27 +106,49 @@ def load_sample(source: str, wanted: PixelsWanted, *, count: int, batch: int, se
         count: images at most; rounded down to whole batches.
         batch: images of a batch.
         seed: fixes the choice.
+        unreadable: as in `open_source`; images that are left out make room for others.
 
     Raises:
-        DataError: the source is missing or has fewer images than a batch.
+        DataError: the source is missing or has fewer images than a batch, or an image cannot be read.
         MissingExtraError: Pillow is not installed, and the images are not those that are shipped decoded as well.
     """
     if source == "fashion-mnist" and find_spec("PIL") is None:
         return _decoded_sample(wanted, count=count, batch=batch, seed=seed)
-    dataset = open_source(source)
+    dataset = open_source(source, unreadable=unreadable)
     if len(dataset) < batch:
         raise DataError(f"{source} has {len(dataset)} images, a batch has {batch}; give more images or a smaller batch")
-    order = np.random.default_rng(seed).permutation(len(dataset))
+    order = [int(index) for index in np.random.default_rng(seed).permutation(len(dataset))]
     whole = min(max(count // batch, 1), len(dataset) // batch)
-    chosen = [int(index) for index in order[: whole * batch]]
-    load_pixels(dataset, wanted, chosen[:1])  # the first pays for importing Pillow
-    pixels, elapsed_ms = zip(*(_timed_pixels(dataset, wanted, index) for index in chosen), strict=True)
-    stacked = np.concatenate(pixels)
+    chosen: list[int] = []
+    found: list[tuple[Pixels, tuple[float, float]]] = []
+    skipped: list[str] = []
+    for index in order:
+        if len(chosen) == whole * batch:
+            break
+        try:
+            if not found:
+                _timed_pixels(dataset, wanted, index)  # the first pays for importing Pillow
+            found.append(_timed_pixels(dataset, wanted, index))
+        except ImageError as error:
+            named = with_reason(error, dataset.samples[index].key)
+            if unreadable == "refuse":
+                raise DataError(refusal(named)) from error
+            skipped.append(str(named))
+        else:
+            chosen.append(index)
+    whole = len(chosen) // batch
+    if not whole:
+        raise DataError(
+            f"{source} has {len(chosen)} images that can be read, a batch has {batch}; give more images or a smaller "
+            f"batch; {skipped_words(skipped)}"
+        )
+    pixels, elapsed_ms = zip(*found[: whole * batch], strict=True)
     return Sample(
         source=source,
-        batches=tuple(np.split(stacked, whole)),
+        batches=tuple(np.split(np.concatenate(pixels), whole)),
         first_image=dataset.read_bytes(chosen[0]),
         preprocessing_ms=np.array(elapsed_ms),
+        notes=(*passed_over_notes(source, dataset), *skipped_notes(source, skipped)),
     )
 
 
@@ -137,10 +197,7 @@ def _timed_pixels(dataset: Dataset, wanted: PixelsWanted, index: int) -> tuple[P
     """(1, size, size, 3), and milliseconds of reading and decoding, and of resizing."""
     name = dataset.name(index)
     start = time.perf_counter_ns()
-    try:
-        image = open_image(dataset.read_bytes(index), name=name)
-        decoded = time.perf_counter_ns()
-        pixels = preprocess(image, wanted, name=name)[None]
-    except ImageError as error:
-        raise DataError(f"{error}; remove the file, or give other --images") from error
+    image = open_image(dataset.read_bytes(index), name=name)
+    decoded = time.perf_counter_ns()
+    pixels = preprocess(image, wanted, name=name)[None]
     return pixels, ((decoded - start) / 1e6, (time.perf_counter_ns() - decoded) / 1e6)

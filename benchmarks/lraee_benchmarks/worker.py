@@ -22,12 +22,11 @@ from lraee.model import Model, load
 from lraee.policies.spec import parse_policy
 from lraee.sessions import use_global_thread_pool
 from lraee.strict_json import decode, encode
-from lraee_benchmarks.accuracy import answers_right
+from lraee_benchmarks.accuracy import LabelledSource, answers_right
 from lraee_benchmarks.floor import FloorPart, open_floor
 from lraee_benchmarks.peers import Baseline, open_peer
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import TimedCall, TimedVariant
-from lraee_benchmarks.sample import open_source
 from lraee_benchmarks.variants import chain_variant, in_batches
 
 IDLE_SHARE = 0.1
@@ -121,7 +120,7 @@ class Worker:
         self.ready = Ready(kind=variant.kind, peer=variant.peer)
 
     def do(self, command: str, argument: Any) -> Any:
-        """Answer one command: ``measure`` BATCH, ``outcomes`` PATH or ``right`` [SOURCE, PATH]."""
+        """Answer one command: ``measure`` BATCH, ``outcomes`` PATH or ``right`` [LABELLED SOURCE, PATH]."""
         if command == "measure":
             self._timed.measure(argument)
             elapsed_ms = self._timed.measure(argument)
@@ -131,8 +130,10 @@ class Worker:
             self._save_outcomes(Path(argument))
         elif command == "right":
             source, path = argument
-            right = answers_right([self._timed.variant], open_source(source), self._model.manifest, self._model.labels)
-            np.save(path, right[:, 0])
+            labelled = decode(LabelledSource, source, "labelled")
+            judged = answers_right([self._timed.variant], labelled, self._model.manifest, self._model.labels)
+            np.save(path, judged.right[:, 0])
+            return list(judged.skipped)
         else:
             raise ValueError(f"a worker was told {command!r}, wanted measure, outcomes or right")
         return None

@@ -1,7 +1,16 @@
 """Photos and labelled images that ship with the project, and one loader for folders and archives of images."""
 
 from lraee_calibration_data.crops import augmented_crops
-from lraee_calibration_data.dataset import Dataset, Loaded, Sample, load_pixels, open_dataset
+from lraee_calibration_data.dataset import (
+    Dataset,
+    Loaded,
+    Sample,
+    Unreadable,
+    load_pixels,
+    open_dataset,
+    refusal,
+    with_reason,
+)
 from lraee_calibration_data.shipped import (
     fashion_mnist_pool,
     fashion_mnist_sample,
@@ -12,13 +21,16 @@ from lraee_calibration_data.shipped import (
     photos,
 )
 from lraee_calibration_data.splits import check_disjoint, split
-from lraee_calibration_data.truth import label_rows
+from lraee_calibration_data.truth import check_classes_are_read, label_rows
+from lraee_calibration_data.words import passed_over_words, printable, skipped_words, some_words
 
 __all__ = [
     "Dataset",
     "Loaded",
     "Sample",
+    "Unreadable",
     "augmented_crops",
+    "check_classes_are_read",
     "check_disjoint",
     "fashion_mnist_pool",
     "fashion_mnist_sample",
@@ -29,6 +41,12 @@ __all__ = [
     "label_rows",
     "load_pixels",
     "open_dataset",
+    "passed_over_words",
     "photos",
+    "printable",
+    "refusal",
+    "skipped_words",
+    "some_words",
     "split",
+    "with_reason",
 ]

@@ -5,7 +5,7 @@ for; nothing is kept but names and digests.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,7 +18,9 @@ from lraee.images import Pixels, read_image
 from lraee.preprocess import Preprocessing
 from lraee.preprocess import pixels as preprocess
 from lraee_calibration_data.digest import picture_digest
-from lraee_calibration_data.files import Files, labels_from_keys, open_files
+from lraee_calibration_data.files import Files, open_files
+from lraee_calibration_data.image_formats import why_unreadable
+from lraee_calibration_data.layout import layout_of
 
 Unreadable = Literal["skip", "refuse"]
 
@@ -42,6 +44,8 @@ class Dataset:
         labels: Sorted names of the classes; empty if unlabelled. A subset keeps those of the whole, so that a
             class has the same index in every split.
         unreadable: What `load_pixels` does with files that cannot be decoded.
+        obstacle: Where there are folders that look like classes, the images that do not lie in them, so that nothing
+            is labelled; otherwise empty.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class Dataset:
         labels: tuple[str, ...],
         unreadable: Unreadable,
         digests: dict[str, str] | None = None,
+        obstacle: str = "",
     ) -> None:
         """Use `open_dataset` instead."""
         self.source = source
         self.samples = samples
         self.labels = labels
         self.unreadable: Unreadable = unreadable
+        self.obstacle = obstacle
         self._files = files
         self._digests = {} if digests is None else digests
 
@@ -71,12 +77,23 @@ class Dataset:
     def targets(self) -> NDArray[np.int64]:
         """int64 (len,): the index of each sample's label in `labels`; raises DataError if there are none."""
         if not self.labels:
+            met = f"; {self.obstacle}" if self.obstacle else ""
             raise DataError(
-                f"{self.source} has no labels; put the images into one folder per class: <class>/<image>, "
+                f"{self.source} has no labels{met}; put the images into one folder per class: <class>/<image>, "
                 "at least two classes, and no image beside the class folders"
             )
         position = {label: index for index, label in enumerate(self.labels)}
         return np.array([position[sample.label or ""] for sample in self.samples], dtype=np.int64)
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """How many files of the source are no images, by the end of their names, the most first."""
+        return self._files.passed_over
+
+    @property
+    def without_images(self) -> tuple[str, ...]:
+        """Folders of the source that hold no image, at any depth; of nested ones the outermost."""
+        return self._files.without_images
 
     @property
     def fingerprint(self) -> str:
@@ -109,9 +126,9 @@ class Dataset:
         if key not in self._digests:
             try:
                 content = self.read_bytes(index)
-            except ImageError:
+            except ImageError as error:
                 if self.unreadable == "refuse":
-                    raise
+                    raise ImageError(refusal(error)) from error
                 content = f"unreadable {self.name(index)}".encode(errors="surrogateescape")
             self._digests[key] = picture_digest(content)
         return self._digests[key]
@@ -119,7 +136,7 @@ class Dataset:
     def subset(self, indices: Sequence[int]) -> "Dataset":
         """The samples at `indices`, in that order; shares files and digests with this data set."""
         samples = tuple(self.samples[index] for index in indices)
-        return Dataset(self.source, self._files, samples, self.labels, self.unreadable, self._digests)
+        return Dataset(self.source, self._files, samples, self.labels, self.unreadable, self._digests, self.obstacle)
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """Consecutive index ranges of at most `batch_size`, to pass to `load_pixels`."""
@@ -139,7 +156,7 @@ class Loaded(NamedTuple):
 
 
 def open_dataset(source: Path, *, unreadable: Unreadable = "refuse") -> Dataset:
-    """Open a folder or a zip of images (jpg, jpeg, png, webp, bmp, gif, tif, tiff; at any depth).
+    """Open a folder or a zip of images, at any depth; `lraee_calibration_data.image_formats` lists what is one.
 
     Images in at least two folders, none of which contains another, are labelled by the name of their folder:
     `<anything>/<class>/<image>`.
@@ -150,12 +167,25 @@ def open_dataset(source: Path, *, unreadable: Unreadable = "refuse") -> Dataset:
             out and names it.
 
     Raises:
-        DataError: The source is missing, empty, encrypted, or neither folder nor zip.
+        DataError: The source is missing, empty, encrypted, or neither folder nor zip; a folder in it may not be read,
+            or a link leads nowhere.
     """
     files = open_files(source)
-    labels = labels_from_keys(files.keys)
-    samples = tuple(Sample(key=key, label=label) for key, label in zip(files.keys, labels, strict=True))
-    return Dataset(source, files, samples, tuple(sorted({label for label in labels if label is not None})), unreadable)
+    layout = layout_of(files.keys)
+    samples = tuple(Sample(key=key, label=label) for key, label in zip(files.keys, layout.labels, strict=True))
+    labels = tuple(sorted({label for label in layout.labels if label is not None}))
+    return Dataset(source, files, samples, labels, unreadable, obstacle=layout.obstacle)
+
+
+def with_reason(error: ImageError, key: str) -> ImageError:
+    """The error of a file that could not be read, with what this Pillow lacks where that is the cause."""
+    reason = why_unreadable(key)
+    return ImageError(f"{error}; {reason}") if reason else error
+
+
+def refusal(error: ImageError) -> str:
+    """What to do about a file that cannot be read, behind what is wrong with it."""
+    return f"{error}; remove the file, or choose to skip unreadable files (--unreadable skip)"
 
 
 def load_pixels(dataset: Dataset, preprocessing: Preprocessing, indices: Sequence[int] | None = None) -> Loaded:
@@ -173,9 +203,10 @@ def load_pixels(dataset: Dataset, preprocessing: Preprocessing, indices: Sequenc
         try:
             pixels[len(kept)] = preprocess(dataset.read_bytes(index), preprocessing, name=dataset.name(index))
         except ImageError as error:
+            named = with_reason(error, dataset.samples[index].key)
             if dataset.unreadable == "refuse":
-                raise DataError(f"{error}; remove the file, or choose to skip unreadable files") from error
-            skipped.append((dataset.samples[index].key, str(error)))
+                raise DataError(refusal(named)) from error
+            skipped.append((dataset.samples[index].key, str(named)))
         else:
             kept.append(index)
     return Loaded(pixels[: len(kept)], tuple(kept), tuple(skipped))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lraee.label_set import LabelSet, read_label_file
+from lraee.label_set import LabelSet, check_told_apart, read_label_file
 from lraee_exporters.open_clip_models import LoadedModel
 from lraee_exporters.sources import REFERENCE_FOLDER
 from lraee_exporters.tower import FloatArray
@@ -38,6 +38,15 @@ def embed_labels(model: LoadedModel, labels: LabelSet) -> FloatArray:
         by_name = torch.cat(rows).reshape(len(labels.names), len(labels.templates), -1)
         embeddings = torch.nn.functional.normalize(by_name.mean(dim=1), dim=-1)
     return embeddings.float().numpy().astype(np.float32)
+
+
+def check_labels(model: LoadedModel, labels: LabelSet) -> None:
+    """Refuse two labels of which the model's own tokenizer gives the same tokens, under every template.
+
+    Raises:
+        LabelsError: there are such; equal names, as ImageNet's set has them, are not meant.
+    """
+    check_told_apart(labels, lambda text: tuple(model.tokenizer([text])[0].tolist()))
 
 
 def encode_prompts(torch_model: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import LabelsError
-from lraee.label_set import LabelSet
+from lraee.label_set import LabelSet, normal_form
+
+ROUNDING = 1e-5
+"""Distance of two embeddings of unit length that differ by rounding alone: one text in two batches gives 1e-6."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,10 +33,11 @@ def check_different(names: Sequence[str]) -> None:
     """Refuse what nothing can be classified into.
 
     Raises:
-        LabelsError: fewer than two labels, or one that is repeated.
+        LabelsError: fewer than two labels, or one that is repeated, be it in another Unicode form.
     """
-    if len(names) < 2 or len(set(names)) != len(names):
-        raise LabelsError(f"met {len(names)} labels, {len(set(names))} different; wanted at least two, all different")
+    forms = {normal_form(name) if isinstance(name, str) else name for name in names}
+    if len(names) < 2 or len(forms) != len(names):
+        raise LabelsError(f"met {len(names)} labels, {len(forms)} different; wanted at least two, all different")
 
 
 def label_names(names: object) -> tuple[str, ...]:
@@ -57,8 +61,8 @@ def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_di
         embed_dim: length of the bundle's embeddings.
 
     Raises:
-        LabelsError: the shapes disagree, there are fewer than two labels, one is no text, blank or repeated, or a row
-            is without direction.
+        LabelsError: the shapes disagree, there are fewer than two labels, one is no text, blank or repeated, a row
+            is without direction, or two rows are equal up to rounding.
     """
     names = label_names(names)
     wanted = (len(names), embed_dim)
@@ -76,7 +80,35 @@ def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_di
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (np.isfinite(length).all() and (length > 0).all()):
         raise LabelsError("a label embedding is zero or not finite; embed the labels again")
-    return Labels.of(tuple(names), (rows / length).astype(np.float32))
+    units = (rows / length).astype(np.float32)
+    if (pair := _equal_rows(units)) is not None:
+        one, other = (names[row] for row in pair)
+        raise LabelsError(
+            f"labels {one!r} and {other!r} have the same embedding, so the second could never be the answer; keep one "
+            "of them, or embed what tells them apart"
+        )
+    return Labels.of(tuple(names), units)
+
+
+def _equal_rows(rows: NDArray[np.float32]) -> tuple[int, int] | None:
+    """Two rows not further apart than `ROUNDING`, the first such pair in order; None when there is none.
+
+    Rows that are near each other are also near along any direction, so only neighbours along one are compared.
+    """
+    direction = np.random.default_rng(0).standard_normal(rows.shape[1])
+    along = rows @ (direction / np.linalg.norm(direction)).astype(np.float32)
+    order = np.argsort(along, kind="stable")
+    found: list[tuple[int, int]] = []
+    for step in range(1, len(rows)):
+        near = np.flatnonzero(along[order[step:]] - along[order[:-step]] <= 2 * ROUNDING)
+        if not len(near):
+            break
+        left, right = order[near], order[near + step]
+        equal = np.linalg.norm(rows[left] - rows[right], axis=1) <= ROUNDING
+        found += [(int(min(pair)), int(max(pair))) for pair in zip(left[equal], right[equal], strict=True)]
+        if found:
+            return min(found)
+    return None
 
 
 def _transposed(rows: NDArray[np.float32]) -> NDArray[np.float32]:

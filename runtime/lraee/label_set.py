@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 import os
-from collections import Counter
+import unicodedata
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lraee.errors import LabelsError
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 """Prompts of a label file that names none; the prompt that CLIP's authors recommend."""
+
+FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml", ".xls", ".xlsx", ".ods", ".names")
+"""A text that ends like this is taken for a file's name, also where there is no such file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,8 @@ class LabelSet:
     """One name a class, in the order of the class indices. Of equal names only the first can be predicted."""
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
     """Prompts in which `{}` stands for the name."""
+    folders: tuple[tuple[str, str], ...] = ()
+    """Folder and label of each folder of images that is not called like its label; several may share one label."""
 
     def __post_init__(self) -> None:
         """Refuse empty or blank names and templates without a place for the name."""
@@ -48,26 +53,71 @@ class LabelSet:
         return tuple(template.replace("{}", name) for name in self.names for template in self.templates)
 
 
-def read_label_file(path: Path, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> LabelSet:
-    """Read labels from a file.
+def normal_form(name: str) -> str:
+    """A name in Unicode's composed form (NFC), in which labels and folders are compared.
+
+    macOS writes an accented letter as two characters, most other systems as one.
+
+    >>> normal_form("cafe\\u0301") == "caf\\xe9"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def check_told_apart(labels: LabelSet, read: Callable[[str], Hashable], *, where: str = "") -> None:
+    """Refuse two labels that a text tower cannot tell apart: one of them could never be the answer.
+
+    Two labels with the same name pass: ImageNet's label set has such on purpose, and elsewhere they are refused before.
 
     Args:
-        path: `.json`: a list of names, or `{"names": [...], "templates": [...]}` (templates may be left away); any
-            other suffix: UTF-8 text with one name a line, where blank lines are skipped.
+        labels: names and templates.
+        read: what a tower reads of a text, such as its token ids.
+        where: put before the message, such as a file's name.
+
+    Raises:
+        LabelsError: every prompt of two labels is read alike; both are named.
+    """
+    seen: dict[Hashable, list[str]] = {}
+    first, *others = labels.templates
+    for name in dict.fromkeys(labels.names):
+        alike = seen.setdefault(read(first.replace("{}", name)), [])
+        for other in alike:
+            if all(read(text.replace("{}", name)) == read(text.replace("{}", other)) for text in others):
+                raise LabelsError(f"{where}labels {other!r} and {name!r} are one to the text tower{_why(other, name)}")
+        alike.append(name)
+
+
+def _why(one: str, other: str) -> str:
+    from lraee.tokenizer import clean  # whose imports take longest
+
+    if clean(one) == clean(other):
+        return f", which reads both as {clean(one)!r}; keep one of them"
+    return ": it reads the same tokens of both, as far as it reads; give names that differ sooner, or keep one of them"
+
+
+def read_label_file(path: Path, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> LabelSet:
+    """Read labels from a file: UTF-8, or UTF-16 with its byte order mark.
+
+    A folder of images is expected to be called like its label. Where it is not, because a label holds a character that
+    no folder's name may have, a file may map folders to labels; several folders may have one label.
+
+    Args:
+        path: by its suffix:
+
+            - ``.json``: a list of names, or ``{"names": ..., "templates": [...]}``, where names is a list or an object
+              ``{folder: label}`` and templates may be missing;
+            - ``.csv`` and ``.tsv``: a first line with the columns ``label`` and perhaps ``folder``, then one label a
+              line; with commas, semicolons or tabs between them;
+            - any other: one label a line, or folder, tab, label. Blank lines are skipped.
         templates: Prompts where the file names none.
 
     Raises:
-        LabelsError: The file is missing, malformed, empty, or repeats a name.
+        LabelsError: The file is missing, malformed or empty, repeats a name, or two labels are one to a text tower.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelsError(f"{path}: the label file cannot be read ({error}); wanted UTF-8 text or JSON.") from error
-    fields = _json_fields(path, text) if path.suffix == ".json" else {"names": _lines(text)}
-    labels = LabelSet(**{"templates": templates} | {key: tuple(value) for key, value in fields.items()})
-    repeated = sorted(name for name, count in Counter(labels.names).items() if count > 1)
-    if repeated:
-        raise LabelsError(f"{path}: labels occur more than once: {', '.join(repeated[:5])}. Each name is one class.")
+    from lraee.label_file import parse_label_file  # which needs csv and json
+
+    labels = parse_label_file(_read_text(path), path, templates)
+    _check_cleaned(labels, f"{path}: ")
     return labels
 
 
@@ -78,28 +128,47 @@ def parse_labels(text: str, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> L
     ('a cat', 'a dog')
 
     Raises:
-        LabelsError: as `read_label_file`.
+        LabelsError: as `read_label_file`; also when a file is named that is not there.
     """
-    if os.path.isfile(text) or text.endswith((".txt", ".json")):
+    names = [normal_form(name.strip()) for name in text.split(",")]
+    if os.path.isfile(text) or text.lower().endswith(FILE_SUFFIXES):
         return read_label_file(Path(text), templates)
-    return LabelSet(names=tuple(name.strip() for name in text.split(",")), templates=templates)
+    if len(names) == 1 and (os.sep in text or "\\" in text or os.path.isdir(text)):
+        return read_label_file(Path(text), templates)  # which says that there is no such file
+    if files := [name for name in names if name.lower().endswith(FILE_SUFFIXES)]:
+        raise LabelsError(f"labels: {files[0]!r} looks like a file; give one file, or names with commas between them")
+    if len(names) == 1:
+        raise LabelsError(
+            f"labels: met the one label {text!r}, and there is no file of that name; wanted at least two labels with "
+            "commas between them, or a label file"
+        )
+    labels = LabelSet(names=tuple(names), templates=templates)
+    _check_cleaned(labels)
+    return labels
 
 
-def _lines(text: str) -> list[str]:
-    """Names of a text file, one a line."""
-    return [line.strip() for line in text.splitlines() if line.strip()]
+def _check_cleaned(labels: LabelSet, where: str = "") -> None:
+    from lraee.tokenizer import clean
+
+    check_told_apart(LabelSet(names=labels.names, templates=("{}",)), clean, where=where)
 
 
-def _json_fields(path: Path, text: str) -> dict[str, list[str]]:
-    """Names, and templates if there are any, of a JSON file."""
+def _read_text(path: Path) -> str:
+    """Content of a label file."""
+    wanted = "wanted UTF-8 text, CSV or JSON"
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LabelsError(f"{path} is no JSON: {error}.") from error
-    fields: dict[str, Any] = content if isinstance(content, dict) else {"names": content}
-    if "names" not in fields or not set(fields) <= {"names", "templates"}:
-        raise LabelsError(f"{path}: met the keys {', '.join(sorted(fields))}; wanted names and perhaps templates.")
-    for key, value in fields.items():
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise LabelsError(f"{path}: wanted {key} as a list of texts.")
-    return fields
+        content = path.read_bytes()
+    except OSError as error:
+        met = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise LabelsError(f"{path}: the label file cannot be read, {met}; {wanted}.") from error
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelsError(
+            f"{path}: the label file cannot be read, byte {error.start} is no {error.encoding.upper()}; {wanted}; save "
+            "it as UTF-8."
+        ) from error
+    if "\0" in text:
+        raise LabelsError(f"{path}: the label file cannot be read, it holds zero bytes; {wanted}; save it as UTF-8.")
+    return text

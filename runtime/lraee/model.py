@@ -130,8 +130,8 @@ class Model:
             templates: prompts with ``{}`` for the name, which are averaged; None takes the bundle's.
 
         Raises:
-            LabelsError: the bundle has no text tower, fewer than two labels, a blank or repeated one, or a template
-                without exactly one ``{}``.
+            LabelsError: the bundle has no text tower, fewer than two labels, a blank or repeated one, two that are one
+                to the text tower, or a template without exactly one ``{}``.
         """
         if isinstance(templates, str) or not isinstance(templates, Iterable | None):
             raise LabelsError(f"templates is {short(templates)}, wanted a list such as ['a photo of a {{}}.']")
@@ -165,8 +165,8 @@ class Model:
             embeddings: (labels, embed_dim); rows are scaled to unit length.
 
         Raises:
-            LabelsError: the shapes disagree, fewer than two labels, one that is no text, blank or repeated, or a row
-                without direction.
+            LabelsError: the shapes disagree, fewer than two labels, one that is no text, blank or repeated, a row
+                without direction, or two rows that are equal up to rounding.
         """
         self._set_labels(unit_labels(names, embeddings, self.manifest.tower.embed_dim))
 

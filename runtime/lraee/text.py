@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
 from lraee.errors import LabelsError
-from lraee.label_set import LabelSet
+from lraee.label_set import LabelSet, check_told_apart
 from lraee.part_sessions import Sessions
 from lraee.tokenizer import Tokenizer, padded
 
@@ -70,7 +70,11 @@ class TextTower:
         """The normalised mean of the embeddings of each label's prompts, (labels, embed_dim) float32.
 
         Labels that have been embedded before with the same templates are remembered.
+
+        Raises:
+            LabelsError: the tower reads the same tokens of two labels.
         """
+        check_told_apart(labels, lambda text: tuple(self._tokenizer.row(text, self._context_length)))
         remembered = self._remembered
         known = {n: remembered[n, labels.templates] for n in labels.names if (n, labels.templates) in remembered}
         new = tuple(name for name in labels.names if name not in known)

@@ -13,7 +13,13 @@ from PIL import Image
 from lraee import load
 from lraee.errors import DataError
 from lraee.manifest import Manifest
-from lraee_benchmarks.accuracy import answers_right, check_accuracy_possible, summarize_accuracy
+from lraee_benchmarks.accuracy import (
+    LabelledSource,
+    answers_right,
+    check_accuracy_possible,
+    check_labels,
+    summarize_accuracy,
+)
 from lraee_benchmarks.variants import Variant
 from lraee_calibration_data import Dataset, imagenet_labels, imagenet_synsets, label_rows, open_dataset
 
@@ -66,7 +72,7 @@ def test_each_row_is_judged_on_the_same_images(
 ) -> None:
     """The fake tower says the grey level; two of three images lie in the folder of theirs."""
     dataset = labelled(tmp_path, {"a": [0], "b": [1, 2]})
-    right = answers_right(fake_variants, dataset, manifest, ("a", "b", "c"))
+    right = answers_right(fake_variants, LabelledSource(source=str(dataset.source)), manifest, ("a", "b", "c")).right
     assert right.tolist() == [[True, True], [True, True], [False, False]]
 
 
@@ -75,7 +81,41 @@ def test_two_labels_of_one_name_count_as_one(
 ) -> None:
     """ImageNet has two classes `missile`; nobody can tell which of them a folder means."""
     dataset = labelled(tmp_path, {"a": [0], "b": [2]})
-    assert answers_right(fake_variants, dataset, manifest, ("a", "b", "b")).all()
+    labelled_source = LabelledSource(source=str(dataset.source))
+    assert answers_right(fake_variants, labelled_source, manifest, ("a", "b", "b")).right.all()
+
+
+def test_images_that_cannot_be_read_are_not_judged(
+    tmp_path: Path, manifest: Manifest, fake_variants: list[Variant[Any]]
+) -> None:
+    """Refused or left out and named as told; a class of which none is left is an error in either case."""
+    dataset = labelled(tmp_path, {"a": [0, 0, 0], "b": [1, 1]})
+    (tmp_path / "a" / "1.png").write_bytes(b"no")
+    source = LabelledSource(source=str(dataset.source), unreadable="skip")
+    judged = answers_right(fake_variants, source, manifest, ("a", "b", "c"))
+    assert judged.right.shape == (4, 2)
+    assert judged.right.all()
+    [reason] = judged.skipped
+    assert "a/1.png is not an image" in reason
+    with pytest.raises(DataError, match=r"a/1\.png .*--unreadable skip"):
+        answers_right(fake_variants, LabelledSource(source=source.source), manifest, ("a", "b", "c"))
+    for name in ("0.png", "1.png"):
+        (tmp_path / "b" / name).write_bytes(b"no")
+    with pytest.raises(DataError, match="no image of 'b' that can be read"):
+        answers_right(fake_variants, source, manifest, ("a", "b", "c"))
+
+
+def test_folders_are_mapped_to_the_bundles_labels(
+    tmp_path: Path, manifest: Manifest, fake_variants: list[Variant[Any]]
+) -> None:
+    """For labels that no folder can have; without the map the advice is what this command can do."""
+    labels = ("a / b", "b", "c")
+    dataset = labelled(tmp_path, {"ab": [0], "b": [1]})
+    source = LabelledSource(source=str(dataset.source), folders=(("ab", "a / b"),))
+    check_labels(source, labels)
+    assert answers_right(fake_variants, source, manifest, labels).right.all()
+    with pytest.raises(DataError, match="or map them to labels in a file and give it with --labels"):
+        check_labels(LabelledSource(source=str(dataset.source)), labels)
 
 
 def test_random_weights_have_no_accuracy(manifest: Manifest) -> None:

@@ -118,6 +118,32 @@ def test_the_command_writes_all_three_files(tmp_path: Path) -> None:
     assert written.settings.command in files["markdown"].read_text(encoding="utf-8")
 
 
+def test_labelled_images_are_skipped_counted_and_mapped_as_told(tmp_path: Path) -> None:
+    """From the command to the notes and the numbers of the report."""
+    source = Path(labelled(tmp_path / "labelled", each=2))
+    (source / "trousers").rename(source / "legs")
+    (source / "bag" / "bad.png").write_bytes(b"no")
+    (source / "notes.txt").write_bytes(b"")
+    names = tmp_path / "labels.csv"
+    names.write_text("folder,label\nlegs,trousers\n", "utf-8")
+    options = ["--accuracy", str(source), "--cold-starts", "0", "--policy", "full", "--baselines", "none", *FEW]
+    refused = invoke("reference", *options)
+    assert refused.exit_code == 1
+    assert "images of 'legs', which is none of the 10 labels" in refused.stderr
+    options += ["--labels", str(names)]
+    assert "bad.png is not an image" in invoke("reference", *options).stderr
+    done = invoke("reference", *options, "--unreadable", "skip", "--json", str(tmp_path / "x.json"))
+    assert done.exit_code == 0, done.output
+    report = from_json((tmp_path / "x.json").read_text("utf-8"))
+    assert {row.accuracy.images for row in report.rows if row.accuracy is not None} == {20}
+    notes = " ".join(report.notes)
+    assert "being no images: 1 .txt." in notes
+    assert "1 image cannot be read and is left out" in notes
+    assert "--unreadable skip" in report.settings.command
+    alone = invoke("reference", "--labels", str(names), *FEW)
+    assert "--labels maps folders of labelled images to labels; give the images with --accuracy" in alone.stderr
+
+
 def test_one_pool_for_the_process(tmp_path: Path) -> None:
     """In a process of its own, since the pool can be set up only once."""
     path = tmp_path / "report.json"

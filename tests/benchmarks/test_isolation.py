@@ -12,6 +12,7 @@ import pytest
 import lraee
 from lraee.bundle import Bundle
 from lraee.errors import BundleError
+from lraee_benchmarks.accuracy import LabelledSource
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.isolation import IsolatedRows, cores_for
@@ -50,7 +51,7 @@ def test_workers_answer_what_one_process_answers(model: lraee.Model, tmp_path: P
     for number, label in enumerate(model.labels[:2]):  # whether the labels are true does not matter here
         (tmp_path / "labelled" / label).mkdir(parents=True)
         (tmp_path / "labelled" / label / f"{number}.png").write_bytes(dataset.read_bytes(number))
-    source = str(tmp_path / "labelled")
+    source = LabelledSource(source=str(tmp_path / "labelled"))
     local = LocalRows(PLAN, model, batches)
     before = processes()
     with IsolatedRows(PLAN, model, batches) as isolated:
@@ -75,7 +76,7 @@ def test_workers_answer_what_one_process_answers(model: lraee.Model, tmp_path: P
                 assert there[batch].flops.tolist() == outcome.flops.tolist()
                 assert there[batch].exit_block.tolist() == outcome.exit_block.tolist()
         right = isolated.right(source, lambda share: None)
-        np.testing.assert_array_equal(right, local.right(source, lambda share: None))
+        np.testing.assert_array_equal(right.right, local.right(source, lambda share: None).right)
         assert isolated.restless == set()
     assert processes() == before
 

@@ -63,6 +63,30 @@ def test_first_image_is_encoded_as_it_is_stored(folder: str) -> None:
     assert sample.first_image == stored
 
 
+def test_images_that_cannot_be_read_make_room_for_others_and_are_named(folder: str) -> None:
+    """Refused by default, with the option that skips them; whole batches of what is left; the rest is counted."""
+    (Path(folder) / "05.png").write_bytes(b"no")
+    (Path(folder) / "06.heic").write_bytes(b"no")
+    (Path(folder) / "notes.txt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"choose to skip unreadable files \(--unreadable skip\)"):
+        load_sample(folder, WANTED, count=100, batch=1, seed=0)
+    sample = load_sample(folder, WANTED, count=9, batch=3, seed=0, unreadable="skip")
+    assert [len(batch) for batch in sample.batches] == [3, 3]
+    assert len(set(levels(sample.batches))) == 6
+    passed_over, skipped = sample.notes
+    assert passed_over == f"Passed over in {folder}, being no images: 1 .txt."
+    assert skipped.startswith(f"Of {folder}, 2 images cannot be read and are left out: ")
+    assert "06.heic" in skipped
+    assert "reads no HEIF" in skipped
+    with pytest.raises(DataError, match=r"has 7 images that can be read, a batch has 8; give more images .*05\.png"):
+        load_sample(folder, WANTED, count=8, batch=8, seed=0, unreadable="skip")
+
+
+def test_nothing_is_said_of_shipped_images(folder: str) -> None:
+    """Their licences are no images, and no mistake."""
+    assert load_sample("photos", WANTED, count=1, batch=1, seed=0).notes == ()
+
+
 def test_shipped_images_have_names() -> None:
     """Labelled garments, and photos."""
     assert len(open_source("fashion-mnist").labels) == 10

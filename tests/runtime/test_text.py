@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,8 @@ def test_labels_are_the_means_over_their_templates(fresh):
 
 def test_thousands_of_labels_run_in_batches_and_keep_their_order(fresh, monkeypatch):
     """Batches of texts of like length; the order of the labels is that of the call."""
-    names = [f"{'very ' * (number % 5)}shoe {number}" for number in range(200)]
+    words = ("coat", "dress", "shirt", "bag", "sandal", "pullover", "trousers")  # others are one to this small tower
+    names = [" ".join(some) for count in (1, 2, 3) for some in permutations(words, count)][:200]
     fresh.set_labels(names, ["{}"])
     rows = matrix(fresh).copy()
     monkeypatch.setattr(text_module, "TEXTS_PER_RUN", 7)
@@ -94,7 +96,7 @@ def test_labels_that_were_embedded_before_are_remembered(fresh, monkeypatch):
 def test_what_is_remembered_is_bounded(fresh, monkeypatch):
     """And what is forgotten is embedded again, to the same."""
     monkeypatch.setattr(text_module, "LABELS_REMEMBERED", 4)
-    for names in (GROUPS, ("dress", "coat"), ("a", "b", "c", "d", "e", "f"), GROUPS):
+    for names in (GROUPS, ("dress", "coat"), ("shirt", "sandal", "sneaker", "pants", "top", "boot"), GROUPS):
         fresh.set_labels(names)
     assert len(fresh._text._remembered) <= 6
     other = lraee.load("reference", threads=1)
@@ -209,7 +211,10 @@ def test_the_command_takes_labels_typed_or_from_a_file(kind, photos, tmp_path):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ("footwear", "error: met 1 labels, 1 different"),
+        ("footwear", "error: labels: met the one label 'footwear', and there is no file of that name"),
+        ("Trousers,trousers", "error: labels 'Trousers' and 'trousers' are one to the text tower, which reads both as"),
+        ("nowhere.csv", "error: nowhere.csv: the label file cannot be read, there is no such file"),
+        ("there/nowhere", "error: there/nowhere: the label file cannot be read, there is no such file"),
         ("a,,b", "error: Label 2 of 3 is blank"),
         ("nowhere.txt", "error: nowhere.txt: the label file cannot be read"),
     ],

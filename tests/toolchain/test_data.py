@@ -10,12 +10,15 @@ import pytest
 from PIL import Image
 
 from lraee.errors import DataError
+from lraee.label_set import LabelSet
 from lraee.preprocess import Preprocessing
 from lraee.preprocess import pixels as preprocess
 from lraee_calibration_data import fashion_mnist_test, label_rows, open_dataset
 from lraee_exporters.reference_labels import NAMES
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data import CROPS, FEW_IMAGES, Splits, load_pixel_set, open_splits, save_pixels
+
+LABELS = LabelSet(names=NAMES)
 
 SMALL = Preprocessing(
     image_size=16, resize_mode="shortest", interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -59,7 +62,7 @@ def digests(splits: Splits) -> dict[str, set[str]]:
 
 def test_the_four_purposes_share_no_picture_and_waste_none(few_images: Path) -> None:
     """Calibration, heads and gating divide the training images; evaluation has its own."""
-    splits = open_splits(config(few_images, evaluate=fashion_mnist_test()), NAMES, seed=0)
+    splits = open_splits(config(few_images, evaluate=fashion_mnist_test()), LABELS, seed=0)
     sets = digests(splits)
     assert all(not one & other for one, other in combinations(sets.values(), 2))
     assert sum(len(sets[name]) for name in ("calibration", "heads", "gating")) == 240
@@ -68,7 +71,7 @@ def test_the_four_purposes_share_no_picture_and_waste_none(few_images: Path) -> 
 
 def test_every_purpose_sees_every_class(few_images: Path) -> None:
     """Splits are even over the labels."""
-    splits = open_splits(config(few_images), NAMES, seed=0)
+    splits = open_splits(config(few_images), LABELS, seed=0)
     for dataset in (splits.calibration, splits.heads, splits.gating):
         counts = np.bincount(dataset.targets, minlength=10)
         assert counts.min() >= 0.8 * counts.mean()
@@ -77,22 +80,22 @@ def test_every_purpose_sees_every_class(few_images: Path) -> None:
 def test_another_seed_gives_another_division_and_the_same_seed_the_same(few_images: Path) -> None:
     """By picture, so a re-run trains on what it trained on before."""
     chosen = config(few_images)
-    one, again, other = (digests(open_splits(chosen, NAMES, seed=seed)) for seed in (0, 0, 1))
+    one, again, other = (digests(open_splits(chosen, LABELS, seed=seed)) for seed in (0, 0, 1))
     assert one == again
     assert one["gating"] != other["gating"]
 
 
 def test_few_pictures_are_seen_in_several_views(few_images: Path) -> None:
     """Below the limit; the shipped pool is above it."""
-    assert open_splits(config(few_images), NAMES, seed=0).views == CROPS
-    default = open_splits(ExportConfig(model="reference", out=Path("x.lraee")), NAMES, seed=0)
+    assert open_splits(config(few_images), LABELS, seed=0).views == CROPS
+    default = open_splits(ExportConfig(model="reference", out=Path("x.lraee")), LABELS, seed=0)
     assert default.views == 1
     assert len(default.heads) > FEW_IMAGES
 
 
 def test_without_data_another_model_takes_the_photos() -> None:
     """Which have no labels, so nothing is asked of them."""
-    splits = open_splits(ExportConfig(model="ViT-B-32", out=Path("x.lraee")), NAMES, seed=0)
+    splits = open_splits(ExportConfig(model="ViT-B-32", out=Path("x.lraee")), LABELS, seed=0)
     assert not splits.heads.labels
     assert len(splits.heads) + len(splits.gating) + len(splits.calibration) == 102
 
@@ -100,13 +103,13 @@ def test_without_data_another_model_takes_the_photos() -> None:
 def test_evaluating_on_the_training_images_is_refused_by_name(few_images: Path) -> None:
     """The message names the purposes and a file."""
     with pytest.raises(DataError, match=r"'(calibration|heads|gating)' and 'evaluation' share a picture: .*\.png"):
-        open_splits(config(few_images, evaluate=few_images), NAMES, seed=0)
+        open_splits(config(few_images, evaluate=few_images), LABELS, seed=0)
 
 
 def test_calibrating_on_the_training_images_is_refused(few_images: Path) -> None:
     """Also when it is one picture under another name."""
     with pytest.raises(DataError, match=r"'calibration' and '(heads|gating)' share a picture"):
-        open_splits(config(few_images, calibration=few_images), NAMES, seed=0)
+        open_splits(config(few_images, calibration=few_images), LABELS, seed=0)
 
 
 def test_one_renamed_copy_in_the_evaluation_is_refused(few_images: Path, tmp_path: Path) -> None:
@@ -116,13 +119,13 @@ def test_one_renamed_copy_in_the_evaluation_is_refused(few_images: Path, tmp_pat
     members = {f"{NAMES[n % 2]}/{n}.png": picture(n) for n in range(20)}
     test = archive(tmp_path / "test.zip", members | {f"{NAMES[1]}/innocent.png": stolen})
     with pytest.raises(DataError, match=r"share a picture: .* is the same as .*innocent\.png"):
-        open_splits(config(few_images, evaluate=test), NAMES, seed=0)
+        open_splits(config(few_images, evaluate=test), LABELS, seed=0)
 
 
 def test_given_calibration_images_leave_the_rest_for_training(few_images: Path, tmp_path: Path) -> None:
     """The share they would have had goes to heads and gating."""
     calibration = numbered(tmp_path / "calibration.zip", range(12))
-    splits = open_splits(config(few_images, calibration=calibration), NAMES, seed=0)
+    splits = open_splits(config(few_images, calibration=calibration), LABELS, seed=0)
     assert len(splits.calibration) == 12
     assert len(splits.heads) + len(splits.gating) == 240
 
@@ -133,22 +136,22 @@ def test_a_label_that_the_model_does_not_know_is_refused(role: str, few_images: 
     odd = numbered(tmp_path / "odd.zip", range(60), labels=("dress", "teapot"))
     chosen = config(odd) if role == "train" else config(few_images, evaluate=odd)
     with pytest.raises(DataError, match=r"odd\.zip has images of 'teapot', which is none of the 10 labels"):
-        open_splits(chosen, NAMES, seed=0)
+        open_splits(chosen, LABELS, seed=0)
 
 
 def test_unknown_labels_do_not_matter_without_labels(tmp_path: Path) -> None:
     """Label-free training reads the folder names of its images as nothing."""
     odd = numbered(tmp_path / "odd.zip", range(60), labels=("dress", "teapot"))
-    assert len(open_splits(config(odd, supervision="label-free"), NAMES, seed=0).heads) == 24
+    assert len(open_splits(config(odd, supervision="label-free"), LABELS, seed=0).heads) == 24
 
 
 def test_labels_are_asked_for_where_there_are_none(few_images: Path, tmp_path: Path) -> None:
     """`--supervision labels` and an evaluation both need them."""
     plain = numbered(tmp_path / "plain.zip", range(60))
     with pytest.raises(DataError, match="has no labels"):
-        open_splits(config(plain, supervision="labels"), NAMES, seed=0)
+        open_splits(config(plain, supervision="labels"), LABELS, seed=0)
     with pytest.raises(DataError, match="has no labels"):
-        open_splits(config(few_images, evaluate=plain), NAMES, seed=0)
+        open_splits(config(few_images, evaluate=plain), LABELS, seed=0)
 
 
 def test_label_rows_are_positions_among_the_models_labels(tmp_path: Path) -> None:
@@ -203,6 +206,9 @@ def test_unreadable_images_are_refused_or_left_out_as_told(tmp_path: Path) -> No
         first = rows.pixels[np.flatnonzero(rows.source == index)[0]]
         np.testing.assert_array_equal(first, preprocess(dataset.read(index), SMALL))
     assert {path.name for path in tmp_path.glob("*.npy")} == {"pixels.npy", "source.npy"}
+    assert rows.images == 68
+    assert sorted(rows.skipped) == ["05.png", "68.png"]
+    assert "05.png is not an image" in rows.skipped["05.png"]
 
 
 def test_a_source_without_a_readable_image_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import lraee
 from lraee.bundle import Bundle
 from lraee.errors import ExportError
+from lraee.label_set import LabelSet
 from lraee.policies import Adaptive, Full
 from lraee_calibration_data import label_rows, load_pixels
 from lraee_toolchain import cli, pipeline, routing
@@ -37,6 +38,7 @@ class Stages:
     def __init__(self) -> None:
         self.made: list[str] = []
         self.found: list[str] = []
+        self.notices: list[str] = []
 
     def stage(self, name: str, found: bool) -> None:
         """Note one."""
@@ -45,6 +47,10 @@ class Stages:
     def steps(self, total: int) -> Callable[[int], None]:
         """Count nothing."""
         return lambda done: None
+
+    def notice(self, text: str) -> None:
+        """Keep one."""
+        self.notices.append(text)
 
 
 def test_the_bundle_of_an_export_loads_and_verifies(exported: Any) -> None:
@@ -70,7 +76,7 @@ def test_the_runtime_does_on_the_gating_split_what_the_operating_points_promise(
     Tolerance: two images of 48, for INT8 values between two levels that round the other way.
     """
     model = lraee.load(exported.result.bundle, threads=1)
-    gating = open_splits(exported.config, model.labels, seed=0).gating
+    gating = open_splits(exported.config, LabelSet(names=model.labels), seed=0).gating
     pixels = load_pixels(gating, model.manifest.preprocessing).pixels
     classes = label_rows(gating, model.labels)
     full = model.run_pixels(pixels, policy=Full())
@@ -94,7 +100,7 @@ def test_int8_keeps_the_answers_of_the_float_tower(exported: Any, small_config: 
     manifest = Bundle(result.bundle).manifest
     assert (manifest.precision, manifest.quantization) == ("fp32", None)
     int8, full = (lraee.load(folder, threads=1) for folder in (exported.result.bundle, result.bundle))
-    gating = open_splits(exported.config, full.labels, seed=0).gating
+    gating = open_splits(exported.config, LabelSet(names=full.labels), seed=0).gating
     pixels = load_pixels(gating, manifest.preprocessing).pixels
     one, other = (model.run_pixels(pixels, policy=Full()) for model in (int8, full))
     assert (one.embedding * other.embedding).sum(axis=1).min() > np.cos(np.radians(15))

@@ -29,7 +29,8 @@ def export_command(
     pretrained: Annotated[str | None, typer.Option(help="tag, checkpoint file, or random[:SEED]")] = None,
     activation: Annotated[str | None, typer.Option(help="gelu or quick_gelu, for bare weights")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="reference, imagenet, imagenet-80, or a file with one label a line")
+        str | None,
+        typer.Option(help="reference, imagenet, imagenet-80, or a file with one label a line (or folder, tab, label)"),
     ] = None,
     text: Annotated[
         str, typer.Option(help="text tower for other labels on the device: fp32, fp16, int8, or none: fixed labels")
@@ -37,7 +38,9 @@ def export_command(
     calibration: Annotated[Path | None, typer.Option(help="folder or zip for activation ranges")] = None,
     train: Annotated[Path | None, typer.Option(help="folder or zip for heads, gates and thresholds")] = None,
     evaluate: Annotated[Path | None, typer.Option(help="labelled folder or zip, only for the report")] = None,
-    supervision: Annotated[str, typer.Option(help="auto, labels or label-free")] = "auto",
+    supervision: Annotated[
+        str, typer.Option(help="auto (labels where there are class folders), labels, or label-free")
+    ] = "auto",
     exits: Annotated[str, typer.Option(help="auto, all, none, or blocks such as 8,10,11")] = "auto",
     reads: Annotated[str, typer.Option(help="what heads read: auto, patch_mean (SSA), cls or both")] = "auto",
     epochs: Annotated[int, typer.Option(help="passes of the heads' training over its images", min=1)] = 30,
@@ -65,7 +68,7 @@ def export_command(
     seeds: Annotated[int, typer.Option(help="seeds of the comparison table")] = 3,
     seed: Annotated[int, typer.Option(help="of splits, heads and random crops")] = 0,
     work: Annotated[Path | None, typer.Option(help="keep stages here, to resume or to share between exports")] = None,
-    unreadable: Annotated[str, typer.Option(help="refuse or skip images that cannot be decoded")] = "refuse",
+    unreadable: Annotated[str, typer.Option(help="refuse, or skip and name images that cannot be decoded")] = "refuse",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing bundle")] = False,
 ) -> None:
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""

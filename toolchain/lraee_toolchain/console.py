@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 if TYPE_CHECKING:
     from lraee_toolchain.pipeline import ExportResult
@@ -79,6 +80,10 @@ class ConsoleProgress:
             return lambda done: None
         self._progress.update(task, total=total, completed=0)
         return lambda done: self._progress.advance(task, done)
+
+    def notice(self, text: str) -> None:
+        """Print a line above the bars; never wrapped, so that it can be searched."""
+        self._progress.console.print(Text(f"note: {text}", style="yellow"), soft_wrap=True)
 
     def _finish(self) -> None:
         if self._task is not None:

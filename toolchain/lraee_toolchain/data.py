@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import DataError
+from lraee.label_set import LabelSet
 from lraee.preprocess import Preprocessing
 from lraee.preprocess import pixels as preprocess
 from lraee_calibration_data import (
@@ -41,6 +42,8 @@ CROPS = 4
 class Splits:
     """The images of an export by purpose."""
 
+    train: Dataset
+    """All that the splits were divided from."""
     calibration: Dataset
     heads: Dataset
     gating: Dataset
@@ -61,17 +64,21 @@ class Splits:
         check_disjoint(self.named())
 
 
-def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Splits:
+RENAME = "name its folders like the labels, give other --labels, or map folders to labels in the label file"
+
+
+def open_splits(config: ExportConfig, labels: LabelSet, *, seed: int) -> Splits:
     """Open the sources of an export and divide them by picture.
 
     Args:
         config: names the sources; without `train`, the reference models take the shipped Fashion-MNIST pool and every
             other model the shipped photos, which is enough to try things out, not to learn good exits.
-        labels: the bundle's labels; a labelled source must use these names.
+        labels: the bundle's labels; a labelled source must use these names, or folders that these map to names.
         seed: of the division.
 
     Raises:
-        DataError: a source is missing or too small, two splits share a picture, or a label is unknown.
+        DataError: a source is missing or too small, two splits share a picture, a label is unknown, or some images of
+            `train` lie in class folders and some do not, and nothing says that labels are not wanted.
     """
     default = fashion_mnist_pool() if config.model.startswith("reference") else photos()
     train = open_dataset(config.train or default, unreadable=config.unreadable)
@@ -85,16 +92,14 @@ def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Sp
     if config.promise is not None:
         fractions["promise"] = fractions["gating"] / 2
         fractions["gating"] -= fractions["promise"]
-    parts = {name: train.subset(indices) for name, indices in split(train, fractions, seed).items()}
+    _check_labels(train, labels, config)
     evaluation = None
     if config.evaluate is not None:
         evaluation = open_dataset(config.evaluate, unreadable=config.unreadable)
-        label_rows(evaluation, labels)
-    if train.labels and config.supervision != "label-free":
-        label_rows(train, labels)
-    elif config.supervision == "labels":
-        raise DataError(f"{train.source} has no labels; pass --supervision label-free, or one folder for each label")
+        label_rows(evaluation, labels.names, labels.folders, advice=RENAME)
+    parts = {name: train.subset(indices) for name, indices in split(train, fractions, seed).items()}
     splits = Splits(
+        train=train,
         calibration=calibration if calibration is not None else parts["calibration"],
         heads=parts["heads"],
         gating=parts["gating"],
@@ -106,6 +111,23 @@ def open_splits(config: ExportConfig, labels: Sequence[str], *, seed: int) -> Sp
     return splits
 
 
+def _check_labels(train: Dataset, labels: LabelSet, config: ExportConfig) -> None:
+    """Refuse training images whose labels would be dropped, or mean nothing, without a word."""
+    if config.supervision == "label-free":
+        return
+    without = "pass --supervision label-free to learn without labels"
+    if train.obstacle:
+        raise DataError(
+            f"{train.source}: {train.obstacle}, so that nobody can tell its classes; wanted one folder for each label "
+            f"and all images in them: move these, or {without}"
+        )
+    if train.labels:
+        advice = f"{RENAME}; if its folders are no classes, {without}"
+        label_rows(train, labels.names, labels.folders, advice=advice)
+    elif config.supervision == "labels":
+        raise DataError(f"{train.source} has no labels; {without}, or give one folder for each label")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelSet:
     """Preprocessed images of one split."""
@@ -114,17 +136,37 @@ class PixelSet:
     """(rows, size, size, 3) uint8, memory-mapped."""
     source: NDArray[np.int64]
     """(rows,) which image of the split each row is a view of."""
+    skipped: dict[str, str]
+    """Why an image could not be read, by its path in the source; empty unless the data set skips such."""
+
+    @property
+    def images(self) -> int:
+        """Images that were read, whatever their number of views."""
+        return len(np.unique(self.source))
 
 
 def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *, views: int, seed: int) -> None:
-    """Preprocess a split once into ``pixels.npy`` and ``source.npy``; with `views` above 1 adds random crops."""
+    """Preprocess a split once into ``pixels.npy``, ``source.npy`` and ``skipped.json``.
+
+    Args:
+        dataset: the split.
+        preprocessing: of the tower.
+        folder: empty.
+        views: rows of each image; those after the first are random crops.
+        seed: of the crops.
+
+    Raises:
+        DataError: an image cannot be read and the data set refuses such, or none can be.
+    """
     size = preprocessing.image_size
     path = folder / "pixels.npy"
     rows = len(dataset) * views
     pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
     source: list[int] = []
+    skipped: dict[str, str] = {}
     for chunk in dataset.batches(64):
         loaded = load_pixels(dataset, preprocessing, chunk)
+        skipped |= {key: reason.replace(f"{dataset.source}/", "") for key, reason in loaded.skipped}
         pixels[len(source) : len(source) + len(loaded.indices)] = loaded.pixels
         source += loaded.indices
         if views > 1:
@@ -134,10 +176,12 @@ def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *,
                     source.append(index)
     del pixels
     if not source:
-        raise DataError(f"no image of {dataset.source} can be read; give others")
+        reason = next(iter(skipped.values()))
+        raise DataError(f"no image of {dataset.source} can be read, such as: {reason}; give others")
     if len(source) < rows:
         _shorten(path, len(source))
     np.save(folder / "source.npy", np.array(source, np.int64))
+    (folder / "skipped.json").write_text(json.dumps(skipped, indent=1), "utf-8")
 
 
 def _shorten(path: Path, rows: int) -> None:
@@ -152,4 +196,8 @@ def _shorten(path: Path, rows: int) -> None:
 
 def load_pixel_set(folder: Path) -> PixelSet:
     """Open what `save_pixels` wrote."""
-    return PixelSet(np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "source.npy"))
+    return PixelSet(
+        np.load(folder / "pixels.npy", mmap_mode="r"),
+        np.load(folder / "source.npy"),
+        json.loads((folder / "skipped.json").read_text("utf-8")),
+    )

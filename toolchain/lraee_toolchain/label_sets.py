@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lraee_calibration_data
+from lraee.errors import LabelsError
 from lraee.label_set import LabelSet, read_label_file
 from lraee_exporters.labels import reference_labels
 
@@ -31,6 +32,10 @@ def read_labels(name: str) -> LabelSet:
         return reference_labels()
     if name in ("imagenet", "imagenet-80"):
         return imagenet_labels(all_templates=name == "imagenet-80")
+    if not Path(name).exists():
+        raise LabelsError(
+            f"--labels is {name!r}, and there is no such file; wanted reference, imagenet, imagenet-80, or a label file"
+        )
     return read_label_file(Path(name))
 
 

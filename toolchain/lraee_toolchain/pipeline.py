@@ -18,7 +18,7 @@ from lraee.errors import ExportError
 from lraee.images import open_image
 from lraee.preprocess import pixels as preprocess
 from lraee.strict_json import encode
-from lraee_calibration_data import Dataset, label_rows, open_dataset, photos
+from lraee_calibration_data import Dataset, open_dataset, photos
 from lraee_exporters.parity import check_parity
 from lraee_toolchain.baselines import BaselineMaker
 from lraee_toolchain.build import build_exits, load_choices
@@ -200,25 +200,28 @@ class _Export:
             config=config,
             choices=load_choices(tower_parts),
             information_to_noise={} if noise is None else {b.block: b.information_to_noise for b in noise.blocks},
-            calibration_views=len(stages.splits.calibration) * stages.splits.views,
+            calibration_views=stages.read.rows.get("calibration", 0),
             sources={
                 "weights_sha256": stages.model.source_sha256 or "none",
                 "calibration": stages.splits.calibration.fingerprint,
                 "heads": stages.splits.heads.fingerprint,
                 "gating": stages.splits.gating.fingerprint,
-                "promise": _promise_words(stages.splits.promise, config),
+                "promise": _promise_words(stages.splits.promise, stages.read.images.get("promise", 0), config),
                 "outliers": "none" if config.inject_outliers is None else f"{config.inject_outliers:g}",
             },
         )
         pack(inputs, folder)
 
     def _metrics(self, bundle: Path, parity: Path, exits: Path, noise: NoiseProfile | None) -> dict[str, Any]:
-        splits = self.stages.splits
+        splits, read = self.stages.splits, self.stages.read
         metrics: dict[str, Any] = {
             "parity": json.loads((parity / "parity.json").read_text()),
             "supervision": self.stages.supervision,
             "noise": {} if noise is None else {self.precision: encode(noise)},
-            "images": {"evaluation": 0} | {name: len(dataset) for name, dataset in splits.named().items()},
+            "images": {"evaluation": 0} | read.images,
+            "skipped": read.skipped,
+            "passed_over": read.passed_over,
+            "notices": read.notices,
             "evaluation": None,
             "precisions": None,
             "ablations": None,
@@ -243,7 +246,7 @@ class _Export:
         if stages.splits.evaluation is None or stages.is_random:
             return []
         rows = load_pixel_set(stages.pixels(stages.splits.evaluation, views=1))
-        classes = label_rows(stages.splits.evaluation, stages.label_set.names)[rows.source]
+        classes = stages.classes(stages.splits.evaluation)[rows.source]
         return run_pictures(bundle, rows.pixels, classes, seed=self.config.seed)
 
     def _install(self, bundle: Path, tower_parts: Path, metrics: dict[str, Any]) -> ExportResult:
@@ -267,11 +270,11 @@ class _Export:
         )
 
 
-def _promise_words(dataset: Dataset | None, config: ExportConfig) -> str:
+def _promise_words(dataset: Dataset | None, images: int, config: ExportConfig) -> str:
     """What the point ``promised`` promises, for the provenance."""
     if dataset is None:
         return "none"
     return (
         f"at most {config.promise:g} points lost with probability {config.promise_confidence:g}, proved on "
-        f"{len(dataset)} images ({dataset.fingerprint})"
+        f"{images} images ({dataset.fingerprint})"
     )

@@ -35,6 +35,8 @@ def images_text(metrics: dict[str, Any], config: ExportConfig) -> str:
     images = metrics["images"]
     counts = ", ".join(f"{images[name]:,} {words}" for name, words in PURPOSES.items() if images.get(name))
     text = f"Images: {counts}; no picture serves two purposes. Supervision of the heads: {metrics['supervision']}. "
+    if skipped := sum(len(reasons) for reasons in metrics.get("skipped", {}).values()):
+        text += f"{skipped:,} more could not be read; `metrics.json` names them. "
     return f"{text}Seed {config.seed}."
 
 
@@ -49,6 +51,7 @@ def warnings_of(manifest: Manifest, metrics: dict[str, Any], config: ExportConfi
         )
     if metrics["supervision"] == "label-free" and not manifest.model.is_random:
         yield "Heads and gates saw no labels: they learned to agree with the float tower."
+    yield from (f"{text[:1].upper()}{text[1:]}." for text in metrics.get("notices", ()))
 
 
 def no_exits_text(config: ExportConfig) -> str:

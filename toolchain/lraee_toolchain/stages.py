@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lraee.errors import ExportError
 from lraee.label_set import LabelSet
 from lraee_calibration_data import Dataset, label_rows
-from lraee_exporters.labels import embed_labels
+from lraee_exporters.labels import check_labels, embed_labels
 from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_exporters.text_graph import TextPrecision
 from lraee_exporters.tower import Tower
@@ -23,6 +23,7 @@ from lraee_toolchain.calibrate import calibrate, load_ranges, save_ranges
 from lraee_toolchain.chain import Chain
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data import Splits, load_pixel_set, open_splits, save_pixels
+from lraee_toolchain.data_notices import ImagesRead, read_images
 from lraee_toolchain.diagnose import NoiseProfile, diagnose, load_profile, profile_csv, save_profile
 from lraee_toolchain.dynamic import build_dynamic
 from lraee_toolchain.features import Teacher, extract_embeddings, extract_features, load_features, load_teacher
@@ -50,6 +51,10 @@ class Progress(Protocol):
         """The stage has `total` steps; call the result with how many were done."""
         ...
 
+    def notice(self, text: str) -> None:
+        """Something that the user should know of the images, at once."""
+        ...
+
 
 class Silent:
     """Nobody wants to know."""
@@ -60,6 +65,9 @@ class Silent:
     def steps(self, total: int) -> Callable[[int], None]:
         """Count nothing."""
         return lambda done: None
+
+    def notice(self, text: str) -> None:
+        """Say nothing."""
 
 
 def with_outliers(model: LoadedModel, factor: float) -> LoadedModel:
@@ -80,10 +88,11 @@ class Stages:
         self.tower: Tower = self.model.tower
         default_labels = "reference" if config.model.startswith("reference") else "imagenet"
         self.label_set: LabelSet = read_labels(config.labels or default_labels)
+        check_labels(self.model, self.label_set)
         if isinstance(config.exits, tuple) and max(config.exits) >= self.tower.depth:
             raise ExportError(f"--exits names block {max(config.exits)}, wanted 1 to {self.tower.depth - 1}")
         self._check_class_token()
-        self.splits: Splits = open_splits(config, self.label_set.names, seed=config.seed)
+        self.splits: Splits = open_splits(config, self.label_set, seed=config.seed)
         self.fingerprint = self.tower.fingerprint()
         self.is_random = self.tower.weights.startswith("random")
         if config.supervision == "labels" and self.is_random:
@@ -92,6 +101,14 @@ class Stages:
             raise ExportError("--promise means nothing with random weights; leave it away")
         labelled = bool(self.splits.heads.labels) and config.supervision != "label-free" and not self.is_random
         self.supervision = "labels" if labelled else "label-free"
+        self.read: ImagesRead = read_images(
+            config,
+            self.splits,
+            lambda dataset, views: self.pixels(dataset, views=views),
+            with_labels=labelled,
+            is_random=self.is_random,
+            notice=progress.notice,
+        )
         self.text_folder: Path | None = None if config.text == "none" else self._text_part(config.text)
         self.label_folder = work.stage(
             "labels", {"tower": self.fingerprint, "labels": dataclasses.asdict(self.label_set)}, self._embed_labels
@@ -142,6 +159,7 @@ class Stages:
             "preprocessing": dataclasses.asdict(self.tower.preprocessing),
             "views": views,
             "seed": self.config.seed,
+            "unreadable": dataset.unreadable,
         }
         return self.work.stage(
             "pixels",
@@ -208,8 +226,12 @@ class Stages:
         teacher = self.answers(dataset, self.float_parts, views=views)
         classes = None
         if self.supervision == "labels" and dataset.labels:
-            classes = label_rows(dataset, self.label_set.names)[rows.source]
+            classes = self.classes(dataset)[rows.source]
         return Material(features=load_features(features), teacher=teacher, classes=classes)
+
+    def classes(self, dataset: Dataset) -> NDArray[np.int64]:
+        """(images,) int64 the row of each image's label."""
+        return label_rows(dataset, self.label_set.names, self.label_set.folders)
 
     def answers(self, dataset: Dataset, parts: Path, *, views: int) -> Teacher:
         """What a tower answers at full depth; that of the float tower teaches."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.strict_json import encode
-from lraee_calibration_data import Dataset, label_rows
+from lraee_calibration_data import Dataset
 from lraee_toolchain.bootstrap import bootstrap_mean
 from lraee_toolchain.comparison_table import measure_methods, steps_of_methods
 from lraee_toolchain.data import load_pixel_set
@@ -45,7 +45,7 @@ class Study:
         self._evaluation = evaluation
         self._pixels = stages.pixels(evaluation, views=1)
         self.rows = load_pixel_set(self._pixels)
-        self.classes: NDArray[np.int64] = label_rows(evaluation, stages.label_set.names)[self.rows.source]
+        self.classes: NDArray[np.int64] = stages.classes(evaluation)[self.rows.source]
 
     def evaluate(self) -> Any:
         """Every policy of the bundle, run by the runtime."""
