@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lraee.cli import errors_as_one_line
+from lraee.command_lines import warnings_as_lines
 from lraee.errors import DataError
 from lraee.policies.spec import POLICY_SPECS
 from lraee_benchmarks.benchmark import OnProgress, run_benchmark
@@ -52,6 +53,7 @@ class ScenarioName(StrEnum):
 
 def main() -> None:
     """Entry point of ``lraee-bench``."""
+    warnings_as_lines()
     app()
 
 

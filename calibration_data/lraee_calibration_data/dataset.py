@@ -174,7 +174,7 @@ def load_pixels(dataset: Dataset, preprocessing: Preprocessing, indices: Sequenc
             pixels[len(kept)] = preprocess(dataset.read_bytes(index), preprocessing, name=dataset.name(index))
         except ImageError as error:
             if dataset.unreadable == "refuse":
-                raise DataError(f"{error}; remove the file, or choose to skip unreadable files") from error
+                raise DataError(f"{error}; remove the file", setting="unreadable") from error
             skipped.append((dataset.samples[index].key, str(error)))
         else:
             kept.append(index)

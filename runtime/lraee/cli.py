@@ -6,7 +6,7 @@ status 1; wrong usage has status 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 
 OPTIONS = {"max_pixels": "raise --max-pixels"}
-"""What to do with an option of these commands, by the setting that an error names."""
+"""What to do with an option of ``classify``, by the setting that an error names."""
 
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or 'reference'.")]
 
@@ -47,12 +47,16 @@ def main() -> None:
 
 
 @contextmanager
-def errors_as_one_line() -> Iterator[None]:
-    """Turn an error of the library into one red line on stderr and exit status 1."""
+def errors_as_one_line(options: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn an error of the library into one red line on stderr and exit status 1.
+
+    Args:
+        options: what to do with an option of the command, by the setting that an error names; see `with_option`.
+    """
     try:
         yield
     except LraeeError as error:
-        line = Text(f"error: {' '.join(with_option(error, OPTIONS).split())}", style="red")
+        line = Text(f"error: {' '.join(with_option(error, options or {}).split())}", style="red")
         Console(stderr=True).print(line, soft_wrap=True)
         raise typer.Exit(1) from error
 
@@ -83,7 +87,7 @@ def classify(
     ] = None,
 ) -> None:
     """Classify images, each as deep as it needs."""
-    with errors_as_one_line():
+    with errors_as_one_line(OPTIONS):
         reading = Reading(
             exif_orientation=exif_orientation,
             reduce_jpeg=reduce_jpeg,
