@@ -64,7 +64,7 @@ def check_accuracy_possible(manifest: Manifest) -> None:
     if manifest.model.is_random:
         raise DataError(
             f"the weights of {manifest.model.id} are {manifest.model.weights}, so its accuracy means nothing; "
-            "leave out --accuracy, or export with --pretrained"
+            "leave out --accuracy, or export it with lraee-export --pretrained"
         )
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lraee.cli import errors_as_one_line
+from lraee.command_lines import warnings_as_lines
 from lraee.errors import DataError
 from lraee.policies.spec import POLICY_SPECS
 from lraee_benchmarks.benchmark import OnProgress, run_benchmark
@@ -42,6 +43,10 @@ class ThreadPool(StrEnum):
     global_ = "global"
 
 
+OPTIONS = {"unreadable": "pass --unreadable skip"}
+"""What to do with an option of this command, by the setting that an error names."""
+
+
 class ScenarioName(StrEnum):
     """As in `lraee_benchmarks.results.Scenario`."""
 
@@ -59,6 +64,7 @@ class Unreadable(StrEnum):
 
 def main() -> None:
     """Entry point of ``lraee-bench``."""
+    warnings_as_lines()
     app()
 
 
@@ -222,7 +228,7 @@ def bench(
         cold_starts=cold_starts,
         seed=seed,
     )
-    with errors_as_one_line(), _progress() as on_progress:
+    with errors_as_one_line(OPTIONS), _progress() as on_progress:
         report = run_benchmark(config, on_progress=on_progress)
     failures: list[DataError] = []  # a disk that is full must not take the table as well
     for path, text in (json, to_json), (csv, render_csv), (markdown, render_markdown), (html, page_of):

@@ -110,7 +110,7 @@ def _against_float(report: Report) -> Iterator[str]:
     ratio = float_row.latency.mean_ms / full.latency.mean_ms
     verdict = "as fast as" if 0.995 <= ratio < 1.005 else f"{ratio:.2f} times as fast as"
     features = "" if report.device.int8_features or ratio >= 1 else "; this CPU has no 8-bit dot product"
-    advice = "" if ratio >= 0.995 else "; INT8 does not pay here, take an export with --precision fp32"
+    advice = "" if ratio >= 0.995 else "; INT8 does not pay here, take what lraee-export --precision fp32 gives"
     yield f"INT8 full depth ({full.name}) is {verdict} FP32{features}{advice}."
 
 

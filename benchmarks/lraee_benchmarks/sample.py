@@ -30,7 +30,6 @@ from lraee_calibration_data import (
     passed_over_words,
     photos,
     printable,
-    refusal,
     skipped_words,
     with_reason,
 )
@@ -132,7 +131,7 @@ def load_sample(
         except ImageError as error:
             named = with_reason(error, dataset.samples[index].key)
             if unreadable == "refuse":
-                raise DataError(refusal(named)) from error
+                raise DataError(f"{named}; remove the file", setting="unreadable") from error
             skipped.append(str(named))
         else:
             chosen.append(index)

@@ -8,7 +8,6 @@ from lraee_calibration_data.dataset import (
     Unreadable,
     load_pixels,
     open_dataset,
-    refusal,
     with_reason,
 )
 from lraee_calibration_data.shipped import (
@@ -44,7 +43,6 @@ __all__ = [
     "passed_over_words",
     "photos",
     "printable",
-    "refusal",
     "skipped_words",
     "some_words",
     "split",

@@ -128,7 +128,7 @@ class Dataset:
                 content = self.read_bytes(index)
             except ImageError as error:
                 if self.unreadable == "refuse":
-                    raise ImageError(refusal(error)) from error
+                    raise ImageError(f"{error}; remove the file", setting="unreadable") from error
                 content = f"unreadable {self.name(index)}".encode(errors="surrogateescape")
             self._digests[key] = picture_digest(content)
         return self._digests[key]
@@ -183,11 +183,6 @@ def with_reason(error: ImageError, key: str) -> ImageError:
     return ImageError(f"{error}; {reason}") if reason else error
 
 
-def refusal(error: ImageError) -> str:
-    """What to do about a file that cannot be read, behind what is wrong with it."""
-    return f"{error}; remove the file, or choose to skip unreadable files (--unreadable skip)"
-
-
 def load_pixels(dataset: Dataset, preprocessing: Preprocessing, indices: Sequence[int] | None = None) -> Loaded:
     """Read and preprocess some images, by default all; memory grows with their number (0.15 MB each at 224).
 
@@ -205,7 +200,7 @@ def load_pixels(dataset: Dataset, preprocessing: Preprocessing, indices: Sequenc
         except ImageError as error:
             named = with_reason(error, dataset.samples[index].key)
             if dataset.unreadable == "refuse":
-                raise DataError(refusal(named)) from error
+                raise DataError(f"{named}; remove the file", setting="unreadable") from error
             skipped.append((dataset.samples[index].key, str(named)))
         else:
             kept.append(index)

@@ -6,7 +6,7 @@ status 1; wrong usage has status 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -18,12 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lraee.bundle import Bundle, find_bundle
+from lraee.command_lines import warnings_as_lines, with_option
 from lraee.errors import LraeeError
 from lraee.label_set import parse_labels
 from lraee.manifest import Manifest, PartEntry
 from lraee.model import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
-from lraee.reading import MAX_PIXELS, Reading
+from lraee.reading import MAX_PIXELS, Reading, parse_color
 
 app = typer.Typer(
     name="python -m lraee",
@@ -33,21 +34,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+OPTIONS = {"max_pixels": "raise --max-pixels"}
+"""What to do with an option of ``classify``, by the setting that an error names."""
+
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or 'reference'.")]
 
 
 def main() -> None:
     """Entry point of ``python -m lraee``."""
+    warnings_as_lines()
     app()
 
 
 @contextmanager
-def errors_as_one_line() -> Iterator[None]:
-    """Turn an error of the library into one red line on stderr and exit status 1."""
+def errors_as_one_line(options: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turn an error of the library into one red line on stderr and exit status 1.
+
+    Args:
+        options: what to do with an option of the command, by the setting that an error names; see `with_option`.
+    """
     try:
         yield
     except LraeeError as error:
-        line = Text(f"error: {' '.join(str(error).split())}", style="red")
+        line = Text(f"error: {' '.join(with_option(error, options or {}).split())}", style="red")
         Console(stderr=True).print(line, soft_wrap=True)
         raise typer.Exit(1) from error
 
@@ -72,10 +81,19 @@ def classify(
         bool, typer.Option("--reduce-jpeg", help="Decode large JPEGs at a fraction of their size: faster, not exact.")
     ] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = MAX_PIXELS,
+    background: Annotated[
+        str | None,
+        typer.Option(help="Colour behind transparent pixels: white, black or #rrggbb; by default alpha is dropped."),
+    ] = None,
 ) -> None:
     """Classify images, each as deep as it needs."""
-    reading = Reading(exif_orientation=exif_orientation, reduce_jpeg=reduce_jpeg, max_pixels=max_pixels)
-    with errors_as_one_line():
+    with errors_as_one_line(OPTIONS):
+        reading = Reading(
+            exif_orientation=exif_orientation,
+            reduce_jpeg=reduce_jpeg,
+            max_pixels=max_pixels,
+            background=None if background is None else parse_color(background),
+        )
         chosen = parse_policy(policy) if policy is not None else None
         model = load(bundle, threads=threads, policy=chosen, reading=reading)
         if labels is not None:

@@ -13,12 +13,46 @@
     ├── ForkError            a process was forked, and its thread pool did not come along
     └── MissingExtraError    an optional dependency is not installed
 
-A message says what was met, what was wanted, and what to do next.
+A message says what was met, what was wanted, and what to do next. Several commands may print it, so it names an option
+only behind the command that has it (``lraee-export --exits all``); an option of the printing command is added by that
+command, which finds in `LraeeError.setting` what to look for.
 """
+
+from __future__ import annotations
+
+LONGEST_MESSAGE = 2000
+"""Characters of a message. Beyond it the middle is left out: what was passed in by mistake may be a whole image."""
+
+
+def shortened(text: str, most: int) -> str:
+    """Leave out the middle of a text that is longer than `most` characters, and say how much.
+
+    >>> shortened("abcdefgh" * 100, 40)
+    'abcdef... 788 characters left out ...gh'
+    """
+    if len(text) <= most:
+        return text
+    note = f"... {len(text) - most:,} characters left out ..."
+    kept = max(most - len(note), 2)
+    note = f"... {len(text) - kept:,} characters left out ..."
+    head = kept * 2 // 3
+    return f"{text[:head]}{note}{text[len(text) - (kept - head) :]}"
 
 
 class LraeeError(Exception):
-    """Base of all errors raised on purpose; command lines print its message as one line."""
+    """Base of all errors raised on purpose; command lines print its message as one line.
+
+    Args:
+        message: what was met, what was wanted, and what to do next; shortened to `LONGEST_MESSAGE`.
+        setting: see the attribute.
+    """
+
+    setting: str
+    """Which setting would let this pass, such as ``max_pixels``; empty where none would."""
+
+    def __init__(self, message: str = "", *, setting: str = "") -> None:
+        super().__init__(shortened(str(message), LONGEST_MESSAGE))
+        self.setting = setting
 
 
 class BundleError(LraeeError):
@@ -27,6 +61,9 @@ class BundleError(LraeeError):
 
 class ImageError(LraeeError):
     """An image cannot be read, or an array is not uint8 (height, width, 3)."""
+
+    position: int | None = None
+    """Of several images, which one: its place in the call, counted from 0. None where one image was given."""
 
 
 class LabelsError(LraeeError):
@@ -63,3 +100,7 @@ class ForkError(LraeeError):
 
 class MissingExtraError(LraeeError):
     """An optional dependency is needed and not installed; the message has the install command."""
+
+
+class ImageWarning(UserWarning):
+    """An image was read, and probably not as it was meant: the message names it and says why."""

@@ -3,17 +3,14 @@
 Every image enters the project here, so that calibration, training, evaluation and the device see the same pixels.
 Pillow is optional (extra `image`) and imported on first need: a device whose camera gives RGB arrays runs without it.
 
-open_clip differs in one point: it resizes first and converts to RGB afterwards, and drops alpha. Here the conversion
-comes first, because a palette index cannot be interpolated and a transparent pixel has no meaningful colour. For RGB
-and grey images the two orders give the same pixels.
+Files are opened by `image_files`, modes converted by `colours`. docs/photos.md lists where this differs from open_clip.
 """
 
+from __future__ import annotations
+
 import importlib.util
-import io
 import os
-import struct
 import sys
-import zlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, Union
@@ -21,7 +18,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.colours import bits_of_grey, ready_to_resize, to_rgb
 from lraee.errors import ImageError, MissingExtraError
+from lraee.image_files import EncodedImage, check_size, decoding, opened
+from lraee.image_words import how_to_give, source_name
 from lraee.install import install_command
 from lraee.reading import PLAIN_READING, Reading
 
@@ -42,13 +42,6 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 INSTALL_PILLOW = install_command("image")
 
-_DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, IndexError, KeyError, OverflowError
-)  # fmt: skip
-"""What Pillow's decoders raise on damaged files; its own UnidentifiedImageError is an OSError."""
-
-_PILLOWS_LIMIT = "PIL.Image.MAX_IMAGE_PIXELS"
-
 _OTHER_DECODER = (
     "where OpenCV is, pass lraee.frames.from_bgr(cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)), "
     "for a JPEG the same pixels; otherwise "
@@ -56,14 +49,15 @@ _OTHER_DECODER = (
 
 
 def read_image(source: ImageSource, *, name: str | None = None, reading: Reading = PLAIN_READING) -> Pixels:
-    """Read one image as RGB.
+    """Read one image as RGB, at its own size.
 
-    Alpha is composited over white, of an animation the first frame is taken, and 16-bit grey is scaled to 8 bits.
+    Alpha is dropped unless `reading` has a background, of an animation the first frame is taken, and 16-bit grey is
+    scaled to 8 bits.
 
     Args:
         source: A path, encoded bytes, a Pillow image, or uint8 RGB (height, width, 3), which is returned as it is.
         name: What error messages call the image; by default the path, or the kind of source.
-        reading: Whether to turn the image as its EXIF tag says, and how large it may be.
+        reading: Whether to turn the image as its EXIF tag says, how large it may be, and what lies behind it.
 
     Returns:
         uint8 (height, width, 3), RGB, C-contiguous.
@@ -77,65 +71,51 @@ def read_image(source: ImageSource, *, name: str | None = None, reading: Reading
     return np.array(open_image(source, name=name, reading=reading), dtype=np.uint8)
 
 
-def open_image(
+def open_image(source: ImageSource, *, name: str | None = None, reading: Reading = PLAIN_READING) -> Image.Image:
+    """Read one image as a decoded Pillow image of mode RGB, at its own size; arguments and errors as `read_image`."""
+    name = source_name(source, name)
+    if isinstance(source, np.ndarray):
+        array = check_pixels(source, name=name)
+        made: Image.Image = import_pillow("making a Pillow image of an array").fromarray(array)
+        return made
+    picture = open_picture(source, name=name, reading=reading)
+    return decoding(name, lambda: to_rgb(picture))
+
+
+def open_picture(
     source: ImageSource,
     *,
     name: str | None = None,
     reading: Reading = PLAIN_READING,
-    before_decoding: "Callable[[Image.Image], None] | None" = None,
-) -> "Image.Image":
-    """Read one image as a decoded Pillow image of mode RGB; arguments and errors as `read_image`.
+    before_decoding: Callable[[Image.Image], None] | None = None,
+) -> Image.Image:
+    """Read one image as a decoded Pillow image of a mode that is resized first and converted to RGB afterwards.
 
     Args:
-        source: As in `read_image`.
+        source: As in `read_image`, but for arrays.
         name: As in `read_image`.
         reading: As in `read_image`.
         before_decoding: Called with the opened image of a path or bytes, of which only the header is read yet.
-    """
-    name = source_name(source, name)
-    if isinstance(source, np.ndarray):
-        array = check_pixels(source, name=name)
-        picture: Image.Image = import_pillow("making a Pillow image of an array").fromarray(array)
-        return picture
-    if is_pillow_image(source):
-        return _decode(source, name, reading)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _open(io.BytesIO(source), name, reading, before_decoding)
-    if isinstance(source, str | os.PathLike):
-        return _open(source, name, reading, before_decoding)
-    raise ImageError(
-        f"{name} is a {type(source).__name__}; give a path, bytes, a Pillow image or a uint8 array (height, width, 3)"
-    )
-
-
-def to_rgb(image: "Image.Image") -> "Image.Image":
-    """Convert a Pillow image of any 8-bit or 16-bit mode to RGB.
-
-    Transparency (an alpha channel, a transparent palette entry or colour) is composited over white. 16-bit grey is
-    scaled: 65535 becomes 255.
 
     Raises:
-        ImageError: The mode has no fixed range (F, or I beyond 16 bits) or Pillow cannot convert it.
+        ImageError: as `read_image`.
+        MissingExtraError: as `read_image`.
     """
-    pillow = import_pillow("converting an image")
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;16"):
-        image = _grey_from_16_bits(image, pillow)
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = pillow.new("RGBA", image.size, (255, 255, 255, 255))
-        image = pillow.alpha_composite(white, image)
-    return image.convert("RGB")
+    name = source_name(source, name)
+    if is_pillow_image(source):
+        return _decode(source, name, reading)
+    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+        raise ImageError(f"{name} is a {type(source).__name__}; {how_to_give(source)}")
+    return _open(source, name, reading, before_decoding)
 
 
 def check_pixels(array: NDArray[np.generic], *, name: str | None = None) -> Pixels:
     """Return `array` if it is uint8 RGB (height, width, 3), C-contiguous; otherwise raise ImageError with the fix."""
     if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size > 0:
         return np.ascontiguousarray(array, dtype=np.uint8)
-    if array.dtype != np.uint8:
+    if array.dtype == np.bool_:
+        fix = "use image.astype(numpy.uint8) * 255"
+    elif array.dtype != np.uint8:
         fix = "scale it to 0..255 and use .astype(numpy.uint8)"
     elif array.ndim == 2:
         fix = "repeat a grey image with numpy.stack([image] * 3, axis=2)"
@@ -153,18 +133,7 @@ def check_pixels(array: NDArray[np.generic], *, name: str | None = None) -> Pixe
     )
 
 
-def source_name(source: object, name: str | None = None) -> str:
-    """What error messages call an image: `name` if given, else its path, else its kind."""
-    if name is not None:
-        return name
-    if isinstance(source, str | os.PathLike):
-        return str(os.fspath(source))
-    if isinstance(source, bytes | bytearray | memoryview):
-        return f"an image of {len(source):,} bytes"
-    return "the image"
-
-
-def is_pillow_image(source: object) -> TypeGuard["Image.Image"]:
+def is_pillow_image(source: object) -> TypeGuard[Image.Image]:
     """Whether `source` is a Pillow image, without importing Pillow: who has one has imported it."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(source, pillow.Image)
@@ -185,78 +154,30 @@ def import_pillow(purpose: str, otherwise: str = "") -> ModuleType:
 
 
 def _open(
-    source: "str | os.PathLike[str] | io.BytesIO",
-    name: str,
-    reading: Reading,
-    before_decoding: "Callable[[Image.Image], None] | None",
-) -> "Image.Image":
-    pillow = import_pillow("decoding an image file", _OTHER_DECODER)
-    try:
-        opened = pillow.open(source)
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{name} is a folder; give the path of one image") from error
-    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-        raise ImageError(_too_large(name, str(error), _PILLOWS_LIMIT)) from error
-    except pillow.UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image in a format that Pillow can read") from error
-    except _DECODE_ERRORS as error:
-        raise ImageError(f"{name} cannot be read: {error}") from error
-    with opened:
-        _check_size(opened, name, reading)  # of the whole file: a progressive JPEG is decoded whole, however reduced
+    source: EncodedImage, name: str, reading: Reading, before_decoding: Callable[[Image.Image], None] | None
+) -> Image.Image:
+    import_pillow("decoding an image file", _OTHER_DECODER)
+    with opened(source, name, reading.max_pixels) as image:
         if before_decoding is not None:
-            before_decoding(opened)
-        return _decode(opened, name, reading)
+            before_decoding(image)
+        return _decode(image, name, reading)
 
 
-def _decode(image: "Image.Image", name: str, reading: Reading) -> "Image.Image":
-    pillow = import_pillow("decoding an image")
-    _check_size(image, name, reading)
-    try:
-        image.load()
-        if reading.exif_orientation:
-            from PIL import ImageOps
-
-            image = ImageOps.exif_transpose(image)
-        return to_rgb(image)
-    except ImageError as error:
-        raise ImageError(f"{name} cannot be converted to RGB: {error}") from error
-    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:  # of an image inside the image
-        raise ImageError(_too_large(name, str(error), _PILLOWS_LIMIT)) from error
-    except MemoryError as error:
-        raise ImageError(f"{name} is {image.width} x {image.height} pixels, more than the memory holds") from error
-    except _DECODE_ERRORS as error:
-        raise ImageError(f"{name} is damaged or cannot be converted to RGB: {error}") from error
-
-
-def _check_size(image: "Image.Image", name: str, reading: Reading) -> None:
-    """Refuse an image by the size in its header, before anything is decoded."""
-    pillow = import_pillow("decoding an image")
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has no pixels: it is {width} x {height}")
-    if width * height > reading.max_pixels:
-        cause = f"it is {width} x {height} pixels, wanted at most {reading.max_pixels:,}"
-        raise ImageError(_too_large(name, cause, "Reading.max_pixels or --max-pixels"))
-    if pillow.MAX_IMAGE_PIXELS is not None and width * height > pillow.MAX_IMAGE_PIXELS:
-        raise ImageError(_too_large(name, f"it is {width} x {height} pixels", _PILLOWS_LIMIT))
-
-
-def _too_large(name: str, cause: str, limit: str) -> str:
-    return f"{name} is too large to decode safely: {cause}; if you trust it, raise {limit}"
-
-
-def _grey_from_16_bits(image: "Image.Image", pillow: ModuleType) -> "Image.Image":
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+def _decode(image: Image.Image, name: str, reading: Reading) -> Image.Image:
+    check_size(image, name, reading.max_pixels)  # of a caller's picture too
+    file = getattr(image, "fp", None)
+    if getattr(image, "tile", None) and (file is None or file.closed):  # still to be decoded
         raise ImageError(
-            f"mode {image.mode} holds values {values.min()} to {values.max()}, which have no agreed range; "
-            "save the image with 8 or 16 bits"
+            f"{name} was closed before it was decoded; give its path, or call image.load() while its file is open"
         )
-    wide = values.astype(np.uint32)
-    grey: Image.Image = pillow.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-    transparent = image.info.get("transparency")  # a PNG may declare one grey value as transparent
-    if isinstance(transparent, int):
-        grey.putalpha(pillow.fromarray(np.where(wide == transparent, 0, 255).astype(np.uint8)))
-    return grey
+    return decoding(name, lambda: _decoded(image, name, reading))
+
+
+def _decoded(image: Image.Image, name: str, reading: Reading) -> Image.Image:
+    image.load()
+    bits = bits_of_grey(image)
+    if reading.exif_orientation:
+        from PIL import ImageOps
+
+        image = ImageOps.exif_transpose(image)
+    return ready_to_resize(image, name, bits, reading.background)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from lraee.bundle import Bundle, find_bundle
 from lraee.checks import check_choice, check_count, check_threads, is_count
 from lraee.errors import ImageError, LabelsError, PolicyError, SettingsError
-from lraee.images import ImageSource, is_pillow_image
+from lraee.images import ImageSource
 from lraee.label_matrix import Labels, check_different, label_names, unit_labels
 from lraee.label_set import LabelSet
 from lraee.manifest import Manifest, block_names
@@ -29,6 +27,7 @@ from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
 from lraee.reading import PLAIN_READING, Reading
 from lraee.sessions import SessionSettings
+from lraee.several_images import OnError, batches, check_on_error, read_batch, read_stream, several
 from lraee.stream import in_order, run_stream
 
 if TYPE_CHECKING:
@@ -196,10 +195,22 @@ class Model:
             ImageError: the image cannot be read.
             PolicyError: the bundle lacks what the policy asks for.
         """
-        return self.classify_batch([image], policy=policy, top=top)[0]
+        check_count("top", top)
+        parts = self._parts
+        route = self._route(
+            policy if policy is not None else self.policy
+        )  # before reading: a deadline counts from here
+        answers = run(parts, self._read(image)[None], route)
+        return self._prediction(answers, 0, parts.labels, top, 0)
 
     def classify_batch(
-        self, images: Iterable[ImageSource], *, policy: Policy | None = None, top: int = 5, batch_size: int = 8
+        self,
+        images: Iterable[ImageSource],
+        *,
+        policy: Policy | None = None,
+        top: int = 5,
+        batch_size: int = 8,
+        on_error: OnError | None = None,
     ) -> list[Prediction]:
         """Classify images together; each leaves at its own depth and the rest is compacted.
 
@@ -208,17 +219,27 @@ class Model:
             policy: as in `classify`.
             top: as in `classify`.
             batch_size: images that run together.
+            on_error: is called with an `ImageError` for each image that cannot be read; `ImageError.position` says
+                which. The image then has no prediction, and `Prediction.position` tells where the others belong. What
+                it raises ends the call. None raises at the first such image, and all answers are lost.
+
+        Raises:
+            ImageError: an image cannot be read and there is no `on_error`; or a batch size below 1.
+            PolicyError: as in `classify`.
         """
         check_count("top", top)
+        check_on_error(on_error)
         chosen = policy if policy is not None else self.policy
         predictions: list[Prediction] = []
         parts = self._parts
-        for batch in _batches(images, batch_size):
-            route = self._route(chosen)  # before the images are read: a deadline counts from here
-            answers = run(parts, self._pixels(batch), route)
-            begin = len(predictions)
-            rows = range(len(batch))
-            predictions += [self._prediction(answers, row, parts.labels, top, begin + row) for row in rows]
+        for begin, batch in batches(images, batch_size):
+            route = self._route(chosen)
+            places, pixels = read_batch(self._read, batch, begin, on_error)
+            answers = run(parts, pixels, route) if places else None
+            if answers is not None:
+                predictions += [
+                    self._prediction(answers, row, parts.labels, top, place) for row, place in enumerate(places)
+                ]
         return predictions
 
     def classify_stream(
@@ -230,6 +251,7 @@ class Model:
         batch_size: int = 8,
         ordered: bool = True,
         max_lag: int = 1024,
+        on_error: OnError | None = None,
     ) -> Iterator[Prediction]:
         """Classify a long or endless stream in full batches: images that leave are replaced by the next ones.
 
@@ -245,24 +267,28 @@ class Model:
                 `Prediction.position`.
             max_lag: how many images may be read from an image on before it is answered. Less makes the answers of deep
                 images come sooner, and late blocks run emptier.
+            on_error: as in `classify_batch`; called when the turn of the image comes. None ends the stream at the
+                first image that cannot be read, and answers not yet given are lost.
 
         Raises:
-            ImageError: an image cannot be read, when its turn comes; answers not yet given are lost. A batch size below
-                1, or a lag below the batch size.
+            ImageError: an image cannot be read, when its turn comes, and there is no `on_error`. A batch size below 1,
+                or a lag below the batch size.
             PolicyError: as in `classify`, or the policy has a deadline.
         """
         check_count("top", top)
+        check_on_error(on_error)
         chosen = self._without_deadline(policy, batch_size, max_lag)
         parts = self._parts
+        missing: set[int] = set()
         answers = run_stream(
             parts,
-            map(self._read, _several(images)),
+            read_stream(self._read, several(images), on_error, missing),
             lambda: chosen.bind(self.manifest),
             batch_size=batch_size,
             max_lag=max_lag,
         )
         named = ((place, self._prediction(one, 0, parts.labels, top, place)) for place, one in answers)
-        return in_order(named) if ordered else (prediction for _, prediction in named)
+        return in_order(named, missing) if ordered else (prediction for _, prediction in named)
 
     def embed(
         self, images: Iterable[ImageSource], *, policy: Policy | None = None, batch_size: int = 8
@@ -284,13 +310,17 @@ class Model:
             images: as in `classify`.
             policy: as in `classify`.
             batch_size: images that run together.
+
+        Raises:
+            ImageError: an image cannot be read: `ImageError.position` says which.
+            PolicyError: as in `classify`.
         """
         chosen = policy if policy is not None else self.policy
         parts = self._parts
         found: list[Answers] = []
-        for batch in _batches(images, batch_size):
+        for begin, batch in batches(images, batch_size):
             route = self._route(chosen)
-            found.append(run(parts, self._pixels(batch), route))
+            found.append(run(parts, read_batch(self._read, batch, begin, None)[1], route))
         return joined(found) if found else None
 
     def run_pixels(
@@ -364,9 +394,6 @@ class Model:
             route.lends(self._costs)
         return route
 
-    def _pixels(self, batch: Sequence[ImageSource]) -> NDArray[np.uint8]:
-        return np.stack([self._read(image) for image in batch])
-
     def _read(self, image: ImageSource) -> NDArray[np.uint8]:
         return preprocess(image, self.manifest.preprocessing, reading=self.reading)
 
@@ -387,26 +414,3 @@ class Model:
             embedding=answers.embedding[row],
             position=position,
         )
-
-
-def _batches(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[ImageSource]]:
-    """Images in their order, so many at a time, none taken before it is needed."""
-    check_count("batch_size", batch_size, ImageError)
-    waiting = iter(_several(images))
-    while batch := list(islice(waiting, batch_size)):
-        yield batch
-
-
-def _several(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
-    """Refuse one image where several are wanted: the letters of a path, or rows of pixels, would each be taken for one.
-
-    Raises:
-        ImageError: it is a single image, or nothing that can be gone through.
-    """
-    is_one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or is_pillow_image(images)
-    if isinstance(images, np.ndarray) and images.ndim < 4:
-        is_one = True
-    if is_one or not isinstance(images, Iterable):
-        met = "one image" if is_one else f"a {type(images).__name__}"
-        raise ImageError(f"images is {met}, wanted several, such as a list; put a single one into a list: [image]")
-    return images

@@ -1,9 +1,9 @@
 """Turns an image into the square of uint8 pixels that a bundle's stem takes, exactly as open_clip does.
 
-Equal bit for bit to `open_clip.image_transform(image_size, is_train=False, ...)` up to its ToTensor and Normalize, for
-RGB and grey images, with Pillow and numpy alone; for boards without Pillow see `lraee.resize`. The order of arithmetic
-is that of torchvision: the long edge is truncated (`int(size * long / short)`) and the crop offset rounded to even
-(`round((size - crop) / 2)`); a crop at `(size - crop) // 2` would be a pixel off for a quarter of all sizes.
+Equal bit for bit to `open_clip.image_transform(image_size, is_train=False, ...)` up to its ToTensor and Normalize, with
+Pillow and numpy alone; for boards without Pillow see `lraee.resize`, for the exceptions docs/photos.md. The order of
+arithmetic is that of torchvision: the long edge is truncated (`int(size * long / short)`) and the crop offset rounded
+to even (`round((size - crop) / 2)`); a crop at `(size - crop) // 2` would be a pixel off for a quarter of all sizes.
 
 Mean and standard deviation are folded into the stem's weights; `normalize` is for comparing with torch.
 
@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ImageError
-from lraee.images import ImageSource, Interpolation, Pixels, check_pixels, open_image, source_name
-from lraee.reading import PLAIN_READING, Reading
+from lraee.image_files import decoding
+from lraee.image_words import source_name
+from lraee.images import Box, ImageSource, Interpolation, Pixels, check_pixels, open_picture
+from lraee.reading import PLAIN_READING, Reading, Resizer
 from lraee.reduced_jpeg import open_reduced
 from lraee.resize import Picture, resize, size_of
 
@@ -106,15 +108,16 @@ def pixels(
     elif reading.reduce_jpeg:
         picture, (old_width, old_height), box = open_reduced(image, needs, name=name, reading=reading)
     else:
-        picture = open_image(image, name=name, reading=reading)
+        picture = open_picture(image, name=name, reading=reading)
         old_width, old_height = picture.size
     width, height = resized_size(old_width, old_height, preprocessing)
+    called = source_name(image, name)
     if width * max(height, old_height) > max(MAX_RESIZED_PIXELS, size * size):
         raise ImageError(
-            f"{source_name(image, name)} is {old_width} x {old_height} pixels, too narrow to classify: "
+            f"{called} is {old_width} x {old_height} pixels, too narrow to classify: "
             f"it would be resized to {width} x {height}; crop it first"
         )
-    resized = resize(picture, width, height, preprocessing.interpolation, reading.resize, box=box)
+    resized = _resized(picture, (width, height), preprocessing.interpolation, reading.resize, box, called)
     if (width, height) == (size, size):
         return resized
     if preprocessing.resize_mode == "longest":
@@ -161,6 +164,14 @@ def normalize(batch: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32
     values -= np.array(preprocessing.mean, dtype=np.float32)[:, None, None]
     values /= np.array(preprocessing.std, dtype=np.float32)[:, None, None]
     return values
+
+
+def _resized(
+    picture: Picture, size: tuple[int, int], interpolation: Interpolation, by: Resizer, box: Box | None, name: str
+) -> Pixels:
+    if isinstance(picture, np.ndarray):
+        return resize(picture, *size, interpolation, by, box=box)
+    return decoding(name, lambda: resize(picture, *size, interpolation, by, box=box))
 
 
 def _pad(picture: Pixels, size: int, fill_color: int) -> Pixels:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from lraee.images import Box, ImageSource, open_image
+from lraee.images import Box, ImageSource, open_picture
 from lraee.reading import Reading
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Reduced(NamedTuple):
     """A picture and the photo that it stands for."""
 
     picture: Image.Image
-    """Mode RGB, of the photo's size or less."""
+    """As `open_picture` gives it, of the photo's size or less."""
     size: tuple[int, int]
     """Width and height of the photo, in pixels."""
     box: Box | None
@@ -39,13 +39,13 @@ class Reduced(NamedTuple):
 def open_reduced(
     source: ImageSource, needs: Callable[[int, int], tuple[int, int]], *, name: str | None, reading: Reading
 ) -> Reduced:
-    """Decode an image, as small as `needs` allows if it is a JPEG in a file or in bytes; errors as `open_image`.
+    """Decode an image, as small as `needs` allows if it is a JPEG in a file or in bytes; errors as `open_picture`.
 
     Args:
-        source: as in `open_image`.
+        source: as in `open_picture`.
         needs: from width and height of the photo to the least that are wanted, in pixels.
-        name: as in `open_image`.
-        reading: as in `open_image`.
+        name: as in `open_picture`.
+        reading: as in `open_picture`.
     """
     scale, orientation = 1, 1
     photo: tuple[int, int] | None = None
@@ -58,7 +58,7 @@ def open_reduced(
             scale = round(photo[0] / drafted[1][2])
             orientation = opened.getexif().get(_ORIENTATION, 1) if reading.exif_orientation else 1
 
-    picture = open_image(source, name=name, reading=reading, before_decoding=reduce)
+    picture = open_picture(source, name=name, reading=reading, before_decoding=reduce)
     if photo is None or scale == 1:
         return Reduced(picture, picture.size, None)
     size = photo[::-1] if orientation in _TURNED else photo

@@ -43,7 +43,7 @@ class _Traveller:
 
 def run_stream(
     tower: Tower,
-    pixels: Iterable[NDArray[np.uint8]],
+    pixels: Iterable[NDArray[np.uint8] | None],
     bind: Callable[[], Route],
     *,
     batch_size: int,
@@ -58,7 +58,8 @@ def run_stream(
 
     Args:
         tower: the parts.
-        pixels: (size, size, 3) uint8 each; taken `batch_size` at a time, when they are needed.
+        pixels: (size, size, 3) uint8 each; taken `batch_size` at a time, when they are needed. None is an image that
+            could not be read: it has a place and gets no answer.
         bind: gives the route of one image.
         batch_size: images that run together.
         max_lag: how many images may be read from an image on before it is answered; at least `batch_size`.
@@ -78,9 +79,11 @@ def run_stream(
         if block is None:
             if batch := list(islice(source, batch_size)):
                 read += len(batch)
-                yield from stations.enter(
-                    [_Traveller(place, bind()) for place, _ in batch], [image for _, image in batch]
-                )
+                there = [(place, image) for place, image in batch if image is not None]
+                if there:
+                    yield from stations.enter(
+                        [_Traveller(place, bind()) for place, _ in there], [image for _, image in there]
+                    )
                 continue
             block = next((block for block, queue in waiting.items() if queue), None)
         if block is None:
@@ -88,18 +91,27 @@ def run_stream(
         yield from stations.leave_for(block)
 
 
-def in_order(answers: Iterable[tuple[int, T]]) -> Iterator[T]:
+def in_order(answers: Iterable[tuple[int, T]], missing: set[int] | None = None) -> Iterator[T]:
     """Hold answers back until all before them are there.
 
-    >>> list(in_order([(1, "b"), (0, "a"), (2, "c")]))
-    ['a', 'b', 'c']
+    >>> list(in_order([(1, "b"), (0, "a"), (3, "d")], missing={2}))
+    ['a', 'b', 'd']
+
+    Args:
+        answers: place of each, counted from 0, and the answer itself.
+        missing: places that get no answer. It may grow while answers come, if a place is in it before any later one is
+            answered; places that were passed are taken out.
     """
     ready: dict[int, T] = {}
+    missing = set() if missing is None else missing
     due = 0
     for position, answer in answers:
         ready[position] = answer
-        while due in ready:
-            yield ready.pop(due)
+        while due in ready or due in missing:
+            if due in missing:
+                missing.remove(due)
+            else:
+                yield ready.pop(due)
             due += 1
 
 

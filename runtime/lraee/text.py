@@ -39,8 +39,8 @@ class TextTower:
         text = bundle.manifest.text
         if text is None:
             raise LabelsError(
-                "this bundle has no text tower, so its labels are fixed; export it with --text fp16, or give "
-                "embeddings of your own to set_label_embeddings"
+                "this bundle has no text tower, so its labels are fixed; export it with lraee-export --text fp16, or "
+                "give embeddings of your own to set_label_embeddings"
             )
         self._sessions = sessions
         self._context_length = text.context_length

@@ -96,13 +96,13 @@ def test_without_the_graph_the_cost_of_the_chain_is_unknown(make_report: Make) -
         (
             9.408,
             ("dotprod",),
-            "0.96 times as fast as FP32; INT8 does not pay here, take an export with --precision fp32.",
+            "0.96 times as fast as FP32; INT8 does not pay here, take what lraee-export --precision fp32 gives.",
         ),
         (
             9.408,
             (),
-            "0.96 times as fast as FP32; this CPU has no 8-bit dot product; INT8 does not pay here, take an export "
-            "with --precision fp32.",
+            "0.96 times as fast as FP32; this CPU has no 8-bit dot product; INT8 does not pay here, take what "
+            "lraee-export --precision fp32 gives.",
         ),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_limit_of_pixels_is_a_choice_at_load(photos):
     small = lraee.load("reference", threads=1, reading=lraee.Reading(max_pixels=28 * 28 - 1))
     file, _ = turned_and_upright(photos[0])
     for ask in (small.classify, lambda image: small.embed([image]), lambda image: list(small.classify_stream([image]))):
-        with pytest.raises(ImageError, match=r"28 x 28 pixels, wanted at most 783; .* raise Reading\.max_pixels"):
+        with pytest.raises(ImageError, match=r"28 x 28 pixels, wanted at most 783 \(max_pixels\)"):
             ask(file)
 
 

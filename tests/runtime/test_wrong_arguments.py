@@ -276,8 +276,8 @@ def test_the_command_refuses_threads_without_end() -> None:
 
 
 def test_the_command_names_its_own_limit_on_pixels(tmp_path: Path) -> None:
-    """Not only that of the library, which nobody can set there."""
+    """Which the library does not name: other commands, which lack it, print the same message."""
     Image.fromarray(PIXELS).save(tmp_path / "photo.png")
     result = CliRunner().invoke(app, ["classify", "reference", str(tmp_path / "photo.png"), "--max-pixels", "5"])
     assert result.exit_code == 1
-    assert result.stderr.strip().endswith("raise Reading.max_pixels or --max-pixels")
+    assert result.stderr.strip().endswith("scale it down first, or raise --max-pixels")

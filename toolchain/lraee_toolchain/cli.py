@@ -10,8 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from lraee.command_lines import warnings_as_lines, with_option
 from lraee.errors import LraeeError
 from lraee.install import install_command
+
+OPTIONS = {"unreadable": "pass --unreadable skip"}
+"""What to do with an option of this command, by the setting that an error names."""
 
 EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
 
@@ -146,11 +150,12 @@ def _parse_exits(text: str) -> Any:
 
 
 def main() -> None:
-    """Entry point: errors of the library become one line."""
+    """Entry point: errors of the library and warnings become one line."""
+    warnings_as_lines()
     try:
         app()
     except LraeeError as error:
-        typer.echo(f"lraee-export: {error}", err=True)
+        typer.echo(f"lraee-export: {with_option(error, OPTIONS)}", err=True)
         sys.exit(1)
 
 

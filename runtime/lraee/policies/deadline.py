@@ -55,7 +55,9 @@ class Deadline:
         if not is_number(self.ms) or not 0 < self.ms < math.inf:
             raise PolicyError(f"the deadline is {self.ms} ms, wanted a time above 0, such as 40")
         if not manifest.exits:
-            raise PolicyError("a deadline needs exits, and this bundle has none; export it again with --exits all")
+            raise PolicyError(
+                "a deadline needs exits, and this bundle has none; export it again with lraee-export --exits all"
+            )
         inner = bind(self.policy if self.policy is not None else Full(), manifest)
         end = begun + float(self.ms) / 1000
         return DeadlineRoute(end, self.clock, manifest.tower.blocks, [exit.block for exit in manifest.exits], inner)

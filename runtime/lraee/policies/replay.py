@@ -48,7 +48,7 @@ class Replay:
         if missing := [block for block in blocks if block not in there]:
             raise PolicyError(
                 f"replay has a share for block {missing[0]}, and this bundle has exits behind {there or 'no block'}; "
-                "export with more --exits"
+                "export it again with more lraee-export --exits"
             )
         values = [share for _, share in self.shares]
         if not all(0 < share <= 1 for share in values) or math.fsum(values) > 1 + 1e-9:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
+from lraee.colours import to_rgb
 from lraee.errors import ImageError
 from lraee.images import Box, Interpolation, Pixels, pillow_is_installed
 from lraee.reading import Resizer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "resize", "size_of"]
 
 Picture: TypeAlias = Union[Pixels, "Image.Image"]
-"""uint8 (height, width, 3), or a decoded Pillow image of mode RGB."""
+"""uint8 (height, width, 3), or a decoded Pillow image as `lraee.images.open_picture` gives it."""
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
@@ -39,7 +40,7 @@ def resize(
     """Resize one image.
 
     Args:
-        picture: pixels or a Pillow image of mode RGB.
+        picture: pixels or a Pillow image.
         width: wanted, in pixels.
         height: wanted, in pixels.
         interpolation: Pillow's filter of that name.
@@ -47,9 +48,10 @@ def resize(
         box: resize this part of the picture; Pillow does it, whatever `by` says.
 
     Returns:
-        uint8 (height, width, 3); an array that has that size already is returned as it is.
+        uint8 (height, width, 3), RGB; an array that has that size already is returned as it is.
 
     Raises:
+        ValueError: Pillow cannot convert the picture's mode to RGB.
         ImageError: `by` is ``onnx`` and the interpolation another than bicubic.
         MissingExtraError: `by` is ``pillow``, which is not installed.
     """
@@ -59,7 +61,7 @@ def resize(
         return _pixels(picture)
     if by == "auto":
         by = "pillow" if pillow_is_installed() else _without_pillow(interpolation)
-    if by == "pillow":
+    if by == "pillow" or not _is_rgb_or_grey(picture):
         return pillow_resize.resize(picture, width, height, interpolation)
     pixels = _pixels(picture)
     if by == "numpy":
@@ -77,5 +79,10 @@ def _without_pillow(interpolation: Interpolation) -> Resizer:
     return "onnx" if interpolation == "bicubic" and not global_thread_pool_is_set() else "numpy"
 
 
+def _is_rgb_or_grey(picture: Picture) -> bool:
+    """Whether resizing it in RGB gives what resizing it in its own mode gives."""
+    return isinstance(picture, np.ndarray) or picture.mode in ("RGB", "L")
+
+
 def _pixels(picture: Picture) -> Pixels:
-    return picture if isinstance(picture, np.ndarray) else np.array(picture, dtype=np.uint8)
+    return picture if isinstance(picture, np.ndarray) else np.array(to_rgb(picture), dtype=np.uint8)

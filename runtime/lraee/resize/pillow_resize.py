@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
+from lraee.colours import to_rgb
 from lraee.images import Box, Interpolation, Pixels, import_pillow
 
 if TYPE_CHECKING:
@@ -18,16 +19,20 @@ def resize(
     *,
     box: Box | None = None,
 ) -> Pixels:
-    """Resize an image.
+    """Resize an image in the mode that it has, and convert it to RGB.
 
     Args:
-        picture: uint8 (height, width, 3) or a Pillow image of mode RGB.
+        picture: uint8 (height, width, 3) or a Pillow image.
         width: wanted, in pixels.
         height: wanted, in pixels.
         interpolation: Pillow's filter of that name.
         box: what is resized; None for all of it.
 
+    Returns:
+        uint8 (height, width, 3), RGB.
+
     Raises:
+        ValueError: Pillow cannot convert the mode to RGB.
         MissingExtraError: Pillow is not installed.
     """
     pillow = import_pillow("resizing with resize='pillow'")
@@ -37,4 +42,4 @@ def resize(
         "nearest": pillow.Resampling.NEAREST,
     }
     image = pillow.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    return np.array(image.resize((width, height), filters[interpolation], box), dtype=np.uint8)
+    return np.array(to_rgb(image.resize((width, height), filters[interpolation], box)), dtype=np.uint8)
