@@ -11,6 +11,7 @@ accuracy would not be that of the checkpoint.
 import hashlib
 import pickle
 import struct
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,9 @@ def _read(path: Path) -> Any:
         if kind == "torchscript":
             return read_torchscript(path)
         if kind == "torch":
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file, warnings.catch_warnings():  # of a path, torch.load would look at the suffix
+                warnings.simplefilter("ignore")  # what it finds odd is refused by name afterwards
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if kind == "torchscript":
             raise refusal(path, f"is damaged or no CLIP: {one_line(error)}") from error

@@ -4,6 +4,7 @@ Downloads fail in ways that leave a file behind: a web page, a pointer of Git LF
 in one line. Nothing here runs or unpickles anything: a pickle is only searched for the names it refers to.
 """
 
+import codecs
 import io
 import pickletools
 import zipfile
@@ -47,6 +48,8 @@ _WANTED = "Wanted: a .safetensors file, or a .pt, .pth or .bin file with the ten
 SAVE_TENSORS = "torch.save(model.state_dict(), FILE)"
 """What a user does where a model was trained."""
 
+_BUILTINS = ("builtins.", "__builtin__.")
+
 _TENSOR_MODULES = ("torch._utils", "torch.storage", "collections", "torch._tensor", "torch.serialization")
 """Modules that a pickle of plain tensors refers to."""
 
@@ -87,7 +90,7 @@ def pickle_refusal(path: Path) -> TowerError:
     foreign = sorted(name for name in _pickled_names(path) if not name.startswith(_TENSOR_MODULES))
     foreign = [name for name in foreign if not (name.startswith("torch.") and name.count(".") == 1)]
     if any(name.startswith("torch.nn.") and not name.startswith("torch.nn.parameter") for name in foreign):
-        own = [name for name in foreign if not name.startswith("torch.")] or foreign
+        own = [name for name in foreign if not name.startswith(("torch.", *_BUILTINS))] or foreign
         what = f"is a whole pickled model (of {some(own, 1)}), which only running its code could open"
     elif foreign:
         what = f"pickles Python objects beside its tensors ({some(foreign, 2)}), which only running code could open"
@@ -131,9 +134,18 @@ def _no_checkpoint(path: Path, head: bytes) -> str:
         return "an ONNX model, which is an end product here and no source of weights"
     if head.startswith(b"\x80"):
         return "" if head.startswith(_LEGACY_TORCH) else _python_pickle(path)
-    if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+    if _is_text(head):
         return f"text that begins with '{one_line(text[:60].decode('utf-8', 'replace'), 40)}'"
     return f"of an unknown kind: it begins with the bytes {head[:8].hex(' ')}"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether bytes are UTF-8 without control characters; the last character may be cut."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(byte >= 32 or byte in b"\t\r\n" for byte in head)
 
 
 def _python_pickle(path: Path) -> str:
