@@ -6,7 +6,7 @@ means nothing. And a class that holds the CLIP adds its attribute's name (`model
 found by the names that every CLIP has. Where two answers are possible, none is taken: the message names what was met.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -90,37 +90,32 @@ def _container(path: Path, content: Any) -> dict[str, torch.Tensor]:
     """Find the state dict in a training checkpoint, or take the content itself for one."""
     if not isinstance(content, dict) or not content:
         raise refusal(path, f"holds a {type(content).__name__} without weights, wanted a state dict. {_OWN_TENSORS}")
-    named = {str(key): value for key, value in content.items()}
-    tensors = [key for key, value in named.items() if isinstance(value, torch.Tensor)]
-    inner = {key: value for key, value in named.items() if _is_state(value)}
-    if len(inner) > 1:
-        inner = {key: value for key, value in inner.items() if _has_landmark(value)} or inner
-    if not _has_landmark(named) and len(inner) == 1:
-        (state,) = inner.values()
-        return _container(path, state)
-    if not tensors and inner:
+    states = dict(_states(content, ""))
+    known = {key: state for key, state in states.items() if _has_landmark(state)} or states
+    if len(known) > 1 and "" not in known:
         raise refusal(
             path,
-            f"holds several sets of weights, under the keys {some(list(inner), 5)}; wanted one. Save the one you want: "
+            f"holds several sets of weights, under the keys {some(list(known), 5)}; wanted one. Save the one you want: "
             f"torch.save(torch.load(FILE, map_location='cpu')[KEY], NEW_FILE)",
         )
-    others = [key for key in named if key not in tensors]
-    if set(named) & {"param_groups", "optimizer", "optimizer_states"} and not tensors:
-        raise refusal(path, f"holds the state of an optimizer and no weights (keys {some(others)}). {_OWN_TENSORS}")
-    if not tensors:
-        raise refusal(path, f"holds no tensors but the keys {some(others, 5)}, wanted a state dict. {_OWN_TENSORS}")
-    if others:
+    keys = [str(key) for key in content]
+    if not known and any("optim" in key or key == "param_groups" for key in keys):
+        raise refusal(path, f"holds the state of an optimizer and no weights (keys {some(keys)}). {_OWN_TENSORS}")
+    if not known:
+        raise refusal(path, f"holds no tensors but the keys {some(keys, 5)}, wanted a state dict. {_OWN_TENSORS}")
+    state = known.get("", next(iter(known.values())))
+    if others := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise refusal(path, f"holds '{one_line(others[0], 60)}' that is no tensor, wanted only tensors. {_OWN_TENSORS}")
-    return named
+    return state
 
 
-def _is_state(value: Any) -> bool:
-    """Whether a value is a dict of tensors by name."""
-    return (
-        isinstance(value, dict)
-        and all(isinstance(key, str) for key in value)
-        and any(isinstance(item, torch.Tensor) for item in value.values())
-    )
+def _states(content: Mapping[Any, Any], key: str, depth: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Find dicts that hold tensors by name, and the keys under which they lie; those of optimizers are passed over."""
+    if any(isinstance(value, torch.Tensor) for value in content.values()):
+        yield key, {str(name): value for name, value in content.items()}
+    for name, value in content.items():
+        if isinstance(value, dict) and depth and "optim" not in str(name) and "param_groups" not in content:
+            yield from _states(value, f"{key}.{name}" if key else str(name), depth - 1)
 
 
 def _has_landmark(names: Mapping[str, Any]) -> bool:

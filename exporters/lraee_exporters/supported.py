@@ -123,7 +123,7 @@ def _shape_reasons(vision: Mapping[str, Any]) -> list[str]:
     sizes = {key: vision.get(key, default) for key, default in VISION_SIZES.items()}
     pairs = ("image_size", "patch_size")
     reasons = [
-        f"{key} is {one_line(repr(size), 40)}, which is no size in whole numbers above 0"
+        f"its {key} is {one_line(repr(size), 40)}, which is no size in whole numbers above 0"
         for key, size in sizes.items()
         if not (_is_size(size) or (key in pairs and isinstance(size, list | tuple) and _is_pair(size)))
     ]
