@@ -1,29 +1,37 @@
 """Read a CLIP checkpoint file into an open_clip model, without ever running code from the file.
 
-Formats: `.safetensors`; `.pt`, `.pth` and `.bin` (a state dict, or a training checkpoint that holds one under
-`state_dict`), opened with torch's weights-only unpickler; OpenAI's TorchScript archives, of which only the tensors are
-read; and Google's `.npz` of SigLIP, opened without pickles. Tensors may have open_clip's names or, in the first two,
-those of transformers' `CLIPModel`. Weights in fp16 or bf16 become float32 as they are copied into the model. Positions
-of another grid are refused: open_clip would interpolate them in silence, and the accuracy would not be that of the
-checkpoint.
+Formats, told apart by the files' first bytes: safetensors, in one file or in shards beside an index; torch's state
+dicts and training checkpoints, opened with torch's weights-only unpickler; OpenAI's TorchScript archives, of which only
+the tensors are read; and Google's `.npz` of SigLIP, opened without pickles. Tensors may have open_clip's names or those
+of transformers' `CLIPModel`, and be wrapped as `state_dicts` says. Weights in fp16 or bf16 become float32 as they are
+copied into the model. Positions of another grid are refused: open_clip would interpolate them in silence, and the
+accuracy would not be that of the checkpoint.
 """
 
 import hashlib
 import pickle
+import struct
+import warnings
 import zipfile
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from safetensors import SafetensorError
+from open_clip.model import convert_to_custom_text_state_dict
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from lraee.errors import TowerError
-from lraee_exporters.hugging_face import convert_state, is_hugging_face
-from lraee_exporters.torchscript import is_torchscript, read_torchscript
+from lraee_exporters.file_kinds import INDEX_SUFFIX, file_kind, pickle_refusal, refusal
+from lraee_exporters.fits import check_fit, has_text
+from lraee_exporters.hugging_face import convert_state
+from lraee_exporters.one_line import one_line, some
+from lraee_exporters.shards import read_shards, shards_of
+from lraee_exporters.state_dicts import find_weights
+from lraee_exporters.torchscript import read_torchscript
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 """Suffixes of files that are taken for weights."""
@@ -31,27 +39,36 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 PREFERRED_NAMES = tuple(
     f"{stem}{suffix}"
     for stem in ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
-    for suffix in CHECKPOINT_SUFFIXES
+    for suffix in (".safetensors", f".safetensors{INDEX_SUFFIX}", ".bin", f".bin{INDEX_SUFFIX}", ".pt", ".pth", ".npz")
 )
 """Names under which open_clip and Hugging Face keep a model's weights, best first."""
 
-
-NUMPY_SUFFIX = ".npz"
-"""Suffix of Google's SigLIP weights."""
-
-POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed")
-"""Where open_clip's own and timm's towers keep their positions."""
-
 READING_ERRORS = (
+    OSError,
     RuntimeError,
     pickle.UnpicklingError,
     SafetensorError,
     EOFError,
     zipfile.BadZipFile,
-    KeyError,
+    LookupError,
     ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
 )
 """What torch, safetensors, numpy and pickle were seen to raise for files that are damaged or of another model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedWeights:
+    """What a checkpoint gave a model beside its image tower."""
+
+    text: bool
+    """Whether the text tower was in it."""
+    logit_scale: bool
+    """Whether the logit scale, and the bias where there is one, were in it."""
 
 
 def find_checkpoint(folder: Path) -> Path:
@@ -62,10 +79,10 @@ def find_checkpoint(folder: Path) -> Path:
     """
     files = sorted(path for path in folder.iterdir() if path.suffix in CHECKPOINT_SUFFIXES)
     for name in PREFERRED_NAMES:
-        if folder / name in files:
+        if (folder / name).is_file():
             return folder / name
     if len(files) != 1:
-        names = ", ".join(path.name for path in files) or "none"
+        names = some([path.name for path in files]) or "none"
         raise TowerError(
             f"{folder}: met the checkpoint files {names}; wanted {PREFERRED_NAMES[0]} or exactly one "
             f"{'/'.join(CHECKPOINT_SUFFIXES)} file. Name one with --pretrained FILE, or ask for --pretrained random."
@@ -73,97 +90,126 @@ def find_checkpoint(folder: Path) -> Path:
     return files[0]
 
 
-def load_checkpoint(model: torch.nn.Module, path: Path) -> None:
+def load_checkpoint(model: torch.nn.Module, path: Path, *, text: bool = True) -> LoadedWeights:
     """Copy a checkpoint's weights into an open_clip model of the same architecture.
 
     Args:
         model: open_clip model in float32; changed in place.
-        path: Checkpoint file.
+        path: Checkpoint file, or the index of its shards.
+        text: Whether the text tower is needed; without it, a file with the image tower alone is loaded too.
 
     Raises:
-        TowerError: The file is damaged, holds more than tensors, or belongs to another architecture.
+        TowerError: The file is damaged, holds more than tensors, belongs to another architecture, has weights that are
+            not finite, or holds the image tower alone although the text tower is needed.
     """
-    try:
-        if path.suffix == NUMPY_SUFFIX:
-            _load_numpy(model, path)
-            return
-        state = _read(path)
-        if is_hugging_face(state):
+    if file_kind(path) == "npz":
+        _load_numpy(model, path)
+        loaded = LoadedWeights(text=True, logit_scale=True)
+    else:
+        state = _state_for(model, path)
+        loaded = LoadedWeights(text=has_text(state), logit_scale="logit_scale" in state)
+        if text and not loaded.text:
+            raise refusal(
+                path,
+                f"holds an image tower alone (such as {some(sorted(state), 1)}), and the labels need a text tower. "
+                "Wanted: the whole CLIP, or the labels' embeddings: --text none --label-embeddings FILE.npy",
+            )
+        check_fit(path, model, state)
+        model.load_state_dict(state, strict=False)  # check_fit has been stricter
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise refusal(
+                path,
+                f"has NaN or infinity in the tensor {name}; wanted finite weights. The file is damaged, or training "
+                "overflowed: take an earlier checkpoint",
+            )
+    return loaded
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Return the SHA-256 of a checkpoint in hex: of its file, or of its index and the hashes of all shards."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    if path.name.endswith(INDEX_SUFFIX):
+        for shard in shards_of(path):
+            digest.update(checkpoint_sha256(shard).encode())
+    return digest.hexdigest()
+
+
+def _state_for(model: Any, path: Path) -> dict[str, torch.Tensor]:
+    """Read a checkpoint's tensors under the names of an open_clip model."""
+    found = find_weights(path, _read(path))
+    state = found.tensors
+    if found.layout == "hugging_face":
+        try:
             state = convert_state(state)
-            _check_positions(model, path, state)
-            model.load_state_dict(state, strict=True)
-            return
-        _check_positions(model, path, state)
-        if is_torchscript(path):
-            _load_archive(model, state)
-        else:
-            open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+        except RuntimeError as error:
+            raise refusal(path, f"cannot be loaded into this architecture: {error}") from error
+    if found.layout == "image_tower":
+        state = {f"visual.{name}": value for name, value in state.items()}
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):  # one number, which some keep as an array of one
+        own = getattr(model, name, None)
+        if name in state and own is not None and state[name].numel() == 1:
+            state[name] = state[name].reshape(own.shape)
+    if file_kind(path) == "torchscript":  # it also holds masks, which are no weights and which the model lacks
+        known = model.state_dict()
+        state = {name: value for name, value in state.items() if name in known or name.endswith((".weight", ".bias"))}
+    return state
+
+
+def _read(path: Path) -> Any:
+    """Read what a file holds, tensors by name where it is in order."""
+    kind = file_kind(path)
+    try:
+        if kind == "index":
+            return read_shards(path, _read)
+        if kind == "safetensors":
+            return _read_safetensors(path)
+        if kind == "torchscript":
+            return read_torchscript(path)
+        if kind == "torch":
+            with path.open("rb") as file, warnings.catch_warnings():  # of a path, torch.load would look at the suffix
+                warnings.simplefilter("ignore")  # what it finds odd is refused by name afterwards
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if kind == "torchscript":
+            raise refusal(path, f"is damaged or no CLIP: {one_line(error)}") from error
+        raise pickle_refusal(path) from error
     except READING_ERRORS as error:
-        lines = str(error).strip().splitlines()
-        detail = " ".join(line.strip() for line in lines[:3]) if lines else type(error).__name__
-        raise TowerError(
-            f"{path.name} cannot be loaded into this architecture: {detail[:400]} Wanted: tensors only, with the names "
-            "and shapes of the open_clip model; check the architecture's name and the file."
-        ) from error
+        raise refusal(path, f"is damaged: {one_line(error, 120)}. Download or save it again") from error
+    raise refusal(path, "is a NumPy archive; wanted tensors of torch or safetensors")
 
 
-def _check_positions(model: Any, path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Refuse positions of another grid."""
-    for name in POSITIONS:
-        if name in state and name in dict(model.named_parameters()):
-            met, wanted = tuple(state[name].shape), tuple(model.get_parameter(name).shape)
-            if met != wanted:
-                raise TowerError(
-                    f"{path.name} has positions of shape {met}, the architecture {wanted}: another image or patch "
-                    "size. Name the architecture that the checkpoint was trained as."
-                )
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read tensors; one that shares another's memory was saved once, and the header says under which name."""
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        shared = file.metadata() or {}
+    return tensors | {name: tensors[kept] for name, kept in shared.items() if kept in tensors and name not in tensors}
 
 
 def _load_numpy(model: Any, path: Path) -> None:
     """Load the SigLIP weights that Google's big_vision writes; open_clip has the names."""
     if not isinstance(model, open_clip.CustomTextCLIP) or not hasattr(model.visual, "trunk"):
-        raise TowerError(f"{path.name}: an .npz holds SigLIP's weights; name one of open_clip's SigLIP architectures.")
-    with np.load(path, allow_pickle=False) as arrays:
-        prefix = "params/" if "params/b" in arrays else ""
-        met = arrays[f"{prefix}img/pos_embedding"].shape
+        raise refusal(path, "holds SigLIP's weights, as an .npz; name one of open_clip's SigLIP architectures")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            prefix = "params/" if "params/b" in arrays else ""
+            met = arrays[f"{prefix}img/pos_embedding"].shape
+            kernel = arrays[f"{prefix}img/embedding/kernel"].shape
         wanted = tuple(model.visual.trunk.pos_embed.shape)
-        patch, kernel = model.visual.trunk.patch_embed.proj.weight.shape, arrays[f"{prefix}img/embedding/kernel"].shape
-    if met != wanted or kernel[:2] != tuple(patch[2:]):
-        raise TowerError(
-            f"{path.name} has positions of shape {met} and patches of {kernel[:2]}, the architecture {wanted} and "
-            f"{tuple(patch[2:])}. Name the architecture that the checkpoint was trained as."
-        )
-    open_clip.load_checkpoint(model, str(path))
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _load_archive(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Load an archive's tensors; it also holds masks and sizes, which are no weights and which the model lacks."""
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    unexpected = [name for name in unexpected if name.endswith((".weight", ".bias"))]
-    if missing or unexpected:
-        raise RuntimeError(f"missing in the archive: {missing[:3]}; missing in the architecture: {unexpected[:3]}.")
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's tensors by name."""
-    checkpoint: Any
-    if path.suffix == ".safetensors":
-        checkpoint = load_file(path)
-    elif is_torchscript(path):
-        checkpoint = read_torchscript(path)
-    else:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict):
-        checkpoint = checkpoint["state_dict"]
-    if not isinstance(checkpoint, dict) or not checkpoint:
-        raise TowerError(f"{path.name}: met a {type(checkpoint).__name__} without weights, wanted a state dict.")
-    others = [str(key) for key, value in checkpoint.items() if not isinstance(value, torch.Tensor)]
-    if others:
-        raise TowerError(f"{path.name}: met '{others[0]}' that is no tensor, wanted a state dict of tensors alone.")
-    return {str(key).removeprefix("module."): value for key, value in checkpoint.items()}
+        patch = tuple(model.visual.trunk.patch_embed.proj.weight.shape[2:])
+        if met == wanted and kernel[:2] == patch:
+            open_clip.load_checkpoint(model, str(path))
+            return
+    except READING_ERRORS as error:
+        raise refusal(
+            path, f"cannot be loaded into this architecture: {one_line(error, 120)}. Wanted: Google's SigLIP weights"
+        ) from error
+    raise refusal(
+        path,
+        f"has positions of shape {met} and patches of {kernel[:2]}, the architecture {wanted} and {patch}. "
+        "Name the architecture that the checkpoint was trained as",
+    )

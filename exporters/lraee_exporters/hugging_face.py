@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from lraee.errors import TowerError
+from lraee_exporters.one_line import one_line
 
 CONFIG_NAME = "config.json"
-PREPROCESSOR_NAME = "preprocessor_config.json"
 
 SHARED_DEFAULTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_hidden_layers": 12}
 TEXT_DEFAULTS = SHARED_DEFAULTS | {
@@ -34,11 +34,14 @@ VISION_DEFAULTS = SHARED_DEFAULTS | {
     "patch_size": 32,
 }
 
+NO_TEXT = TEXT_DEFAULTS | {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1}
+"""A text tower for open_clip to build where there is none; nothing reads it."""
+
+MAX_SIZE = 2**24
+"""Above every size that a CLIP has."""
+
 CLIP_VOCABULARY = 49408
 """Size of CLIP's own vocabulary, the one that open_clip can tokenize without further files."""
-
-RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers, as a preprocessor's `resample` has them."""
 
 _TOP = {
     "logit_scale": "logit_scale",
@@ -71,53 +74,80 @@ _LAYER_NAME = re.compile(r"(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.
 def read_config(path: Path, content: Any) -> dict[str, Any]:
     """Translate the content of a `config.json` into open_clip's `model_cfg`.
 
+    Args:
+        path: the file, for messages.
+        content: of `CLIPModel`, or of `CLIPVisionModelWithProjection`, whose text tower is then a small one that no
+            weights are for.
+
     Raises:
         TowerError: It describes another model than CLIP, or one that open_clip's CLIP cannot express.
     """
     kind = content.get("model_type") if isinstance(content, dict) else None
-    if kind != "clip":
+    if kind not in ("clip", "clip_vision_model"):
         raise TowerError(
-            f"{path}: model_type is {kind!r}, wanted 'clip' (transformers' CLIPModel). For another model give a folder "
-            "with an open_clip_config.json, or open_clip's name of the architecture and the weights as --pretrained."
+            f"{path}: model_type is {one_line(repr(kind), 60)}, wanted 'clip' (transformers' CLIPModel). For another "
+            "model give a folder with an open_clip_config.json, or open_clip's name of the architecture and the "
+            "weights as --pretrained."
         )
-    text, vision = (
-        defaults
-        | {
-            key: value
-            for part in (name, f"{name}_dict")  # the latter, of old versions, wins there too
-            for key, value in (content.get(part) or {}).items()
-            if value is not None
-        }
-        for name, defaults in (("text_config", TEXT_DEFAULTS), ("vision_config", VISION_DEFAULTS))
+    alone = kind == "clip_vision_model"
+    vision: dict[str, Any] = VISION_DEFAULTS | (
+        _given(path, "config", content) if alone else _part(path, content, "vision_config")
     )
-    activations = {text["hidden_act"], vision["hidden_act"]}
-    if activations not in ({"gelu"}, {"quick_gelu"}):
-        raise TowerError(f"{path}: hidden_act is {sorted(activations)}, wanted gelu or quick_gelu, alike in both.")
+    text: dict[str, Any] = NO_TEXT if alone else TEXT_DEFAULTS | _part(path, content, "text_config")
+    _check_numbers(path, vision, VISION_DEFAULTS)
+    _check_numbers(path, text, TEXT_DEFAULTS)
+    acts = [vision["hidden_act"]] if alone else [vision["hidden_act"], text["hidden_act"]]
+    if acts[0] not in ("gelu", "quick_gelu") or acts[-1] != acts[0]:
+        raise TowerError(
+            f"{path}: hidden_act is {one_line(acts, 60)}, wanted gelu or quick_gelu"
+            + ("." if alone else ", alike in both.")
+        )
     if text["vocab_size"] != CLIP_VOCABULARY:
         raise TowerError(
             f"{path}: vocab_size is {text['vocab_size']}, wanted CLIP's own vocabulary, {CLIP_VOCABULARY}."
         )
     if vision["num_channels"] != 3:
         raise TowerError(f"{path}: num_channels is {vision['num_channels']}, wanted 3 (RGB).")
-    try:
-        return {
-            "embed_dim": content.get("projection_dim") or 512,
-            "quick_gelu": activations == {"quick_gelu"},
-            "vision_cfg": {
-                "image_size": vision["image_size"],
-                "patch_size": vision["patch_size"],
-                "head_width": vision["hidden_size"] // vision["num_attention_heads"],
-                **_tower(vision),
-            },
-            "text_cfg": {
-                "context_length": text["max_position_embeddings"],
-                "vocab_size": text["vocab_size"],
-                "heads": text["num_attention_heads"],
-                **_tower(text),
-            },
-        }
-    except (TypeError, ZeroDivisionError) as error:
-        raise TowerError(f"{path}: a size is no number above 0 ({error}).") from error
+    embed_dim = content.get("projection_dim") or 512
+    _check_numbers(path, {"projection_dim": embed_dim}, {"projection_dim": 512})
+    return {
+        "embed_dim": embed_dim,
+        "quick_gelu": acts[0] == "quick_gelu",
+        "vision_cfg": {
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "head_width": vision["hidden_size"] // vision["num_attention_heads"],
+            **_tower(vision),
+        },
+        "text_cfg": {
+            "context_length": text["max_position_embeddings"],
+            "vocab_size": text["vocab_size"],
+            "heads": text["num_attention_heads"],
+            **_tower(text),
+        },
+    }
+
+
+def _part(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Settings of one tower; those under the key of old versions win, as in transformers."""
+    return _given(path, name, content.get(name)) | _given(path, f"{name}_dict", content.get(f"{name}_dict"))
+
+
+def _given(path: Path, key: str, settings: Any) -> dict[str, Any]:
+    """Settings that have a value."""
+    if settings is not None and not isinstance(settings, dict):
+        raise TowerError(f"{path}: {key} is a {type(settings).__name__}, wanted an object with settings.")
+    return {name: value for name, value in (settings or {}).items() if value is not None}
+
+
+def _check_numbers(path: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuse sizes that are no whole numbers above 0, and an epsilon that is none."""
+    for key, default in defaults.items():
+        value = settings[key]
+        kinds = (int,) if isinstance(default, int) else (int, float)
+        if not isinstance(default, str) and not (type(value) in kinds and 0 < value < MAX_SIZE):
+            what = "whole number" if isinstance(default, int) else "number"
+            raise TowerError(f"{path}: {key} is {one_line(repr(value), 60)}, wanted a {what} above 0.")
 
 
 def _tower(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,34 +158,6 @@ def _tower(settings: Mapping[str, Any]) -> dict[str, Any]:
         "mlp_ratio": settings["intermediate_size"] / settings["hidden_size"],
         "norm_kwargs": {"eps": settings["layer_norm_eps"]},
     }
-
-
-def read_preprocessor(path: Path, content: Any) -> dict[str, Any]:
-    """Translate a `preprocessor_config.json` into open_clip's `preprocess_cfg`.
-
-    Raises:
-        TowerError: It asks for something that open_clip's preprocessing does not do.
-    """
-    if not isinstance(content, dict):
-        raise TowerError(f"{path}: met a {type(content).__name__}, wanted an object.")
-    size = content.get("size")
-    squashes = isinstance(size, dict) and "height" in size and not content.get("do_center_crop", True)
-    wanted = {"do_resize": True, "do_normalize": True, "do_rescale": True, "do_center_crop": not squashes}
-    others = [key for key, value in wanted.items() if content.get(key, value) != value]
-    if others or content.get("resample", 3) not in RESAMPLING:
-        met = ", ".join(f"{key} {content[key]!r}" for key in [*others, "resample"] if key in content)
-        raise TowerError(f"{path}: met {met}; wanted resize (nearest, bilinear or bicubic), crop, rescale, normalize.")
-    settings: dict[str, Any] = {"interpolation": RESAMPLING[content.get("resample", 3)]}
-    settings["resize_mode"] = "squash" if squashes else "shortest"
-    for key, name in (("image_mean", "mean"), ("image_std", "std")):
-        if key in content:
-            settings[name] = content[key]
-    return settings
-
-
-def is_hugging_face(names: Mapping[str, Any]) -> bool:
-    """Tell by the tensors' names whether a state dict has transformers' layout."""
-    return "vision_model.embeddings.patch_embedding.weight" in names
 
 
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

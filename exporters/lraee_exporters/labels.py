@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lraee.errors import TowerError
 from lraee.label_set import LabelSet, check_told_apart, read_label_file
 from lraee_exporters.open_clip_models import LoadedModel
 from lraee_exporters.sources import REFERENCE_FOLDER
@@ -29,7 +30,12 @@ def embed_labels(model: LoadedModel, labels: LabelSet) -> FloatArray:
 
     Returns:
         float32 (labels, embed_dim), rows of unit length.
+
+    Raises:
+        TowerError: The model was loaded without a text tower.
     """
+    if not model.has_text:
+        raise TowerError(f"{model.tower.model_id} has no text tower; load the whole CLIP, or give label embeddings.")
     prompts, rows = list(labels.prompts()), []
     with torch.inference_mode():
         for start in range(0, len(prompts), PROMPTS_PER_BATCH):

@@ -6,6 +6,7 @@ another activation than the weights were trained with, or a resized position gri
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +19,30 @@ from open_clip.transformer import QuickGELU
 
 from lraee.errors import TowerError
 from lraee.preprocess import Preprocessing
-from lraee_exporters.checkpoints import load_checkpoint, sha256_of
+from lraee_exporters.checkpoints import LoadedWeights, checkpoint_sha256, load_checkpoint
+from lraee_exporters.one_line import one_line
 from lraee_exporters.sources import Source, find_source
 from lraee_exporters.supported import check_visual
 from lraee_exporters.timm_towers import parts_of_timm
 from lraee_exporters.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
 from lraee_exporters.tower import Activation, Attention, Block, Linear, Mlp, Tower
 from lraee_exporters.widen import nearest_transform, to_open_clip, widen
+
+BUILDING_ERRORS = (
+    OSError,
+    RuntimeError,
+    ImportError,
+    TypeError,
+    ValueError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+)
+"""What open_clip, timm and torch were seen to raise for settings that no model has."""
+
+MAX_LOGIT_SCALE = 1000.0
+"""Ten times the most that CLIP's training allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,30 +60,45 @@ class LoadedModel:
     config: Mapping[str, Any]
     """open_clip's `model_cfg` of the weights (for reference-b32 that of the model before widening)."""
     source_sha256: str | None
-    """SHA-256 (hex) of the checkpoint file, None for random weights."""
+    """SHA-256 (hex) of the checkpoint file, or of all its shards and their index; None for random weights."""
     seed: int | None
     """Seed of random weights, else None."""
+    has_text: bool = True
+    """Whether the text tower has weights; without them only `visual` of the torch model means anything."""
 
 
-def load_model(name: str, *, pretrained: str | None = None, activation: Activation | None = None) -> LoadedModel:
+def load_model(
+    name: str,
+    *,
+    pretrained: str | None = None,
+    activation: Activation | None = None,
+    text: bool = True,
+    logit_scale: float | None = None,
+) -> LoadedModel:
     """Load a model by name.
 
     Args:
         name: `reference`, `reference-b32`, an open_clip architecture such as `ViT-B-32`, `local-dir:FOLDER`, or a
-            folder that holds an `open_clip_config.json`.
-        pretrained: Pretrained tag of open_clip, checkpoint file (safetensors, state dict, OpenAI archive), `random`
-            or `random:SEED`. None is right for the reference models and for a folder with its own weights.
+            folder that holds an `open_clip_config.json` or transformers' `config.json`.
+        pretrained: Pretrained tag of open_clip, checkpoint file (safetensors, state dict, OpenAI archive, index of
+            shards), `random` or `random:SEED`. None is right for the reference models and for a folder with its own
+            weights.
         activation: `gelu` or `quick_gelu` for weights that do not say; by default the architecture's setting, as
             `find_source` explains.
+        text: Whether the text tower is needed. Without it, a checkpoint with the image tower alone is loaded too.
+        logit_scale: Factor on the cosine for a checkpoint that has none, as an image tower alone; above 0, 100 for
+            most CLIPs.
 
     Raises:
         TowerError: The name is unknown, the architecture is not a plain ViT, or the weights are missing, damaged,
-            or belong to another architecture.
+            or belong to another architecture; or the logit scale is missing, or given beside the checkpoint's own.
     """
     source = find_source(name, pretrained=pretrained, activation=activation)
     torch_model = _build(source)
+    loaded = LoadedWeights(text=True, logit_scale=True)
     if source.checkpoint is not None:
-        load_checkpoint(torch_model, source.checkpoint)
+        loaded = load_checkpoint(torch_model, source.checkpoint, text=text)
+    _set_logit_scale(torch_model, source, loaded, logit_scale)
     preprocessing = _preprocessing(source, torch_model.visual.image_size)
     tower = tower_of(
         torch_model,
@@ -83,9 +116,32 @@ def load_model(name: str, *, pretrained: str | None = None, activation: Activati
         tokenizer=_tokenizer(source),
         transform=_transform(tower.preprocessing),
         config=source.config,
-        source_sha256=None if source.checkpoint is None else sha256_of(source.checkpoint),
+        source_sha256=None if source.checkpoint is None else checkpoint_sha256(source.checkpoint),
         seed=source.seed,
+        has_text=loaded.text,
     )
+
+
+def _set_logit_scale(torch_model: Any, source: Source, loaded: LoadedWeights, logit_scale: float | None) -> None:
+    """Give a model the logit scale that its checkpoint lacks."""
+    file = "random weights" if source.checkpoint is None else one_line(source.checkpoint.name, 80)
+    if loaded.logit_scale:
+        if logit_scale is not None:
+            raise TowerError(f"{file} has its own logit scale; leave --logit-scale away.")
+        return
+    if getattr(torch_model, "logit_bias", None) is not None:
+        raise TowerError(
+            f"{file} holds an image tower of SigLIP without logit_scale and logit_bias; wanted a checkpoint with both, "
+            "such as the whole model's."
+        )
+    if logit_scale is None:
+        raise TowerError(
+            f"{file} has no logit_scale, the factor on the cosine of image and label. Give it with --logit-scale: 100 "
+            "for most CLIPs, or exp(model.logit_scale) of the model that the image tower was taken from."
+        )
+    if not 0 < logit_scale <= MAX_LOGIT_SCALE:
+        raise TowerError(f"--logit-scale is {logit_scale:g}, wanted a number above 0 and up to {MAX_LOGIT_SCALE:g}.")
+    torch_model.logit_scale.fill_(math.log(logit_scale))
 
 
 def tower_of(
@@ -162,9 +218,11 @@ def _build(source: Source) -> Any:
         torch.manual_seed(source.seed or 0)
         try:
             model = model_class(**config)
-        except (OSError, RuntimeError, ImportError, TypeError) as error:
-            detail = str(error).strip().partition("\n")[0]
-            raise TowerError(f"open_clip {open_clip.__version__} cannot build {source.model_id}: {detail}") from error
+        except BUILDING_ERRORS as error:
+            detail = one_line(str(error).strip().partition("\n")[0], 160) or type(error).__name__
+            raise TowerError(
+                f"open_clip {open_clip.__version__} cannot build {source.model_id}: {detail}. Check its settings."
+            ) from error
     return model.float().eval().requires_grad_(False)
 
 
@@ -174,18 +232,21 @@ def _preprocessing(source: Source, size: int | tuple[int, int]) -> Preprocessing
     `random` interpolation means bicubic outside training.
     """
     settings = merge_preprocess_dict(PreprocessCfg(), dict(source.preprocess))
-    interpolation = settings["interpolation"]
+    interpolation, fill_color = settings["interpolation"], settings["fill_color"]
     try:
+        if type(fill_color) is not int:
+            raise TypeError(f"fill_color is {fill_color!r}; wanted a grey level of 0..255")
         return Preprocessing(
             image_size=size if isinstance(size, int) else size[0],
             resize_mode=settings["resize_mode"],
             interpolation="bicubic" if interpolation == "random" else interpolation,
             mean=_three(settings["mean"]),
             std=_three(settings["std"]),
-            fill_color=int(settings["fill_color"]),
+            fill_color=fill_color,
         )
-    except (ValueError, TypeError) as error:
-        raise TowerError(f"{source.model_id}: its preprocess_cfg cannot be followed: {error}.") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        detail = one_line(error, 200)
+        raise TowerError(f"{source.model_id}: its preprocess_cfg cannot be followed: {detail}.") from error
 
 
 def _transform(preprocessing: Preprocessing) -> Callable[[Any], torch.Tensor]:
@@ -223,7 +284,7 @@ def _tokenizer(source: Source) -> Callable[..., torch.Tensor]:
     try:
         tokenizer = open_clip.get_tokenizer(source.tokenizer_name)
     except (OSError, RuntimeError, ImportError) as error:
-        detail = str(error).strip().partition("\n")[0]
+        detail = one_line(str(error).strip().partition("\n")[0], 160)
         raise TowerError(
             f"The tokenizer {text['hf_tokenizer_name']} of {source.model_id} cannot be loaded: {detail}. open_clip "
             "takes it from transformers (pip install transformers sentencepiece) and from the network or its cache."

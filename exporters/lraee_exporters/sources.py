@@ -5,7 +5,7 @@ anything is allocated or downloaded.
 """
 
 import difflib
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_p
 
 from lraee.errors import TowerError
 from lraee_exporters import hugging_face
-from lraee_exporters.checkpoints import find_checkpoint
+from lraee_exporters.checkpoints import CHECKPOINT_SUFFIXES, find_checkpoint
+from lraee_exporters.file_kinds import INDEX_SUFFIX, file_kind
+from lraee_exporters.hugging_face_images import processor_settings, read_json, read_preprocessor
+from lraee_exporters.one_line import one_line, some
 from lraee_exporters.supported import check_config
-from lraee_exporters.torchscript import is_torchscript
 from lraee_exporters.tower import Activation
 
 REFERENCE_FOLDER = Path(__file__).parent / "reference"
@@ -29,6 +31,14 @@ REFERENCE_NAMES = ("reference", "reference-b32")
 
 LOCAL_PREFIX = "local-dir:"
 """open_clip's prefix of a folder with an `open_clip_config.json`."""
+
+HUB_PREFIX = "hf-hub:"
+"""open_clip's prefix of a repository of the Hugging Face hub."""
+
+PREPROCESS_KEYS = frozenset({"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"})
+"""Settings of open_clip's `preprocess_cfg`."""
+
+MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +107,7 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
     seed = _seed(pretrained)
     checkpoint = None if seed is not None else _checkpoint(name, architecture, folder, pretrained, tag)
     known: Activation | None = "quick_gelu" if tag.get("quick_gelu") else None
-    if checkpoint is not None and is_torchscript(checkpoint):
+    if checkpoint is not None and file_kind(checkpoint) == "torchscript":
         known = "quick_gelu"
     if activation is not None and (tag or known) and activation != (known or _configured(config)):
         raise TowerError(
@@ -146,11 +156,15 @@ def _configured(config: Mapping[str, Any]) -> Activation:
 def _folder_of(name: str) -> Path | None:
     """Give the folder that a name means, or None for an architecture's name."""
     if name.startswith(LOCAL_PREFIX):
-        return Path(name.removeprefix(LOCAL_PREFIX)).expanduser()
+        return _path(name.removeprefix(LOCAL_PREFIX))
     if name.replace("/", "-") in open_clip.list_models():
         return None
-    folder = Path(name).expanduser()
-    return folder if folder.is_dir() else None
+    return _path(name) if os.path.isdir(_path(name)) else None
+
+
+def _path(text: str) -> Path:
+    """Give the path that a text means; a home folder that nobody has stays as it is typed."""
+    return Path(os.path.expanduser(text))
 
 
 def _architecture(name: str) -> str:
@@ -161,11 +175,15 @@ def _architecture(name: str) -> str:
         return architecture
     spelled = {candidate.lower(): candidate for candidate in (*REFERENCE_NAMES, *names)}
     close = [spelled[match] for match in difflib.get_close_matches(architecture.lower(), spelled, n=3, cutoff=0.5)]
+    hint = f"Close names: {', '.join(close)}. " if close else ""
+    if os.path.isfile(_path(name)):
+        hint = "It is a file: give the architecture's name as MODEL, and the file with --pretrained. "
+    elif name.startswith(HUB_PREFIX) or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
+        hint += "A repository of the Hugging Face hub is not fetched: download it, then give its folder. "
     raise TowerError(
-        f"'{name}' is no architecture of open_clip {open_clip.__version__} and no folder. "
-        + (f"Close names: {', '.join(close)}. " if close else "")
-        + "Wanted: reference, reference-b32, a name of open_clip.list_models(), or a folder with open_clip_config.json "
-        "or config.json."
+        f"'{one_line(name, 80)}' is no architecture of open_clip {open_clip.__version__} and no folder. {hint}Wanted: "
+        "reference, reference-b32, a name of open_clip.list_models(), or a folder with open_clip_config.json or "
+        "config.json."
     )
 
 
@@ -178,24 +196,39 @@ def _read_folder(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
                 f"{folder}: there is no open_clip_config.json and no config.json of transformers' CLIPModel, which "
                 "name the architecture."
             )
-        preprocessor = folder / hugging_face.PREPROCESSOR_NAME
-        translated = hugging_face.read_config(foreign, _read_json(foreign))
-        if not preprocessor.is_file():
+        translated = hugging_face.read_config(foreign, read_json(foreign))
+        settings = processor_settings(folder)
+        if settings is None:
             return translated, {}
-        return translated, hugging_face.read_preprocessor(preprocessor, _read_json(preprocessor))
-    content = _read_json(path)
+        return translated, read_preprocessor(*settings, image_size=translated["vision_cfg"]["image_size"])
+    content = read_json(path)
     config = content.get("model_cfg") if isinstance(content, dict) else None
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise TowerError(f"{path}: wanted the key model_cfg with embed_dim, vision_cfg and text_cfg.")
-    return config, content.get("preprocess_cfg", {})
+    for key in ("vision_cfg", "text_cfg"):
+        if not isinstance(config[key], dict):
+            raise TowerError(f"{path}: {key} is a {type(config[key]).__name__}, wanted an object with settings.")
+    return config, _read_preprocess(path, content.get("preprocess_cfg"), config["vision_cfg"].get("image_size", 224))
 
 
-def _read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TowerError(f"{path} is no JSON: {error}.") from error
+def _read_preprocess(path: Path, settings: Any, image_size: Any) -> Mapping[str, Any]:
+    """Check that a `preprocess_cfg` says nothing that open_clip would pass over in silence."""
+    if settings is not None and not isinstance(settings, dict):
+        raise TowerError(f"{path}: preprocess_cfg is a {type(settings).__name__}, wanted an object with settings.")
+    given = {key: value for key, value in (settings or {}).items() if value is not None}
+    if unknown := sorted(set(given) - PREPROCESS_KEYS):
+        raise TowerError(
+            f"{path}: preprocess_cfg has {some(unknown)}, which open_clip does not know; wanted only "
+            f"{', '.join(sorted(PREPROCESS_KEYS))}. Remove what is not needed."
+        )
+    size, side = given.pop("size", image_size), image_size if isinstance(image_size, list) else [image_size] * 2
+    mode = given.pop("mode", "RGB")
+    if size not in (side, side[:1], *side[:1]) or mode != "RGB":
+        raise TowerError(
+            f"{path}: preprocess_cfg has size {one_line(size, 40)} and mode {one_line(mode, 40)}, "
+            f"wanted the tower's image_size {one_line(image_size, 40)} and RGB. Correct one of them."
+        )
+    return given
 
 
 def _seed(pretrained: str | None) -> int | None:
@@ -207,8 +240,11 @@ def _seed(pretrained: str | None) -> int | None:
     word, _, number = (pretrained or "").partition(":")
     if word != "random":
         return None
-    if number and not number.isdecimal():
-        raise TowerError(f"pretrained={pretrained!r}: wanted random or random:SEED with a whole number, as random:1.")
+    if number and not (number.isdecimal() and len(number) < 12 and int(number) <= MAX_SEED):
+        raise TowerError(
+            f"pretrained='{one_line(pretrained, 60)}': wanted random or random:SEED with a whole number up to "
+            f"{MAX_SEED}, as random:1."
+        )
     return int(number or 0)
 
 
@@ -216,23 +252,33 @@ def _checkpoint(
     name: str, architecture: str, folder: Path | None, pretrained: str | None, tag: Mapping[str, Any]
 ) -> Path:
     """Find the weights' file: the folder's own, a file that was named, or the download of a tag."""
+    tags = "none" if folder else some(list_pretrained_tags_by_model(architecture), 6) or "none"
     if pretrained is None:
         if folder:
             return find_checkpoint(folder)
-        tags = ", ".join(list_pretrained_tags_by_model(architecture)) or "none"
         raise TowerError(
             f"{name} needs weights: a pretrained tag ({tags}), a checkpoint file, or random (random weights show size "
             "and speed, never accuracy)."
         )
     if tag:
         return _download(name, pretrained, tag)
-    path = Path(pretrained).expanduser()
-    if path.is_file():
+    path = _path(pretrained)
+    if os.path.isfile(path):
         return path
-    tags = "none" if folder else ", ".join(list_pretrained_tags_by_model(architecture)) or "none"
+    shown = one_line(pretrained, 120)
+    if os.path.isdir(path):
+        raise TowerError(
+            f"--pretrained is the folder {shown}; wanted a file in it, or give the folder as MODEL if it holds an "
+            "open_clip_config.json or config.json."
+        )
+    if len(path.parts) > 1 or pretrained.endswith((*CHECKPOINT_SUFFIXES, INDEX_SUFFIX)):
+        raise TowerError(
+            f"--pretrained names the file {shown}, and there is no such file; check the path. A pretrained tag of "
+            f"{one_line(name, 60)} has no folder and no suffix: {tags}."
+        )
     raise TowerError(
-        f"'{pretrained}' is no file and no pretrained tag of {name}. Tags: {tags}. Wanted: a tag, a checkpoint file, "
-        "or random[:SEED]."
+        f"'{shown}' is no file and no pretrained tag of {one_line(name, 60)}. Tags: {tags}. Wanted: a tag, a "
+        "checkpoint file, or random[:SEED]."
     )
 
 
@@ -241,7 +287,7 @@ def _download(name: str, pretrained: str, tag: Mapping[str, Any]) -> Path:
     try:
         return Path(download_pretrained(tag))
     except (OSError, RuntimeError) as error:
-        first_line = str(error).strip().partition("\n")[0]
+        first_line = one_line(str(error).strip().partition("\n")[0], 160)
         raise TowerError(
             f"The weights '{pretrained}' of {name} are not cached and could not be downloaded: {first_line} Connect "
             "to the network, or give a downloaded file as pretrained, or ask for random weights with random."

@@ -16,6 +16,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, VisionTransformer
 
 from lraee.errors import TowerError
+from lraee_exporters.one_line import one_line
 from lraee_exporters.timm_towers import reasons_of_settings, reasons_of_timm
 
 PLAIN_SETTINGS = frozenset(
@@ -24,6 +25,9 @@ PLAIN_SETTINGS = frozenset(
     | {"timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path"}
 )
 """Settings of open_clip's `vision_cfg` that a plain ViT may have; those of timm and poolers then have no effect."""
+
+VISION_SIZES = {"image_size": 224, "patch_size": 16, "width": 768, "head_width": 64, "layers": 12}
+"""Sizes of a `vision_cfg` and open_clip's defaults."""
 
 REFUSED_SETTINGS: Mapping[str, str] = {
     "attentional_pool": "an attentional pooler makes the embedding, not the class token",
@@ -116,9 +120,17 @@ def reasons_of(config: Mapping[str, Any]) -> list[str]:
 
 def _shape_reasons(vision: Mapping[str, Any]) -> list[str]:
     """Reasons that lie in the sizes: square images and patches that divide them, heads that divide the width."""
-    reasons = []
-    image, patch = _sides(vision.get("image_size", 224)), _sides(vision.get("patch_size", 16))
-    width, head_width = vision.get("width", 768), vision.get("head_width", 64)
+    sizes = {key: vision.get(key, default) for key, default in VISION_SIZES.items()}
+    pairs = ("image_size", "patch_size")
+    reasons = [
+        f"its {key} is {one_line(repr(size), 40)}, which is no size in whole numbers above 0"
+        for key, size in sizes.items()
+        if not (_is_size(size) or (key in pairs and isinstance(size, list | tuple) and _is_pair(size)))
+    ]
+    if reasons:
+        return reasons
+    image, patch = _sides(sizes["image_size"]), _sides(sizes["patch_size"])
+    width, head_width = sizes["width"], sizes["head_width"]
     if image[0] != image[1] or patch[0] != patch[1]:
         reasons.append(f"images or patches are not square (image_size {image}, patch_size {patch})")
     elif image[0] % patch[0]:
@@ -126,6 +138,14 @@ def _shape_reasons(vision: Mapping[str, Any]) -> list[str]:
     if width % head_width:
         reasons.append(f"heads of {head_width} channels do not divide the width {width}")
     return reasons
+
+
+def _is_size(size: Any) -> bool:
+    return type(size) is int and size > 0
+
+
+def _is_pair(sizes: Any) -> bool:
+    return len(sizes) == 2 and all(_is_size(size) for size in sizes)
 
 
 def _sides(size: Any) -> tuple[int, int]:

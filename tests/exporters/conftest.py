@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lraee.preprocess import Preprocessing
 from lraee.sessions import SessionSettings, make_session
 from lraee_exporters.graph import GraphBuilder, WeightFile
 from lraee_exporters.tower import Activation, Attention, Block, FloatArray, LayerNorm, Linear, Mlp, Tower
+from lraee_toolchain import cli
 
 SMALL_CONFIG: dict[str, Any] = {
     "embed_dim": 12,
@@ -165,3 +167,30 @@ def labels_input() -> Callable[..., dict[str, Any]]:
         return {"label_matrix": matrix / np.linalg.norm(matrix, axis=0), "logit_scale": np.array(scale, np.float32)}
 
     return make
+
+
+@pytest.fixture
+def refusal_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run `lraee-export` in this process and give the one line with which it refuses.
+
+    The line has no control characters, names no way to run code from a file, and is short; nothing is written.
+    """
+
+    def run(*arguments: object) -> str:
+        out = tmp_path / "out" / "never.lraee"
+        monkeypatch.setattr(sys, "argv", ["lraee-export", *map(str, arguments), "-o", str(out)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        printed = capsys.readouterr()
+        loading, line = printed.err.rstrip("\n").split("\n")
+        assert (exit_info.value.code, printed.out, loading) == (1, "", "load the model")
+        assert line.startswith("lraee-export: ")
+        assert line.isprintable(), ascii(line)
+        assert "weights_only" not in line
+        assert len(line.replace(str(tmp_path), "FOLDER")) <= 450, line
+        assert not list(out.parent.glob("never*"))
+        return line.removeprefix("lraee-export: ")
+
+    return run

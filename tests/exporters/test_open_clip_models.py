@@ -74,7 +74,7 @@ def test_openais_archive_is_read_with_quick_gelu(
     with pytest.raises(TowerError, match="was trained with quick_gelu, the override says gelu"):
         load_model("small-vit", pretrained=str(tmp_path / "openai.pt"), activation="gelu")
     save_torchscript({**half, "visual.extra.weight": torch.zeros(2)}, tmp_path / "more.pt")
-    with pytest.raises(TowerError, match=r"more\.pt .* missing in the architecture: \['visual\.extra\.weight'\]"):
+    with pytest.raises(TowerError, match=r"more\.pt .* missing in the architecture: visual\.extra\.weight"):
         load_model("small-vit", pretrained=str(tmp_path / "more.pt"))
 
 

@@ -36,6 +36,10 @@ def export_command(
         str | None,
         typer.Option(help="reference, imagenet, imagenet-80, or a file with one label a line (or folder, tab, label)"),
     ] = None,
+    label_embeddings: Annotated[
+        Path | None, typer.Option(help=".npy, one row a label, for an image tower alone; with --text none")
+    ] = None,
+    logit_scale: Annotated[float | None, typer.Option(help="for weights without one, 100 for most CLIPs")] = None,
     text: Annotated[
         str, typer.Option(help="text tower for other labels on the device: fp32, fp16, int8, or none: fixed labels")
     ] = "fp16",
@@ -96,6 +100,8 @@ def export_command(
         out=out,
         pretrained=pretrained,
         labels=labels,
+        label_embeddings=label_embeddings,
+        logit_scale=logit_scale,
         calibration=calibration,
         train=train,
         evaluate=evaluate,

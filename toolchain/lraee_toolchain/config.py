@@ -44,6 +44,10 @@ class ExportConfig:
     """For bare weights that do not say which activation they were trained with."""
     labels: str | None = None
     """``reference``, ``imagenet`` or a file; None takes the reference's for reference models, else ImageNet's."""
+    label_embeddings: Path | None = None
+    """``.npy`` file with the labels' embeddings, for an image tower whose text tower is not in the checkpoint."""
+    logit_scale: float | None = None
+    """Factor on the cosine of image and label, for a checkpoint that has none."""
     text: TextPrecision | Literal["none"] = "fp16"
     """How the bundle stores the text tower that embeds other labels on the device; ``none`` leaves it away. With fp16
     it is half as large and almost exact: CLIP's weights were trained in half precision, and are often stored so."""
@@ -117,6 +121,10 @@ class ExportConfig:
         for target in targets:
             if target.exists() and not self.overwrite and not own:
                 raise ExportError(f"{target} exists; choose another --out, or pass --overwrite to replace it")
+        if self.label_embeddings is not None and self.text != "none":
+            raise ExportError(
+                f"--label-embeddings come from another text tower than --text {self.text} would store; add --text none"
+            )
         if self.min_flops_saving is not None and not 0 <= self.min_flops_saving < 1:
             raise ExportError(f"--min-flops-saving is {self.min_flops_saving}, wanted a share from 0 to below 1")
         if not 0 <= self.max_accuracy_drop <= 100:

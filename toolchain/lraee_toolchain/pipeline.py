@@ -207,6 +207,7 @@ class _Export:
                 "heads": stages.splits.heads.fingerprint,
                 "gating": stages.splits.gating.fingerprint,
                 "promise": _promise_words(stages.splits.promise, stages.read.images.get("promise", 0), config),
+                **({} if stages.given_labels is None else {"labels": f"given, {stages.given_labels_sha256}"}),
                 "outliers": "none" if config.inject_outliers is None else f"{config.inject_outliers:g}",
             },
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from lraee_toolchain.data_notices import ImagesRead, read_images
 from lraee_toolchain.diagnose import NoiseProfile, diagnose, load_profile, profile_csv, save_profile
 from lraee_toolchain.dynamic import build_dynamic
 from lraee_toolchain.features import Teacher, extract_embeddings, extract_features, load_features, load_teacher
+from lraee_toolchain.label_embeddings import read_label_embeddings
 from lraee_toolchain.label_sets import read_labels
 from lraee_toolchain.routing import Costs, Material
 from lraee_toolchain.text_part import build_text_part
@@ -82,13 +84,21 @@ class Stages:
     def __init__(self, config: ExportConfig, work: WorkFolder, progress: Progress) -> None:
         self.config, self.work, self.progress = config, work, progress
         progress.stage("load", False)
-        self.model: LoadedModel = load_model(config.model, pretrained=config.pretrained, activation=config.activation)
+        self.model: LoadedModel = load_model(
+            config.model,
+            pretrained=config.pretrained,
+            activation=config.activation,
+            text=config.label_embeddings is None,
+            logit_scale=config.logit_scale,
+        )
         if config.inject_outliers is not None:
             self.model = with_outliers(self.model, config.inject_outliers)
         self.tower: Tower = self.model.tower
         default_labels = "reference" if config.model.startswith("reference") else "imagenet"
         self.label_set: LabelSet = read_labels(config.labels or default_labels)
-        check_labels(self.model, self.label_set)
+        self.given_labels = self._given_labels()
+        if self.given_labels is None:
+            check_labels(self.model, self.label_set)
         if isinstance(config.exits, tuple) and max(config.exits) >= self.tower.depth:
             raise ExportError(f"--exits names block {max(config.exits)}, wanted 1 to {self.tower.depth - 1}")
         self._check_class_token()
@@ -110,9 +120,10 @@ class Stages:
             notice=progress.notice,
         )
         self.text_folder: Path | None = None if config.text == "none" else self._text_part(config.text)
-        self.label_folder = work.stage(
-            "labels", {"tower": self.fingerprint, "labels": dataclasses.asdict(self.label_set)}, self._embed_labels
-        )
+        label_key: dict[str, Any] = {"tower": self.fingerprint, "labels": dataclasses.asdict(self.label_set)}
+        if self.given_labels is not None:
+            label_key |= {"given": self.given_labels_sha256}
+        self.label_folder = work.stage("labels", label_key, self._embed_labels)
         self.labels: FloatArray = np.load(self.label_folder / "labels.npy")
         self.float_parts = work.stage(
             "float", {"tower": self.fingerprint}, lambda folder: build_float(self.tower, folder)
@@ -130,7 +141,17 @@ class Stages:
                 )
 
     def _embed_labels(self, folder: Path) -> None:
-        np.save(folder / "labels.npy", embed_labels(self.model, self.label_set))
+        given = self.given_labels
+        np.save(folder / "labels.npy", embed_labels(self.model, self.label_set) if given is None else given)
+
+    def _given_labels(self) -> FloatArray | None:
+        path = self.config.label_embeddings
+        return None if path is None else read_label_embeddings(path, self.label_set.names, self.tower.embed_dim)
+
+    @property
+    def given_labels_sha256(self) -> str | None:
+        """SHA-256 (hex) of the labels' embeddings, where they were given."""
+        return None if self.given_labels is None else hashlib.sha256(self.given_labels.tobytes()).hexdigest()
 
     def _text_part(self, precision: TextPrecision) -> Path:
         inputs = {
