@@ -19,16 +19,6 @@ Refusal = Callable[..., str]
 State = dict[str, torch.Tensor]
 
 
-@pytest.fixture
-def state(
-    small_config: dict[str, Any], build_model: Callable[..., Any], register_architecture: Callable[..., None]
-) -> State:
-    """Weights of a small CLIP, whose architecture has the name small-vit."""
-    register_architecture("small-vit", small_config)
-    weights: State = build_model(small_config).state_dict()
-    return weights
-
-
 def image_tower(state: State) -> State:
     """The tensors of the image tower under their whole names."""
     return {name: value for name, value in state.items() if name.startswith("visual.")}
