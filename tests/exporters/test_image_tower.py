@@ -14,6 +14,7 @@ from lraee.errors import TowerError
 from lraee.label_set import LabelSet
 from lraee_exporters.labels import embed_labels
 from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.text_tower import text_tower_of
 
 Refusal = Callable[..., str]
 State = dict[str, torch.Tensor]
@@ -53,6 +54,8 @@ def test_an_image_tower_alone_is_loaded_where_no_text_tower_is_needed(
     assert (alone.has_text, whole.has_text) == (False, True)
     with pytest.raises(TowerError, match="small-vit has no text tower"):
         embed_labels(alone, LabelSet(names=("a cat", "a dog")))
+    with pytest.raises(TowerError, match=r"its weights are not in the checkpoint.*--text none"):
+        text_tower_of(alone)
     line = refusal_of("small-vit", "--pretrained", tmp_path / "image.pt", "--activation", "gelu")
     assert line.startswith("image.pt holds an image tower alone (such as visual.class_embedding and ")
     assert line.endswith("or the labels' embeddings: --text none --label-embeddings FILE.npy.")

@@ -169,6 +169,10 @@ def test_weights_of_another_architecture_are_refused_with_the_names_that_fit(
         line = refusal_of(name, "--pretrained", tmp_path / "small.pt", "--activation", "gelu")
         assert what in line
         assert line.endswith("The file has the shapes of small-vit.")
+    text = {**small_config["text_cfg"], "context_length": 16}
+    register_architecture("long-text", {**small_config, "text_cfg": text})
+    line = refusal_of("long-text", "--pretrained", tmp_path / "small.pt", "--activation", "gelu")
+    assert "positional_embedding is (8, 16), wanted (16, 16). The file has the shapes of small-vit." in line
     extra = {**state, "visual.extra": torch.zeros(2)}
     torch.save(extra, tmp_path / "small.pt")
     line = refusal_of("small-vit", "--pretrained", tmp_path / "small.pt", "--activation", "gelu")
