@@ -12,7 +12,6 @@ import hashlib
 import pickle
 import struct
 import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from lraee.errors import TowerError
-from lraee_exporters.file_kinds import INDEX_SUFFIX, file_kind, pickle_refusal, refusal
+from lraee_exporters.file_kinds import ARCHIVE_ERRORS, INDEX_SUFFIX, file_kind, pickle_refusal, refusal
 from lraee_exporters.fits import check_fit, has_text
 from lraee_exporters.hugging_face import convert_state
 from lraee_exporters.one_line import one_line, some
@@ -44,18 +43,14 @@ PREFERRED_NAMES = tuple(
 """Names under which open_clip and Hugging Face keep a model's weights, best first."""
 
 READING_ERRORS = (
-    OSError,
-    RuntimeError,
+    *ARCHIVE_ERRORS,
     pickle.UnpicklingError,
     SafetensorError,
-    EOFError,
-    zipfile.BadZipFile,
     LookupError,
-    ValueError,
     TypeError,
     AttributeError,
     AssertionError,
-    OverflowError,
+    ArithmeticError,
     struct.error,
 )
 """What torch, safetensors, numpy and pickle were seen to raise for files that are damaged or of another model."""

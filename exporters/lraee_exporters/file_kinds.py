@@ -8,6 +8,7 @@ import codecs
 import io
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -23,6 +24,9 @@ INDEX_SUFFIX = ".index.json"
 
 HEAD_BYTES = 1024
 """How much of a file is looked at."""
+
+ARCHIVE_ERRORS = (OSError, RuntimeError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What zipfile raises for archives that are damaged, encrypted or packed as it cannot unpack."""
 
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the weights; fetch them with: git lfs pull"),
@@ -105,10 +109,10 @@ def _zip_kind(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
+        if is_torchscript(path):
+            return "torchscript"
+    except ARCHIVE_ERRORS as error:
         raise refusal(path, "is a zip archive that is cut short or damaged. Download or save it again") from error
-    if is_torchscript(path):
-        return "torchscript"
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"
     if names and all(name.endswith(".npy") for name in names):
@@ -156,12 +160,18 @@ def _python_pickle(path: Path) -> str:
 
 def _pickled_names(path: Path) -> set[str]:
     """Dotted names of all classes and functions that a file's pickles refer to; they are read, never resolved."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            return set(_names_of(file))
-    with zipfile.ZipFile(path) as archive:
-        inner = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        return {name for entry in inner for name in _names_of(io.BytesIO(archive.read(entry)))}
+    names: set[str] = set()
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for entry in (name for name in archive.namelist() if name.endswith("data.pkl")):
+                    names.update(_names_of(io.BytesIO(archive.read(entry))))
+        else:
+            with path.open("rb") as file:
+                names.update(_names_of(file))
+    except ARCHIVE_ERRORS:  # what was found until then is enough for a message
+        return names
+    return names
 
 
 def _names_of(stream: Any) -> Iterator[str]:
@@ -183,5 +193,5 @@ def _names_of(stream: Any) -> Iterator[str]:
                     strings.append(argument)
                 elif operation.name == "MEMOIZE":
                     memo[len(memo)] = ""
-    except (ValueError, EOFError, UnicodeDecodeError, LookupError):
+    except (ValueError, EOFError, LookupError, MemoryError, OverflowError):
         return

@@ -69,7 +69,7 @@ def text_tower_of(model: LoadedModel) -> TextTower:
     """
     torch_model = model.torch_model
     text: Any = getattr(torch_model, "text", torch_model)
-    reasons = _reasons(text, model.config["text_cfg"])
+    reasons = _reasons(text, model.config["text_cfg"]) if model.has_text else ["its weights are not in the checkpoint"]
     if reasons:
         raise TowerError(
             f"the text tower of {model.tower.model_id} cannot be exported: {'; '.join(reasons)}. Wanted: CLIP's own "

@@ -77,6 +77,18 @@ def register_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     return register
 
 
+@pytest.fixture
+def state(
+    small_config: dict[str, Any],
+    build_model: Callable[[dict[str, Any]], Any],
+    register_architecture: Callable[[str, dict[str, Any]], None],
+) -> dict[str, torch.Tensor]:
+    """Weights of a small CLIP, whose architecture has the name small-vit."""
+    register_architecture("small-vit", small_config)
+    weights: dict[str, torch.Tensor] = build_model(small_config).state_dict()
+    return weights
+
+
 @pytest.fixture(scope="session")
 def make_tower() -> Callable[..., Tower]:
     """Build a tower whose every array is random, LayerNorms and biases too, so that leaving one out is seen."""

@@ -28,14 +28,6 @@ PAGE = b"\n<!DOCTYPE html>\n<html><head><title>\x1b[31mNot found</title></head><
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 598641023\n"
 
 
-@pytest.fixture
-def state(small_config: dict[str, Any], build_model: Build, register_architecture: Callable[..., None]) -> State:
-    """Weights of a small CLIP, whose architecture has the name small-vit."""
-    register_architecture("small-vit", small_config)
-    weights: State = build_model(small_config).state_dict()
-    return weights
-
-
 def zipped(**members: bytes) -> bytes:
     """A zip archive with these members."""
     buffer = io.BytesIO()

@@ -14,19 +14,10 @@ from lraee.errors import TowerError
 from lraee.label_set import LabelSet
 from lraee_exporters.labels import embed_labels
 from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.text_tower import text_tower_of
 
 Refusal = Callable[..., str]
 State = dict[str, torch.Tensor]
-
-
-@pytest.fixture
-def state(
-    small_config: dict[str, Any], build_model: Callable[..., Any], register_architecture: Callable[..., None]
-) -> State:
-    """Weights of a small CLIP, whose architecture has the name small-vit."""
-    register_architecture("small-vit", small_config)
-    weights: State = build_model(small_config).state_dict()
-    return weights
 
 
 def image_tower(state: State) -> State:
@@ -63,6 +54,8 @@ def test_an_image_tower_alone_is_loaded_where_no_text_tower_is_needed(
     assert (alone.has_text, whole.has_text) == (False, True)
     with pytest.raises(TowerError, match="small-vit has no text tower"):
         embed_labels(alone, LabelSet(names=("a cat", "a dog")))
+    with pytest.raises(TowerError, match=r"its weights are not in the checkpoint.*--text none"):
+        text_tower_of(alone)
     line = refusal_of("small-vit", "--pretrained", tmp_path / "image.pt", "--activation", "gelu")
     assert line.startswith("image.pt holds an image tower alone (such as visual.class_embedding and ")
     assert line.endswith("or the labels' embeddings: --text none --label-embeddings FILE.npy.")

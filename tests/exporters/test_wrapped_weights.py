@@ -18,16 +18,6 @@ Refusal = Callable[..., str]
 State = dict[str, torch.Tensor]
 
 
-@pytest.fixture
-def state(
-    small_config: dict[str, Any], build_model: Callable[..., Any], register_architecture: Callable[..., None]
-) -> State:
-    """Weights of a small CLIP, whose architecture has the name small-vit."""
-    register_architecture("small-vit", small_config)
-    weights: State = build_model(small_config).state_dict()
-    return weights
-
-
 def after(prefix: str, state: State) -> State:
     """The state with a prefix before each name."""
     return {f"{prefix}{name}": value for name, value in state.items()}
@@ -179,6 +169,10 @@ def test_weights_of_another_architecture_are_refused_with_the_names_that_fit(
         line = refusal_of(name, "--pretrained", tmp_path / "small.pt", "--activation", "gelu")
         assert what in line
         assert line.endswith("The file has the shapes of small-vit.")
+    text = {**small_config["text_cfg"], "context_length": 16}
+    register_architecture("long-text", {**small_config, "text_cfg": text})
+    line = refusal_of("long-text", "--pretrained", tmp_path / "small.pt", "--activation", "gelu")
+    assert "positional_embedding is (8, 16), wanted (16, 16). The file has the shapes of small-vit." in line
     extra = {**state, "visual.extra": torch.zeros(2)}
     torch.save(extra, tmp_path / "small.pt")
     line = refusal_of("small-vit", "--pretrained", tmp_path / "small.pt", "--activation", "gelu")
