@@ -10,7 +10,6 @@ import numpy as np
 
 from lraee.manifest import Manifest
 from lraee.model import Model, load
-from lraee.sessions import SessionSettings
 from lraee_benchmarks.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.cold_start import measure_cold_start
 from lraee_benchmarks.config import BenchmarkConfig, command_line
@@ -58,8 +57,8 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     """
     report_progress = on_progress or _ignore
     device = describe_device()
-    settings = SessionSettings(threads=config.threads, thread_pool=config.thread_pool)
     model = load(config.bundle, threads=config.threads, thread_pool=config.thread_pool)
+    settings = model.session_settings
     if config.accuracy is not None:
         check_accuracy_possible(model.manifest)
         label_rows(open_source(config.accuracy), model.labels)

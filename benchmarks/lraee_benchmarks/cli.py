@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from lraee.cli import errors_as_one_line
 from lraee.errors import DataError
 from lraee.policies.spec import POLICY_SPECS
+from lraee.warning_lines import warnings_as_one_line
 from lraee_benchmarks.benchmark import OnProgress, run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.output_files import check_writable, write_file
@@ -52,7 +53,8 @@ class ScenarioName(StrEnum):
 
 def main() -> None:
     """Entry point of ``lraee-bench``."""
-    app()
+    with warnings_as_one_line():
+        app()
 
 
 def parse_baselines(text: str | None) -> tuple[Baseline, ...] | None:
@@ -114,7 +116,9 @@ def bench(
         ),
     ] = None,
     image_count: Annotated[int, typer.Option(min=1, help="Images to hold in memory and go through in turn.")] = 256,
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of one operator; by default as lraee.load.")
+    ] = None,
     thread_pool: Annotated[
         ThreadPool, typer.Option(help="One pool for the process, or threads of each session as in lraee.load.")
     ] = ThreadPool.global_,

@@ -66,7 +66,7 @@ class Launched:
 def set_pool(model: Model) -> None:
     """Set the process-wide pool, if the model is to use it and it is not set yet; before any session is made."""
     if model.settings.thread_pool == "global" and not global_thread_pool_is_set():
-        use_global_thread_pool(model.settings.thread_count)
+        use_global_thread_pool(model.threads)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
 from lraee.errors import BundleError, MissingExtraError
-from lraee.sessions import SessionSettings
+from lraee.sessions import SessionSettings, make_session, threads_of
 from lraee_benchmarks.peer_files import baseline_path, checked_baseline
 from lraee_benchmarks.peer_onnx import Probabilities, float_graph, pixel_graph, session_words
 from lraee_benchmarks.peer_openvino import open_openvino
@@ -108,16 +108,15 @@ def open_peer(
         path, compiled = checked_baseline(bundle, "fp32"), name == "torch-compiled"
         run, peer = open_torch(path, bundle, settings.thread_count, batch=batch, compiled=compiled)
     else:
-        if name == "graph":
-            run = pixel_graph(bundle.checked_part(manifest.part("graph")), bundle, settings)
-        else:
-            run = (pixel_graph if name == "fp32" else float_graph)(checked_baseline(bundle, name), bundle, settings)
+        path = bundle.checked_part(manifest.part("graph")) if name == "graph" else checked_baseline(bundle, name)
+        session = make_session(path, settings)
+        run = (pixel_graph if name in ("graph", "fp32") else float_graph)(session, bundle)
         peer = Peer(
             name=name,
             engine="ONNX Runtime",
             version=ort.__version__,
             precision=_PRECISIONS.get(name, manifest.precision),
-            threads=settings.thread_count,
+            threads=threads_of(session, settings),
             takes="float32, normalised by numpy" if name in ("static", "dynamic") else "uint8 pixels",
             options={"sessions": "one", **session_words(settings)},
         )

@@ -101,7 +101,7 @@ class Worker:
         self._model: Model = load(job.bundle, threads=job.threads, thread_pool=job.thread_pool)
         batches = np.load(job.batches, mmap_mode="r")
         batch = job.stream or batches.shape[1]
-        settings = self._model.settings
+        settings = self._model.session_settings
         self._timed: TimedVariant | TimedCall
         if job.role == "floor":
             call = open_floor(self._model.bundle, cast(FloorPart, job.name), settings, batch=batch)

@@ -24,6 +24,7 @@ from lraee.manifest import Manifest, PartEntry
 from lraee.model import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
 from lraee.reading import MAX_PIXELS, Reading
+from lraee.warning_lines import warnings_as_one_line
 
 app = typer.Typer(
     name="python -m lraee",
@@ -38,7 +39,8 @@ BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle fo
 
 def main() -> None:
     """Entry point of ``python -m lraee``."""
-    app()
+    with warnings_as_one_line():
+        app()
 
 
 @contextmanager
@@ -64,7 +66,10 @@ def classify(
         typer.Option(help="Labels of your own, such as 'a cat,a dog', or a file with one a line; needs a text tower."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to list for each image.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of one operator; by default 1 a core, or 1 where blocks are small."),
+    ] = None,
     exif_orientation: Annotated[
         bool, typer.Option("--exif-orientation", help="Turn photos as their EXIF tag says; open_clip does not.")
     ] = False,

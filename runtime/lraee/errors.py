@@ -14,6 +14,8 @@
     └── MissingExtraError    an optional dependency is not installed
 
 A message says what was met, what was wanted, and what to do next.
+
+`ThreadsWarning` is no error: what was asked for is done, with fewer threads.
 """
 
 
@@ -63,3 +65,7 @@ class ForkError(LraeeError):
 
 class MissingExtraError(LraeeError):
     """An optional dependency is needed and not installed; the message has the install command."""
+
+
+class ThreadsWarning(UserWarning):
+    """Fewer threads run than were asked for, since a limit of the system leaves no room for more."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lraee.errors import LraeeError
+from lraee.warning_lines import warnings_as_one_line
 
 EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
 
@@ -144,7 +145,8 @@ def _parse_exits(text: str) -> Any:
 def main() -> None:
     """Entry point: errors of the library become one line."""
     try:
-        app()
+        with warnings_as_one_line():
+            app()
     except LraeeError as error:
         typer.echo(f"lraee-export: {error}", err=True)
         sys.exit(1)
