@@ -97,7 +97,7 @@ def measure(folder: Path, counts: Sequence[int], *, batch: int, seconds: float, 
         folder: of the bundle.
         counts: of threads.
         batch: images of a call.
-        seconds: for all rows together; each has two turns at least.
+        seconds: for all rows together; each has a turn at least.
         busy: neighbours.
     """
     bundle = Bundle(folder)
@@ -114,7 +114,7 @@ def measure(folder: Path, counts: Sequence[int], *, batch: int, seconds: float, 
         model.warm()
     end, turn = time.perf_counter() + seconds, 0
     with neighbours(busy) as processes:
-        while turn < 2 or time.perf_counter() < end:
+        while not turn or time.perf_counter() < end:
             for is_beside in (False, True):
                 tell(processes, signal.SIGCONT if is_beside else signal.SIGSTOP)
                 for number in range(len(rows)):

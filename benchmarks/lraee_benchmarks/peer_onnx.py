@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
+from lraee.errors import SettingsError
 from lraee.images import Pixels
 from lraee.sessions import SessionSettings, session_options
 from lraee_benchmarks.float_input import LabelSimilarity, Normalizer
@@ -34,6 +35,19 @@ def session_words(settings: SessionSettings) -> dict[str, str]:
         except RuntimeError:  # it is not set
             continue
     return words
+
+
+def check_threads_alike(row: str, threads: int, wanted: int) -> None:
+    """Refuse a row with fewer threads than the others: their latencies could not be compared.
+
+    Raises:
+        SettingsError: a limit of the system was too narrow.
+    """
+    if threads < wanted:
+        raise SettingsError(
+            f"the row {row} got {threads} of {wanted} threads, since a limit of the system on tasks leaves no room "
+            "for more beside the other rows; ask for fewer --threads, or raise the limit"
+        )
 
 
 def label_feed(bundle: Bundle) -> dict[str, NDArray[np.float32]]:

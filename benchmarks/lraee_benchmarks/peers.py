@@ -17,7 +17,7 @@ from lraee.bundle import Bundle
 from lraee.errors import BundleError, MissingExtraError
 from lraee.sessions import SessionSettings, make_session, threads_of
 from lraee_benchmarks.peer_files import baseline_path, checked_baseline
-from lraee_benchmarks.peer_onnx import Probabilities, float_graph, pixel_graph, session_words
+from lraee_benchmarks.peer_onnx import Probabilities, check_threads_alike, float_graph, pixel_graph, session_words
 from lraee_benchmarks.peer_openvino import open_openvino
 from lraee_benchmarks.peer_torch import open_torch
 from lraee_benchmarks.results import Peer
@@ -98,6 +98,7 @@ def open_peer(
     Raises:
         BundleError: a file is not there or is damaged, or the engine cannot load it.
         MissingExtraError: a package is not installed.
+        SettingsError: a limit of the system leaves no room for its threads.
     """
     check_peer(bundle, name)
     manifest = bundle.manifest
@@ -110,13 +111,14 @@ def open_peer(
     else:
         path = bundle.checked_part(manifest.part("graph")) if name == "graph" else checked_baseline(bundle, name)
         session = make_session(path, settings)
+        check_threads_alike(name, threads_of(session, settings), settings.thread_count)
         run = (pixel_graph if name in ("graph", "fp32") else float_graph)(session, bundle)
         peer = Peer(
             name=name,
             engine="ONNX Runtime",
             version=ort.__version__,
             precision=_PRECISIONS.get(name, manifest.precision),
-            threads=threads_of(session, settings),
+            threads=settings.thread_count,
             takes="float32, normalised by numpy" if name in ("static", "dynamic") else "uint8 pixels",
             options={"sessions": "one", **session_words(settings)},
         )

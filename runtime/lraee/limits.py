@@ -118,7 +118,8 @@ def _space_limit(root: Path) -> Iterator[TaskLimit]:
     stack = _resource_limit(root, "Max stack size")
     thread = ARENA_BYTES + (STACK_BYTES if stack is None else stack)
     used = int(_field(_read(root / "proc/self/status"), "VmSize") or "0") << 10
-    yield TaskLimit(name="RLIMIT_AS (ulimit -v)", most=most // thread, used=-(-used // thread))
+    name = f"RLIMIT_AS (ulimit -v), of which a thread takes {thread >> 20} MiB,"
+    yield TaskLimit(name=name, most=most // thread, used=-(-used // thread))
 
 
 @cache
