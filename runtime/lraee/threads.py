@@ -1,9 +1,9 @@
 """How many threads run one operator: by default, and where a limit of the system is too narrow for those asked for.
 
 Each session starts threads of its own, one less than run its operators, since the caller is one of them: a model of 19
-parts at 8 threads starts 133. Where the system refuses one, ONNX Runtime (1.25 to 1.32) waits for it for ever, in the
-constructor of the session. Hence threads are counted before they are started, for a whole model when it is loaded, and
-for each session again when it is made, since others may have taken the room meanwhile.
+parts at 8 threads starts 133. Where the system refuses a session's first thread, ONNX Runtime (1.25 to 1.32) raises;
+where it refuses a later one, the session is never done. Hence threads are counted before they are started, for a whole
+model when it is loaded, and for each session again when it is made, since others may have taken the room meanwhile.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
 
     A thread that sleeps between two operators takes some 20 microseconds to come back, more than it saves in a block
     of a few hundred: on two cores of an EPYC with AVX2 alone, the reference takes 5.8 ms at 1 thread and 8.5 at 2, a
-    ViT-B/32 103 and 68 (medians, batch 1, cores left free; `python benchmarks/threads.py`). Environment variables, such as ``OMP_NUM_THREADS`` or ``PYTHON_CPU_COUNT``, are not followed.
+    ViT-B/32 103 and 68 (medians, batch 1, cores left free; `python benchmarks/threads.py`).
+
+    Environment variables, such as ``OMP_NUM_THREADS`` or ``PYTHON_CPU_COUNT``, are not followed.
 
     Args:
         block_flops: of the largest block, for one image; None for work that is known to be large.
