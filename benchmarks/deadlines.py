@@ -132,7 +132,7 @@ def main() -> None:
         if arguments.deadlines:
             deadlines = [float(word) for word in arguments.deadlines.split(",")]
         found = measure(model, pixels, classes, deadlines, arguments.calls)
-    device, threads = device_line(describe_device()), model.settings.thread_count
+    device, threads = device_line(describe_device()), model.threads
     print(f"{device}; threads {threads}, batch 1; full depth {full:.1f} ms\n\n{table(found)}")
     if arguments.json is not None:
         rows = [asdict(row) for row in found]

@@ -12,7 +12,6 @@ from lraee.errors import DataError
 from lraee.label_set import read_label_file
 from lraee.manifest import Manifest
 from lraee.model import Model, load
-from lraee.sessions import SessionSettings
 from lraee_benchmarks.accuracy import LabelledSource, check_accuracy_possible, check_labels, summarize_accuracy
 from lraee_benchmarks.cold_start import measure_cold_start
 from lraee_benchmarks.config import BenchmarkConfig, command_line
@@ -67,8 +66,8 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     """
     report_progress = on_progress or _ignore
     device = describe_device()
-    settings = SessionSettings(threads=config.threads, thread_pool=config.thread_pool)
     model = load(config.bundle, threads=config.threads, thread_pool=config.thread_pool)
+    settings = model.session_settings
     labelled = _labelled(config)
     if labelled is not None:
         check_accuracy_possible(model.manifest)

@@ -127,7 +127,9 @@ def bench(
         ),
     ] = None,
     image_count: Annotated[int, typer.Option(min=1, help="Images to hold in memory and go through in turn.")] = 256,
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of one operator; by default as lraee.load.")
+    ] = None,
     thread_pool: Annotated[
         ThreadPool, typer.Option(help="One pool for the process, or threads of each session as in lraee.load.")
     ] = ThreadPool.global_,

@@ -80,7 +80,7 @@ class IsolatedRows:
             self._folder = folder
             roles = [*(("chain", name) for name in plan.chain), *(("peer", name) for name in plan.peers)]
             roles += [("floor", part) for part in plan.floor]
-            settings = model.settings
+            settings = model.session_settings
             self._workers: list[WorkerProcess] = []
             for number, (role, name) in enumerate(roles, start=1):
                 job = {

@@ -24,6 +24,7 @@ from lraee.model import Model, load
 from lraee.sessions import global_thread_pool_is_set, use_global_thread_pool
 from lraee.strict_json import decode, encode
 from lraee_benchmarks.isolation import IsolatedRows
+from lraee_benchmarks.peer_onnx import check_threads_alike
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import LocalRows, RowPlan, Rows
 from lraee_benchmarks.sample import Sample
@@ -66,7 +67,7 @@ class Launched:
 def set_pool(model: Model) -> None:
     """Set the process-wide pool, if the model is to use it and it is not set yet; before any session is made."""
     if model.settings.thread_pool == "global" and not global_thread_pool_is_set():
-        use_global_thread_pool(model.settings.thread_count)
+        use_global_thread_pool(model.threads)
 
 
 @contextmanager
@@ -86,8 +87,10 @@ def opened_rows(
         with IsolatedRows(rows, model, sample.batches, on_share=on_share) as workers:
             yield workers
         return
+    wanted = model.threads
     set_pool(model)
     model.warm()
+    check_threads_alike("full", model.threads, wanted)
     yield LocalRows(rows, model, sample.batches)
 
 
@@ -152,6 +155,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     launch = decode(LaunchPlan, json.loads((folder / "launch.json").read_text("utf-8")), "launch")
     model = load(launch.bundle, threads=launch.threads, thread_pool=launch.thread_pool)  # type: ignore[arg-type]
+    check_threads_alike("full", model.threads, launch.threads)
     batches = tuple(np.load(folder / "batches.npy"))
     sample = Sample(source="", batches=batches, first_image=b"", preprocessing_ms=None)
     with opened_rows(launch.rows, model, sample, isolated=launch.isolated) as rows:

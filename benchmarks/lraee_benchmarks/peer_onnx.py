@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
+from lraee.errors import SettingsError
 from lraee.images import Pixels
-from lraee.sessions import SessionSettings, make_session, session_options
+from lraee.sessions import SessionSettings, session_options
 from lraee_benchmarks.float_input import LabelSimilarity, Normalizer
 
 Probabilities = Callable[[Pixels], NDArray[np.float32]]
 """Pixels (batch, size, size, 3) uint8 to label probabilities (batch, labels) float32, which the caller may keep."""
 
-_ENTRIES = ("session.use_env_allocators", "session.force_spinning_stop", "session.x64quantprecision")
+_ENTRIES = (
+    "session.use_env_allocators",
+    "session.intra_op.allow_spinning",
+    "session.force_spinning_stop",
+    "session.x64quantprecision",
+)
 
 
 def session_words(settings: SessionSettings) -> dict[str, str]:
@@ -31,6 +37,19 @@ def session_words(settings: SessionSettings) -> dict[str, str]:
     return words
 
 
+def check_threads_alike(row: str, threads: int, wanted: int) -> None:
+    """Refuse a row with fewer threads than the others: their latencies could not be compared.
+
+    Raises:
+        SettingsError: a limit of the system was too narrow.
+    """
+    if threads < wanted:
+        raise SettingsError(
+            f"the row {row} got {threads} of {wanted} threads, since a limit of the system on tasks leaves no room "
+            "for more beside the other rows; ask for fewer --threads, or raise the limit"
+        )
+
+
 def label_feed(bundle: Bundle) -> dict[str, NDArray[np.float32]]:
     """The inputs of ``graph.onnx`` beside the pixels."""
     return {
@@ -39,13 +58,8 @@ def label_feed(bundle: Bundle) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def pixel_graph(path: Path, bundle: Bundle, settings: SessionSettings) -> Probabilities:
-    """``graph.onnx`` or ``fp32.onnx``, which take pixels and labels.
-
-    Raises:
-        BundleError: ONNX Runtime cannot load it.
-    """
-    session = make_session(path, settings)
+def pixel_graph(session: ort.InferenceSession, bundle: Bundle) -> Probabilities:
+    """``graph.onnx`` or ``fp32.onnx``, which take pixels and labels."""
     labels = label_feed(bundle)
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
@@ -56,13 +70,8 @@ def pixel_graph(path: Path, bundle: Bundle, settings: SessionSettings) -> Probab
     return run
 
 
-def float_graph(path: Path, bundle: Bundle, settings: SessionSettings) -> Probabilities:
-    """``static.onnx`` or ``dynamic.onnx``, which take normalised floats and give the embedding.
-
-    Raises:
-        BundleError: ONNX Runtime cannot load it.
-    """
-    session = make_session(path, settings)
+def float_graph(session: ort.InferenceSession, bundle: Bundle) -> Probabilities:
+    """``static.onnx`` or ``dynamic.onnx``, which take normalised floats and give the embedding."""
     normalize, similarity = Normalizer(bundle.manifest.preprocessing), LabelSimilarity(bundle)
 
     def run(pixels: Pixels) -> NDArray[np.float32]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from lraee.bundle import Bundle
 from lraee.errors import BundleError, MissingExtraError
 from lraee.install import install_command
-from lraee.sessions import SessionSettings
+from lraee.sessions import SessionSettings, make_session, threads_of
 from lraee_benchmarks.peer_files import baseline_path, checked_baseline
-from lraee_benchmarks.peer_onnx import Probabilities, float_graph, pixel_graph, session_words
+from lraee_benchmarks.peer_onnx import Probabilities, check_threads_alike, float_graph, pixel_graph, session_words
 from lraee_benchmarks.peer_openvino import open_openvino
 from lraee_benchmarks.peer_torch import open_torch
 from lraee_benchmarks.results import Peer
@@ -99,6 +99,7 @@ def open_peer(
     Raises:
         BundleError: a file is not there or is damaged, or the engine cannot load it.
         MissingExtraError: a package is not installed.
+        SettingsError: a limit of the system leaves no room for its threads.
     """
     check_peer(bundle, name)
     manifest = bundle.manifest
@@ -109,10 +110,10 @@ def open_peer(
         path, compiled = checked_baseline(bundle, "fp32"), name == "torch-compiled"
         run, peer = open_torch(path, bundle, settings.thread_count, batch=batch, compiled=compiled)
     else:
-        if name == "graph":
-            run = pixel_graph(bundle.checked_part(manifest.part("graph")), bundle, settings)
-        else:
-            run = (pixel_graph if name == "fp32" else float_graph)(checked_baseline(bundle, name), bundle, settings)
+        path = bundle.checked_part(manifest.part("graph")) if name == "graph" else checked_baseline(bundle, name)
+        session = make_session(path, settings)
+        check_threads_alike(name, threads_of(session, settings), settings.thread_count)
+        run = (pixel_graph if name in ("graph", "fp32") else float_graph)(session, bundle)
         peer = Peer(
             name=name,
             engine="ONNX Runtime",

@@ -98,14 +98,16 @@ class LocalRows:
     def __init__(self, plan: RowPlan, model: Model, batches: Sequence[Pixels]) -> None:
         batch = plan.stream or len(batches[0])
         chain = [chain_variant(model, name, parse_policy(name), stream=plan.stream) for name in plan.chain]
-        others: list[Variant[Any]] = [open_peer(model.bundle, name, model.settings, batch=batch) for name in plan.peers]
+        others: list[Variant[Any]] = [
+            open_peer(model.bundle, name, model.session_settings, batch=batch) for name in plan.peers
+        ]
         if plan.stream is not None:
             others = [in_batches(other, plan.stream) for other in others]
         self._manifest: Manifest = model.manifest
         self._labels = model.labels
         self._variants: list[Variant[Any]] = [*chain, *others]
         self._timed = [TimedVariant(variant, batches) for variant in self._variants]
-        floor = [TimedCall(open_floor(model.bundle, part, model.settings, batch=batch)) for part in plan.floor]
+        floor = [TimedCall(open_floor(model.bundle, part, model.session_settings, batch=batch)) for part in plan.floor]
         self.restless: set[str] = set()
         self.names = [(variant.name, variant.kind) for variant in self._variants]
         first: list[Variant[Any]] = [chain[0], *others]

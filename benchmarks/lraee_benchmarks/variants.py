@@ -126,7 +126,7 @@ def chain_variant(model: Model, name: str, policy: Policy, *, stream: int | None
     if isinstance(policy.bind(model.manifest), AnytimeRoute) and stream is not None:
         raise PolicyError(f"{name} has a deadline, and the images of the offline scenario are all there at once")
     kind = _kind(policy)
-    settings = model.settings
+    settings = model.session_settings
     peer = Peer(
         name="chain",
         engine="ONNX Runtime",

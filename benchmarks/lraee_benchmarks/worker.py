@@ -24,6 +24,7 @@ from lraee.sessions import use_global_thread_pool
 from lraee.strict_json import decode, encode
 from lraee_benchmarks.accuracy import LabelledSource, answers_right
 from lraee_benchmarks.floor import FloorPart, open_floor
+from lraee_benchmarks.peer_onnx import check_threads_alike
 from lraee_benchmarks.peers import Baseline, open_peer
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import TimedCall, TimedVariant
@@ -94,13 +95,14 @@ class Worker:
     """One row."""
 
     def __init__(self, job: Job) -> None:
-        """Raises what `open_peer`, `chain_variant` or `open_floor` raise."""
+        """Raises what `check_threads_alike`, `open_peer`, `chain_variant` or `open_floor` raise."""
         if job.thread_pool == "global":
             use_global_thread_pool(job.threads)
         self._model: Model = load(job.bundle, threads=job.threads, thread_pool=job.thread_pool)
+        check_threads_alike(job.name, self._model.threads, job.threads)
         batches = np.load(job.batches, mmap_mode="r")
         batch = job.stream or batches.shape[1]
-        settings = self._model.settings
+        settings = self._model.session_settings
         self._timed: TimedVariant | TimedCall
         if job.role == "floor":
             call = open_floor(self._model.bundle, cast(FloorPart, job.name), settings, batch=batch)

@@ -23,6 +23,7 @@ def optimized_operators(path: Path) -> dict[str, int]:
         target = Path(folder) / "optimized.onnx"
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(target)
+        options.intra_op_num_threads = 1  # nothing runs, and threads that a limit of the system refuses hang it
         options.log_severity_level = 4  # it warns that the written file suits this machine only, which is meant
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         graph = onnx.load(str(target), load_external_data=False).graph

@@ -73,7 +73,10 @@ def classify(
         typer.Option(help="Labels of your own, such as 'a cat,a dog', or a file with one a line; needs a text tower."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to list for each image.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of one operator; by default 1 a core, or 1 where blocks are small."),
+    ] = None,
     exif_orientation: Annotated[
         bool, typer.Option("--exif-orientation", help="Turn photos as their EXIF tag says; open_clip does not.")
     ] = False,

@@ -16,6 +16,8 @@
 A message says what was met, what was wanted, and what to do next. Several commands may print it, so it names an option
 only behind the command that has it (``lraee-export --exits all``); an option of the printing command is added by that
 command, which finds in `LraeeError.setting` what to look for.
+
+`ThreadsWarning` and `ImageWarning` are no errors: what was asked for is done, though perhaps not as it was meant.
 """
 
 from __future__ import annotations
@@ -104,3 +106,7 @@ class MissingExtraError(LraeeError):
 
 class ImageWarning(UserWarning):
     """An image was read, and probably not as it was meant: the message names it and says why."""
+
+
+class ThreadsWarning(UserWarning):
+    """Fewer threads run than were asked for, since a limit of the system leaves no room for more."""

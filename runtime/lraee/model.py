@@ -49,7 +49,9 @@ def load(
 
     Args:
         bundle: folder written by ``lraee-export``, or ``reference`` for the one that is shipped.
-        threads: cores used inside one operator; None takes all that the process may run on.
+        threads: that run one operator, the caller among them; None takes one for each core that the process may use,
+            or 1 where blocks are small: see `lraee.threads.default_threads`. Where a limit of the system is too narrow
+            for those of all sessions, they get fewer, with a `ThreadsWarning`; `Model.threads` says how many.
         verify: ``parts`` checks a part's hash before it is first used, ``all`` checks everything now.
         thread_pool: see `lraee.sessions.SessionSettings`.
         memory: see `lraee.sessions.SessionSettings`.
@@ -61,7 +63,8 @@ def load(
 
     Raises:
         BundleError: the bundle is damaged, incomplete, newer than this code, or unsafe.
-        SettingsError: a setting is unknown, of another type, or out of its range, such as threads without end.
+        SettingsError: a setting is unknown, of another type, or out of its range, such as threads without end, or
+            there is no room for the thread that preloads.
         PolicyError: the bundle lacks what the policy asks for, or it is no policy.
     """
     check_threads(threads)
@@ -102,6 +105,24 @@ class Model:
         default: Policy = Adaptive() if bundle.manifest.default_point is not None else Full()
         self.policy: Policy = policy if policy is not None else default
         bind(self.policy, bundle.manifest)
+
+    def __repr__(self) -> str:
+        return f"<lraee.Model {self.bundle.folder.name}: threads {self.threads}, {self.thread_total} to start>"
+
+    @property
+    def threads(self) -> int:
+        """Threads that run one operator, the caller among them: those asked for, or fewer where a limit is narrower."""
+        return self._sessions.threads
+
+    @property
+    def thread_total(self) -> int:
+        """Threads that all sessions of the model start, beside the caller: ``threads - 1`` for each part."""
+        return self._sessions.thread_total
+
+    @property
+    def session_settings(self) -> SessionSettings:
+        """Settings of the model's sessions: `settings`, with the number of threads that they get."""
+        return self._sessions.settings
 
     @property
     def manifest(self) -> Manifest:

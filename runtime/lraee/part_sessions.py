@@ -5,16 +5,23 @@ from __future__ import annotations
 import atexit
 import threading
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from weakref import WeakSet
 
 import onnxruntime as ort
 
 from lraee.buffers import TokenBuffers
 from lraee.bundle import Bundle
-from lraee.errors import ForkError, LraeeError
+from lraee.errors import ForkError, LraeeError, SettingsError
 from lraee.forking import give_up, no_fork_meanwhile, watch_forks
 from lraee.manifest import block_names
 from lraee.mapped_pages import MappedPages, make_mapped
-from lraee.sessions import SessionSettings, make_session
+from lraee.sessions import SessionSettings, global_thread_pool_is_set, make_session, threads_of
+from lraee.threads import default_threads, fitting_threads
+
+_everyones: WeakSet[Sessions] = WeakSet()
+"""Of all models of this process."""
 
 
 class Sessions:
@@ -25,17 +32,21 @@ class Sessions:
 
         Args:
             bundle: whose parts.
-            settings: of all sessions.
+            settings: of all sessions. Where a limit of the system is too narrow for the threads of all of them, they
+                get fewer, with a `ThreadsWarning`.
         """
         self._bundle = bundle
-        self._settings = settings
-        self._survives_forks = settings.thread_count == 1 and settings.thread_pool == "session"
+        blocks = [part.flops for part in bundle.manifest.parts if part.name.startswith("block_")]
+        self._settings = replace(settings, threads=settings.threads or default_threads(max(blocks)))
         self._lost_in_fork = False
         self._begin()
         watch_forks(self)
+        _everyones.add(self)
+        self.threads  # noqa: B018  # counted now: too narrow a limit is to be told when a model is loaded
 
     def _begin(self) -> None:
         tower = self._bundle.manifest.tower
+        self._threads: int | None = None  # of sessions to come; in a child that was forked, planned when one comes
         self._made: dict[str, ort.InferenceSession] = {}
         self._pages: dict[str, MappedPages] = {}  # where memory is to stay low
         self.buffers = TokenBuffers(tower.tokens, tower.width)
@@ -55,6 +66,44 @@ class Sessions:
         """
         made = self._made.get(name)
         return made if made is not None else self._make(name)
+
+    @property
+    def threads(self) -> int:
+        """That run one part, the caller among them: as asked for, or as many as the limits of the system allow."""
+        if self._settings.thread_pool == "global" and global_thread_pool_is_set():
+            return self._settings.thread_count
+        if self._threads is None:
+            starting = 1 if self._settings.thread_pool == "global" else len(self._to_come())
+            promised = sum(other.threads_to_come for other in list(_everyones) if other is not self)
+            self._threads = fitting_threads(self._settings.thread_count, sessions=starting, promised=promised)
+        return self._threads
+
+    @property
+    def settings(self) -> SessionSettings:
+        """Of the sessions, with the number of threads that they get."""
+        return replace(self._settings, threads=self.threads)
+
+    @property
+    def thread_total(self) -> int:
+        """That all parts together have started once the session of each is made, beside the callers."""
+        if self._settings.thread_pool == "global":
+            return self.threads - 1
+        return self._started() + self.threads_to_come
+
+    @property
+    def threads_to_come(self) -> int:
+        """That sessions not made yet will start; none is planned in a child before it makes its first."""
+        planned = self._threads if self._settings.thread_pool == "session" else None
+        return 0 if planned is None else (planned - 1) * len(self._to_come())
+
+    def _started(self) -> int:
+        """Threads that the sessions have started for themselves."""
+        return sum(threads_of(session, self._settings) - 1 for session in list(self._made.values()))
+
+    def _to_come(self) -> list[str]:
+        """Parts whose sessions are not made yet."""
+        text = ["text"] if self._bundle.manifest.text is not None else []
+        return [name for name in self.names() + text if name not in self._made]
 
     def rest(self, name: str) -> None:
         """The part has run: where memory is to stay low, its weights leave the process until the next run."""
@@ -82,9 +131,19 @@ class Sessions:
         another core, and meets the others half-way. In the other order it would only wait for each.
 
         A part that cannot be made is passed over here: who reaches it gets the error.
+
+        Raises:
+            SettingsError: a limit of the system leaves no room for the thread.
         """
         self._background = threading.Thread(target=self._preload, name="lraee-preload", daemon=True)
-        self._background.start()
+        try:
+            self._background.start()
+        except RuntimeError as error:
+            self._background = None
+            raise SettingsError(
+                f"preload is on, and the system does not give the thread that it needs ({error}); leave it off, or "
+                "raise the limit on tasks (ulimit -u, or the container's limit on processes)"
+            ) from error
 
     def _preload(self) -> None:
         atexit.register(self._stop_preloading)
@@ -116,16 +175,24 @@ class Sessions:
                 with no_fork_meanwhile():
                     if self._settings.memory == "low" and part.data is not None:
                         weights = self._bundle.folder / part.data
-                        made, pages = make_mapped(lambda: make_session(path, self._settings), weights)
+                        made, pages = make_mapped(lambda: self._open(path), weights)
                         self._pages[name] = pages
                     else:
-                        made = make_session(path, self._settings)
+                        made = self._open(path)
                 self._made[name] = made
+        return made
+
+    def _open(self, path: Path) -> ort.InferenceSession:
+        """Make a session; where other processes have taken the room for its threads, those after it ask for fewer."""
+        if self._settings.thread_pool == "global":
+            return make_session(path, self._settings)
+        made = make_session(path, self.settings, siblings=len(self._to_come()) - 1)
+        self._threads = min(self.threads, threads_of(made, self._settings))
         return made
 
     def after_fork(self) -> None:
         """In the child: give up what needs threads that are not there, and locks that nobody will open."""
-        if self._survives_forks:
+        if self._settings.thread_pool == "session" and not self._started():
             self._unlock()
             return
         give_up((self._made, self.buffers))

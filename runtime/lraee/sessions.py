@@ -4,8 +4,11 @@
   never stay in cache. The arena is registered once in ONNX Runtime's environment; sessions of other code in the same
   process use it only if they ask for it. An arena that other code has registered before is replaced: its sessions keep
   theirs, sessions that it makes later share this one.
-- `force_spinning_stop`: the threads of one session stop spinning when its run ends. Thirteen spinning pools on two
-  cores take ten times as long.
+- `allow_spinning=0`: threads sleep until there is work for them. Threads that wait in a loop take the cores from the
+  very threads that they wait for, as soon as another process wants one: on two cores that others want as well the
+  reference took 84 ms with two spinning threads and 8.5 with two that sleep, a ViT-B/32 548 and 147. With both cores
+  free, spinning saves 5 % of the ViT-B/32 (`python benchmarks/threads.py`). Where threads are asked to spin,
+  `force_spinning_stop` ends it with the run of their session.
 - Where memory is to stay low, `disable_prepacking`: weights are read where their file is mapped, instead of from a
   private copy; `lraee.mapped_pages` gives their pages back.
 - `x64quantprecision` only where U8S8 products saturate (see `cpu.int8_products_saturate`).
@@ -14,18 +17,20 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
 
-from lraee.cpu import available_cores, int8_products_saturate
+from lraee.cpu import int8_products_saturate
 from lraee.errors import BundleError
+from lraee.forking import no_fork_meanwhile
+from lraee.threads import default_threads, fitting_threads, room_for
 
 _arena_lock = threading.Lock()
 _arena_is_registered = False
-_global_pool_is_set = False
+_global_pool_threads: int | None = None
 
 
 def _register_arena() -> None:
@@ -47,29 +52,38 @@ class SessionSettings:
     """How sessions are made."""
 
     threads: int | None = None
-    """Cores used inside one operator; None takes all that the process may run on."""
+    """That run one operator, the caller among them; None takes `lraee.threads.default_threads`."""
     thread_pool: Literal["session", "global"] = "session"
     """``global`` uses ONNX Runtime's process-wide pool, which `use_global_thread_pool` must have set up: only for
     programs that own their process, since it makes any other default session raise."""
+    spinning: bool = False
+    """Threads of a session wait for work in a loop during its run: faster where nothing else wants the cores, several
+    times slower beside any other busy process. The process-wide pool spins as ONNX Runtime's default has it."""
     memory: Literal["normal", "low"] = "normal"
     """``low`` reads weights where they are mapped and gives their pages back after each part: about half as fast."""
 
     @property
     def thread_count(self) -> int:
-        """The number of threads, at least 1."""
-        return self.threads or available_cores()
+        """The number of threads, at least 1: of the process-wide pool where that is used and set."""
+        if self.thread_pool == "global" and _global_pool_threads is not None:
+            return _global_pool_threads
+        return self.threads or default_threads()
 
 
 def use_global_thread_pool(threads: int) -> None:
-    """Set the size of ONNX Runtime's process-wide pool, before any session is made."""
-    global _global_pool_is_set
+    """Set the size of ONNX Runtime's process-wide pool, before any session is made.
+
+    Where a limit of the system is too narrow, it gets fewer threads, with a `ThreadsWarning`.
+    """
+    global _global_pool_threads
+    threads = fitting_threads(threads, sessions=1)
     ort.set_global_thread_pool_sizes(threads, 1)
-    _global_pool_is_set = True
+    _global_pool_threads = threads
 
 
 def global_thread_pool_is_set() -> bool:
     """Whether sessions with threads of their own are refused in this process, because of `use_global_thread_pool`."""
-    return _global_pool_is_set
+    return _global_pool_threads is not None
 
 
 def session_options(settings: SessionSettings) -> ort.SessionOptions:
@@ -84,6 +98,7 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     else:
         options.intra_op_num_threads = settings.thread_count
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if settings.memory == "low":
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -92,21 +107,35 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     return options
 
 
-def make_session(path: Path, settings: SessionSettings) -> ort.InferenceSession:
+def make_session(path: Path, settings: SessionSettings, *, siblings: int = 0) -> ort.InferenceSession:
     """Open one ONNX file on the CPU.
+
+    Args:
+        path: of the file.
+        settings: of the session. Where a limit of the system is too narrow for its threads, it gets fewer, with a
+            `ThreadsWarning`: ONNX Runtime would wait for ever for a thread that it does not get.
+        siblings: sessions still to be made with these settings, which are to have as many threads.
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
     """
-    try:
-        return ort.InferenceSession(
-            str(path),
-            session_options(settings),
-            providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # it would print and try the same again
-        )
-    except _LOAD_ERRORS as error:
-        raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
+    own = settings.thread_pool == "session"
+    with no_fork_meanwhile(), room_for(settings.thread_count if own else 1, sessions=1 + siblings) as threads:
+        try:
+            return ort.InferenceSession(
+                str(path),
+                session_options(replace(settings, threads=threads) if own else settings),
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it would print and try the same again
+            )
+        except _LOAD_ERRORS as error:
+            raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
+
+
+def threads_of(session: ort.InferenceSession, settings: SessionSettings) -> int:
+    """Threads that run one operator of a session, the caller among them: those of the pool that it uses."""
+    own = settings.thread_pool == "session"
+    return int(session.get_session_options().intra_op_num_threads) if own else settings.thread_count
 
 
 _state = ort.capi.onnxruntime_pybind11_state

@@ -32,7 +32,7 @@ def test_preloading_makes_every_session_once_and_ends(photos, monkeypatch):
     """While images run already; they get the usual answers, and no thread is left."""
     made: list[str] = []
     monkeypatch.setattr(
-        part_sessions, "make_session", lambda path, to: made.append(path.stem) or make_session(path, to)
+        part_sessions, "make_session", lambda path, to, **more: made.append(path.stem) or make_session(path, to, **more)
     )
     wanted = lraee.load("reference", threads=1).classify(photos[0], policy=lraee.Full())
     made.clear()
@@ -48,11 +48,11 @@ def test_who_needs_a_part_does_not_wait_for_another_one_to_be_preloaded(photos, 
     """The tail, where the background begins, takes for ever; the stem can be had meanwhile."""
     hold, made = threading.Event(), []
 
-    def slow(path, settings):
+    def slow(path, settings, **more):
         if threading.current_thread().name == "lraee-preload" and path.stem == "tail":
             assert hold.wait(20)
         made.append(path.stem)
-        return make_session(path, settings)
+        return make_session(path, settings, **more)
 
     monkeypatch.setattr(part_sessions, "make_session", slow)
     model = lraee.load("reference", threads=1, preload=True)
@@ -87,7 +87,7 @@ def test_many_threads_and_preloading_make_each_session_once(photos, monkeypatch)
     """Whoever comes first."""
     made: list[str] = []
     monkeypatch.setattr(
-        part_sessions, "make_session", lambda path, to: made.append(path.stem) or make_session(path, to)
+        part_sessions, "make_session", lambda path, to, **more: made.append(path.stem) or make_session(path, to, **more)
     )
     model = lraee.load("reference", threads=1, preload=True)
     threads = [threading.Thread(target=model.classify, args=(photo,)) for photo in photos[:8]]

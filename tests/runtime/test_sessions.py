@@ -14,7 +14,9 @@ import pytest
 import lraee
 from lraee import cpu, sessions
 from lraee.errors import BundleError
+from lraee.limits import cpu_quota
 from lraee.sessions import SessionSettings, make_session, session_options
+from lraee.threads import usable_cores
 
 EXACT = "session.x64quantprecision"
 
@@ -81,17 +83,20 @@ def test_the_arena_is_registered_once(monkeypatch):
     assert not any(options.enable_mem_pattern for options in made)
 
 
-def test_threads_are_those_asked_for_or_all_that_there_are():
-    """All means all that this process may use."""
+def test_threads_are_those_asked_for_or_one_for_each_usable_core():
+    """Usable are the cores that this process may run on, and has the time of."""
     assert session_options(SessionSettings(threads=3)).intra_op_num_threads == 3
-    if hasattr(os, "sched_getaffinity"):
-        assert session_options(SessionSettings()).intra_op_num_threads == len(os.sched_getaffinity(0))
+    assert session_options(SessionSettings()).intra_op_num_threads == usable_cores()
+    if hasattr(os, "sched_getaffinity") and cpu_quota() is None:
+        assert usable_cores() == len(os.sched_getaffinity(0))
     assert SessionSettings().thread_count >= 1
 
 
-def test_own_pools_stop_spinning_and_the_global_pool_is_shared():
-    """A pool for each session must not keep the cores busy between two parts."""
+def test_own_pools_do_not_spin_and_the_global_pool_is_shared():
+    """Threads that wait must not take the cores from those that work, nor keep them busy between two parts if asked."""
     own = session_options(SessionSettings())
+    assert entry(own, "session.intra_op.allow_spinning") == "0"
+    assert entry(session_options(SessionSettings(spinning=True)), "session.intra_op.allow_spinning") == "1"
     shared = session_options(SessionSettings(thread_pool="global"))
     assert own.use_per_session_threads
     assert entry(own, "session.force_spinning_stop") == "1"

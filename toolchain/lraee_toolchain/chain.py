@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lraee.manifest import block_names
 from lraee.sessions import SessionSettings, make_session
+from lraee.threads import fitting_threads
 from lraee_exporters.block import QUANTIZED_INPUTS
 from lraee_exporters.graph import GraphBuilder, WeightFile
 
@@ -63,10 +64,12 @@ class Chain:
             label_matrix: (embed_dim, labels) float32.
             logit_scale: factor on the cosine.
             sigmoid: whether the tail's probabilities are sigmoids.
-            threads: cores used inside one operator; None takes all.
+            threads: that run one operator; None takes one for each core that the process may use.
         """
         self._folder = folder
-        self._settings = SessionSettings(threads=threads)
+        wanted = SessionSettings(threads=threads).thread_count
+        fitting = fitting_threads(wanted, sessions=depth + 3)  # the class token's block has two
+        self._settings = SessionSettings(threads=fitting)
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._labels = {"label_matrix": label_matrix, "logit_scale": np.array(logit_scale, np.float32)}
         self._sigmoid = sigmoid

@@ -1,0 +1,102 @@
+"""How many threads run one operator: by default, and where a limit of the system is too narrow for those asked for.
+
+Each session starts threads of its own, one less than run its operators, since the caller is one of them: a model of 19
+parts at 8 threads starts 133. Where the system refuses a session's first thread, ONNX Runtime (1.25 to 1.32) raises;
+where it refuses a later one, the session is never done. Hence threads are counted before they are started, for a whole
+model when it is loaded, and for each session again when it is made, since others may have taken the room meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lraee.cpu import available_cores
+from lraee.errors import ThreadsWarning
+from lraee.limits import ROOT, cpu_quota, task_limit
+
+SPARE = 4
+"""Tasks left to the rest of the process, such as the thread that preloads."""
+
+PAYING_FLOPS = 200_000_000
+"""Work of a block on one image from which more than one thread pays. A block of ViT-B/32 has 715 million, one of the
+reference 21 million; in batches of four, 84 million, the reference takes as long at 2 threads as at 1."""
+
+_making = threading.Lock()
+
+
+def usable_cores(root: Path = ROOT) -> int:
+    """Cores that this process may run on, and has the time of: a quota of 1.5 cores is time for one.
+
+    A second thread would use the quota up before its period ends, 0.1 s as a rule, and all threads would then be
+    stopped until the next one begins. At least 1.
+    """
+    quota = cpu_quota(root)
+    cores = available_cores()
+    return cores if quota is None else max(1, min(cores, math.floor(quota)))
+
+
+def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
+    """Threads where none are asked for: one for each of the usable cores, or 1 where blocks are small.
+
+    A thread that sleeps between two operators takes some 20 microseconds to come back, more than it saves in a block
+    of a few hundred: on two cores of an EPYC with AVX2 alone, the reference takes 5.8 ms at 1 thread and 8.5 at 2, a
+    ViT-B/32 103 and 68 (medians, batch 1, cores left free; `python benchmarks/threads.py`).
+
+    Environment variables, such as ``OMP_NUM_THREADS`` or ``PYTHON_CPU_COUNT``, are not followed.
+
+    Args:
+        block_flops: of the largest block, for one image; None for work that is known to be large.
+        root: folder that holds ``proc`` and ``sys``.
+    """
+    return usable_cores(root) if block_flops is None or block_flops >= PAYING_FLOPS else 1
+
+
+def fitting_threads(threads: int, *, sessions: int, promised: int = 0, spare: int = SPARE, root: Path = ROOT) -> int:
+    """As many of the threads asked for as the limits of the system leave room for; fewer come with one warning.
+
+    Args:
+        threads: that are to run each session, the caller among them.
+        sessions: that will start ``threads - 1`` each.
+        promised: threads that other models of this process have yet to start.
+        spare: tasks to leave.
+        root: folder that holds ``proc`` and ``sys``.
+    """
+    wanted = (threads - 1) * sessions
+    limit = task_limit(root, wanted=wanted + promised + spare) if wanted else None
+    if limit is None:
+        return threads
+    fitting = 1 + max(limit.room - promised - spare, 0) // sessions
+    each = (
+        f"a session at {threads} threads starts" if sessions == 1 else f"{sessions} sessions at {threads} threads start"
+    )
+    others = f" and {promised} are promised to other models" if promised else ""
+    fewer = "1 thread" if fitting == 1 else f"{fitting} threads"
+    warnings.warn(
+        f"{each} {wanted} threads, but {limit.name} allows {limit.most}, of which {limit.used} are used{others}: "
+        f"going on with {fewer}. Ask for {fewer}, or raise the limit",
+        ThreadsWarning,
+        stacklevel=2,
+    )
+    return fitting
+
+
+@contextmanager
+def room_for(threads: int, *, sessions: int) -> Iterator[int]:
+    """Hold room for the threads of a session while it is made, and give how many threads it may have.
+
+    Sessions are made one after the other where room is scarce, at the same time elsewhere.
+
+    Args:
+        threads: that are to run it.
+        sessions: that are to be made, this one and others like it, which share what room there is.
+    """
+    if threads == 1 or task_limit(wanted=threads * (sessions + 1)) is None:
+        yield threads
+        return
+    with _making:
+        yield fitting_threads(threads, sessions=sessions, spare=0)

@@ -1,0 +1,89 @@
+"""Benchmarks show the threads that run, and commands say in one line where they are fewer than asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import lraee.cli
+import lraee_benchmarks.cli
+import lraee_toolchain.cli
+from lraee import limits, threads
+from lraee.errors import SettingsError, ThreadsWarning
+from lraee_benchmarks.benchmark import run_benchmark
+from lraee_benchmarks.config import BenchmarkConfig
+from lraee_benchmarks.peer_onnx import check_threads_alike
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "threads.py"
+
+
+@pytest.mark.parametrize("cli", [lraee.cli, lraee_benchmarks.cli, lraee_toolchain.cli])
+def test_every_command_prints_warnings_of_threads_as_one_line(
+    cli: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where all warnings are errors, as here."""
+    monkeypatch.setattr(cli, "app", lambda: warnings.warn("fewer threads", ThreadsWarning, stacklevel=1))
+    cli.main()
+    assert capsys.readouterr().err == "warning: fewer threads\n"
+
+
+def test_a_benchmark_shows_the_threads_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those asked for; and a row that gets fewer than the others is refused."""
+    files = {
+        "proc/self/cgroup": "0::/\n",
+        "proc/self/mountinfo": "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        "sys/fs/cgroup/pids.max": "64",
+        "sys/fs/cgroup/pids.current": "5",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    monkeypatch.setattr(threads, "task_limit", lambda _=None, *, wanted: limits.task_limit(tmp_path, wanted=wanted))
+    config = BenchmarkConfig(
+        bundle="reference",
+        threads=4,
+        policies=("full",),
+        baselines=(),
+        repeats=6,
+        image_count=6,
+        warmup_rounds=1,
+        launches=1,
+        cold_starts=0,
+        energy=False,
+    )
+    with pytest.warns(ThreadsWarning):
+        report = run_benchmark(config)
+    assert (report.settings.threads, report.rows[0].name) == (3, "full")
+    assert [peer.threads for peer in report.peers] == [3]
+    with pytest.raises(SettingsError, match=r"the row graph got 2 of 3 threads, .* ask for fewer --threads"):
+        check_threads_alike("graph", 2, 3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="neighbours are stopped by signals")
+def test_every_way_to_wait_is_measured_alone_and_beside_a_neighbour(tmp_path: Path) -> None:
+    """A row for each number of threads and way, the default marked, and no neighbour is left."""
+    record = tmp_path / "threads.json"
+    command = [sys.executable, str(SCRIPT), "reference", "--threads", "1,2", "--seconds", "0", "--json", str(record)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line.split("|")[1:3] for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [[cell.strip() for cell in line] for line in lines[2:]] == [
+        ["1 (default)", "sleep"],
+        ["2", "sleep"],
+        ["2", "spin"],
+    ]
+    rows = json.loads(record.read_text("utf-8"))["bundles"]["reference.lraee"]
+    assert [(row["threads"], row["spinning"], row["is_default"]) for row in rows] == [
+        (1, False, True),
+        (2, False, False),
+        (2, True, False),
+    ]
+    for row in rows:
+        for surrounding in ("alone_ms", "beside_ms"):
+            assert 0 < row[surrounding]["p50"] <= row[surrounding]["p95"]
+            assert row[surrounding]["cpu"] > 0
