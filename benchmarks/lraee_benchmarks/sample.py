@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import DataError, ImageError, MissingExtraError
-from lraee.images import INSTALL_PILLOW, Pixels, open_image
+from lraee.images import INSTALL_PILLOW, Pixels, open_picture
 from lraee.manifest import ModelInfo
 from lraee.preprocess import Preprocessing as PixelsWanted
 from lraee.preprocess import pixels as preprocess
@@ -138,7 +138,7 @@ def _timed_pixels(dataset: Dataset, wanted: PixelsWanted, index: int) -> tuple[P
     name = dataset.name(index)
     start = time.perf_counter_ns()
     try:
-        image = open_image(dataset.read_bytes(index), name=name)
+        image = open_picture(dataset.read_bytes(index), name=name)
         decoded = time.perf_counter_ns()
         pixels = preprocess(image, wanted, name=name)[None]
     except ImageError as error:
