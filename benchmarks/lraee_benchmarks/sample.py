@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import DataError, ImageError, MissingExtraError
-from lraee.images import INSTALL_PILLOW, Pixels, open_image
+from lraee.images import INSTALL_PILLOW, Pixels, open_picture
 from lraee.manifest import ModelInfo
 from lraee.preprocess import Preprocessing as PixelsWanted
 from lraee.preprocess import pixels as preprocess
@@ -196,7 +196,7 @@ def _timed_pixels(dataset: Dataset, wanted: PixelsWanted, index: int) -> tuple[P
     """(1, size, size, 3), and milliseconds of reading and decoding, and of resizing."""
     name = dataset.name(index)
     start = time.perf_counter_ns()
-    image = open_image(dataset.read_bytes(index), name=name)
+    image = open_picture(dataset.read_bytes(index), name=name)
     decoded = time.perf_counter_ns()
     pixels = preprocess(image, wanted, name=name)[None]
     return pixels, ((decoded - start) / 1e6, (time.perf_counter_ns() - decoded) / 1e6)

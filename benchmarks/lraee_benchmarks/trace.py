@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lraee.images import Pixels, open_image, pillow_is_installed
+from lraee.images import Pixels, open_picture, pillow_is_installed
 from lraee.model import Model
 from lraee.policies.spec import parse_policy
 from lraee.preprocess import pixels as preprocess
@@ -51,7 +51,7 @@ def trace_text(
     if pillow_is_installed():
         for _ in range(IMAGES):
             begun = clock_ns()
-            image = open_image(encoded)
+            image = open_picture(encoded)
             decoded = clock_ns()
             preprocess(image, model.manifest.preprocessing)
             note(0, "decode", begun, decoded)

@@ -2,11 +2,14 @@
 
 import contextlib
 import io
+import runpy
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lraee.errors import ImageError
+from lraee.errors import ImageError, ImageWarning
 from lraee.images import open_image, open_picture, read_image
 from lraee.preprocess import Preprocessing, pixels
 from lraee.reading import Reading
 
 RED = (255, 0, 0)
+WRITERS = runpy.run_path(str(Path(__file__).with_name("image_writers.py")))
+png_chunk, tiff = WRITERS["png_chunk"], WRITERS["tiff"]
 
 
 def encoded(image: Image.Image, file_format: str, **options) -> bytes:
@@ -104,12 +109,54 @@ def test_a_transparent_colour_lets_the_background_through():
     assert read_image(grey, reading=WHITE).tolist() == [[[255] * 3, [255] * 3, [2] * 3]]
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
 def test_16_bits_are_scaled_not_clipped(file_format):
-    """The middle of 16 bits is the middle of 8."""
+    """The middle of 16 bits is the middle of 8, whatever mode this Pillow gives such a file."""
     deep = Image.fromarray(np.array([[0, 257, 32768, 65535]], dtype=np.uint16))
     assert read_image(encoded(deep, file_format))[0, :, 0].tolist() == [0, 1, 128, 255]
     assert read_image(deep.convert("I"))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("most", [255, 3])
+def test_grey_of_32_bits_without_a_value_above_255_is_8_bits(most):
+    """In memory and in a TIFF, as open_clip reads it; taken for 16 bits it would be black."""
+    values = np.linspace(0, most, 12).astype(np.int32).reshape(3, 4)
+    wide = Image.fromarray(values)
+    assert wide.mode == "I"
+    for source in (wide, encoded(wide, "TIFF"), Image.open(io.BytesIO(encoded(wide, "TIFF")))):
+        assert np.array_equal(read_image(source)[..., 0], values)
+        turned = read_image(source, reading=Reading(exif_orientation=True))
+        assert np.array_equal(turned[..., 0], values)
+
+
+@pytest.mark.parametrize("most", [255, 4095])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_bits_of_a_file_count_not_its_values(most, turned):
+    """A PNG or PGM of 16 bits that holds fewer stays nearly black, as documented, with a hint that names it."""
+    values = np.linspace(0, most, 12).astype(np.uint16).reshape(3, 4)
+    deep = Image.fromarray(values)
+    for file_format in ("PNG", "PPM", "TIFF"):
+        with pytest.warns(ImageWarning, match=rf"^photo is nearly black: its brightest grey is {most} of 65,535"):
+            got = read_image(encoded(deep, file_format), name="photo", reading=Reading(exif_orientation=turned))
+        assert got.max() == round(most * 255 / 65535)
+
+
+def test_grey_of_12_bits_in_a_tiff_is_scaled_by_12_bits():
+    """The file says so, and nothing is black."""
+    values = np.array([[0, 16, 2048, 4095]], dtype=np.uint16)
+    assert read_image(tiff(values[..., None], 12))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_a_dark_picture_is_hinted_at_once_by_its_name():
+    """Python shows a warning of the same words once; one that is black all over needs none."""
+    dark = encoded(Image.fromarray(np.full((3, 4), 900, np.uint16)), "PNG")
+    black = encoded(Image.fromarray(np.zeros((3, 4), np.uint16)), "PNG")
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for name in ("a", "a", "b", "a"):
+            read_image(dark, name=name)
+        read_image(black)
+    assert [str(warning.message)[:18] for warning in shown] == ["a is nearly black:", "b is nearly black:"]
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
@@ -236,11 +283,6 @@ def test_a_photo_of_100_megapixels_is_read_where_it_is_allowed():
     assert pixels(content, square, reading=Reading(max_pixels=200_000_000)).shape == (8, 8, 3)
 
 
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    """One chunk with its length and checksum."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def png(width: int, height: int, *chunks: bytes, pixels: bytes = b"") -> bytes:
     """A PNG of 8-bit RGB that says it has this size, with compressed `pixels`."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
@@ -257,10 +299,10 @@ def bombs() -> dict[str, bytes]:
     jpeg = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG"))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", huge, huge)
-    tiff = bytearray(encoded(Image.new("RGB", (16, 16)), "TIFF"))
+    forged = bytearray(encoded(Image.new("RGB", (16, 16)), "TIFF"))
     for tag in (0x0100, 0x0101):
-        place = tiff.index(struct.pack("<HHI", tag, 4, 1))
-        tiff[place : place + 12] = struct.pack("<HHII", tag, 4, 1, 100_000)
+        place = forged.index(struct.pack("<HHI", tag, 4, 1))
+        forged[place : place + 12] = struct.pack("<HHII", tag, 4, 1, 100_000)
     gif = bytearray(encoded(Image.new("P", (16, 16)), "GIF"))
     frame = gif.index(b",\0\0\0\0\x10\0\x10\0")
     gif[6:10] = gif[frame + 5 : frame + 9] = struct.pack("<HH", huge, huge)
@@ -273,7 +315,7 @@ def bombs() -> dict[str, bytes]:
         "bmp": bmp,
         "icon": icon,
         "jpeg": bytes(jpeg),
-        "tiff": bytes(tiff),
+        "tiff": bytes(forged),
         "gif": bytes(gif),
         "ppm": b"P6 60000 60000 255 ",
     }

@@ -130,6 +130,14 @@ def test_onnx_refuses_other_filters():
         pixels(noise(50, 40), clip(32, "bilinear"), reading=Reading(resize="onnx"))
 
 
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK", "YCbCr"])
+def test_pictures_of_other_modes_are_resized_by_pillow_whatever_is_said(mode):
+    """In RGB they would give other pixels than open_clip's."""
+    picture = Image.fromarray(noise(61, 47)).convert(mode)
+    for by in ("numpy", "onnx"):
+        assert np.array_equal(pixels(picture, clip(32), reading=Reading(resize=by)), pixels(picture, clip(32)))
+
+
 def test_an_unknown_way_is_refused():
     """With those that are known."""
     with pytest.raises(ImageError, match="resize is 'opencv', wanted one of auto, pillow, onnx, numpy"):
