@@ -36,7 +36,7 @@ def _register_arena() -> None:
             memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
             try:
                 ort.create_and_register_allocator(memory, None)
-            except _LOAD_ERRORS as error:
+            except RUNTIME_ERRORS as error:
                 if "already been registered" not in str(error):  # old versions keep the first one, which will do
                     raise
             _arena_is_registered = True
@@ -92,8 +92,15 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     return options
 
 
-def make_session(path: Path, settings: SessionSettings) -> ort.InferenceSession:
-    """Open one ONNX file on the CPU.
+def make_session(
+    path: Path, settings: SessionSettings, *, options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """Open one ONNX file on the CPU; every session of the project is made here.
+
+    Args:
+        path: the file.
+        settings: threads and memory.
+        options: what `session_options` gave for these settings, with more set on it.
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
@@ -101,16 +108,16 @@ def make_session(path: Path, settings: SessionSettings) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(
             str(path),
-            session_options(settings),
+            session_options(settings) if options is None else options,
             providers=["CPUExecutionProvider"],
             enable_fallback=0,  # it would print and try the same again
         )
-    except _LOAD_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
 
 
 _state = ort.capi.onnxruntime_pybind11_state
-_LOAD_ERRORS = (
+RUNTIME_ERRORS = (
     _state.Fail,
     _state.InvalidGraph,
     _state.InvalidProtobuf,
@@ -120,4 +127,4 @@ _LOAD_ERRORS = (
     RuntimeError,
     ValueError,
 )
-"""What ONNX Runtime raises for a file that it cannot load; the last two for errors that C++ did not expect."""
+"""What ONNX Runtime raises for a graph that it cannot load or run; the last two for errors that C++ did not expect."""
