@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
 from lraee.errors import BundleError, MissingExtraError
-from lraee.sessions import SessionSettings
+from lraee.images import Pixels
+from lraee.sessions import RUNTIME_ERRORS, SessionSettings
 from lraee_benchmarks.peer_files import baseline_path, checked_baseline
 from lraee_benchmarks.peer_onnx import Probabilities, float_graph, pixel_graph, session_words
 from lraee_benchmarks.peer_openvino import open_openvino
@@ -82,6 +83,30 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
         bundle.checked_part(bundle.manifest.part("graph"))
     else:
         checked_baseline(bundle, "fp32" if name in ("torch", "torch-compiled") else name)
+
+
+def open_running_peer(
+    bundle: Bundle, name: Baseline, settings: SessionSettings, pixels: Pixels
+) -> Variant[NDArray[np.float32]]:
+    """Open a peer and run it once, so that an engine that fails here does so before anything is timed.
+
+    Args:
+        bundle: whose tower it is.
+        name: which peer.
+        settings: threads, and ONNX Runtime's pool.
+        pixels: (batch, size, size, 3) uint8, images of one run.
+
+    Raises:
+        BundleError: a file is not there or is damaged, or the engine cannot load it or run it.
+        MissingExtraError: a package is not installed.
+    """
+    variant = open_peer(bundle, name, settings, batch=len(pixels))
+    try:
+        variant.run(pixels)
+    except (*RUNTIME_ERRORS, MemoryError) as error:
+        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise BundleError(f"its first run failed: {first[0]}") from error
+    return variant
 
 
 def open_peer(
