@@ -2,6 +2,7 @@
 #
 #   make demo     export the shipped model to out/, measure it on this machine
 #   make test     check, then all tests
+#   make test-avx2  all tests as on an x86 with AVX2 alone: what is newer is hidden from the CPU's own answers
 #   make check    ruff, formatting, mypy
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
@@ -35,7 +36,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
-.PHONY: demo test check evidence evidence-b32 bench emulate bundle clean
+.PHONY: demo test test-avx2 check evidence evidence-b32 bench emulate bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -47,6 +48,10 @@ demo: $(INSTALLED)
 
 test: check
 	$(BIN)/pytest
+
+# Options of pytest, such as PYTEST="tests/runtime -x".
+test-avx2: $(INSTALLED)
+	$(BIN)/python benchmarks/emulate/hidden_features.py $(BIN)/pytest $(PYTEST)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -1,12 +1,18 @@
-"""What tests of several layers share: an empty folder to run in, checkpoints in the layouts that others write."""
+"""What tests of several layers share.
+
+An empty folder to run in, checkpoints in the layouts that others write, and a graph as others quantize.
+"""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,3 +101,22 @@ def to_hugging_face() -> Callable[..., tuple[dict[str, Any], dict[str, torch.Ten
         return settings, {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
 
     return convert
+
+
+@pytest.fixture
+def shared_constant() -> onnx.ModelProto:
+    """``y = x * c + c`` with one int8 constant for both, as `quantize_static` writes it; x is float32 (n, 2)."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["c_levels", "c_scale", "c_zero"], ["c"], name="c_dequantized"),
+        helper.make_node("Mul", ["x", "c"], ["product"]),
+        helper.make_node("Add", ["product", "c"], ["y"]),
+    ]
+    constants = {"c_levels": np.array([127], np.int8), "c_scale": np.float32(0.01), "c_zero": np.int8(0)}
+    graph = helper.make_graph(
+        nodes,
+        "shared",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

@@ -22,7 +22,8 @@ from typing import Any
 
 from comparison import compare, equal_to_the_last_bit, merged, read_outcomes, table, with_table
 from dot_products import LOGGING, count_dot_products
-from emulated_system import BENCH, CORES, ArmSystem, EmulationError, hidden_command, need, x86_command
+from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_command
+from hidden_features import hidden_command
 from run_images import POLICIES
 
 from lraee.bundle import find_bundle
@@ -36,7 +37,7 @@ HIDDEN = "haswell, by CPUID"
 """No emulation: this machine's CPU with its newer features hidden, so as fast as AVX2 is here; x86 only."""
 SATURATING = "haswell, products saturate"
 """Haswell without `session.x64quantprecision`: what the option is for."""
-QEMU_CORES = tuple(name for name in CORES if name != HIDDEN)
+QEMU_CORES = tuple(CORES)
 PINNED = ("numpy", "onnxruntime")
 """Packages of which both sides run the same version."""
 
@@ -60,7 +61,10 @@ def command_for(name: str, arm: ArmSystem, root: Path, bundle: Path, out: Path, 
         return [sys.executable, str(SCRIPT), str(bundle), str(out), str(images)]
     if name == HIDDEN:
         words = [sys.executable, str(SCRIPT), str(bundle), str(out), str(images)]
-        return hidden_command(CORES[HIDDEN], root / "hidden", words)
+        try:
+            return hidden_command(root / "hidden", words)
+        except RuntimeError as error:
+            raise EmulationError(str(error)) from error
     if name.startswith("haswell"):
         options = ["--let-saturate"] if name == SATURATING else []
         words = [sys.executable, str(SCRIPT), str(bundle), str(out), str(images), *options]
@@ -157,7 +161,7 @@ def main() -> int:
 def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
     """Run, compare, tell, record."""
     root, cores = arguments.root.resolve(), arguments.cores
-    need(*(CORES["haswell" if core == SATURATING else core].program for core in cores))
+    need(*(CORES["haswell" if core == SATURATING else core].program for core in cores if core != HIDDEN))
     arm = ArmSystem(root / "arm64")
     key = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()[:12]
     folder = root / "outcomes" / f"{bundle.stem}-{key}"

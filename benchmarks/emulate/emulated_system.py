@@ -59,12 +59,6 @@ CORES = {
             model="Haswell",
             cpuinfo=f"processor\t: 0\nmodel name\t: Haswell emulated by qemu\nflags\t\t: {_HASWELL_FLAGS}\n",
         ),
-        Core(
-            name="haswell, by CPUID",
-            program="cc",
-            model="",
-            cpuinfo=f"processor\t: 0\nmodel name\t: AVX2 alone, the rest hidden\nflags\t\t: {_HASWELL_FLAGS}\n",
-        ),
     )
 }
 """Pi 4 (Cortex-A72, no dot product), Pi 5 (Cortex-A76, dot product), and an x86 with AVX2 but without VNNI."""
@@ -91,20 +85,6 @@ def x86_command(core: Core, folder: Path, command: Sequence[str]) -> list[str]:
     cpuinfo.parent.mkdir(parents=True, exist_ok=True)
     cpuinfo.write_text(core.cpuinfo, "utf-8")
     return [core.program, "-cpu", core.model, "-L", str(folder / core.name), *command]
-
-
-def hidden_command(core: Core, folder: Path, command: Sequence[str]) -> list[str]:
-    """This machine's own programs and its own CPU, whose newer features are hidden; see ``hide_features.c``.
-
-    Raises:
-        EmulationError: there is no C compiler.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    library, cpuinfo = folder / "hide_features.so", folder / "cpuinfo"
-    source = Path(__file__).with_name("hide_features.c")
-    _checked([core.program, "-shared", "-fPIC", "-O2", "-o", str(library), str(source)])
-    cpuinfo.write_text(core.cpuinfo, "utf-8")
-    return ["env", f"LD_PRELOAD={library}", f"LRAEE_CPUINFO={cpuinfo}", *command]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from lraee_benchmarks.device import describe_device, temperature
 from lraee_benchmarks.energy import find_meter, has_meter, measure_energy
 from lraee_benchmarks.floor import summarize_floor
 from lraee_benchmarks.launches import Launched, LaunchPlan, measure_in_launches, opened_rows, set_pool
-from lraee_benchmarks.notes import disturbance_notes, make_notes
+from lraee_benchmarks.notes import disturbance_notes, failure_notes, make_notes
 from lraee_benchmarks.output_files import write_file
 from lraee_benchmarks.part_times import measure_parts
 from lraee_benchmarks.peer_files import checked_baseline
@@ -137,13 +137,15 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
                     names=rows.names,
                     peers=tuple(rows.peers),
                     restless=frozenset(rows.restless),
+                    failed=rows.failed,
                     outcomes=rows.outcomes(),
                     measured=measured,
                 )
             energies = _energies(config, rows, sample, isolated=isolated)
     measured = launched.measured
     inputs = collect(launched.names, launched.outcomes, measured)
-    disturbed = disturbance_notes(row_plan.peers, isolated=isolated, restless=launched.restless)
+    ran = [name for name in row_plan.peers if name not in launched.failed]
+    disturbed = disturbance_notes(ran, isolated=isolated, restless=launched.restless)
     device = dataclasses.replace(device, celsius_after=temperature())
 
     full_depths, full = find_full_depths(inputs), find_full(inputs)
@@ -193,7 +195,8 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     if config.trace is not None:
         set_pool(model)
         write_file(config.trace, trace_text(model, row_plan.chain, sample.batches, sample.first_image))
-    return dataclasses.replace(report, notes=(*make_notes(report), *disturbed, *sample.notes, *data_notes))
+    told = (*failure_notes(launched.failed), *make_notes(report), *disturbed, *sample.notes, *data_notes)
+    return dataclasses.replace(report, notes=told)
 
 
 def summarize_bundle(model: Model) -> BundleSummary:

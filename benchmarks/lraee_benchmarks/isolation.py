@@ -70,10 +70,11 @@ class IsolatedRows:
         """Start the workers one after the other; `on_share` is called after each.
 
         Raises:
-            BundleError: a worker cannot open its row, or ends.
+            BundleError: a worker cannot open its row, or ends; of a baseline that is kept in `failed` instead.
         """
         self._stack = ExitStack()
         self.restless: set[str] = set()
+        self.failed: dict[str, str] = {}
         try:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lraee-bench-")))
             np.save(folder / "batches.npy", np.stack(batches))
@@ -93,7 +94,12 @@ class IsolatedRows:
                     "batches": str(folder / "batches.npy"),
                     "stream": plan.stream,
                 }
-                self._workers.append(self._stack.enter_context(WorkerProcess(decode(Job, job, "job"))))
+                try:
+                    self._workers.append(self._stack.enter_context(WorkerProcess(decode(Job, job, "job"))))
+                except BundleError as error:
+                    if role != "peer":
+                        raise
+                    self.failed[name] = str(error)
                 if on_share is not None:
                     on_share(number / len(roles))
         except BaseException:

@@ -8,16 +8,18 @@ more than the rounds of one run tell. Intervals over launches say how the next r
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lraee.errors import BundleError, LraeeError
 from lraee.model import Model, load
@@ -51,6 +53,7 @@ class LaunchRows:
     names: tuple[tuple[str, RowKind], ...]
     peers: tuple[Peer, ...]
     restless: tuple[str, ...]
+    failed: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,6 +63,7 @@ class Launched:
     names: list[tuple[str, RowKind]]
     peers: tuple[Peer, ...]
     restless: frozenset[str]
+    failed: Mapping[str, str]
     outcomes: list[Mapping[int, Outcome]]
     measured: Measured
 
@@ -106,6 +110,7 @@ def measure_in_launches(launch: LaunchPlan, sample: Sample, count: int, on_share
     Raises:
         BundleError: a launch failed.
     """
+    failed: dict[str, str] = {}
     found: list[tuple[LaunchRows, dict[str, np.ndarray]]] = []
     with tempfile.TemporaryDirectory(prefix="lraee-bench-") as name:
         folder = Path(name)
@@ -113,30 +118,47 @@ def measure_in_launches(launch: LaunchPlan, sample: Sample, count: int, on_share
         for number in range(count):
             start = number * len(sample.batches) // count  # launches begin with different images
             plan = {**encode(launch.plan), "seed": launch.plan.seed + number, "first_batch": start}
-            (folder / "launch.json").write_text(json.dumps({**encode(launch), "plan": plan}), "utf-8")
+            peers = tuple(peer for peer in launch.rows.peers if peer not in failed)  # none is tried a second time
+            rows = encode(dataclasses.replace(launch.rows, peers=peers))
+            (folder / "launch.json").write_text(json.dumps({**encode(launch), "plan": plan, "rows": rows}), "utf-8")
             found.append(_launch(folder))
+            failed |= found[-1][0].failed
             on_share((number + 1) / count)
     first, _ = found[0]
+    names = [name for name in first.names if name[0] not in failed]
     arrays = [numbers for _, numbers in found]
     outcomes: list[Mapping[int, Outcome]] = []
-    for row in range(len(first.names)):
+    for name in names:
         known: dict[int, Outcome] = {}
-        for numbers in arrays:
+        for told, numbers in found:
+            row = told.names.index(name)
             fields = [numbers[f"{field}_{row}"] for field in ("probabilities", "exit_block", "early", "flops")]
             known |= {int(batch): Outcome(*values) for batch, *values in zip(numbers["batches"], *fields, strict=True)}
         outcomes.append(known)
     rounds = [len(numbers["samples_ms"]) for numbers in arrays]
     return Launched(
-        names=list(first.names),
-        peers=first.peers,
-        restless=frozenset(name for rows, _ in found for name in rows.restless),
+        names=names,
+        peers=tuple(peer for peer in first.peers if peer.name not in failed),
+        restless=frozenset(name for told, _ in found for name in told.restless) - failed.keys(),
+        failed=failed,
         outcomes=outcomes,
         measured=Measured(
-            samples_ms=np.concatenate([numbers["samples_ms"] for numbers in arrays]),
+            samples_ms=np.concatenate(
+                [selected_columns(told, names, numbers["samples_ms"]) for told, numbers in found]
+            ),
             batch_of_round=np.concatenate([numbers["batch_of_round"] for numbers in arrays]),
             launches=np.repeat(np.arange(count), rounds),
         ),
     )
+
+
+def selected_columns(
+    told: LaunchRows, names: Sequence[tuple[str, RowKind]], samples_ms: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The columns of some rows and, after them, of the floor's parts, from (rounds, columns) of a launch."""
+    floor = range(len(told.names), samples_ms.shape[1])
+    columns: NDArray[np.float64] = samples_ms[:, [*(told.names.index(name) for name in names), *floor]]
+    return columns
 
 
 def _launch(folder: Path) -> tuple[LaunchRows, dict[str, np.ndarray]]:
@@ -161,7 +183,12 @@ def main() -> None:
     with opened_rows(launch.rows, model, sample, isolated=launch.isolated) as rows:
         measured = interleave(rows.measures, len(batches), launch.plan)
         outcomes = rows.outcomes()
-        told = LaunchRows(names=tuple(rows.names), peers=tuple(rows.peers), restless=tuple(sorted(rows.restless)))
+        told = LaunchRows(
+            names=tuple(rows.names),
+            peers=tuple(rows.peers),
+            restless=tuple(sorted(rows.restless)),
+            failed=rows.failed,
+        )
     (folder / "rows.json").write_text(json.dumps(encode(told)), "utf-8")
     there = sorted({int(batch) for batch in measured.batch_of_round})
     arrays = {

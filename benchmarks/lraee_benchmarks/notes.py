@@ -5,7 +5,7 @@ Each rule is one function from the report to its sentences, so that the rules ca
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from lraee_benchmarks.peers import WITH_OWN_THREADS, Baseline
 from lraee_benchmarks.results import BY_IMAGE, Report, Row
@@ -28,6 +28,7 @@ def make_notes(report: Report) -> tuple[str, ...]:
         _against_cuts,
         _chain_against_graph,
         _against_float,
+        _saturation,
         _sample_size,
         _conditions,
     )
@@ -52,6 +53,15 @@ def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, restless: Co
     if restless:
         notes.append(f"Threads of {', '.join(sorted(restless))} did not come to rest between turns.")
     return tuple(notes)
+
+
+def failure_notes(failed: Mapping[str, str]) -> tuple[str, ...]:
+    """Which rows could not run here, and why.
+
+    Args:
+        failed: reasons by the names of baselines.
+    """
+    return tuple(f"The {name} row could not run here: {reason.rstrip('.')}." for name, reason in failed.items())
 
 
 def _random_weights(report: Report) -> Iterator[str]:
@@ -112,6 +122,20 @@ def _against_float(report: Report) -> Iterator[str]:
     features = "" if report.device.int8_features or ratio >= 1 else "; this CPU has no 8-bit dot product"
     advice = "" if ratio >= 0.995 else "; INT8 does not pay here, take what lraee-export --precision fp32 gives"
     yield f"INT8 full depth ({full.name}) is {verdict} FP32{features}{advice}."
+
+
+def _saturation(report: Report) -> Iterator[str]:
+    """Where uint8 x int8 products overflow, an exact kernel costs time and a wrong answer costs none."""
+    exact = any(peer.options.get("session.x64quantprecision") == "1" for peer in report.peers)
+    engines = {peer.engine for peer in report.peers if peer.precision.startswith("int8")}
+    if not exact or not engines:
+        return
+    yield (
+        "On this CPU, without VNNI or AMX, products of 8-bit numbers saturate: the rows of ONNX Runtime run its exact "
+        "kernels (session.x64quantprecision), which are slower than its default."
+    )
+    if "OpenVINO" in engines:
+        yield ("OpenVINO has no such kernels: its products saturate here, and the openvino row times wrong answers.")
 
 
 def _sample_size(report: Report) -> Iterator[str]:

@@ -24,18 +24,19 @@ def checked_baseline(bundle: Bundle, name: str) -> Path:
     path = baseline_path(bundle, name)
     if not path.is_file():
         what = f"no {name} baseline" if name != "floor" else "no graph of the floor"
-        raise BundleError(
-            f"there is {what} at {path}; write it with: {_export_of(bundle)} -o {bundle.folder.name} --baselines"
-        )
+        raise BundleError(f"there is {what} at {path}; write it with: {export_command(bundle)}")
     for location in sorted(external_locations(path.read_bytes(), path.name)):
         if location != Path(location).name or location in {"", ".", ".."} or "\\" in location:
             raise BundleError(f"{path.name}: external data is at {location!r}, wanted a file beside it")
     return path
 
 
-def _export_of(bundle: Bundle) -> str:
-    """The command for the same weights; reference models and folders have their own."""
-    model = bundle.manifest.model
-    if model.weights == "reference" or model.weights.startswith("file:"):
-        return f"lraee-export {model.id}"
-    return f"lraee-export {model.id} --pretrained {model.weights}"
+def export_command(bundle: Bundle) -> str:
+    """What writes a bundle's baselines."""
+    return f"lraee-export {bundle.manifest.model.id}{_pretrained(bundle)} -o {bundle.folder.name} --baselines"
+
+
+def _pretrained(bundle: Bundle) -> str:
+    """The option that gives the same weights; reference models and folders have their own."""
+    weights = bundle.manifest.model.weights
+    return "" if weights == "reference" or weights.startswith("file:") else f" --pretrained {weights}"

@@ -15,10 +15,18 @@ from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
 from lraee.errors import BundleError, MissingExtraError
+from lraee.images import Pixels
 from lraee.install import install_command
-from lraee.sessions import SessionSettings, make_session, threads_of
+from lraee.sessions import RUNTIME_ERRORS, SessionSettings, threads_of
 from lraee_benchmarks.peer_files import baseline_path, checked_baseline
-from lraee_benchmarks.peer_onnx import Probabilities, check_threads_alike, float_graph, pixel_graph, session_words
+from lraee_benchmarks.peer_onnx import (
+    Probabilities,
+    check_threads_alike,
+    float_graph,
+    open_session,
+    pixel_graph,
+    session_words,
+)
 from lraee_benchmarks.peer_openvino import open_openvino
 from lraee_benchmarks.peer_torch import open_torch
 from lraee_benchmarks.results import Peer
@@ -85,6 +93,30 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
         checked_baseline(bundle, "fp32" if name in ("torch", "torch-compiled") else name)
 
 
+def open_running_peer(
+    bundle: Bundle, name: Baseline, settings: SessionSettings, pixels: Pixels
+) -> Variant[NDArray[np.float32]]:
+    """Open a peer and run it once, so that an engine that fails here does so before anything is timed.
+
+    Args:
+        bundle: whose tower it is.
+        name: which peer.
+        settings: threads, and ONNX Runtime's pool.
+        pixels: (batch, size, size, 3) uint8, images of one run.
+
+    Raises:
+        BundleError: a file is not there or is damaged, or the engine cannot load it or run it.
+        MissingExtraError: a package is not installed.
+    """
+    variant = open_peer(bundle, name, settings, batch=len(pixels))
+    try:
+        variant.run(pixels)
+    except (*RUNTIME_ERRORS, MemoryError) as error:
+        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise BundleError(f"its first run failed: {first[0]}") from error
+    return variant
+
+
 def open_peer(
     bundle: Bundle, name: Baseline, settings: SessionSettings, *, batch: int = 1
 ) -> Variant[NDArray[np.float32]]:
@@ -111,7 +143,7 @@ def open_peer(
         run, peer = open_torch(path, bundle, settings.thread_count, batch=batch, compiled=compiled)
     else:
         path = bundle.checked_part(manifest.part("graph")) if name == "graph" else checked_baseline(bundle, name)
-        session = make_session(path, settings)
+        session = open_session(path, bundle, settings)
         check_threads_alike(name, threads_of(session, settings), settings.thread_count)
         run = (pixel_graph if name in ("graph", "fp32") else float_graph)(session, bundle)
         peer = Peer(

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lraee.errors import LraeeError
 from lraee.images import Pixels
 from lraee.manifest import Manifest
 from lraee.model import Model
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.accuracy import Judged, LabelledSource, answers_right
 from lraee_benchmarks.floor import FloorPart, open_floor
-from lraee_benchmarks.peers import Baseline, open_peer
+from lraee_benchmarks.peers import Baseline, open_running_peer
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.timing import Measure
 from lraee_benchmarks.variants import Outcome, Variant, chain_variant, in_batches
@@ -45,6 +46,8 @@ class Rows(Protocol):
     """One for each row, then one for each part of the floor."""
     restless: set[str]
     """Rows whose threads were still busy when another row's turn came; known only of processes of their own."""
+    failed: dict[str, str]
+    """Baselines that could not be opened or run here, and why; the others are there."""
 
     def outcomes(self) -> list[Mapping[int, Outcome]]:
         """What each row gave for each batch that it ran."""
@@ -98,9 +101,13 @@ class LocalRows:
     def __init__(self, plan: RowPlan, model: Model, batches: Sequence[Pixels]) -> None:
         batch = plan.stream or len(batches[0])
         chain = [chain_variant(model, name, parse_policy(name), stream=plan.stream) for name in plan.chain]
-        others: list[Variant[Any]] = [
-            open_peer(model.bundle, name, model.session_settings, batch=batch) for name in plan.peers
-        ]
+        self.failed: dict[str, str] = {}
+        others: list[Variant[Any]] = []
+        for name in plan.peers:
+            try:
+                others.append(open_running_peer(model.bundle, name, model.session_settings, batches[0][:batch]))
+            except LraeeError as error:
+                self.failed[name] = str(error)
         if plan.stream is not None:
             others = [in_batches(other, plan.stream) for other in others]
         self._manifest: Manifest = model.manifest

@@ -25,7 +25,7 @@ from lraee.strict_json import decode, encode
 from lraee_benchmarks.accuracy import LabelledSource, answers_right
 from lraee_benchmarks.floor import FloorPart, open_floor
 from lraee_benchmarks.peer_onnx import check_threads_alike
-from lraee_benchmarks.peers import Baseline, open_peer
+from lraee_benchmarks.peers import Baseline, open_running_peer
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import TimedCall, TimedVariant
 from lraee_benchmarks.variants import chain_variant, in_batches
@@ -95,7 +95,7 @@ class Worker:
     """One row."""
 
     def __init__(self, job: Job) -> None:
-        """Raises what `check_threads_alike`, `open_peer`, `chain_variant` or `open_floor` raise."""
+        """Raises what `check_threads_alike`, `open_running_peer`, `chain_variant` or `open_floor` raise."""
         if job.thread_pool == "global":
             use_global_thread_pool(job.threads)
         self._model: Model = load(job.bundle, threads=job.threads, thread_pool=job.thread_pool)
@@ -115,7 +115,7 @@ class Worker:
         else:
             assert job.name in get_args(Baseline)
             name = cast(Baseline, job.name)
-            variant = open_peer(self._model.bundle, name, settings, batch=batch)
+            variant = open_running_peer(self._model.bundle, name, settings, np.array(batches[0][:batch]))
             if job.stream is not None:
                 variant = in_batches(variant, job.stream)
         self._timed = TimedVariant(variant, [np.asarray(batch) for batch in batches])

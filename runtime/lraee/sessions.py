@@ -41,7 +41,7 @@ def _register_arena() -> None:
             memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
             try:
                 ort.create_and_register_allocator(memory, None)
-            except _LOAD_ERRORS as error:
+            except RUNTIME_ERRORS as error:
                 if "already been registered" not in str(error):  # old versions keep the first one, which will do
                     raise
             _arena_is_registered = True
@@ -107,28 +107,39 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     return options
 
 
-def make_session(path: Path, settings: SessionSettings, *, siblings: int = 0) -> ort.InferenceSession:
-    """Open one ONNX file on the CPU.
+def make_session(
+    path: Path,
+    settings: SessionSettings,
+    *,
+    siblings: int = 0,
+    options: ort.SessionOptions | None = None,
+) -> ort.InferenceSession:
+    """Open one ONNX file on the CPU; every session of the project is made here.
 
     Args:
         path: of the file.
         settings: of the session. Where a limit of the system is too narrow for its threads, it gets fewer, with a
             `ThreadsWarning`: ONNX Runtime would wait for ever for a thread that it does not get.
         siblings: sessions still to be made with these settings, which are to have as many threads.
+        options: what `session_options` gave for these settings, with more set on it.
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
     """
     own = settings.thread_pool == "session"
     with no_fork_meanwhile(), room_for(settings.thread_count if own else 1, sessions=1 + siblings) as threads:
+        if options is None:
+            options = session_options(replace(settings, threads=threads) if own else settings)
+        elif own:
+            options.intra_op_num_threads = threads
         try:
             return ort.InferenceSession(
                 str(path),
-                session_options(replace(settings, threads=threads) if own else settings),
+                options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,  # it would print and try the same again
             )
-        except _LOAD_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
 
 
@@ -139,7 +150,7 @@ def threads_of(session: ort.InferenceSession, settings: SessionSettings) -> int:
 
 
 _state = ort.capi.onnxruntime_pybind11_state
-_LOAD_ERRORS = (
+RUNTIME_ERRORS = (
     _state.Fail,
     _state.InvalidGraph,
     _state.InvalidProtobuf,
@@ -149,4 +160,4 @@ _LOAD_ERRORS = (
     RuntimeError,
     ValueError,
 )
-"""What ONNX Runtime raises for a file that it cannot load; the last two for errors that C++ did not expect."""
+"""What ONNX Runtime raises for a graph that it cannot load or run; the last two for errors that C++ did not expect."""

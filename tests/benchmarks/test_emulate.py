@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,6 @@ import numpy as np
 import pytest
 
 import lraee
-from lraee.cpu import cpu_flags
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "emulate"
 RECORD: dict[str, Any] = json.loads((FOLDER / "recorded.json").read_text("utf-8"))
@@ -25,7 +22,7 @@ RECORD: dict[str, Any] = json.loads((FOLDER / "recorded.json").read_text("utf-8"
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     """The modules of ``benchmarks/emulate``, as its command sees them."""
-    names = ("comparison", "emulated_system", "dot_products", "run_images", "emulate")
+    names = ("comparison", "emulated_system", "dot_products", "hidden_features", "run_images", "emulate")
     monkeypatch.syspath_prepend(str(FOLDER))
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
@@ -258,22 +255,3 @@ def test_the_page_has_the_table_of_the_record(scripts: dict[str, ModuleType]) ->
     """Nobody edited one of them alone."""
     readme = (FOLDER / "README.md").read_text("utf-8")
     assert scripts["comparison"].table(RECORD["runs"]) in readme
-
-
-@pytest.mark.skipif(
-    "cpuid_fault" not in cpu_flags() or shutil.which("cc") is None, reason="this CPU cannot make CPUID trap"
-)
-def test_what_is_hidden_is_not_found(tmp_path: Path, scripts: dict[str, ModuleType]) -> None:
-    """A program that asks CPUID, and one that reads /proc/cpuinfo, both learn of AVX2 and of nothing newer."""
-    code = (
-        "import ctypes, mmap; from lraee.cpu import cpu_flags; from lraee.sessions import int8_products_saturate\n"
-        # push rbx; mov eax, 7; xor ecx, ecx; cpuid; mov eax, ecx (AVX512-VNNI is its bit 11); pop rbx; ret
-        "machine = bytes.fromhex('53b80700000031c90fa289c85bc3')\n"
-        "page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC); page.write(machine)\n"
-        "ask = ctypes.CFUNCTYPE(ctypes.c_uint32)(ctypes.addressof(ctypes.c_char.from_buffer(page)))\n"
-        "print(ask(), 'avx2' in cpu_flags(), 'avx512_vnni' in cpu_flags(), int8_products_saturate())"
-    )
-    system = scripts["emulated_system"]
-    command = system.hidden_command(system.CORES["haswell, by CPUID"], tmp_path, [sys.executable, "-c", code])
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0", "True", "False", "True"]

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 
+from lraee.bundle import Bundle, find_bundle
 from lraee.errors import BundleError
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.intervals import median_interval, ratio_interval
-from lraee_benchmarks.launches import LaunchPlan, measure_in_launches
-from lraee_benchmarks.results import from_json, to_json
+from lraee_benchmarks.launches import LaunchPlan, LaunchRows, measure_in_launches, selected_columns
+from lraee_benchmarks.peer_files import baseline_path
+from lraee_benchmarks.results import RowKind, from_json, to_json
 from lraee_benchmarks.rows import RowPlan
 from lraee_benchmarks.sample import Sample
 from lraee_benchmarks.timing import Plan
+
+
+@pytest.fixture
+def bundle_with_a_bad_baseline(tmp_path: Path, shared_constant: onnx.ModelProto) -> Bundle:
+    """A copy of the shipped bundle, with a static baseline that no engine can load."""
+    bundle = Bundle(Path(shutil.copytree(find_bundle("reference"), tmp_path / "copy.lraee")))
+    shared_constant.graph.node[-1].op_type = "NoSuchOperator"
+    path = baseline_path(bundle, "static")
+    path.parent.mkdir()
+    onnx.save(shared_constant, path)
+    return bundle
 
 
 @pytest.mark.parametrize("isolate", [False, True])
@@ -40,6 +57,55 @@ def test_rounds_are_divided_among_launches(isolate: bool) -> None:
     assert [share.block for share in report.rows[0].exit_shares] == [9]
     assert "--launches 2" in report.settings.command
     assert from_json(to_json(report)) == report
+
+
+@pytest.mark.parametrize("launches", [1, 2])
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_row_that_cannot_run_says_why_and_the_others_run(
+    bundle_with_a_bad_baseline: Bundle, isolate: bool, launches: int
+) -> None:
+    """In this process, in workers, and in launches: one note in one sentence, and nothing else is lost."""
+    config = BenchmarkConfig(
+        bundle=str(bundle_with_a_bad_baseline.folder),
+        threads=1,
+        image_count=2,
+        policies=("full",),
+        baselines=("graph", "static"),
+        isolate=isolate,
+        repeats=2,
+        warmup_rounds=0,
+        launches=launches,
+        cold_starts=0,
+    )
+    report = run_benchmark(config)
+    assert [row.name for row in report.rows] == ["full", "graph"]
+    assert [peer.name for peer in report.peers] == ["chain", "graph"]
+    assert {len(row.samples_ms) for row in report.rows} == {2}
+    (note,) = (note for note in report.notes if "could not run" in note)
+    assert note.startswith("The static row could not run here: static.onnx: ONNX Runtime")
+    assert "NoSuchOperator" in note
+    assert "\n" not in note
+    assert from_json(to_json(report)) == report
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_row_that_fails_in_one_launch_is_left_out_of_all(failing: int) -> None:
+    """Columns of the others, and of the floor behind them, stay with their rows."""
+    names: tuple[tuple[str, RowKind], ...] = (("full", "full"), ("graph", "graph"), ("static", "static"))
+    told = [
+        LaunchRows(
+            names=tuple(name for name in names if name[0] != "graph" or launch != failing),
+            peers=(),
+            restless=(),
+            failed={"graph": "it ended"} if launch == failing else {},
+        )
+        for launch in (0, 1)
+    ]
+    samples = [np.array([[float(column) for column in range(len(rows.names) + 2)]]) for rows in told]
+    kept = [name for name in names if name[0] != "graph"]
+    columns = [selected_columns(rows, kept, one).tolist() for rows, one in zip(told, samples, strict=True)]
+    assert columns[failing] == [[0, 1, 2, 3]]
+    assert columns[1 - failing] == [[0, 2, 3, 4]]
 
 
 def test_a_launch_that_fails_says_why() -> None:

@@ -32,6 +32,20 @@ def test_a_good_run_has_one_note(make_report: Make) -> None:
     assert make_report().notes == ("At full depth the parts one by one take 2.0% longer than one graph.",)
 
 
+def test_where_products_saturate_the_report_says_what_the_rows_ran(make_report: Make) -> None:
+    """ONNX Runtime's exact kernels cost time; OpenVINO has none, and its answers are wrong."""
+    peers = make_report().peers
+    exact = [dataclasses.replace(peers[0], options={**peers[0].options, "session.x64quantprecision": "1"})]
+    first = make_report(peers=tuple(exact)).notes
+    assert len([note for note in first if "saturate" in note]) == 1
+    openvino = dataclasses.replace(peers[0], name="openvino", engine="OpenVINO", precision="int8, the rest float32")
+    notes = [note for note in make_report(peers=(*exact, openvino)).notes if "saturate" in note]
+    assert len(notes) == 2
+    assert "the openvino row times wrong answers" in notes[1]
+    floats = tuple(dataclasses.replace(peer, precision="fp32") for peer in exact)
+    assert not [note for note in make_report(peers=floats).notes if "saturate" in note]
+
+
 def test_early_exit_that_is_slower_is_called_slower(make_report: Make) -> None:
     """With how much, against which row, and what it saved in FLOPs."""
     note = with_saving(make_report, -0.05, 0.01).notes[0]

@@ -6,21 +6,24 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
 import lraee
 from lraee.bundle import Bundle, find_bundle
+from lraee.cpu import int8_products_saturate
 from lraee.errors import BundleError, MissingExtraError
 from lraee.preprocess import Preprocessing
 from lraee.sessions import SessionSettings
 from lraee_benchmarks import peer_openvino, peers
 from lraee_benchmarks.float_input import Normalizer
 from lraee_benchmarks.peer_files import baseline_path
-from lraee_benchmarks.peers import BASELINES, Baseline, available_baselines, check_peer, open_peer
+from lraee_benchmarks.peers import BASELINES, Baseline, available_baselines, check_peer, open_peer, open_running_peer
 from lraee_benchmarks.results import Peer
 from lraee_benchmarks.sample import load_sample
 from lraee_benchmarks.variants import Variant
+from lraee_toolchain import default_baselines
 
 ONE_THREAD = SessionSettings(threads=1)
 
@@ -153,6 +156,33 @@ def test_a_missing_package_names_its_install_command(
     monkeypatch.setattr(peers, "find_spec", lambda package: None)
     with pytest.raises(MissingExtraError, match=rf"the {name} row needs .*not installed here: pip install '{command}'"):
         check_peer(copy, name)
+
+
+def test_a_file_that_exact_products_cannot_load_says_to_write_it_again(
+    copy: Bundle, shared_constant: onnx.ModelProto
+) -> None:
+    """Earlier versions of lraee-export wrote such files; where no product saturates they load."""
+    path = baseline_path(copy, "static")
+    path.parent.mkdir()
+    onnx.save(shared_constant, path)
+    if not int8_products_saturate():
+        open_peer(copy, "static", ONE_THREAD)
+        return
+    said = r"static\.onnx shares a constant .*: lraee-export reference -o copy\.lraee --baselines --overwrite"
+    with pytest.raises(BundleError, match=said):
+        open_peer(copy, "static", ONE_THREAD)
+
+
+def test_a_first_run_that_fails_is_one_error(
+    copy: Bundle, shared_constant: onnx.ModelProto, pixels: NDArray[np.uint8]
+) -> None:
+    """The graph loads, but takes no images: found before anything is timed."""
+    path = baseline_path(copy, "dynamic")
+    path.parent.mkdir()
+    default_baselines.separate_constants(shared_constant.graph)
+    onnx.save(shared_constant, path)
+    with pytest.raises(BundleError, match="its first run failed: "):
+        open_running_peer(copy, "dynamic", ONE_THREAD, pixels)
 
 
 def test_everything_beside_the_bundle_is_a_row_by_default(with_baselines: Bundle) -> None:

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
 from lraee.bundle import find_bundle
+from lraee.sessions import SessionSettings, make_session
 from lraee_exporters.floor import FLOOR_ROWS, build_floor, save_floor
 from lraee_exporters.operators import optimized_operators
 
 REFERENCE = find_bundle("reference")
+
+ONE_THREAD = SessionSettings(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_the_floor_is_one_product_for_each_matrix_and_nothing_else(floor: Path) 
 
 def test_inputs_are_shared_by_layers_of_one_shape(floor: Path) -> None:
     """Quantized already, with a symbolic first axis that tells how many rows there are of one image."""
-    inputs = ort.InferenceSession(floor, providers=["CPUExecutionProvider"]).get_inputs()
+    inputs = make_session(floor, ONE_THREAD).get_inputs()
     assert {entry.type for entry in inputs} == {"tensor(uint8)"}
     assert [entry.shape for entry in inputs] == [
         [FLOOR_ROWS[0], 48],
@@ -45,7 +47,7 @@ def test_inputs_are_shared_by_layers_of_one_shape(floor: Path) -> None:
 
 def test_the_last_block_multiplies_the_rows_that_it_computes(floor: Path) -> None:
     """Keys and values of all tokens, everything else of one row for each image: as the chain, or it is no floor."""
-    session = ort.InferenceSession(floor, providers=["CPUExecutionProvider"])
+    session = make_session(floor, ONE_THREAD)
     rows = {entry.name: entry.shape[0] for entry in session.get_outputs()}
     one = {name for name, count in rows.items() if count == FLOOR_ROWS[2]}
     assert one == {f"block_12/{layer}" for layer in ("query", "out", "fc1", "fc2")} | {"tail/projection"}
@@ -53,7 +55,7 @@ def test_the_last_block_multiplies_the_rows_that_it_computes(floor: Path) -> Non
 
 def test_products_keep_their_order_and_use_the_bundle_s_weights(floor: Path) -> None:
     """The second product of block 7 is what its int8 weights and its scales say, to float rounding."""
-    session = ort.InferenceSession(floor, providers=["CPUExecutionProvider"])
+    session = make_session(floor, ONE_THREAD)
     names = [entry.name for entry in session.get_outputs()]
     layers = [f"block_07/{layer}" for layer in ("query", "key", "value", "out", "fc1", "fc2")]
     assert names[1 + 6 * 6 : 1 + 6 * 7] == layers

@@ -13,6 +13,7 @@ import open_clip
 import pytest
 
 import lraee
+from lraee.sessions import SessionSettings, make_session, session_options
 from lraee.tokenizer import clean
 from lraee_calibration_data import imagenet_labels
 from lraee_exporters.text_tower import clip_merges
@@ -24,17 +25,22 @@ MISSED = 84
 """Difficult texts that the operator splits otherwise than open_clip; see the module."""
 
 
-def session(content: bytes | str) -> ort.InferenceSession:
+ONE_THREAD = SessionSettings(threads=1)
+
+
+def session(path: Path) -> ort.InferenceSession:
     """With the operator's library."""
-    options = ort.SessionOptions()
+    options = session_options(ONE_THREAD)
     options.register_custom_ops_library(str(extensions_library()))
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return make_session(path, ONE_THREAD, options=options)
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> ort.InferenceSession:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ort.InferenceSession:
     """Of CLIP's context."""
-    return session(build_tokenizer(clip_merges(), 77))
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.onnx"
+    path.write_bytes(build_tokenizer(clip_merges(), 77))
+    return session(path)
 
 
 def ids(tokenizer: ort.InferenceSession, texts: list[str]) -> np.ndarray:
@@ -73,9 +79,9 @@ def test_the_shipped_bundle_embeds_texts_by_graphs_alone() -> None:
     text = model.manifest.text
     assert text is not None
     texts = ["a photo of a trousers.", "an ankle boot"]
-    tokens = ids(session(str(model.bundle.checked(text.tokenizer))), texts)
+    tokens = ids(session(model.bundle.checked(text.tokenizer)), texts)
     graph = model.bundle.checked_part(model.manifest.part("text"))
-    embedding = ort.InferenceSession(str(graph)).run(["embedding"], {"tokens": tokens})[0]
+    embedding = make_session(graph, ONE_THREAD).run(["embedding"], {"tokens": tokens})[0]
     np.testing.assert_allclose(embedding, model.embed_text(texts), atol=1e-5)
 
 

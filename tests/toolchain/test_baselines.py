@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
+import onnx
 import pytest
 from typer.testing import CliRunner
 
+from lraee import sessions
+from lraee.sessions import SessionSettings, make_session
 from lraee_calibration_data import fashion_mnist_sample
 from lraee_toolchain import default_baselines
 from lraee_toolchain.baselines import RECORD, failure_reason, read_record
@@ -34,7 +37,7 @@ def images(count: int) -> np.ndarray:
 
 def run(folder: Path, name: str, pixels: np.ndarray) -> np.ndarray:
     """Embeddings of one baseline."""
-    session = ort.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    session = make_session(folder / f"{name}.onnx", SessionSettings(threads=1))
     return np.asarray(session.run(["embedding"], {"image": pixels})[0])
 
 
@@ -68,6 +71,38 @@ def test_a_quantized_baseline_takes_any_batch(with_baselines: ExportResult, name
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     alone = run(with_baselines.baselines, name, images(1))
     assert float(alone[0] @ together[0]) > 0.98
+
+
+def test_the_static_baseline_shares_no_quantized_constant(with_baselines: ExportResult) -> None:
+    """Each DequantizeLinear over a constant has values and a zero point of its own; the recipe says that they are
+    copies.
+    """
+    assert with_baselines.baselines is not None
+    graph = onnx.load(with_baselines.baselines / "static.onnx", load_external_data=False).graph
+    constants, readers = {tensor.name for tensor in graph.initializer}, Counter(x for n in graph.node for x in n.input)
+    over = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants]
+    assert over
+    for node in over:
+        assert (readers[node.input[0]], readers[node.input[2]], readers[node.output[0]]) == (1, 1, 1), node.name
+    static = next(entry for entry in read_record(with_baselines.baselines).baselines if entry.name == "static")
+    assert static.recipe.options["quantized constants"] == "a copy for each use"
+
+
+def test_copies_of_a_constant_load_with_exact_products_and_change_nothing(
+    tmp_path: Path, shared_constant: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime cannot load the shared one where products saturate: it would make it unsigned twice."""
+    x = np.array([[0.25, -0.5]], np.float32)
+    onnx.save(shared_constant, tmp_path / "shared.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "int8_products_saturate", lambda: False)
+        wanted = make_session(tmp_path / "shared.onnx", SessionSettings(threads=1)).run(["y"], {"x": x})[0]
+    assert default_baselines.separate_constants(shared_constant.graph) == 1
+    assert default_baselines.separate_constants(shared_constant.graph) == 0
+    onnx.checker.check_model(shared_constant)
+    onnx.save(shared_constant, tmp_path / "copies.onnx")
+    got = make_session(tmp_path / "copies.onnx", SessionSettings(threads=1)).run(["y"], {"x": x})[0]
+    np.testing.assert_array_equal(got, wanted)
 
 
 def test_weights_lie_beside_the_graph_and_no_folder_of_this_machine_in_it(with_baselines: ExportResult) -> None:

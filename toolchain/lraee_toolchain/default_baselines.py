@@ -13,6 +13,7 @@ import inspect
 import logging
 import tempfile
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ def quantize_by_default(
         else:
             quantize_dynamic(prepared, quantized, use_external_data_format=True)
         model = onnx.load(quantized)
+    if separate_constants(model.graph):
+        options["quantized constants"] = "a copy for each use"
     for node in model.graph.node:
         del node.metadata_props[:]  # torch's stack traces: a megabyte, and folders of the machine
     onnx.save_model(
@@ -146,6 +149,50 @@ def quantize_by_default(
         defaults=_defaults(quantize_static if quantizer == "static" else quantize_dynamic),
         input="float32 (batch, 3, size, size), normalised",
     )
+
+
+def separate_constants(graph: onnx.GraphProto) -> int:
+    """Give every use of a dequantized constant a DequantizeLinear, values and a zero point of its own.
+
+    A number that several nodes share (a scale of attention, say) is one int8 tensor in the graph of `quantize_static`.
+    With ``session.x64quantprecision``, which a CPU without VNNI needs for exact products, ONNX Runtime (1.32) turns it
+    into uint8 once for each use, under one name, and then cannot load the graph. What is computed stays the same.
+
+    Returns:
+        How many uses got a copy.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    readers = defaultdict(list)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            readers[name].append((node, place))
+    nodes: list[onnx.NodeProto] = []
+    used: set[str] = set()
+    copies = 0
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        uses = [node]
+        for number, (reader, place) in enumerate(readers[node.output[0]][1:], start=1):
+            use = onnx.NodeProto()
+            use.CopyFrom(node)
+            use.name, use.output[0] = f"{node.name}_use_{number}", f"{node.output[0]}_use_{number}"
+            reader.input[place] = use.output[0]
+            uses.append(use)
+        nodes += uses[1:]
+        for use in uses:
+            shared = [place for place in (0, 2) if place < len(use.input) and use.input[place] in used]
+            for place in shared:
+                tensor = graph.initializer.add()
+                tensor.CopyFrom(constants[use.input[place]])
+                tensor.name = f"{tensor.name}_{use.output[0]}"
+                use.input[place] = tensor.name
+            copies += bool(shared)
+            used |= {name for name in (use.input[0], *use.input[2:]) if name in constants}
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return copies
 
 
 def _defaults(quantize: Callable[..., None]) -> dict[str, str]:

@@ -1,0 +1,51 @@
+"""No session of ONNX Runtime is made with options of its own, for its INT8 products could saturate without a word."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FOLDERS = ("runtime", "exporters", "toolchain", "calibration_data", "benchmarks", "tests")
+
+TEXTS = {".py", ".md", ".sh", ".js", ".mjs", ".ts", ".html"}
+
+BARE = re.compile(r"\b(?:InferenceSession(?:\.create)?|SessionOptions)\(")
+
+ALLOWED = {
+    "runtime/lraee/sessions.py": "makes them all",
+    "tests/test_bare_sessions.py": "its examples",
+    "tests/runtime/test_sessions.py": "plays other code of the process, and compares it with itself",
+    "tests/benchmarks/test_hidden_features.py": "shows that products do saturate without the option",
+}
+"""Files that may, and why."""
+
+
+def bare_sessions() -> dict[str, int]:
+    """How many each file of the project makes, by its path."""
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in TEXTS]
+    counts = {
+        path.relative_to(ROOT).as_posix(): len(BARE.findall(path.read_text("utf-8")))
+        for path in [*files, *ROOT.glob("*.md")]
+        if "node_modules" not in path.parts
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def test_every_session_is_made_by_lraee_sessions() -> None:
+    """Its options are exact on this CPU; on AVX2 without VNNI a default session gives cosines down to 0.5."""
+    bare = bare_sessions()
+    assert not bare.keys() - ALLOWED.keys(), "use lraee.sessions.make_session"
+    assert bare.keys() == ALLOWED.keys(), "a file of the list makes none any more"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ort.InferenceSession(path)", "options = ort.SessionOptions()", "await ort.InferenceSession.create(path)"],
+)
+def test_a_bare_session_is_seen(line: str) -> None:
+    """In Python and in JavaScript."""
+    assert BARE.search(line)
