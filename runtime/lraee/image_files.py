@@ -37,6 +37,8 @@ DECODE_ERRORS = (
 _HEADER = 16
 """Bytes by which Pillow tells formats."""
 
+_ICON = b"\0\0\1\0"
+
 _LONGEST_CAUSE = 300
 """Characters of what Pillow says of an error; it may repeat a whole path."""
 
@@ -54,11 +56,12 @@ def opened(source: EncodedImage, name: str, max_pixels: int) -> Iterator[Image.I
         ImageError: there is no such file, it is none, no image, or too large.
     """
     with _content(source, name) as content:
-        image = _identified(content, source, name)
-        check_size(image, name, max_pixels)
-        if image.format == "ICO":
+        header = content.read(_HEADER)
+        if header.startswith(_ICON):  # which Pillow decodes when it opens it
             for size in _sizes_in_icon(content):
                 _check_pixels(size, name, max_pixels)
+        image = _identified(content, source, name, header)
+        check_size(image, name, max_pixels)
         yield image
 
 
@@ -112,13 +115,12 @@ def _content(source: EncodedImage, name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _identified(content: BinaryIO, source: EncodedImage, name: str) -> Image.Image:
+def _identified(content: BinaryIO, source: EncodedImage, name: str, header: bytes) -> Image.Image:
     from PIL import Image
 
+    lacking: list[str] = []
+    path = "" if isinstance(source, bytes | bytearray | memoryview) else os.fspath(source)
     try:
-        header = content.read(_HEADER)
-        lacking: list[str] = []
-        path = "" if isinstance(source, bytes | bytearray | memoryview) else os.fspath(source)
         image = _first_format(content, path, header, lacking)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # asked by a decoder itself
         raise _too_large_for_pillow(name, error) from error

@@ -274,6 +274,20 @@ def test_threads_with_different_limits_do_not_disturb_each_other():
         assert list(pool.map(attempt, range(200))) == [number % 2 == 0 for number in range(200)]
 
 
+@pytest.mark.parametrize("inner", ["PNG", "DIB"])
+def test_the_limit_holds_for_the_image_inside_an_icon(inner):
+    """The icon's own directory says 16 x 16."""
+    content = encoded(Image.new("RGBA", (60, 60)), inner)
+    if inner == "DIB":  # in an icon its height counts the mask too
+        content = content[:8] + struct.pack("<i", 120) + content[12:] + bytes(60 * 8)
+    icon = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(content), 22) + content
+    with pytest.raises(ImageError, match="it is 60 x 60 pixels, wanted at most 3,599"):
+        read_image(icon, reading=Reading(max_pixels=3599))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Image was not the expected size")
+        assert read_image(icon, reading=Reading(max_pixels=3600)).shape == (60, 60, 3)
+
+
 def test_a_photo_of_100_megapixels_is_read_where_it_is_allowed():
     """Without a warning of Pillow's, whose own limit lies at 89 megapixels; the default refuses it."""
     content = encoded(Image.new("1", (10_000, 10_000)), "PNG")

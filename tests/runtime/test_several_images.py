@@ -91,6 +91,7 @@ def test_a_stream_of_bad_images_reads_no_further_than_its_lag(model: lraee.Model
         nonlocal read
         while True:
             read += 1
+            assert read < 500, "nothing was answered"
             yield BAD if read % 3 else photos[read % 32]
 
     errors: list[ImageError] = []
