@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
 from lraee.images import Pixels
+from lraee.linked_graph import LinkedGraph
 from lraee.sessions import SessionSettings, make_session, session_options
 from lraee_benchmarks.float_input import LabelSimilarity, Normalizer
 
@@ -39,7 +40,7 @@ def label_feed(bundle: Bundle) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def pixel_graph(path: Path, bundle: Bundle, settings: SessionSettings) -> Probabilities:
+def pixel_graph(path: Path | LinkedGraph, bundle: Bundle, settings: SessionSettings) -> Probabilities:
     """``graph.onnx`` or ``fp32.onnx``, which take pixels and labels.
 
     Raises:

@@ -54,6 +54,13 @@ def open_source(source: str) -> Dataset:
     return open_dataset(path)
 
 
+def files_instead(source: str | None) -> str | None:
+    """One sentence where a name means files of this folder and not the shipped images that have it too; else None."""
+    if source not in SHIPPED_SOURCES or not Path(source).exists():
+        return None
+    return f"{source} is taken to be {Path(source).absolute()}, not the shipped images of that name"
+
+
 def default_source(model: ModelInfo) -> str:
     """The shipped images that suit a model."""
     return "fashion-mnist" if model.id.startswith("reference") else "photos"
@@ -73,7 +80,7 @@ def load_sample(source: str, wanted: PixelsWanted, *, count: int, batch: int, se
         DataError: the source is missing or has fewer images than a batch.
         MissingExtraError: Pillow is not installed, and the images are not those that are shipped decoded as well.
     """
-    if source == "fashion-mnist" and find_spec("PIL") is None:
+    if source == "fashion-mnist" and not Path(source).exists() and find_spec("PIL") is None:
         return _decoded_sample(wanted, count=count, batch=batch, seed=seed)
     dataset = open_source(source)
     if len(dataset) < batch:

@@ -28,6 +28,7 @@ from lraee.policies.base import bind, is_anytime
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
 from lraee.reading import PLAIN_READING, Reading
+from lraee.saved_model import SavedModel
 from lraee.sessions import SessionSettings
 from lraee.stream import in_order, run_stream
 
@@ -49,7 +50,8 @@ def load(
     """Open a bundle.
 
     Args:
-        bundle: folder written by ``lraee-export``, or ``reference`` for the one that is shipped.
+        bundle: folder written by ``lraee-export``, or ``reference`` for the one that is shipped, unless a bundle of
+            that name lies in the current folder. Links in it may lead anywhere: files are known by their hashes.
         threads: cores used inside one operator; None takes all that the process may run on.
         verify: ``parts`` checks a part's hash before it is first used, ``all`` checks everything now.
         thread_pool: see `lraee.sessions.SessionSettings`.
@@ -83,7 +85,8 @@ def load(
 class Model:
     """A loaded bundle.
 
-    May be used from several threads, and after a fork of the process: see `lraee.forking`.
+    May be used from several threads, and after a fork of the process: see `lraee.forking`. May be pickled, copied and
+    handed to a spawned process: see `lraee.saved_model`.
     """
 
     def __init__(
@@ -99,10 +102,22 @@ class Model:
         self._sessions = Sessions(bundle, settings)
         self._costs = PartCosts()
         self._text: TextTower | None = None  # made when first needed: its tokenizer takes longest to import and read
-        self._set_labels(Labels.of(bundle.labels.names, bundle.label_embeddings))
+        self._exported_labels = Labels.of(bundle.labels.names, bundle.label_embeddings)
+        self._set_labels(self._exported_labels)
         default: Policy = Adaptive() if bundle.manifest.default_point is not None else Full()
         self.policy: Policy = policy if policy is not None else default
         bind(self.policy, bundle.manifest)
+
+    def __reduce__(self) -> tuple[Callable[[SavedModel], Model], tuple[SavedModel]]:
+        labels = self._parts.labels
+        saved = SavedModel(
+            bundle=self.bundle,
+            settings=self.settings,
+            policy=self.policy,
+            reading=self.reading,
+            labels=None if labels is self._exported_labels else labels,
+        )
+        return _reopened, (saved,)
 
     @property
     def manifest(self) -> Manifest:
@@ -387,6 +402,15 @@ class Model:
             embedding=answers.embedding[row],
             position=position,
         )
+
+
+def _reopened(saved: SavedModel) -> Model:
+    """The model that was pickled or copied, with sessions of its own."""
+    saved.check()
+    model = Model(saved.bundle, saved.settings, saved.policy, saved.reading)
+    if saved.labels is not None:
+        model._set_labels(saved.labels)
+    return model
 
 
 def _batches(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[ImageSource]]:

@@ -21,7 +21,8 @@ from typing import Literal
 import onnxruntime as ort
 
 from lraee.cpu import available_cores, int8_products_saturate
-from lraee.errors import BundleError
+from lraee.errors import BundleError, SettingsError
+from lraee.linked_graph import LinkedGraph
 
 _arena_lock = threading.Lock()
 _arena_is_registered = False
@@ -92,20 +93,30 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     return options
 
 
-def make_session(path: Path, settings: SessionSettings) -> ort.InferenceSession:
+def make_session(path: Path | LinkedGraph, settings: SessionSettings) -> ort.InferenceSession:
     """Open one ONNX file on the CPU.
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
+        SettingsError: it shall use the process-wide pool, which nobody has set up.
     """
+    options = session_options(settings)
+    if isinstance(path, LinkedGraph):
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.folder))
     try:
         return ort.InferenceSession(
-            str(path),
-            session_options(settings),
+            path.content if isinstance(path, LinkedGraph) else str(path),
+            options,
             providers=["CPUExecutionProvider"],
             enable_fallback=0,  # it would print and try the same again
         )
     except _LOAD_ERRORS as error:
+        if "EnvCreatedWithGlobalThreadPools() was false" in str(error):
+            raise SettingsError(
+                "thread_pool is 'global', but this process has no such pool; call "
+                "lraee.sessions.use_global_thread_pool(threads) before any session is made, or load with "
+                "thread_pool='session'"
+            ) from error
         raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lraee.errors import LraeeError
+from lraee.terminal import run_command, tell
+
+PROGRAM = "lraee-export"
 
 EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
 
@@ -18,7 +19,7 @@ EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
 # training take three times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -70,7 +71,7 @@ def export_command(
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
     _require_extra()
     from lraee_toolchain.config import ExportConfig, HeadTraining
-    from lraee_toolchain.console import ConsoleProgress, summary
+    from lraee_toolchain.console import ConsoleProgress, names_taken, summary
     from lraee_toolchain.pipeline import export
 
     choices: dict[str, Any] = {
@@ -108,11 +109,13 @@ def export_command(
         overwrite=overwrite,
         **choices,
     )
+    for note in names_taken(model, labels):
+        tell(f"note: {note}")
     with ConsoleProgress() as progress:
         result = export(config, progress)
     summary(result)
     for name, reason in result.failed_baselines.items():
-        typer.echo(f"lraee-export: the {name} baseline could not be made, all else is written: {reason}", err=True)
+        tell(f"{PROGRAM}: the {name} baseline could not be made, all else is written: {reason}")
     if result.failed_baselines:
         raise typer.Exit(1)
 
@@ -120,7 +123,7 @@ def export_command(
 def _require_extra() -> None:
     missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
     if missing:
-        typer.echo(f"lraee-export needs {', '.join(missing)}: pip install 'lraee[export]'", err=True)
+        tell(f"{PROGRAM} needs {', '.join(missing)}: pip install 'lraee[export]'")
         raise typer.Exit(1)
 
 
@@ -143,11 +146,7 @@ def _parse_exits(text: str) -> Any:
 
 def main() -> None:
     """Entry point: errors of the library become one line."""
-    try:
-        app()
-    except LraeeError as error:
-        typer.echo(f"lraee-export: {error}", err=True)
-        sys.exit(1)
+    run_command(app, PROGRAM)
 
 
 if __name__ == "__main__":
