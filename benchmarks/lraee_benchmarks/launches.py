@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from lraee.model import Model, load
 from lraee.sessions import global_thread_pool_is_set, use_global_thread_pool
 from lraee.strict_json import decode, encode
 from lraee_benchmarks.isolation import IsolatedRows
+from lraee_benchmarks.output_files import temporary_folder, temporary_room
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import LocalRows, RowPlan, Rows
 from lraee_benchmarks.sample import Sample
@@ -102,15 +102,17 @@ def measure_in_launches(launch: LaunchPlan, sample: Sample, count: int, on_share
 
     Raises:
         BundleError: a launch failed.
+        DataError: temporary files cannot be written.
     """
     found: list[tuple[LaunchRows, dict[str, np.ndarray]]] = []
-    with tempfile.TemporaryDirectory(prefix="lraee-bench-") as name:
-        folder = Path(name)
-        np.save(folder / "batches.npy", np.stack(sample.batches))
+    with temporary_folder() as folder:
+        with temporary_room(folder):
+            np.save(folder / "batches.npy", np.stack(sample.batches))
         for number in range(count):
             start = number * len(sample.batches) // count  # launches begin with different images
             plan = {**encode(launch.plan), "seed": launch.plan.seed + number, "first_batch": start}
-            (folder / "launch.json").write_text(json.dumps({**encode(launch), "plan": plan}), "utf-8")
+            with temporary_room(folder):
+                (folder / "launch.json").write_text(json.dumps({**encode(launch), "plan": plan}), "utf-8")
             found.append(_launch(folder))
             on_share((number + 1) / count)
     first, _ = found[0]
@@ -158,21 +160,22 @@ def main() -> None:
         measured = interleave(rows.measures, len(batches), launch.plan)
         outcomes = rows.outcomes()
         told = LaunchRows(names=tuple(rows.names), peers=tuple(rows.peers), restless=tuple(sorted(rows.restless)))
-    (folder / "rows.json").write_text(json.dumps(encode(told)), "utf-8")
     there = sorted({int(batch) for batch in measured.batch_of_round})
     arrays = {
         f"{field}_{row}": np.stack([getattr(outcome[batch], field) for batch in there])
         for row, outcome in enumerate(outcomes)
         for field in ("probabilities", "exit_block", "early", "flops")
     }
-    np.savez(
-        folder / "numbers.npz",
-        allow_pickle=False,
-        samples_ms=measured.samples_ms,
-        batch_of_round=measured.batch_of_round,
-        batches=np.array(there),
-        **arrays,
-    )
+    with temporary_room(folder):
+        (folder / "rows.json").write_text(json.dumps(encode(told)), "utf-8")
+        np.savez(
+            folder / "numbers.npz",
+            allow_pickle=False,
+            samples_ms=measured.samples_ms,
+            batch_of_round=measured.batch_of_round,
+            batches=np.array(there),
+            **arrays,
+        )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from lraee.sessions import use_global_thread_pool
 from lraee.strict_json import decode, encode
 from lraee_benchmarks.accuracy import answers_right
 from lraee_benchmarks.floor import FloorPart, open_floor
+from lraee_benchmarks.output_files import temporary_room
 from lraee_benchmarks.peers import Baseline, open_peer
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import TimedCall, TimedVariant
@@ -132,7 +133,8 @@ class Worker:
         elif command == "right":
             source, path = argument
             right = answers_right([self._timed.variant], open_source(source), self._model.manifest, self._model.labels)
-            np.save(path, right[:, 0])
+            with temporary_room(Path(path).parent):
+                np.save(path, right[:, 0])
         else:
             raise ValueError(f"a worker was told {command!r}, wanted measure, outcomes or right")
         return None
@@ -142,7 +144,8 @@ class Worker:
         outcomes = self._timed.outcomes()
         fields = ("probabilities", "exit_block", "early", "flops")
         arrays = {name: np.stack([getattr(outcome, name) for outcome in outcomes.values()]) for name in fields}
-        np.savez(path, allow_pickle=False, batch=np.array(list(outcomes), np.intp), **arrays)
+        with temporary_room(path.parent):
+            np.savez(path, allow_pickle=False, batch=np.array(list(outcomes), np.intp), **arrays)
 
 
 def wait_until_idle(limit_s: float = IDLE_LIMIT_S) -> bool:

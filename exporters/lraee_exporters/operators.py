@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +13,8 @@ import onnx
 import onnxruntime as ort
 
 from lraee.errors import ExportError
+
+_InvalidProtobuf = ort.capi.onnxruntime_pybind11_state.InvalidProtobuf
 
 
 def optimized_operators(path: Path) -> dict[str, int]:
@@ -24,7 +28,12 @@ def optimized_operators(path: Path) -> dict[str, int]:
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(target)
         options.log_severity_level = 4  # it warns that the written file suits this machine only, which is meant
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except _InvalidProtobuf as error:
+            if "serialization failed" in str(error):  # all that it says of a file that cannot be written
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+            raise
         graph = onnx.load(str(target), load_external_data=False).graph
     return dict(Counter(node.op_type for node in graph.node))
 
