@@ -80,9 +80,9 @@ def _moved(message: str, data: memoryview, places: Mapping[str, str], where: str
         child = _CHILDREN[message].get(number)
         new: memoryview | bytes = value
         if child == "entry":
-            location = _location(value, where)
-            if location in places:
-                new = _field(1, b"location") + _field(2, places[location].encode())
+            place = places.get(_location(value, where) or "")
+            if place is not None:
+                new = _field(1, b"location") + _field(2, place.encode())
         elif child is not None:
             new = _moved(child, value, places, where, depth + 1)
         if new is not value:

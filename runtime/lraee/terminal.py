@@ -159,7 +159,7 @@ def _status_of(app: typer.Typer, name: str) -> int:
         if isinstance(error.message, str):  # it repeats arguments, which may be names of files
             error.message = "\n".join(map(printable, error.message.split("\n")))
         error.show()
-        return error.exit_code
+        return int(error.exit_code)
     except typer.Abort:
         tell(f"{name}: interrupted")
         return INTERRUPTED_STATUS

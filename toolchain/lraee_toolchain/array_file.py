@@ -59,9 +59,7 @@ class ArrayFile:
 
     def write(self, start: int, rows: NDArray[Any]) -> None:
         """Write rows (rows, ...) from row `start` on."""
-        self._write_at(
-            self._begin + start * self._row_bytes, np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8)
-        )
+        self._write_at(self._begin + start * self._row_bytes, np.ascontiguousarray(rows, self._dtype).tobytes())
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """A copy of rows `start` to `stop`, which is cut to the array."""
@@ -95,7 +93,7 @@ class ArrayFile:
                 self._file.truncate(0)  # what could be reserved of it, or it would count as used
                 raise NoRoomError(error, self._path, size) from error
 
-    def _write_at(self, position: int, content: bytes | NDArray[np.uint8]) -> None:
+    def _write_at(self, position: int, content: bytes) -> None:
         self._file.seek(position)
         self._file.write(content)
         self._file.flush()
