@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lraee.cli import errors_as_one_line
-from lraee.command_lines import warnings_as_lines
+from lraee.bundle import taken_instead
 from lraee.errors import DataError
 from lraee.policies.spec import POLICY_SPECS
+from lraee.terminal import errors_as_one_line, run_command, show, tell
 from lraee_benchmarks.benchmark import OnProgress, run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.output_files import check_writable, write_file
@@ -25,11 +25,12 @@ from lraee_benchmarks.render_html import page_of
 from lraee_benchmarks.render_markdown import render_markdown
 from lraee_benchmarks.render_text import render_text
 from lraee_benchmarks.results import to_json
-from lraee_benchmarks.sample import SHIPPED_SOURCES
+from lraee_benchmarks.sample import SHIPPED_SOURCES, files_instead
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 _WIDTH = 100
+"""Columns that are used of a wider terminal."""
 
 
 class ThreadPool(StrEnum):
@@ -64,8 +65,7 @@ class Unreadable(StrEnum):
 
 def main() -> None:
     """Entry point of ``lraee-bench``."""
-    warnings_as_lines()
-    app()
+    run_command(app, "lraee-bench", OPTIONS)
 
 
 def parse_baselines(text: str | None) -> tuple[Baseline, ...] | None:
@@ -231,6 +231,9 @@ def bench(
         seed=seed,
     )
     with errors_as_one_line(OPTIONS), _progress() as on_progress:
+        for note in (taken_instead(bundle), *map(files_instead, (images, accuracy))):
+            if note is not None:
+                tell(f"note: {note}")
         report = run_benchmark(config, on_progress=on_progress)
     failures: list[DataError] = []  # a disk that is full must not take the table as well
     for path, text in (json, to_json), (csv, render_csv), (markdown, render_markdown), (html, page_of):
@@ -239,9 +242,7 @@ def bench(
                 write_file(path, text(report))
             except DataError as error:
                 failures.append(error)
-    console = Console(highlight=False)
-    console.width = min(_WIDTH, console.width) if console.is_terminal else _WIDTH
-    console.print(render_text(report), markup=False)
+    show(render_text(report), widest=_WIDTH)
     with errors_as_one_line():
         if failures:
             raise failures[0]

@@ -25,6 +25,7 @@ from lraee.images import Pixels
 from lraee.model import Model
 from lraee.strict_json import decode, encode
 from lraee_benchmarks.accuracy import Judged, LabelledSource
+from lraee_benchmarks.output_files import temporary_folder, temporary_room
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import OnShare, RowPlan
 from lraee_benchmarks.timing import Measure
@@ -71,13 +72,15 @@ class IsolatedRows:
 
         Raises:
             BundleError: a worker cannot open its row, or ends; of a baseline that is kept in `failed` instead.
+            DataError: temporary files cannot be written.
         """
         self._stack = ExitStack()
         self.restless: set[str] = set()
         self.failed: dict[str, str] = {}
         try:
-            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="lraee-bench-")))
-            np.save(folder / "batches.npy", np.stack(batches))
+            folder = self._stack.enter_context(temporary_folder())
+            with temporary_room(folder):
+                np.save(folder / "batches.npy", np.stack(batches))
             self._folder = folder
             roles = [*(("chain", name) for name in plan.chain), *(("peer", name) for name in plan.peers)]
             roles += [("floor", part) for part in plan.floor]

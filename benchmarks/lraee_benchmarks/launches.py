@@ -12,7 +12,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from lraee.model import Model, load
 from lraee.sessions import global_thread_pool_is_set, use_global_thread_pool
 from lraee.strict_json import decode, encode
 from lraee_benchmarks.isolation import IsolatedRows
+from lraee_benchmarks.output_files import temporary_folder, temporary_room
 from lraee_benchmarks.peer_onnx import check_threads_alike
 from lraee_benchmarks.results import Peer, RowKind
 from lraee_benchmarks.rows import LocalRows, RowPlan, Rows
@@ -109,18 +109,21 @@ def measure_in_launches(launch: LaunchPlan, sample: Sample, count: int, on_share
 
     Raises:
         BundleError: a launch failed.
+        DataError: temporary files cannot be written.
     """
     failed: dict[str, str] = {}
     found: list[tuple[LaunchRows, dict[str, np.ndarray]]] = []
-    with tempfile.TemporaryDirectory(prefix="lraee-bench-") as name:
-        folder = Path(name)
-        np.save(folder / "batches.npy", np.stack(sample.batches))
+    with temporary_folder() as folder:
+        with temporary_room(folder):
+            np.save(folder / "batches.npy", np.stack(sample.batches))
         for number in range(count):
             start = number * len(sample.batches) // count  # launches begin with different images
             plan = {**encode(launch.plan), "seed": launch.plan.seed + number, "first_batch": start}
             peers = tuple(peer for peer in launch.rows.peers if peer not in failed)  # none is tried a second time
             rows = encode(dataclasses.replace(launch.rows, peers=peers))
-            (folder / "launch.json").write_text(json.dumps({**encode(launch), "plan": plan, "rows": rows}), "utf-8")
+            with temporary_room(folder):
+                launched = json.dumps({**encode(launch), "plan": plan, "rows": rows})
+                (folder / "launch.json").write_text(launched, "utf-8")
             found.append(_launch(folder))
             failed |= found[-1][0].failed
             on_share((number + 1) / count)
@@ -189,21 +192,22 @@ def main() -> None:
             restless=tuple(sorted(rows.restless)),
             failed=rows.failed,
         )
-    (folder / "rows.json").write_text(json.dumps(encode(told)), "utf-8")
     there = sorted({int(batch) for batch in measured.batch_of_round})
     arrays = {
         f"{field}_{row}": np.stack([getattr(outcome[batch], field) for batch in there])
         for row, outcome in enumerate(outcomes)
         for field in ("probabilities", "exit_block", "early", "flops")
     }
-    np.savez(
-        folder / "numbers.npz",
-        allow_pickle=False,
-        samples_ms=measured.samples_ms,
-        batch_of_round=measured.batch_of_round,
-        batches=np.array(there),
-        **arrays,
-    )
+    with temporary_room(folder):
+        (folder / "rows.json").write_text(json.dumps(encode(told)), "utf-8")
+        np.savez(
+            folder / "numbers.npz",
+            allow_pickle=False,
+            samples_ms=measured.samples_ms,
+            batch_of_round=measured.batch_of_round,
+            batches=np.array(there),
+            **arrays,
+        )
 
 
 if __name__ == "__main__":

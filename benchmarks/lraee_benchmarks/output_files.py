@@ -3,10 +3,46 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from errno import EISDIR
 from pathlib import Path
 
+from lraee.disk import writing_trouble
 from lraee.errors import DataError
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is removed at the end.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    with ExitStack() as stack:
+        with temporary_room(None):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lraee-bench-")))
+        yield folder
+
+
+@contextmanager
+def temporary_room(folder: Path | None) -> Iterator[None]:
+    """Say in one line that a temporary file cannot be written.
+
+    Args:
+        folder: in which it is written; None where it would be.
+
+    Raises:
+        DataError: there is no room, or no right to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = folder if folder is not None else Path(tempfile.tempdir or os.environ.get("TMPDIR", "/tmp"))
+        if (trouble := writing_trouble(error, place)) is None:
+            raise
+        raise DataError(f"temporary files cannot be written ({trouble}); set TMPDIR to a folder with room") from error
 
 
 def check_writable(path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lraee.bundle import Bundle
 from lraee.errors import BundleError, SettingsError
 from lraee.images import Pixels
+from lraee.linked_graph import LinkedGraph
 from lraee.sessions import SessionSettings, make_session, session_options
 from lraee_benchmarks.float_input import LabelSimilarity, Normalizer
 from lraee_benchmarks.peer_files import export_command
@@ -75,7 +76,7 @@ def pixel_graph(session: ort.InferenceSession, bundle: Bundle) -> Probabilities:
     return run
 
 
-def open_session(path: Path, bundle: Bundle, settings: SessionSettings) -> ort.InferenceSession:
+def open_session(path: Path | LinkedGraph, bundle: Bundle, settings: SessionSettings) -> ort.InferenceSession:
     """Open one graph as the parts of the chain are opened.
 
     Raises:

@@ -5,8 +5,10 @@ Peers whose graph takes normalised floats convert the pixels and compare with th
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,6 +19,7 @@ from lraee.bundle import Bundle
 from lraee.errors import BundleError, MissingExtraError
 from lraee.images import Pixels
 from lraee.install import install_command
+from lraee.linked_graph import LinkedGraph
 from lraee.sessions import RUNTIME_ERRORS, SessionSettings, threads_of
 from lraee_benchmarks.peer_files import baseline_path, checked_baseline
 from lraee_benchmarks.peer_onnx import (
@@ -87,10 +90,27 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
             f"the {name} row rebuilds open_clip's own ViT; this tower has {tower.pooling} pooling and "
             f"{tower.activation}, as timm's have; leave the row away"
         )
-    if name in ("graph", "openvino"):
+    if name == "openvino":
+        _plain_graph(bundle)
+    elif name == "graph":
         bundle.checked_part(bundle.manifest.part("graph"))
     else:
         checked_baseline(bundle, "fp32" if name in ("torch", "torch-compiled") else name)
+
+
+def _plain_graph(bundle: Bundle) -> Path:
+    """The bundle's graph for an engine that opens files itself.
+
+    Raises:
+        BundleError: it is damaged, or weights lie behind links, which OpenVINO 2026.4 refuses to follow.
+    """
+    graph = bundle.checked_part(bundle.manifest.part("graph"))
+    if isinstance(graph, LinkedGraph):
+        raise BundleError(
+            f"the openvino row reads no weights through links, and the files of {bundle.folder} are links; "
+            f"copy what they lead to: cp -rL {shlex.quote(str(bundle.folder))} COPY.lraee"
+        )
+    return graph
 
 
 def open_running_peer(
@@ -137,7 +157,7 @@ def open_peer(
     manifest = bundle.manifest
     run: Probabilities
     if name == "openvino":
-        run, peer = open_openvino(bundle.checked_part(manifest.part("graph")), bundle, settings.thread_count, batch)
+        run, peer = open_openvino(_plain_graph(bundle), bundle, settings.thread_count, batch)
     elif name in ("torch", "torch-compiled"):
         path, compiled = checked_baseline(bundle, "fp32"), name == "torch-compiled"
         run, peer = open_torch(path, bundle, settings.thread_count, batch=batch, compiled=compiled)

@@ -89,6 +89,13 @@ def skipped_notes(source: str, skipped: Sequence[str]) -> tuple[str, ...]:
     return (printable(f"Of {source}, {skipped_words(skipped)}."),) if skipped else ()
 
 
+def files_instead(source: str | None) -> str | None:
+    """One sentence where a name means files of this folder and not the shipped images that have it too; else None."""
+    if source not in SHIPPED_SOURCES or not Path(source).exists():
+        return None
+    return f"{source} is taken to be {Path(source).absolute()}, not the shipped images of that name"
+
+
 def default_source(model: ModelInfo) -> str:
     """The shipped images that suit a model."""
     return "fashion-mnist" if model.id.startswith("reference") else "photos"
@@ -111,7 +118,7 @@ def load_sample(
         DataError: the source is missing or has fewer images than a batch, or an image cannot be read.
         MissingExtraError: Pillow is not installed, and the images are not those that are shipped decoded as well.
     """
-    if source == "fashion-mnist" and find_spec("PIL") is None:
+    if source == "fashion-mnist" and not Path(source).exists() and find_spec("PIL") is None:
         return _decoded_sample(wanted, count=count, batch=batch, seed=seed)
     dataset = open_source(source, unreadable=unreadable)
     if len(dataset) < batch:

@@ -24,6 +24,7 @@ from lraee.sessions import use_global_thread_pool
 from lraee.strict_json import decode, encode
 from lraee_benchmarks.accuracy import LabelledSource, answers_right
 from lraee_benchmarks.floor import FloorPart, open_floor
+from lraee_benchmarks.output_files import temporary_room
 from lraee_benchmarks.peer_onnx import check_threads_alike
 from lraee_benchmarks.peers import Baseline, open_running_peer
 from lraee_benchmarks.results import Peer, RowKind
@@ -134,7 +135,8 @@ class Worker:
             source, path = argument
             labelled = decode(LabelledSource, source, "labelled")
             judged = answers_right([self._timed.variant], labelled, self._model.manifest, self._model.labels)
-            np.save(path, judged.right[:, 0])
+            with temporary_room(Path(path).parent):
+                np.save(path, judged.right[:, 0])
             return list(judged.skipped)
         else:
             raise ValueError(f"a worker was told {command!r}, wanted measure, outcomes or right")
@@ -145,7 +147,8 @@ class Worker:
         outcomes = self._timed.outcomes()
         fields = ("probabilities", "exit_block", "early", "flops")
         arrays = {name: np.stack([getattr(outcome, name) for outcome in outcomes.values()]) for name in fields}
-        np.savez(path, allow_pickle=False, batch=np.array(list(outcomes), np.intp), **arrays)
+        with temporary_room(path.parent):
+            np.savez(path, allow_pickle=False, batch=np.array(list(outcomes), np.intp), **arrays)
 
 
 def wait_until_idle(limit_s: float = IDLE_LIMIT_S) -> bool:

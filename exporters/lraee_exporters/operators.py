@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -10,8 +12,10 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from lraee.errors import ExportError
+from lraee.errors import BundleError, ExportError
 from lraee.sessions import SessionSettings, make_session, session_options
+
+_InvalidProtobuf = ort.capi.onnxruntime_pybind11_state.InvalidProtobuf
 
 
 def optimized_operators(path: Path) -> dict[str, int]:
@@ -32,7 +36,12 @@ def optimized_operators(path: Path) -> dict[str, int]:
         options.optimized_model_filepath = str(target)
         options.intra_op_num_threads = 1  # nothing runs, and threads that a limit of the system refuses hang it
         options.log_severity_level = 4  # it warns that the written file suits this machine only, which is meant
-        make_session(path, settings, options=options)
+        try:
+            make_session(path, settings, options=options)
+        except BundleError as error:
+            if isinstance(error.__cause__, _InvalidProtobuf) and "serialization failed" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error  # all that it says of it
+            raise
         graph = onnx.load(str(target), load_external_data=False).graph
     return dict(Counter(node.op_type for node in graph.node))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle_files import is_folder, read_file, real_file, sha256_of
 from lraee.errors import BundleError
-from lraee.manifest import Manifest, PartEntry, read_manifest
+from lraee.linked_graph import LinkedGraph, linked_graph
+from lraee.manifest import MANIFEST_NAME, Manifest, PartEntry, decode_manifest, manifest_bytes
 from lraee.onnx_wire import external_locations
 from lraee.strict_json import decode, parse
 
@@ -44,75 +47,145 @@ class LabelFile:
 def find_bundle(name: str | Path) -> Path:
     """The folder of a bundle: a path, or the name of one that is shipped (``reference``).
 
+    A folder that has the name of a shipped bundle is taken instead of it where it holds a manifest; `taken_instead`
+    says so. Any other path, such as ``./reference``, never means a shipped bundle.
+
     Raises:
-        BundleError: there is no such folder.
+        BundleError: there is no such folder, or nobody may look whether there is.
     """
     if not isinstance(name, str | os.PathLike):
         raise BundleError(f"the bundle is a {type(name).__name__}, wanted the path of a folder written by lraee-export")
-    path = Path(name)
-    if os.path.isdir(path):  # Path.is_dir raises for names that no file can have
+    path, shipped = Path(name), _shipped(name)
+    if is_folder(path) and (shipped is None or _has_manifest(path)):
         return path
-    shipped = SHIPPED / f"{name}.lraee"
-    if isinstance(name, str) and name == Path(name).name and os.path.isdir(shipped):
+    if shipped is not None:
         return shipped
     known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.lraee"))) or "none"
     raise BundleError(f"{name} is no folder; wanted a bundle written by lraee-export, or a shipped one ({known})")
 
 
-class Bundle:
-    """A bundle folder whose manifest has been read and whose files are all there."""
+def taken_instead(name: str | Path) -> str | None:
+    """One sentence on which bundle a name means, where it is the name of a folder and of a shipped bundle; else None.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest: Manifest = read_manifest(folder)
+    For programs that take the name from a person.
+    """
+    path, shipped = Path(name), _shipped(name)
+    if shipped is None or not is_folder(path):
+        return None
+    if _has_manifest(path):
+        return (
+            f"{name} is taken to be the folder {path.absolute()}, not the shipped bundle of that name; "
+            f"for the shipped one, give {shipped}"
+        )
+    return f"{name} is taken to be the shipped bundle; the folder {path.absolute()} has no {MANIFEST_NAME}"
+
+
+def _shipped(name: str | Path) -> Path | None:
+    """The folder of the shipped bundle that `name` is the name of."""
+    if not isinstance(name, str) or name != Path(name).name:
+        return None
+    folder = SHIPPED / f"{name}.lraee"
+    return folder if os.path.isdir(folder) else None  # Path.is_dir raises for names that no file can have
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether there is one, or a folder that may not be looked into, which whoever opens it will say."""
+    try:
+        os.lstat(folder / MANIFEST_NAME)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class Bundle:
+    """A bundle folder whose manifest has been read and whose files are all there.
+
+    Links are followed once, when it is opened: what is hashed later is the very file that is then read. They may lead
+    anywhere, as those of a Hugging Face cache do, since no file is used before its hash was found right.
+
+    Copies and pickles hold the path and the hash of the manifest, and open the bundle again.
+    """
+
+    def __init__(self, folder: Path, *, expected_sha256: str | None = None) -> None:
+        """Read the manifest and look for the files.
+
+        Args:
+            folder: of the bundle; relative paths and links are resolved now.
+            expected_sha256: refuse a manifest with another hash.
+
+        Raises:
+            BundleError: a file is missing, cannot be read, or has another size; the manifest is not what is wanted.
+        """
+        self.folder = folder.resolve()
+        content = manifest_bytes(self.folder)
+        self.manifest_sha256 = hashlib.sha256(content).hexdigest()
+        """In hexadecimal digits. The manifest holds the hashes of all other files, so this is one for the bundle."""
+        if expected_sha256 not in (None, self.manifest_sha256):
+            raise BundleError(
+                f"the bundle {self.folder} has changed since the model was copied or pickled: {MANIFEST_NAME} has "
+                f"SHA-256 {self.manifest_sha256[:12]}…, wanted {str(expected_sha256)[:12]}…; load it again"
+            )
+        self.manifest: Manifest = decode_manifest(content)
         self._entries = {entry.name: entry for entry in self.manifest.files}
+        self._real: dict[str, Path] = {}
         for entry in self.manifest.files:
-            path = folder / entry.name
-            if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-                raise BundleError(f"{entry.name} links to a file outside the bundle folder; copy the file instead")
-            if not path.is_file():
-                raise BundleError(
-                    f"{entry.name} is missing from {folder.name}; the bundle is incomplete, export it again"
-                )
-            if (size := path.stat().st_size) != entry.size_bytes:
+            self._real[entry.name], size = real_file(self.folder / entry.name, entry.name)
+            if size != entry.size_bytes:
                 raise BundleError(
                     f"{entry.name} has {size} bytes, the manifest says {entry.size_bytes}; "
                     "the bundle is damaged, export it again"
                 )
 
+    def __reduce__(self) -> tuple[Callable[..., Bundle], tuple[str, str, str]]:
+        inside = self.folder.parent == SHIPPED.resolve()
+        return _reopened, (self.folder.name if inside else "", str(self.folder), self.manifest_sha256)
+
     def checked(self, name: str) -> Path:
-        """The path of a file whose hash has just been found right.
+        """Where a file really lies, whose hash has just been found right.
 
         Raises:
             BundleError: it differs from the manifest's SHA-256, or cannot be read any more.
         """
-        path = self.folder / name
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise BundleError(
-                f"{name} cannot be read ({error.strerror}); the bundle is damaged, export it again"
-            ) from error
+        path = self._real[name]
+        self._check_hash(name, sha256_of(path, name))
+        return path
+
+    def content(self, name: str) -> bytes:
+        """What a file holds, whose hash was found right; errors as `checked`."""
+        content = read_file(self._real[name], name)
+        self._check_hash(name, hashlib.sha256(content).hexdigest())
+        return content
+
+    def _check_hash(self, name: str, digest: str) -> None:
         if digest != self._entries[name].sha256:
             raise BundleError(
                 f"{name} has SHA-256 {digest[:12]}…, the manifest says {self._entries[name].sha256[:12]}…; "
                 "the bundle is damaged, export it again"
             )
-        return path
 
-    def checked_part(self, part: PartEntry) -> Path:
-        """The path of a part's graph, with graph and weights found right and no data path leaving the folder."""
-        path = self.checked(part.graph)
+    def checked_part(self, part: PartEntry) -> Path | LinkedGraph:
+        """What a session is made from, with graph and weights found right and no data path leaving the folder.
+
+        A path; or where graph or weights are links, the graph's content, changed to name the files that they lead to:
+        ONNX Runtime opens weights through links in some versions and layouts only.
+        """
+        content = self.content(part.graph)
         allowed = {part.data} if part.data is not None else {entry.data for entry in self.manifest.parts}
-        for location in sorted(external_locations(path.read_bytes(), part.graph)):
+        named = external_locations(content, part.graph)
+        for location in sorted(named):
             if location not in allowed:
                 raise BundleError(
                     f"{part.graph}: external data is at {location!r}, wanted one of the bundle's own weight files"
                 )
         for name in sorted(name for name in allowed if name is not None):
             self.checked(name)
-        return path
+        path = self.folder / part.graph
+        real = {name: self._real[name] for name in named}
+        if all(self._real[name] == self.folder / name for name in (part.graph, *named)):
+            return path
+        return linked_graph(content, real, path)
 
     def verify(self) -> None:
         """Check every hash and every external data path of the bundle."""
@@ -122,7 +195,7 @@ class Bundle:
         for part in self.manifest.parts:
             if part.data is None:
                 allowed = {entry.data for entry in self.manifest.parts}
-                outside = external_locations(self.checked(part.graph).read_bytes(), part.graph) - allowed
+                outside = external_locations(self.content(part.graph), part.graph) - allowed
                 if outside:
                     raise BundleError(
                         f"{part.graph}: external data is at {min(outside)!r}, outside the bundle's weight files"
@@ -137,7 +210,7 @@ class Bundle:
         """Names and templates of the exported labels."""
         name = self.manifest.labels.names
         try:
-            text = self.checked(name).read_text(encoding="utf-8")
+            text = self.content(name).decode("utf-8")
         except UnicodeDecodeError as error:
             raise BundleError(f"{name} is no UTF-8 text; the bundle is damaged, export it again") from error
         labels = decode(LabelFile, parse(text, name), name)
@@ -151,7 +224,7 @@ class Bundle:
     def label_embeddings(self) -> NDArray[np.float32]:
         """(labels, embed_dim) float32 unit text embeddings of the exported labels."""
         name = self.manifest.labels.embeddings
-        array = _read_array(self.checked(name), (self.manifest.labels.count, self.manifest.tower.embed_dim))
+        array = _read_array(name, self.content(name), (self.manifest.labels.count, self.manifest.tower.embed_dim))
         with np.errstate(all="ignore"):  # what overflows or is no number is not of unit length either
             lengths = np.sqrt(np.einsum("ld,ld->l", array, array))
             are_units = bool((np.abs(lengths - 1) <= 1e-3).all())
@@ -166,7 +239,7 @@ class Bundle:
             BundleError: a line is something else.
         """
         try:
-            lines = self.checked(name).read_text(encoding="utf-8").splitlines()
+            lines = self.content(name).decode("utf-8").splitlines()
         except UnicodeDecodeError as error:
             raise BundleError(f"{name} is no UTF-8 text; the bundle is damaged, export it again") from error
         for number, line in enumerate(lines, start=1):
@@ -177,15 +250,19 @@ class Bundle:
         return lines
 
 
-def _read_array(path: Path, wanted: tuple[int, int]) -> NDArray[np.float32]:
+def _reopened(shipped: str, folder: str, manifest_sha256: str) -> Bundle:
+    """What a pickle names; a shipped bundle is that of the package here, wherever it is installed."""
+    return Bundle(SHIPPED / shipped if shipped else Path(folder), expected_sha256=manifest_sha256)
+
+
+def _read_array(name: str, content: bytes, wanted: tuple[int, int]) -> NDArray[np.float32]:
     """A float32 array as ``numpy.save`` writes it; numpy's own reader evaluates the header and believes its shape."""
-    content = path.read_bytes()
     header = _ARRAY_HEADER.match(content)
     if header is None or header.end() != 10 + int.from_bytes(header[1], "little"):
-        raise BundleError(f"{path.name} is no float32 array as numpy.save writes it; export the bundle again")
+        raise BundleError(f"{name} is no float32 array as numpy.save writes it; export the bundle again")
     shape = (int(header[2]), int(header[3]))
     if shape != wanted:
-        raise BundleError(f"{path.name} has shape {shape}, wanted {wanted}; export the bundle again")
+        raise BundleError(f"{name} has shape {shape}, wanted {wanted}; export the bundle again")
     if len(content) - header.end() != 4 * shape[0] * shape[1]:
-        raise BundleError(f"{path.name} ends early or goes on behind its array; export the bundle again")
+        raise BundleError(f"{name} ends early or goes on behind its array; export the bundle again")
     return np.frombuffer(content, np.float32, offset=header.end()).reshape(shape)

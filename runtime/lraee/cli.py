@@ -1,30 +1,29 @@
 """The commands of ``python -m lraee``: classify images, look into a bundle, verify it.
 
 Each command parses, calls the library, prints. Answers go to stdout, one red line for an error to stderr with exit
-status 1; wrong usage has status 2.
+status 1; wrong usage has status 2. See `lraee.terminal` for outputs that are no terminal, full or closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from itertools import groupby
-from pathlib import Path
+import json
+import os
+import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from lraee.bundle import Bundle, find_bundle
-from lraee.command_lines import warnings_as_lines, with_option
-from lraee.errors import LraeeError
+from lraee.answer_output import printer
+from lraee.bundle import Bundle, find_bundle, taken_instead
+from lraee.errors import ImageError
+from lraee.images import ImageSource
+from lraee.info_tables import info_json, info_tables, megabytes, size_bytes
 from lraee.label_set import parse_labels
-from lraee.manifest import Manifest, PartEntry
 from lraee.model import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
 from lraee.reading import MAX_PIXELS, Reading, parse_color
+from lraee.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
+from lraee.terminal import errors_as_one_line as errors_as_one_line  # programs beside this one take it from here
 
 app = typer.Typer(
     name="python -m lraee",
@@ -32,39 +31,30 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # usage and its errors in plain lines, whatever the output is
 )
 
 OPTIONS = {"max_pixels": "raise --max-pixels"}
 """What to do with an option of ``classify``, by the setting that an error names."""
 
+STANDARD_INPUT = "-"
+"""The image that is read from there."""
+
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or 'reference'.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
 def main() -> None:
     """Entry point of ``python -m lraee``."""
-    warnings_as_lines()
-    app()
-
-
-@contextmanager
-def errors_as_one_line(options: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Turn an error of the library into one red line on stderr and exit status 1.
-
-    Args:
-        options: what to do with an option of the command, by the setting that an error names; see `with_option`.
-    """
-    try:
-        yield
-    except LraeeError as error:
-        line = Text(f"error: {' '.join(with_option(error, options or {}).split())}", style="red")
-        Console(stderr=True).print(line, soft_wrap=True)
-        raise typer.Exit(1) from error
+    run_command(app, "python -m lraee")
 
 
 @app.command()
 def classify(
     bundle: BundleArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", show_default=False)],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Image files; - is stdin.", show_default=False)
+    ],
     policy: Annotated[
         str | None, typer.Option(help=f"{POLICY_SPECS}; by default the bundle's own operating point.")
     ] = None,
@@ -88,8 +78,13 @@ def classify(
         str | None,
         typer.Option(help="Colour behind transparent pixels: white, black or #rrggbb; by default alpha is dropped."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Classify images, each as deep as it needs."""
+    """Classify images, each as deep as it needs.
+
+    An image that cannot be read is named on stderr, the others are answered, and the exit status is 1.
+    """
+    failed = False
     with errors_as_one_line(OPTIONS):
         reading = Reading(
             exif_orientation=exif_orientation,
@@ -98,159 +93,66 @@ def classify(
             background=None if background is None else parse_color(background),
         )
         chosen = parse_policy(policy) if policy is not None else None
+        _note(bundle)
         model = load(bundle, threads=threads, policy=chosen, reading=reading)
         if labels is not None:
             typed = parse_labels(labels, model.bundle.labels.templates)
             model.set_labels(typed.names, typed.templates)
-        table = _table("image", "label", ">probability", ">left behind block", ">FLOPs of full depth")
-        full_flops = model.manifest.full_flops
+        answered = printer(model, images, top=top, as_json=as_json)
         for image in images:
-            prediction = model.classify(image, top=top)
-            depth = f"{prediction.exit_block} of {model.manifest.tower.blocks}"
-            cost = f"{prediction.flops / full_flops:.1%}"
-            for rank, (label, score) in enumerate(prediction.top):
-                first = rank == 0
-                row = (str(image), label, f"{score:.3f}", depth, cost) if first else ("", label, f"{score:.3f}", "", "")
-                table.add_row(*map(Text, row))
-    _print(table)
+            try:
+                answered(image, model.classify(_source(image), top=top))
+            except ImageError as error:
+                tell(f"error: {with_option(error, OPTIONS)}", style="red")
+                failed = True
+    if failed:
+        raise typer.Exit(ERROR_STATUS)
 
 
 @app.command()
-def info(bundle: BundleArgument) -> None:
+def info(bundle: BundleArgument, as_json: JsonOption = False) -> None:
     """Show model, parts, exits and operating points of a bundle."""
     with errors_as_one_line():
+        _note(bundle)
         opened = Bundle(find_bundle(bundle))
-        tables = [_summary_table(opened), _parts_table(opened.manifest)]
-        if opened.manifest.exits:
-            tables += [_exits_table(opened.manifest), _points_table(opened.manifest)]
-    _print(*tables)
+        if as_json:
+            print_line(json.dumps(info_json(opened)))
+            return
+        first, *others = info_tables(opened)
+        show(first, *(thing for table in others for thing in ("", table)))
 
 
 @app.command()
 def verify(bundle: BundleArgument) -> None:
     """Check every file of a bundle against its manifest."""
     with errors_as_one_line():
+        _note(bundle)
         opened = Bundle(find_bundle(bundle))
         opened.verify()
-    manifest = opened.manifest
-    _print(
-        f"{opened.folder.name}: {len(manifest.files)} files, {_megabytes(_size(manifest))}, "
-        "every hash is right and no weights lie outside the bundle"
-    )
-
-
-def _summary_table(bundle: Bundle) -> Table:
-    manifest = bundle.manifest
-    tower, quantization = manifest.tower, manifest.quantization
-    how = f", {quantization.quantizer} quantizer, {quantization.images} calibration images" if quantization else ""
-    names = bundle.labels.names
-    table = _table("bundle", bundle.folder.name)
-    rows = {
-        "model": f"{manifest.model.id} ({manifest.model.architecture})",
-        "weights": manifest.model.weights
-        + (" (speed only: accuracy means nothing)" if manifest.model.is_random else ""),
-        "precision": f"{manifest.precision}{how}",
-        "tower": f"{tower.blocks} blocks, width {tower.width}, {tower.tokens} tokens, {tower.activation}, "
-        f"{tower.pooling} pooling, embedding {tower.embed_dim}",
-        "input": f"{manifest.preprocessing.image_size} x {manifest.preprocessing.image_size} pixels, "
-        f"{manifest.preprocessing.resize_mode}, {manifest.preprocessing.interpolation}",
-        "labels": f"{len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}",
-        "text tower": _text_words(manifest),
-        "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, matrix products)",
-        "size": f"{_megabytes(_size(manifest))} in {len(manifest.files)} files",
-    }
-    for key, value in rows.items():
-        table.add_row(key, Text(value))
-    return table
-
-
-def _text_words(manifest: Manifest) -> str:
-    if manifest.text is None:
-        return "none (labels are fixed)"
-    return f"{manifest.text.precision}, texts of at most {manifest.text.context_length} tokens"
-
-
-def _parts_table(manifest: Manifest) -> Table:
-    """One line for each part; parts that follow one another and differ in nothing but their name share a line."""
-    sizes = {entry.name: entry.size_bytes for entry in manifest.files}
-
-    def facts(part: PartEntry) -> tuple[str, str, str, str]:
-        flops = manifest.flops_of(part.name, manifest.labels.count)
-        size = sum(sizes[name] for name in (part.graph, part.data) if name is not None)
-        operators = ", ".join(f"{count} {name}" for name, count in sorted(part.operators.items()))
-        return _megaflops(flops), f"{flops / manifest.full_flops:.1%}", _megabytes(size), operators
-
-    table = _table("part", ">MFLOPs", ">of full depth", ">size", "operators that run")
-    for cells, group in groupby(manifest.parts, key=facts):
-        names = [part.name for part in group]
-        each = f" each of {len(names)}" if len(names) > 1 else ""
-        are_blocks = names[0].startswith("block_") and len(names) > 2
-        name = f"{names[0]} to {names[-1]}" if are_blocks else ", ".join(names)
-        table.add_row(name, cells[0], cells[1], cells[2] + each, Text(cells[3]))
-    return table
-
-
-def _exits_table(manifest: Manifest) -> Table:
-    table = _table(">exit behind block", "head reads", "trained with", ">temperature", ">INR", ">accuracy alone")
-    for exit in manifest.exits:
-        table.add_row(
-            str(exit.block),
-            exit.reads,
-            exit.supervision,
-            f"{exit.temperature:.3f}",
-            _optional(exit.information_to_noise, "{:.1f}"),
-            _optional(exit.accuracy, "{:.1%}"),
+        manifest = opened.manifest
+        show(
+            f"{opened.folder.name}: {len(manifest.files)} files, {megabytes(size_bytes(manifest))}, "
+            "every hash is right and no graph names weights outside the bundle"
         )
-    return table
 
 
-def _points_table(manifest: Manifest) -> Table:
-    table = _table("operating point", "leave behind block if gate ≥", ">FLOPs saved", ">accuracy", ">at full depth")
-    for point in manifest.operating_points:
-        default = " (default)" if point.name == manifest.default_point else ""
-        thresholds = [
-            f"{t.block}: {t.value:.3f}" if t.per_class is None else f"{t.block}: by class" for t in point.thresholds
-        ]
-        table.add_row(
-            Text(point.name + default),
-            ", ".join(thresholds) or "visits no exit",
-            f"{point.flops_saved:.1%}",
-            _optional(point.accuracy, "{:.1%}"),
-            _optional(point.full_accuracy, "{:.1%}"),
-        )
-    return table
+def _note(bundle: str) -> None:
+    """Say on stderr which bundle is taken, where its name could mean two."""
+    if (note := taken_instead(bundle)) is not None:
+        tell(f"note: {note}")
 
 
-def _optional(value: float | None, form: str) -> str:
-    return "not measured" if value is None else form.format(value)
+def _source(image: str) -> ImageSource:
+    """What an argument names.
 
-
-def _megaflops(flops: int) -> str:
-    return f"{flops / 1e6:,.2f}"
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.2f} MB"
-
-
-def _size(manifest: Manifest) -> int:
-    """Of all files but the manifest, in bytes."""
-    return sum(entry.size_bytes for entry in manifest.files)
-
-
-def _table(*columns: str) -> Table:
-    """A table without frame; a column whose head begins with ``>`` is aligned to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(
-            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
-        )
-    return table
-
-
-def _print(*things: Table | str) -> None:
-    console = Console(highlight=False)
-    for number, thing in enumerate(things):
-        if number:
-            console.print()
-        console.print(thing, markup=False, soft_wrap=isinstance(thing, str))
+    Raises:
+        ImageError: a folder, or nothing on stdin.
+    """
+    if image == STANDARD_INPUT:
+        content = sys.stdin.buffer.read() if sys.stdin is not None else b""
+        if not content:
+            raise ImageError("-: there is no image on stdin; send the content of one file to it")
+        return content
+    if os.path.isdir(image):
+        raise ImageError(f"{image} is a folder; name the image files in it, such as {os.path.join(image, '*.jpg')}")
+    return image

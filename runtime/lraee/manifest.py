@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lraee.bundle_files import unreadable
 from lraee.errors import BundleError
 from lraee.preprocess import Preprocessing
 from lraee.strict_json import OPTIONAL, decode, encode, parse
@@ -251,11 +252,28 @@ def parse_manifest(text: str) -> Manifest:
 
 def read_manifest(folder: Path) -> Manifest:
     """Read ``manifest.json`` of a bundle folder."""
+    return decode_manifest(manifest_bytes(folder))
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """The content of ``manifest.json`` of a bundle folder.
+
+    Raises:
+        BundleError: there is none, or it cannot be read.
+    """
     path = folder / MANIFEST_NAME
-    if not path.is_file():
-        raise BundleError(f"{folder} has no {MANIFEST_NAME}; wanted a bundle folder written by lraee-export")
     try:
-        return parse_manifest(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise BundleError(f"{folder} has no {MANIFEST_NAME}; wanted a bundle folder written by lraee-export") from error
+    except OSError as error:
+        raise unreadable(path, MANIFEST_NAME, error) from error
+
+
+def decode_manifest(content: bytes) -> Manifest:
+    """Read the content of ``manifest.json``; errors as `parse_manifest`, and for what is no UTF-8."""
+    try:
+        return parse_manifest(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise BundleError(f"{MANIFEST_NAME} is no UTF-8 text; the bundle is damaged, export it again") from error
 

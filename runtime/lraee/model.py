@@ -26,6 +26,7 @@ from lraee.policies.base import bind, is_anytime
 from lraee.prediction import Prediction
 from lraee.preprocess import pixels as preprocess
 from lraee.reading import PLAIN_READING, Reading
+from lraee.saved_model import SavedModel
 from lraee.sessions import SessionSettings
 from lraee.several_images import OnError, batches, check_on_error, read_batch, read_stream, several
 from lraee.stream import in_order, run_stream
@@ -48,7 +49,8 @@ def load(
     """Open a bundle.
 
     Args:
-        bundle: folder written by ``lraee-export``, or ``reference`` for the one that is shipped.
+        bundle: folder written by ``lraee-export``, or ``reference`` for the one that is shipped, unless a bundle of
+            that name lies in the current folder. Links in it may lead anywhere: files are known by their hashes.
         threads: that run one operator, the caller among them; None takes one for each core that the process may use,
             or 1 where blocks are small: see `lraee.threads.default_threads`. Where a limit of the system is too narrow
             for those of all sessions, they get fewer, with a `ThreadsWarning`; `Model.threads` says how many.
@@ -85,7 +87,8 @@ def load(
 class Model:
     """A loaded bundle.
 
-    May be used from several threads, and after a fork of the process: see `lraee.forking`.
+    May be used from several threads, and after a fork of the process: see `lraee.forking`. May be pickled, copied and
+    handed to a spawned process: see `lraee.saved_model`.
     """
 
     def __init__(
@@ -101,10 +104,22 @@ class Model:
         self._sessions = Sessions(bundle, settings)
         self._costs = PartCosts()
         self._text: TextTower | None = None  # made when first needed: its tokenizer takes longest to import and read
-        self._set_labels(Labels.of(bundle.labels.names, bundle.label_embeddings))
+        self._exported_labels = Labels.of(bundle.labels.names, bundle.label_embeddings)
+        self._set_labels(self._exported_labels)
         default: Policy = Adaptive() if bundle.manifest.default_point is not None else Full()
         self.policy: Policy = policy if policy is not None else default
         bind(self.policy, bundle.manifest)
+
+    def __reduce__(self) -> tuple[Callable[[SavedModel], Model], tuple[SavedModel]]:
+        labels = self._parts.labels
+        saved = SavedModel(
+            bundle=self.bundle,
+            settings=self.settings,
+            policy=self.policy,
+            reading=self.reading,
+            labels=None if labels is self._exported_labels else labels,
+        )
+        return _reopened, (saved,)
 
     def __repr__(self) -> str:
         return f"<lraee.Model {self.bundle.folder.name}: threads {self.threads}, {self.thread_total} to start>"
@@ -435,3 +450,12 @@ class Model:
             embedding=answers.embedding[row],
             position=position,
         )
+
+
+def _reopened(saved: SavedModel) -> Model:
+    """The model that was pickled or copied, with sessions of its own."""
+    saved.check()
+    model = Model(saved.bundle, saved.settings, saved.policy, saved.reading)
+    if saved.labels is not None:
+        model._set_labels(saved.labels)
+    return model

@@ -24,8 +24,9 @@ from typing import Literal
 import onnxruntime as ort
 
 from lraee.cpu import int8_products_saturate
-from lraee.errors import BundleError
+from lraee.errors import BundleError, SettingsError
 from lraee.forking import no_fork_meanwhile
+from lraee.linked_graph import LinkedGraph
 from lraee.threads import default_threads, fitting_threads, room_for
 
 _arena_lock = threading.Lock()
@@ -108,7 +109,7 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
 
 
 def make_session(
-    path: Path,
+    path: Path | LinkedGraph,
     settings: SessionSettings,
     *,
     siblings: int = 0,
@@ -117,7 +118,7 @@ def make_session(
     """Open one ONNX file on the CPU; every session of the project is made here.
 
     Args:
-        path: of the file.
+        path: of the file, or its content where its weights are links.
         settings: of the session. Where a limit of the system is too narrow for its threads, it gets fewer, with a
             `ThreadsWarning`: ONNX Runtime would wait for ever for a thread that it does not get.
         siblings: sessions still to be made with these settings, which are to have as many threads.
@@ -125,6 +126,7 @@ def make_session(
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
+        SettingsError: it shall use the process-wide pool, which nobody has set up.
     """
     own = settings.thread_pool == "session"
     with no_fork_meanwhile(), room_for(settings.thread_count if own else 1, sessions=1 + siblings) as threads:
@@ -132,14 +134,22 @@ def make_session(
             options = session_options(replace(settings, threads=threads) if own else settings)
         elif own:
             options.intra_op_num_threads = threads
+        if isinstance(path, LinkedGraph):
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.folder))
         try:
             return ort.InferenceSession(
-                str(path),
+                path.content if isinstance(path, LinkedGraph) else str(path),
                 options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,  # it would print and try the same again
             )
         except RUNTIME_ERRORS as error:
+            if "EnvCreatedWithGlobalThreadPools() was false" in str(error):
+                raise SettingsError(
+                    "thread_pool is 'global', but this process has no such pool; call "
+                    "lraee.sessions.use_global_thread_pool(threads) before any session is made, or load with "
+                    "thread_pool='session'"
+                ) from error
             raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
 
 

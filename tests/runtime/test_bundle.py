@@ -7,6 +7,9 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +23,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import lraee
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle import Bundle, find_bundle, taken_instead
 from lraee.errors import BundleError
 
 FILES = sorted(path.name for path in (Path(__file__).parent / "golden" / "format_1.lraee").iterdir())
@@ -120,26 +123,168 @@ def test_a_bundle_is_found_by_path_or_by_shipped_name(golden):
     assert find_bundle(golden) == golden
     assert find_bundle(str(golden)) == golden
     assert find_bundle("reference").name == "reference.lraee"
+    assert taken_instead("reference") is None
+    assert taken_instead(golden) is None
+
+
+def test_a_folder_called_like_a_shipped_bundle_is_taken_if_it_is_a_bundle(golden, tmp_path, monkeypatch):
+    """And programs can say so; a folder without a manifest hides nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reference").mkdir()
+    assert find_bundle("reference").name == "reference.lraee"
+    assert "the shipped bundle; the folder" in (taken_instead("reference") or "")
+    shutil.copytree(golden, tmp_path / "reference", dirs_exist_ok=True)
+    assert find_bundle("reference") == Path("reference")
+    assert f"the folder {tmp_path / 'reference'}, not the shipped bundle" in (taken_instead("reference") or "")
+    assert find_bundle("./reference") == Path("reference")
+    assert taken_instead("./reference") is None
+    assert taken_instead(Path("reference")) is None
+
+
+MAY_NOT = """
+import os, pathlib, sys
+import lraee
+if os.getuid() == 0:
+    os.setuid(65534)
+for name in sys.argv[1:]:
+    try:
+        lraee.load(name).warm()
+    except lraee.LraeeError as error:
+        print(error)
+"""
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(golden):
+    """A graph, the manifest, the folder: each says who may not, and the command that helps."""
+    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder that nobody else may enter
+        root = Path(name)
+        root.chmod(0o755)
+        folders = [Path(shutil.copytree(golden, root / f"{number}.lraee")) for number in range(4)]
+        (folders[0] / "block_01.onnx").chmod(0)
+        (folders[1] / "manifest.json").chmod(0)
+        (folders[2] / "labels.json").chmod(0)
+        folders[3].chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", MAY_NOT, *map(str, folders)], capture_output=True, text=True, check=True
+        )
+        folders[3].chmod(0o700)
+    names = ["block_01.onnx", "manifest.json", "labels.json", "manifest.json"]
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(names), done.stdout
+    for line, name in zip(lines, names, strict=True):
+        assert line.startswith(f"{name} cannot be read (Permission denied); this user may not read it; ")
+        assert "chmod -R a+rX" in line
+        assert "damaged" not in line
+
+
+def test_a_model_outlives_a_change_of_the_working_folder(golden, tmp_path, monkeypatch):
+    """Parts are opened when they are first reached, wherever the program is by then."""
+    monkeypatch.chdir(golden.parent)
+    model = lraee.load(golden.name)
+    monkeypatch.chdir(tmp_path)
+    model.warm()
 
 
 # Paths that leave the folder
 
 
+def move_behind_links(folder: Path, elsewhere: Path, *names: str) -> None:
+    """Leave links to files, each in a folder of its own, as caches keep them by their hashes."""
+    for name in names:
+        content = (folder / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        real = elsewhere / digest[:2] / digest
+        real.parent.mkdir(parents=True, exist_ok=True)
+        real.write_bytes(content)
+        (folder / name).unlink()
+        (folder / name).symlink_to(real)
+
+
+def hugging_face_cache(bundle: Path, root: Path) -> Path:
+    """The files of a bundle as ``huggingface_hub`` keeps them: links in a snapshot to blobs, named by their hashes."""
+    snapshot, blobs = root / "snapshots" / "0123abc", root / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    for path in bundle.iterdir():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        shutil.copyfile(path, blobs / digest)
+        (snapshot / path.name).symlink_to(f"../../blobs/{digest}")
+    return snapshot
+
+
+LINKED = {
+    "all": FILES,
+    "weights": [name for name in FILES if name.endswith(".data")],
+    "graphs": [name for name in FILES if name.endswith(".onnx")],
+    "labels": ["labels.npy", "labels.json"],
+}
+PIXELS = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+
+
+@pytest.fixture(scope="module")
+def wanted(golden) -> lraee.Prediction:
+    """What the golden bundle answers."""
+    return lraee.load(golden).classify(PIXELS, policy=lraee.Full())
+
+
+@pytest.mark.parametrize("memory", ["normal", "low"])
+def test_a_bundle_in_a_hugging_face_cache_is_used_like_any_other(golden, tmp_path, wanted, memory):
+    """Every file, the manifest too, is a link out of the folder, and has the hash that it must have."""
+    snapshot = hugging_face_cache(golden, tmp_path / "models--someone--clip")
+    assert find_bundle(snapshot) == snapshot
+    model = lraee.load(snapshot, verify="all", memory=memory)
+    assert (model.classify(PIXELS, policy=lraee.Full()).embedding == wanted.embedding).all()
+    model.warm()
+
+
+@pytest.mark.parametrize("kind", LINKED)
+def test_a_link_may_lead_anywhere_if_the_hash_is_right(forged, tmp_path, wanted, kind):
+    """Wherever a cache keeps which files: ONNX Runtime never sees a link."""
+    move_behind_links(forged.folder, tmp_path / "store", *LINKED[kind])
+    model = lraee.load(forged.folder, verify="all")
+    assert (model.classify(PIXELS, policy=lraee.Full()).embedding == wanted.embedding).all()
+    model.warm()
+
+
+@pytest.mark.parametrize("check", [use, lambda folder: lraee.load(folder, verify="all")], ids=["use", "verify"])
 @pytest.mark.parametrize("name", ["stem.onnx", "block_01.data", "labels.npy", "labels.json"])
-def test_a_link_out_of_the_folder_is_refused_at_load(forged, tmp_path, name):
-    """Even when what it leads to has the right content."""
-    outside = shutil.move(forged.folder / name, tmp_path / "outside")
-    (forged.folder / name).symlink_to(outside)
-    with pytest.raises(BundleError, match=rf"^{name} links to a file outside the bundle folder"):
-        lraee.load(forged.folder)
+def test_what_a_link_leads_to_is_refused_if_its_hash_is_wrong(forged, tmp_path, name, check):
+    """By the name in the bundle, not by that of the file somewhere."""
+    move_behind_links(forged.folder, tmp_path / "store", *FILES)
+    real = (forged.folder / name).resolve()
+    content = bytearray(real.read_bytes())
+    content[len(content) // 2] ^= 1
+    real.write_bytes(content)
+    with pytest.raises(BundleError, match=rf"^{name} has SHA-256 "):
+        check(forged.folder)
 
 
-def test_a_link_by_way_of_the_folder_is_refused_at_load(forged, tmp_path):
-    """A link to a link inside that leads outside."""
-    outside = shutil.move(forged.folder / "stem.data", tmp_path / "outside")
-    (forged.folder / "first").symlink_to(outside)
-    (forged.folder / "stem.data").symlink_to("first")
-    with pytest.raises(BundleError, match=r"^stem\.data links to a file outside"):
+def test_a_link_is_followed_once(forged, tmp_path, wanted):
+    """When it leads elsewhere after loading, the file that was found first is hashed and used."""
+    move_behind_links(forged.folder, tmp_path / "store", *FILES)
+    model = lraee.load(forged.folder)
+    for name in ("tail.onnx", "tail.data"):
+        (forged.folder / name).unlink()
+        (forged.folder / name).symlink_to(tmp_path / "nowhere")
+    assert (model.classify(PIXELS, policy=lraee.Full()).embedding == wanted.embedding).all()
+
+
+@pytest.mark.parametrize("location", ["../stem.data", "/etc/hostname", "block_02.data"])
+def test_links_do_not_let_external_data_out(forged, tmp_path, location):
+    """Paths inside graphs are refused as ever."""
+    model = onnx.load(str(forged.folder / "block_01.onnx"), load_external_data=False)
+    in_initializer(model, location)
+    forged.replace("block_01.onnx", model.SerializeToString())
+    move_behind_links(forged.folder, tmp_path / "store", *FILES)
+    with pytest.raises(BundleError, match=r"^block_01\.onnx: external data is at "):
+        use(forged.folder)
+
+
+def test_a_link_that_leads_nowhere_is_said_with_where_it_leads(forged, tmp_path):
+    """As in a cache whose blobs were cleared away."""
+    (forged.folder / "stem.data").unlink()
+    (forged.folder / "stem.data").symlink_to(tmp_path / "cleared")
+    with pytest.raises(BundleError, match=r"^stem\.data is missing .* it is a link to .*cleared, which is not there"):
         lraee.load(forged.folder)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lraee.cli import app
-from lraee.command_lines import with_option
+from lraee.terminal import with_option
 from lraee.errors import ImageError
 from lraee.reading import Reading, parse_color
 

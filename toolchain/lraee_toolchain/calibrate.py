@@ -1,6 +1,6 @@
 """Find the activation ranges: calibration images flow through the float tower block by block.
 
-Only the tokens between two blocks are kept, in a file that is memory-mapped, and of each quantized tensor only its
+Only the tokens between two blocks are kept, in a file, and of each quantized tensor only its
 range: memory is bounded whatever the number of images.
 """
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lraee_exporters.block import QUANTIZED_INPUTS
 from lraee_exporters.quantized import ActivationRange
+from lraee_toolchain.array_file import ArrayFile
 from lraee_toolchain.chain import BATCH, Chain
 from lraee_toolchain.config import RangeMethod
 from lraee_toolchain.ranges import RangeCollector
@@ -39,24 +40,23 @@ def calibrate(
     ranges: dict[str, ActivationRange] = {}
     path = scratch / "tokens.npy"
     first = chain.stem(pixels[:1])
-    tokens = np.lib.format.open_memmap(path, "w+", np.float32, (len(pixels), *first.shape[1:]))
-    for start in range(0, len(pixels), BATCH):
-        tokens[start : start + BATCH] = chain.stem(pixels[start : start + BATCH])
-    for name in chain.names:
-        collectors = {value: RangeCollector() for value in QUANTIZED_INPUTS}
+    with ArrayFile(path, np.float32, (len(pixels), *first.shape[1:])) as tokens:
         for start in range(0, len(pixels), BATCH):
-            after, observed = chain.observe_block(name, np.ascontiguousarray(tokens[start : start + BATCH]))
-            for value, collector in collectors.items():
-                collector.add(observed[value])
-            tokens[start : start + BATCH] = after
-        chain.drop(f"{name}.observed")
-        ranges |= {f"{name}/{value}": chosen(collector) for value, collector in collectors.items()}
-    of_tail: dict[str, RangeCollector] = {}
-    for start in range(0, len(pixels), BATCH):
-        for value, seen in chain.observe_tail(np.ascontiguousarray(tokens[start : start + BATCH])).items():
-            of_tail.setdefault(value, RangeCollector()).add(seen)
+            tokens.write(start, chain.stem(pixels[start : start + BATCH]))
+        for name in chain.names:
+            collectors = {value: RangeCollector() for value in QUANTIZED_INPUTS}
+            for start in range(0, len(pixels), BATCH):
+                after, observed = chain.observe_block(name, tokens.read(start, start + BATCH))
+                for value, collector in collectors.items():
+                    collector.add(observed[value])
+                tokens.write(start, after)
+            chain.drop(f"{name}.observed")
+            ranges |= {f"{name}/{value}": chosen(collector) for value, collector in collectors.items()}
+        of_tail: dict[str, RangeCollector] = {}
+        for start in range(0, len(pixels), BATCH):
+            for value, seen in chain.observe_tail(tokens.read(start, start + BATCH)).items():
+                of_tail.setdefault(value, RangeCollector()).add(seen)
     ranges |= {f"tail/{value}": chosen(collector) for value, collector in of_tail.items()}
-    del tokens
     path.unlink()
     return ranges
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lraee.command_lines import warnings_as_lines, with_option
-from lraee.errors import LraeeError
 from lraee.install import install_command
+from lraee.terminal import run_command, tell
+
+PROGRAM = "lraee-export"
 
 OPTIONS = {"unreadable": "pass --unreadable skip"}
 """What to do with an option of this command, by the setting that an error names."""
@@ -23,7 +23,7 @@ EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
 # training take three times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -82,7 +82,7 @@ def export_command(
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
     _require_extra()
     from lraee_toolchain.config import ExportConfig, HeadTraining
-    from lraee_toolchain.console import ConsoleProgress, summary
+    from lraee_toolchain.console import ConsoleProgress, names_taken, summary
     from lraee_toolchain.pipeline import export
 
     choices: dict[str, Any] = {
@@ -122,11 +122,13 @@ def export_command(
         overwrite=overwrite,
         **choices,
     )
+    for note in names_taken(model, labels):
+        tell(f"note: {note}")
     with ConsoleProgress() as progress:
         result = export(config, progress)
     summary(result)
     for name, reason in result.failed_baselines.items():
-        typer.echo(f"lraee-export: the {name} baseline could not be made, all else is written: {reason}", err=True)
+        tell(f"{PROGRAM}: the {name} baseline could not be made, all else is written: {reason}")
     if result.failed_baselines:
         raise typer.Exit(1)
 
@@ -134,7 +136,7 @@ def export_command(
 def _require_extra() -> None:
     missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
     if missing:
-        typer.echo(f"lraee-export needs {', '.join(missing)}: {install_command('export')}", err=True)
+        tell(f"{PROGRAM} needs {', '.join(missing)}: {install_command('export')}")
         raise typer.Exit(1)
 
 
@@ -157,12 +159,7 @@ def _parse_exits(text: str) -> Any:
 
 def main() -> None:
     """Entry point: errors of the library and warnings become one line."""
-    warnings_as_lines()
-    try:
-        app()
-    except LraeeError as error:
-        typer.echo(f"lraee-export: {with_option(error, OPTIONS)}", err=True)
-        sys.exit(1)
+    run_command(app, PROGRAM, OPTIONS)
 
 
 if __name__ == "__main__":

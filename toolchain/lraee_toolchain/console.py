@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from open_clip import list_models
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
+
+from lraee.terminal import print_line, printable, show
+from lraee_exporters.sources import REFERENCE_NAMES
+from lraee_toolchain.label_sets import LABEL_SETS
 
 if TYPE_CHECKING:
     from lraee_toolchain.pipeline import ExportResult
@@ -92,14 +100,26 @@ class ConsoleProgress:
             self._task = None
 
 
+def names_taken(model: str, labels: str | None) -> list[str]:
+    """A sentence for each argument that is both a name and a file or folder here: names go first."""
+    notes = []
+    if (model in REFERENCE_NAMES or model.replace("/", "-") in list_models()) and Path(model).is_dir():
+        whose = "shipped model" if model in REFERENCE_NAMES else "architecture of open_clip"
+        notes.append(f"{model} is taken to be the {whose}; for the folder of that name, give ./{model}")
+    if labels in LABEL_SETS and Path(labels).is_file():
+        notes.append(f"{labels} is taken to be the shipped label set; for the file of that name, give ./{labels}")
+    return notes
+
+
 def summary(result: ExportResult) -> None:
-    """Print where things are, and the report's main tables."""
-    console = Console()
+    """Print where things are, and the report's main tables: as Markdown where stdout is no terminal."""
     text = (result.report / "report.md").read_text("utf-8")
     wanted = [s for s in text.split("\n\n## ") if s.startswith(("Evaluation", "What routing adds", "Exits"))]
-    for section in wanted:
-        console.print(Markdown("## " + section))
-    console.print(f"\nbundle     {result.bundle}\nreport     {result.report / 'report.html'}")
-    if result.baselines is not None:
-        console.print(f"baselines  {result.baselines}")
-    console.print(f"measure it with: lraee-bench {result.bundle}")
+    if sys.stdout.isatty():
+        show(*(Markdown("## " + section) for section in wanted))
+    else:
+        show(*(Text(f"## {section}\n") for section in wanted))
+    places = [f"bundle     {result.bundle}", f"report     {result.report / 'report.html'}"]
+    places += [] if result.baselines is None else [f"baselines  {result.baselines}"]
+    for line in ("", *places, f"measure it with: lraee-bench {shlex.quote(str(result.bundle))}"):
+        print_line(printable(line))

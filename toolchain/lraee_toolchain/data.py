@@ -24,6 +24,7 @@ from lraee_calibration_data import (
     photos,
     split,
 )
+from lraee_toolchain.array_file import ArrayFile, save_array
 from lraee_toolchain.config import ExportConfig
 
 FRACTIONS = {"calibration": 0.05, "heads": 0.65, "gating": 0.30}
@@ -159,39 +160,26 @@ def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *,
         DataError: an image cannot be read and the data set refuses such, or none can be.
     """
     size = preprocessing.image_size
-    path = folder / "pixels.npy"
     rows = len(dataset) * views
-    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
     source: list[int] = []
     skipped: dict[str, str] = {}
-    for chunk in dataset.batches(64):
-        loaded = load_pixels(dataset, preprocessing, chunk)
-        skipped |= {key: reason.replace(f"{dataset.source}/", "") for key, reason in loaded.skipped}
-        pixels[len(source) : len(source) + len(loaded.indices)] = loaded.pixels
-        source += loaded.indices
-        if views > 1:
-            for index in loaded.indices:
-                for view in augmented_crops(dataset.read(index), views - 1, seed):
-                    pixels[len(source)] = preprocess(view, preprocessing)
-                    source.append(index)
-    del pixels
-    if not source:
-        reason = next(iter(skipped.values()))
-        raise DataError(f"no image of {dataset.source} can be read, such as: {reason}; give others")
-    if len(source) < rows:
-        _shorten(path, len(source))
-    np.save(folder / "source.npy", np.array(source, np.int64))
+    with ArrayFile(folder / "pixels.npy", np.uint8, (rows, size, size, 3)) as pixels:
+        for chunk in dataset.batches(64):
+            loaded = load_pixels(dataset, preprocessing, chunk)
+            skipped |= {key: reason.replace(f"{dataset.source}/", "") for key, reason in loaded.skipped}
+            pixels.write(len(source), loaded.pixels)
+            source += loaded.indices
+            if views > 1:
+                for index in loaded.indices:
+                    for view in augmented_crops(dataset.read(index), views - 1, seed):
+                        pixels.write(len(source), preprocess(view, preprocessing))
+                        source.append(index)
+        if not source:
+            reason = next(iter(skipped.values()))
+            raise DataError(f"no image of {dataset.source} can be read, such as: {reason}; give others")
+        pixels.shorten(len(source))
+    save_array(folder / "source.npy", np.array(source, np.int64))
     (folder / "skipped.json").write_text(json.dumps(skipped, indent=1), "utf-8")
-
-
-def _shorten(path: Path, rows: int) -> None:
-    """Keep the first rows of a file of pixels, without reading it whole."""
-    whole, shorter = np.load(path, mmap_mode="r"), path.with_suffix(".shorter.npy")
-    kept = np.lib.format.open_memmap(shorter, "w+", np.uint8, (rows, *whole.shape[1:]))
-    for start in range(0, rows, 64):
-        kept[start : start + 64] = whole[start : min(start + 64, rows)]
-    del kept, whole
-    shorter.replace(path)
 
 
 def load_pixel_set(folder: Path) -> PixelSet:

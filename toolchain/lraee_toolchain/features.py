@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee_toolchain.array_file import ArrayFile, save_array
 from lraee_toolchain.chain import BATCH, Chain
 
 FloatArray = NDArray[np.float32]
@@ -59,34 +61,32 @@ def extract_features(
         class_token: whether token 0 is a class token.
         advance: called after each batch with its number of images.
     """
-    count, depth = len(pixels), len(chain.names)
-    maps: dict[str, FloatArray] = {}
-    for start in range(0, count, BATCH):
-        batch = np.ascontiguousarray(pixels[start : start + BATCH])
-        rows = slice(start, start + len(batch))
-        for block, tokens in enumerate(chain.after_blocks(batch)):
-            if not maps:
-                width = tokens.shape[2]
-                shapes: dict[str, tuple[int, ...]] = {"patch_mean": (depth, width), "variance": (depth,)}
-                shapes |= {"class_token": (depth, width)} if class_token else {}
-                for name, shape in shapes.items():
-                    maps[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (count, *shape))
-            if block == 0:
-                continue
-            patches = tokens[:, int(class_token) :]
-            mean = patches.mean(axis=1)
-            maps["patch_mean"][rows, block - 1] = mean
-            if class_token:
-                maps["class_token"][rows, block - 1] = tokens[:, 0]
-            maps["variance"][rows, block - 1] = np.square(patches - mean[:, None]).sum(axis=2).mean(axis=1)
-        embedding, probabilities = chain.tail(tokens)
-        for name, value in (("embedding", embedding), ("probabilities", probabilities)):
-            if name not in maps:
-                shape = (count, value.shape[1])
-                maps[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, shape)
-            maps[name][rows] = value
-        if advance is not None:
-            advance(len(batch))
+    with ExitStack() as opened:
+        files: dict[str, ArrayFile] = {}
+
+        def write(start: int, **arrays: FloatArray) -> None:
+            for name, rows in arrays.items():
+                if name not in files:
+                    file = ArrayFile(folder / f"{name}.npy", np.float32, (len(pixels), *rows.shape[1:]))
+                    files[name] = opened.enter_context(file)
+                files[name].write(start, rows)
+
+        for start in range(0, len(pixels), BATCH):
+            batch = np.ascontiguousarray(pixels[start : start + BATCH])
+            means, classes, variances = [], [], []
+            for block, tokens in enumerate(chain.after_blocks(batch)):
+                if block == 0:
+                    continue
+                patches = tokens[:, int(class_token) :]
+                means.append(patches.mean(axis=1))
+                variances.append(np.square(patches - means[-1][:, None]).sum(axis=2).mean(axis=1))
+                classes += [tokens[:, 0].copy()] if class_token else []
+            of_blocks = {"patch_mean": means, "variance": variances} | ({"class_token": classes} if class_token else {})
+            embedding, probabilities = chain.tail(tokens)
+            write(start, **{name: np.stack(values, axis=1) for name, values in of_blocks.items()})
+            write(start, embedding=embedding, probabilities=probabilities)
+            if advance is not None:
+                advance(len(batch))
 
 
 def load_features(folder: Path) -> Features:
@@ -114,8 +114,8 @@ def extract_embeddings(
         probabilities.append(probability)
         if advance is not None:
             advance(len(batch))
-    np.save(folder / "embedding.npy", np.concatenate(embeddings))
-    np.save(folder / "probabilities.npy", np.concatenate(probabilities))
+    save_array(folder / "embedding.npy", np.concatenate(embeddings))
+    save_array(folder / "probabilities.npy", np.concatenate(probabilities))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

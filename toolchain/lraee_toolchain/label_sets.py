@@ -9,6 +9,9 @@ from lraee.errors import LabelsError
 from lraee.label_set import LabelSet, read_label_file
 from lraee_exporters.labels import reference_labels
 
+LABEL_SETS = ("reference", "imagenet", "imagenet-80")
+"""Names that `read_labels` knows."""
+
 IMAGENET_TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",

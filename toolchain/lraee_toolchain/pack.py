@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,13 +33,17 @@ from lraee.manifest import (
 )
 from lraee.strict_json import encode
 from lraee_exporters.tower import Tower
+from lraee_toolchain.array_file import save_array
 from lraee_toolchain.build import load_parts
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.routing_file import SavedPoint, SavedRouting
 from lraee_toolchain.text_part import load_text_info
-from lraee_toolchain.work import sync_tree
+from lraee_toolchain.work import sync, sync_tree, writing
 
 DEFAULT_POINT = "balanced"
+
+OTHER_PLACE = "choose another --out; all stages are finished, and the same command goes on from them"
+"""What to do where a finished folder has no room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,7 +90,7 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
             shutil.copyfile(inputs.text / name, folder / name)
     label_file = LabelFile(names=inputs.label_set.names, templates=inputs.label_set.templates)
     (folder / "labels.json").write_text(json.dumps(encode(label_file), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    np.save(folder / "labels.npy", inputs.labels, allow_pickle=False)
+    save_array(folder / "labels.npy", inputs.labels)
     files = tuple(_file_entry(path) for path in sorted(folder.iterdir()))
     tower, config = inputs.tower, inputs.config
     quantization = QuantizationInfo(
@@ -184,26 +187,76 @@ def _point(name: str, point: SavedPoint, inputs: BundleInputs) -> OperatingPoint
 
 
 def install(finished: Path, target: Path) -> Path:
-    """Copy a finished folder to `target` so that `target` is at every moment the old folder, absent, or the new one.
-
-    The copy is made beside the target, synced and renamed. A folder that is there is set aside and removed last; if
-    this dies in between, the next call puts it back or removes it.
-    """
-    staged = target.with_name(f".{target.name}.partial")
-    aside = target.with_name(f".{target.name}.replaced")
-    if aside.exists() and not target.exists():
-        aside.rename(target)
-    for leftover in (staged, aside):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(finished, staged)
-    sync_tree(staged)
-    if target.exists():
-        target.rename(aside)
-    staged.rename(target)
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    shutil.rmtree(aside, ignore_errors=True)
+    """Copy a finished folder to `target`; see `stage_copies` and `put_in_place`."""
+    stage_copies([(finished, target)])
+    put_in_place(target)
     return target
+
+
+def stage_copies(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Copy finished folders beside their targets, synced, so that nothing needs room any more once the first is moved.
+
+    What an earlier call left is put back or removed. If one cannot be copied, all copies are removed again.
+
+    Args:
+        pairs: finished folders and their targets.
+
+    Raises:
+        ExportError: a copy cannot be written.
+    """
+    for finished, target in pairs:
+        staged, aside = _staged(target), _aside(target)
+        try:
+            with writing(target.name, target.parent, OTHER_PLACE):
+                if aside.exists() and not target.exists():
+                    aside.rename(target)
+                for leftover in (staged, aside):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                _copy_tree(finished, staged)
+                sync_tree(staged)
+        except BaseException:
+            for _, one in pairs:
+                shutil.rmtree(_staged(one), ignore_errors=True)
+            raise
+
+
+def put_in_place(target: Path) -> None:
+    """Move the staged copy to `target`, which is at every moment the old folder, absent, or the new one.
+
+    A folder that is there is set aside and removed last; if this dies in between, `stage_copies` puts it back, or
+    removes it.
+
+    Raises:
+        ExportError: it cannot be moved; the old folder is where it was.
+    """
+    staged, aside = _staged(target), _aside(target)
+    with writing(target.name, target.parent, OTHER_PLACE):
+        if target.exists():
+            target.rename(aside)
+        try:
+            staged.rename(target)
+        except OSError:
+            if aside.exists():
+                aside.rename(target)
+            raise
+        sync(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _staged(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """As `shutil.copytree`, which gathers the system's errors into one without their numbers."""
+    target.mkdir()
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir()
+        else:
+            shutil.copyfile(path, copy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ from lraee_toolchain.build import build_exits, load_choices
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data import load_pixel_set
 from lraee_toolchain.diagnose import NoiseProfile, pathological
-from lraee_toolchain.pack import BundleInputs, install, pack
+from lraee_toolchain.pack import OTHER_PLACE, BundleInputs, pack, put_in_place, stage_copies
 from lraee_toolchain.pictures import Picture, run_pictures
 from lraee_toolchain.report import write_report
 from lraee_toolchain.routing import NO_EXITS, candidates, fit_routing, head_inputs, with_promise, without_unused
 from lraee_toolchain.routing_file import load_routing, save_routing, weights_of_exits
 from lraee_toolchain.stages import Precision, Progress, Silent, Stages
 from lraee_toolchain.study import Study
-from lraee_toolchain.work import WorkFolder, key_of
+from lraee_toolchain.work import WorkFolder, key_of, writing
 
 PARITY_IMAGES = 64
 
@@ -60,7 +61,8 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportResu
         DataError: images are missing, unreadable, or in two splits.
         ParityError: the exported graphs do not compute what torch computes.
     """
-    config.check()
+    with writing(config.out.name, config.out.parent, "choose another --out"):
+        config.check()
     progress = progress or Silent()
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +74,9 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportResu
     with WorkFolder(root, progress.stage) as work:
         result = _Export(config, work, progress).run()
     if config.work is None:
-        root.rename(finished)  # dying while clearing up must not leave half-removed stages that look finished
-        shutil.rmtree(finished)
+        with suppress(OSError):  # the export is done; what cannot be removed now, the next one removes
+            root.rename(finished)  # dying while clearing up must not leave half-removed stages that look finished
+            shutil.rmtree(finished)
     return result
 
 
@@ -258,15 +261,19 @@ class _Export:
             lambda folder: write_report(bundle, metrics, self.config, folder, pictures=self._pictures(bundle)),
         )
         baselines = None if self.baselines is None else self.baselines.make(tower_parts)
-        self.config.installing.touch()  # if this dies now, a rerun may replace what lies there: it is this export's
-        report_target = install(report, out.with_suffix(".report"))
-        baselines_target = None if baselines is None else install(baselines, out.with_suffix(".baselines"))
-        bundle_target = install(bundle, out)  # last: where the bundle is, all is
-        self.config.installing.unlink()
+        targets = {out.with_suffix(".report"): report}
+        targets |= {} if baselines is None else {out.with_suffix(".baselines"): baselines}
+        targets[out] = bundle  # last: where the bundle is, all is
+        stage_copies([(finished, target) for target, finished in targets.items()])
+        with writing(out.name, out.parent, OTHER_PLACE):
+            self.config.installing.touch()  # if this dies now, a rerun may replace what lies there: it is this export's
+            for target in targets:
+                put_in_place(target)
+            self.config.installing.unlink()
         return ExportResult(
-            bundle=bundle_target,
-            report=report_target,
-            baselines=baselines_target,
+            bundle=out,
+            report=out.with_suffix(".report"),
+            baselines=None if baselines is None else out.with_suffix(".baselines"),
             failed_baselines={} if self.baselines is None else self.baselines.failed,
         )
 

@@ -19,6 +19,7 @@ from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_exporters.text_graph import TextPrecision
 from lraee_exporters.tower import Tower
 from lraee_exporters.widen import inject_outliers, to_open_clip
+from lraee_toolchain.array_file import save_array
 from lraee_toolchain.build import build_float, build_int8, build_int8_strong, load_parts
 from lraee_toolchain.calibrate import calibrate, load_ranges, save_ranges
 from lraee_toolchain.chain import Chain
@@ -142,7 +143,7 @@ class Stages:
 
     def _embed_labels(self, folder: Path) -> None:
         given = self.given_labels
-        np.save(folder / "labels.npy", embed_labels(self.model, self.label_set) if given is None else given)
+        save_array(folder / "labels.npy", embed_labels(self.model, self.label_set) if given is None else given)
 
     def _given_labels(self) -> FloatArray | None:
         path = self.config.label_embeddings

@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
+from lraee.disk import writing_trouble
 from lraee.errors import ExportError
 
 PACKAGES = ("lraee", "numpy", "onnx", "onnxruntime", "open_clip_torch", "torch")
@@ -31,16 +33,37 @@ def key_of(inputs: Mapping[str, object]) -> str:
 def sync_tree(folder: Path) -> None:
     """Force a folder's files and names to disk, so that a rename after it never shows half of them."""
     for path in sorted(folder.rglob("*")):
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force one file, or the names in one folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def writing(what: str, folder: Path, advice: str) -> Iterator[None]:
+    """Turn what the system says of files that cannot be written into one line.
+
+    Args:
+        what: is written.
+        folder: where.
+        advice: what else could be done than making room.
+
+    Raises:
+        ExportError: for want of room, of rights, or of a disk that works.
+    """
+    try:
+        yield
+    except OSError as error:
+        if (trouble := writing_trouble(error, folder)) is None:
+            raise
+        raise ExportError(f"{what} cannot be written to {folder} ({trouble}); make room or {advice}") from error
 
 
 def _unusable(root: Path, error: OSError) -> ExportError:
@@ -113,14 +136,21 @@ class WorkFolder:
             self._notify(name, found)
         if found:
             return target
-        writing = self.root / f".writing-{target.name}"
-        shutil.rmtree(writing, ignore_errors=True)
-        writing.mkdir()
+        half = self.root / f".writing-{target.name}"
+        shutil.rmtree(half, ignore_errors=True)
         try:
-            make(writing)
-            sync_tree(writing)
-            writing.rename(target)
+            with writing(f"the stage '{name}'", self.root, self._advice()):
+                half.mkdir()
+                make(half)
+                sync_tree(half)
+                half.rename(target)
+                sync(self.root)
         finally:
-            shutil.rmtree(writing, ignore_errors=True)  # of a stage that raised; a finished one is not here any more
-        _sync(self.root)
+            shutil.rmtree(half, ignore_errors=True)  # of a stage that raised; a finished one is not here any more
         return target
+
+    def _advice(self) -> str:
+        """What to do when a stage cannot be written; said before it is made, while the folder can be looked into."""
+        kept = sum(1 for path in self.root.glob("[!.]*") if path.is_dir())
+        resumes = f"; the {kept} finished stages are kept, and the same command goes on from them" if kept else ""
+        return f"give another --work{resumes}"

@@ -1,0 +1,146 @@
+"""What ``python -m lraee info`` shows of a bundle: tables for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from rich.console import JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from lraee.bundle import Bundle
+from lraee.manifest import Manifest, PartEntry
+from lraee.strict_json import encode
+
+
+def info_tables(bundle: Bundle) -> list[Table]:
+    """Summary, parts, and exits and operating points where there are any."""
+    manifest = bundle.manifest
+    tables = [_summary_table(bundle), _parts_table(manifest)]
+    if manifest.exits:
+        tables += [_exits_table(manifest), _points_table(manifest)]
+    return tables
+
+
+def info_json(bundle: Bundle) -> dict[str, Any]:
+    """All keys of ``manifest.json``, and what follows from them or lies beside it."""
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.folder),
+        "manifest_sha256": bundle.manifest_sha256,
+        "size_bytes": size_bytes(manifest),
+        "full_flops": manifest.full_flops,
+        "label_names": list(bundle.labels.names),
+        "label_templates": list(bundle.labels.templates),
+        **encode(manifest),
+    }
+
+
+def _summary_table(bundle: Bundle) -> Table:
+    manifest = bundle.manifest
+    tower, quantization = manifest.tower, manifest.quantization
+    how = f", {quantization.quantizer} quantizer, {quantization.images} calibration images" if quantization else ""
+    names = bundle.labels.names
+    table = plain_table("bundle", bundle.folder.name)
+    rows = {
+        "model": f"{manifest.model.id} ({manifest.model.architecture})",
+        "weights": manifest.model.weights
+        + (" (speed only: accuracy means nothing)" if manifest.model.is_random else ""),
+        "precision": f"{manifest.precision}{how}",
+        "tower": f"{tower.blocks} blocks, width {tower.width}, {tower.tokens} tokens, {tower.activation}, "
+        f"{tower.pooling} pooling, embedding {tower.embed_dim}",
+        "input": f"{manifest.preprocessing.image_size} x {manifest.preprocessing.image_size} pixels, "
+        f"{manifest.preprocessing.resize_mode}, {manifest.preprocessing.interpolation}",
+        "labels": f"{len(names)}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}",
+        "text tower": _text_words(manifest),
+        "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, matrix products)",
+        "size": f"{megabytes(size_bytes(manifest))} in {len(manifest.files)} files",
+    }
+    for key, value in rows.items():
+        table.add_row(key, Text(value))
+    return table
+
+
+def _text_words(manifest: Manifest) -> str:
+    if manifest.text is None:
+        return "none (labels are fixed)"
+    return f"{manifest.text.precision}, texts of at most {manifest.text.context_length} tokens"
+
+
+def _parts_table(manifest: Manifest) -> Table:
+    """One line for each part; parts that follow one another and differ in nothing but their name share a line."""
+    sizes = {entry.name: entry.size_bytes for entry in manifest.files}
+
+    def facts(part: PartEntry) -> tuple[str, str, str, str]:
+        flops = manifest.flops_of(part.name, manifest.labels.count)
+        size = sum(sizes[name] for name in (part.graph, part.data) if name is not None)
+        operators = ", ".join(f"{count} {name}" for name, count in sorted(part.operators.items()))
+        return _megaflops(flops), f"{flops / manifest.full_flops:.1%}", megabytes(size), operators
+
+    table = plain_table("part", ">MFLOPs", ">of full depth", ">size", "operators that run")
+    for cells, group in groupby(manifest.parts, key=facts):
+        names = [part.name for part in group]
+        each = f" each of {len(names)}" if len(names) > 1 else ""
+        are_blocks = names[0].startswith("block_") and len(names) > 2
+        name = f"{names[0]} to {names[-1]}" if are_blocks else ", ".join(names)
+        table.add_row(*map(Text, (name, cells[0], cells[1], cells[2] + each, cells[3])))
+    return table
+
+
+def _exits_table(manifest: Manifest) -> Table:
+    table = plain_table(">exit after block", "head reads", "trained with", ">temperature", ">INR", ">accuracy alone")
+    for exit in manifest.exits:
+        inr, accuracy = _optional(exit.information_to_noise, "{:.1f}"), _optional(exit.accuracy, "{:.1%}")
+        table.add_row(str(exit.block), exit.reads, exit.supervision, f"{exit.temperature:.3f}", inr, accuracy)
+    return table
+
+
+def _points_table(manifest: Manifest) -> Table:
+    table = plain_table(
+        "operating point", "leaves after block if gate is at least", ">FLOPs saved", ">accuracy", ">at full depth"
+    )
+    for point in manifest.operating_points:
+        default = " (default)" if point.name == manifest.default_point else ""
+        thresholds = [
+            f"{t.block}: {t.value:.3f}" if t.per_class is None else f"{t.block}: by class" for t in point.thresholds
+        ]
+        table.add_row(
+            Text(point.name + default),
+            ", ".join(thresholds) or "visits no exit",
+            f"{point.flops_saved:.1%}",
+            _optional(point.accuracy, "{:.1%}"),
+            _optional(point.full_accuracy, "{:.1%}"),
+        )
+    return table
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "not measured" if value is None else form.format(value)
+
+
+def _megaflops(flops: int) -> str:
+    return f"{flops / 1e6:,.2f}"
+
+
+def megabytes(count: int) -> str:
+    """Bytes, for people.
+
+    >>> megabytes(1_234_567)
+    '1.23 MB'
+    """
+    return f"{count / 1e6:.2f} MB"
+
+
+def size_bytes(manifest: Manifest) -> int:
+    """Of all files but the manifest, in bytes."""
+    return sum(entry.size_bytes for entry in manifest.files)
+
+
+def plain_table(*columns: str) -> Table:
+    """A table without frame; a column whose head begins with ``>`` is aligned to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        side: JustifyMethod = "right" if column.startswith(">") else "left"
+        table.add_column(Text(column.removeprefix(">")), justify=side, overflow="fold")
+    return table

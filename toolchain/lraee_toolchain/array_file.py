@@ -1,0 +1,105 @@
+"""Arrays larger than memory in ``.npy`` files that are written row by row, on a disk that may be full.
+
+Differs from numpy's memory-mapped files, which begin as holes: a disk that fills up later ends the process with SIGBUS.
+Here the whole size is reserved at once, and what cannot be written is an error of Python.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from lraee.disk import NoRoomError
+
+_NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
+"""What file systems say that cannot reserve."""
+
+
+class ArrayFile:
+    """A ``.npy`` file, as ``numpy.save`` would write it; a context manager."""
+
+    def __init__(self, path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
+        """Make the file and reserve its whole size.
+
+        Args:
+            path: replaced if it is there.
+            dtype: of the array.
+            shape: of the array; rows are along its first axis.
+
+        Raises:
+            OSError: there is no room, which is said with the size, or the file cannot be made.
+        """
+        self._dtype, self._shape, self._path = np.dtype(dtype), shape, path
+        self._row_bytes = self._dtype.itemsize * math.prod(shape[1:])
+        header = self._header(shape)
+        self._begin = len(header)
+        self._file = path.open("w+b")
+        try:
+            self._reserve(self._begin + shape[0] * self._row_bytes)
+            self._write_at(0, header)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> ArrayFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, start: int, rows: NDArray[Any]) -> None:
+        """Write rows (rows, ...) from row `start` on."""
+        self._write_at(self._begin + start * self._row_bytes, np.ascontiguousarray(rows, self._dtype).tobytes())
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """A copy of rows `start` to `stop`, which is cut to the array."""
+        stop = min(stop, self._shape[0])
+        self._file.seek(self._begin + start * self._row_bytes)
+        content = self._file.read((stop - start) * self._row_bytes)
+        return np.frombuffer(content, self._dtype).reshape(stop - start, *self._shape[1:]).copy()
+
+    def shorten(self, count: int) -> None:
+        """Keep the first rows alone."""
+        self._shape = (count, *self._shape[1:])
+        header = self._header(self._shape)
+        if len(header) != self._begin:  # numpy leaves room in headers for the first axis to grow
+            raise ValueError(f"the header of {self._path.name} has {len(header)} bytes, wanted {self._begin}")
+        self._write_at(0, header)
+        self._file.truncate(self._begin + count * self._row_bytes)
+
+    def _header(self, shape: tuple[int, ...]) -> bytes:
+        header = io.BytesIO()
+        about = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, about)
+        return header.getvalue()
+
+    def _reserve(self, size: int) -> None:
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                self._file.truncate(0)  # what could be reserved of it, or it would count as used
+                raise NoRoomError(error, self._path, size) from error
+
+    def _write_at(self, position: int, content: bytes) -> None:
+        self._file.seek(position)
+        self._file.write(content)
+        self._file.flush()
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as ``numpy.save`` does, byte for byte, with the system's own error where there is no room."""
+    with ArrayFile(path, array.dtype, array.shape) as file:
+        file.write(0, array)
