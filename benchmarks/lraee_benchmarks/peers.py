@@ -159,11 +159,12 @@ def open_peer(
     if name == "openvino":
         run, peer = open_openvino(_plain_graph(bundle), bundle, settings.thread_count, batch)
     elif name in ("torch", "torch-compiled"):
-        path, compiled = checked_baseline(bundle, "fp32"), name == "torch-compiled"
-        run, peer = open_torch(path, bundle, settings.thread_count, batch=batch, compiled=compiled)
+        float_tower, compiled = checked_baseline(bundle, "fp32"), name == "torch-compiled"
+        run, peer = open_torch(float_tower, bundle, settings.thread_count, batch=batch, compiled=compiled)
     else:
-        path = bundle.checked_part(manifest.part("graph")) if name == "graph" else checked_baseline(bundle, name)
-        session = open_session(path, bundle, settings)
+        of_the_bundle = name == "graph"
+        graph = bundle.checked_part(manifest.part("graph")) if of_the_bundle else checked_baseline(bundle, name)
+        session = open_session(graph, bundle, settings)
         check_threads_alike(name, threads_of(session, settings), settings.thread_count)
         run = (pixel_graph if name in ("graph", "fp32") else float_graph)(session, bundle)
         peer = Peer(

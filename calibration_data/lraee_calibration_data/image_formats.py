@@ -1,7 +1,6 @@
 """The one list of what counts as an image, by the ends of file names, and what this Pillow reads of it."""
 
 import os
-from functools import cache
 
 from lraee.images import import_pillow, pillow_is_installed
 
@@ -64,9 +63,8 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-@cache
 def _known_to_pillow(suffix: str) -> bool:
-    """Whether Pillow, with the plugins that were registered up to the first call, opens files of a suffix."""
+    """Whether Pillow, with the plugins that are registered by now, opens files of a suffix."""
     pillow = import_pillow("decoding an image file")
     pillow.init()
     return pillow.registered_extensions().get(suffix) in pillow.OPEN

@@ -15,6 +15,7 @@ from lraee.buffers import TokenBuffers
 from lraee.bundle import Bundle
 from lraee.errors import ForkError, LraeeError, SettingsError
 from lraee.forking import give_up, no_fork_meanwhile, watch_forks
+from lraee.linked_graph import LinkedGraph
 from lraee.manifest import block_names
 from lraee.mapped_pages import MappedPages, make_mapped
 from lraee.sessions import SessionSettings, global_thread_pool_is_set, make_session, threads_of
@@ -182,7 +183,7 @@ class Sessions:
                 self._made[name] = made
         return made
 
-    def _open(self, path: Path) -> ort.InferenceSession:
+    def _open(self, path: Path | LinkedGraph) -> ort.InferenceSession:
         """Make a session; where other processes have taken the room for its threads, those after it ask for fewer."""
         if self._settings.thread_pool == "global":
             return make_session(path, self._settings)

@@ -43,7 +43,8 @@ class ExportConfig:
     activation: Literal["gelu", "quick_gelu"] | None = None
     """For bare weights that do not say which activation they were trained with."""
     labels: str | None = None
-    """``reference``, ``imagenet`` or a file; None takes the reference's for reference models, else ImageNet's."""
+    """``reference``, ``imagenet`` or a file, which may map folders of images to labels; None takes the reference's for
+    reference models, else ImageNet's."""
     label_embeddings: Path | None = None
     """``.npy`` file with the labels' embeddings, for an image tower whose text tower is not in the checkpoint."""
     logit_scale: float | None = None
@@ -58,7 +59,7 @@ class ExportConfig:
     evaluate: Path | None = None
     """Labelled folder or zip that only the report looks at."""
     supervision: Literal["auto", "labels", "label-free"] = "auto"
-    """``auto`` uses labels when `train` has them."""
+    """``auto`` uses labels when `train` has class folders, and refuses images that lie beside them."""
     exits: Literal["auto", "all", "none"] | tuple[int, ...] = "auto"
     """Blocks with an exit; ``auto`` keeps those that pay, ``none`` only quantizes and needs no training images."""
     reads: HeadInput | Literal["auto"] = "auto"
@@ -96,7 +97,7 @@ class ExportConfig:
     work: Path | None = None
     """Where stages are kept; None keeps them beside the bundle and removes them at the end."""
     unreadable: Literal["refuse", "skip"] = "refuse"
-    """What happens to image files that cannot be decoded."""
+    """What happens to image files that cannot be decoded; ``skip`` names them, and they are counted nowhere."""
     overwrite: bool = False
     """Replace an existing bundle, at the very end."""
 
