@@ -8,6 +8,7 @@
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
 #   make emulate  the shipped bundle on the cores of a Raspberry Pi 4 and 5 and on an old x86, played by qemu
+#   make versions the lowest and the newest version of every dependency, on every Python that is found
 #   make bundle   make the bundle inside the package anew
 #   make clean    remove .venv and whatever else was made
 
@@ -36,7 +37,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
-.PHONY: demo test test-avx2 check evidence evidence-b32 bench emulate bundle clean
+.PHONY: demo test test-avx2 check evidence evidence-b32 bench emulate versions bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -90,6 +91,10 @@ out/fence/vitb32.lraee: $(INSTALLED)
 # Options of the script, such as EMULATE="--bundle my.lraee --images 20"; --record keeps what came out.
 emulate: $(INSTALLED)
 	$(BIN)/python benchmarks/emulate/emulate.py $(EMULATE)
+
+# Options of the script, such as VERSIONS='--only "3.11 lowest"'; --record keeps what came out.
+versions: $(INSTALLED)
+	$(BIN)/python benchmarks/versions/versions.py $(VERSIONS)
 
 bundle: $(INSTALLED)
 	$(BIN)/lraee-export reference -o $(SHIPPED)/reference.lraee --baselines --overwrite

@@ -332,7 +332,9 @@ def test_external_data_elsewhere_is_refused_before_a_session_is_made(forged, mon
     made: list[str] = []
     make_session = lraee.part_sessions.make_session
     monkeypatch.setattr(
-        lraee.part_sessions, "make_session", lambda path, *rest, **more: made.append(path.name) or make_session(path, *rest, **more)
+        lraee.part_sessions,
+        "make_session",
+        lambda path, *rest, **more: made.append(path.name) or make_session(path, *rest, **more),
     )
     model = onnx.load(str(forged.folder / "block_01.onnx"), load_external_data=False)
     put(model, location)
