@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from lraee.errors import LraeeError
+from lraee.limits import ROOT
+from lraee.threads import usable_cores
 from lraee.warning_lines import warnings_as_one_line
 
 EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
@@ -109,6 +111,7 @@ def export_command(
         overwrite=overwrite,
         **choices,
     )
+    _bound_torch()
     with ConsoleProgress() as progress:
         result = export(config, progress)
     summary(result)
@@ -123,6 +126,13 @@ def _require_extra() -> None:
     if missing:
         typer.echo(f"lraee-export needs {', '.join(missing)}: pip install 'lraee[export]'", err=True)
         raise typer.Exit(1)
+
+
+def _bound_torch(root: Path = ROOT) -> None:
+    """Let torch use no more threads than it has cores' worth of time: it knows of no container's CPU quota."""
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores(root)))
 
 
 def _choice(option: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
