@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.cpu import available_cores
 from lraee.errors import LraeeError, SettingsError
 
 THREADS_PER_CORE = 4
@@ -57,11 +58,11 @@ def check_threads(threads: object) -> None:
     Raises:
         SettingsError: it is neither None nor a whole number from 1 to `THREADS_PER_CORE` for each core.
     """
-    most = THREADS_PER_CORE * (os.cpu_count() or 1)
+    most = THREADS_PER_CORE * max(os.cpu_count() or 1, available_cores())  # PYTHON_CPU_COUNT changes the first
     if threads is not None and not is_count(threads, 1, most):
         raise SettingsError(
             f"threads is {short(threads)}, wanted a whole number from 1 to {most}, {THREADS_PER_CORE} for each core of "
-            "this machine; best is one for each, as without the setting"
+            "this machine; without it the number is chosen by the cores and the model"
         )
 
 

@@ -23,6 +23,13 @@ from lraee_benchmarks.peer_onnx import check_threads_alike
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "threads.py"
 
 
+def write(root: Path, files: dict[str, str]) -> None:
+    """Files below a root folder."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, "utf-8")
+
+
 @pytest.mark.parametrize("cli", [lraee.cli, lraee_benchmarks.cli, lraee_toolchain.cli])
 def test_every_command_prints_warnings_of_threads_as_one_line(
     cli: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -41,9 +48,7 @@ def test_a_benchmark_shows_the_threads_that_run(tmp_path: Path, monkeypatch: pyt
         "sys/fs/cgroup/pids.max": "64",
         "sys/fs/cgroup/pids.current": "5",
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, "utf-8")
+    write(tmp_path, files)
     monkeypatch.setattr(threads, "task_limit", lambda _=None, *, wanted: limits.task_limit(tmp_path, wanted=wanted))
     config = BenchmarkConfig(
         bundle="reference",
@@ -87,3 +92,24 @@ def test_every_way_to_wait_is_measured_alone_and_beside_a_neighbour(tmp_path: Pa
         for surrounding in ("alone_ms", "beside_ms"):
             assert 0 < row[surrounding]["p50"] <= row[surrounding]["p95"]
             assert row[surrounding]["cpu"] > 0
+
+
+def test_torch_follows_a_quota_while_a_tower_is_exported(tmp_path: Path) -> None:
+    """It counts the cores alone; fewer threads than the quota allows stay as they are."""
+    import torch
+
+    files = {
+        "proc/self/cgroup": "0::/\n",
+        "proc/self/mountinfo": "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        "sys/fs/cgroup/cpu.max": "50000 100000",
+    }
+    write(tmp_path, files)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        lraee_toolchain.cli._bound_torch(tmp_path)
+        assert torch.get_num_threads() == 1
+        lraee_toolchain.cli._bound_torch(tmp_path / "no quota")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -213,7 +213,9 @@ def test_sessions_are_made_when_they_are_first_reached(photos, monkeypatch):
     """An image that leaves behind block 5 needs neither later blocks nor the tail."""
     made: list[str] = []
     monkeypatch.setattr(
-        lraee.part_sessions, "make_session", lambda path, to, **more: made.append(path.stem) or make_session(path, to, **more)
+        lraee.part_sessions,
+        "make_session",
+        lambda path, to, **more: made.append(path.stem) or make_session(path, to, **more),
     )
     fresh = lraee.load("reference", threads=1)
     assert made == []

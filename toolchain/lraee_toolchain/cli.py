@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from lraee.install import install_command
+from lraee.limits import ROOT
 from lraee.terminal import run_command, tell
+from lraee.threads import usable_cores
 
 PROGRAM = "lraee-export"
 
@@ -124,6 +126,7 @@ def export_command(
     )
     for note in names_taken(model, labels):
         tell(f"note: {note}")
+    _bound_torch()
     with ConsoleProgress() as progress:
         result = export(config, progress)
     summary(result)
@@ -138,6 +141,13 @@ def _require_extra() -> None:
     if missing:
         tell(f"{PROGRAM} needs {', '.join(missing)}: {install_command('export')}")
         raise typer.Exit(1)
+
+
+def _bound_torch(root: Path = ROOT) -> None:
+    """Let torch use no more threads than it has cores' worth of time: it knows of no container's CPU quota."""
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores(root)))
 
 
 def _choice(option: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
