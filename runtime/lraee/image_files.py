@@ -56,7 +56,7 @@ def opened(source: EncodedImage, name: str, max_pixels: int) -> Iterator[Image.I
         ImageError: there is no such file, it is none, no image, or too large.
     """
     with _content(source, name) as content:
-        header = content.read(_HEADER)
+        header = decoding(name, lambda: content.read(_HEADER))
         if header.startswith(_ICON):  # which Pillow decodes when it opens it
             for size in _sizes_in_icon(content):
                 _check_pixels(size, name, max_pixels)
@@ -98,7 +98,7 @@ def decoding(name: str, decode: Callable[[], T]) -> T:
 @contextmanager
 def _content(source: EncodedImage, name: str) -> Iterator[BinaryIO]:
     if isinstance(source, bytes | bytearray | memoryview):
-        yield io.BytesIO(source)
+        yield io.BytesIO(bytes(source))  # a view may have gaps
         return
     try:
         kind = os.stat(source).st_mode

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import unicodedata
@@ -91,9 +92,10 @@ def with_option(error: LraeeError, options: Mapping[str, str]) -> str:
 def warnings_as_lines() -> None:
     """Print each warning of this process as one line on stderr, without a file, a line and its source.
 
-    For programs alone: it changes `warnings.showwarning`. Pillow's warnings of the limit that `Reading.max_pixels`
-    stands for are left out.
+    For programs alone: it changes `warnings.showwarning`. Left out are Pillow's warnings of the limit that
+    `Reading.max_pixels` stands for, and what Pillow logs of a damaged file before it refuses it.
     """
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb", append=False)
     warnings.showwarning = _as_line
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,19 @@ def test_the_command_reads_100_megapixels_where_it_is_told_and_hints_at_the_dark
     assert len(done.stdout.splitlines()) == 3
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"warning: {dark} is nearly black")
+
+
+def test_what_pillow_logs_of_a_damaged_file_is_not_shown(tmp_path: Path) -> None:
+    """The error names the file already, in one line."""
+    path = tmp_path / "damaged.tif"
+    Image.new("RGB", (9, 9)).save(path)
+    content = path.read_bytes()
+    samples = content.index(struct.pack("<HHI", 277, 3, 1)) + 8
+    path.write_bytes(content[:samples] + struct.pack("<H", 47107) + content[samples + 2 :])
+    done = run("classify", "reference", path)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {path} is not an image")
 
 
 def test_a_photo_that_is_too_large_is_refused_with_the_option_that_reads_it(large: Path) -> None:
