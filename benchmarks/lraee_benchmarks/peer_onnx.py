@@ -6,21 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
-from lraee.errors import BundleError
 from lraee.images import Pixels
 from lraee.sessions import SessionSettings, make_session, session_options
 from lraee_benchmarks.float_input import LabelSimilarity, Normalizer
-from lraee_benchmarks.peer_files import export_command
 
 Probabilities = Callable[[Pixels], NDArray[np.float32]]
 """Pixels (batch, size, size, 3) uint8 to label probabilities (batch, labels) float32, which the caller may keep."""
-
-_SHARED_CONSTANT = "Attempt to replace the existing tensor"
-"""ONNX Runtime's words where it makes a shared int8 constant unsigned once for each use, for its exact kernels."""
 
 _ENTRIES = ("session.use_env_allocators", "session.force_spinning_stop", "session.x64quantprecision")
 
@@ -68,16 +62,7 @@ def float_graph(path: Path, bundle: Bundle, settings: SessionSettings) -> Probab
     Raises:
         BundleError: ONNX Runtime cannot load it.
     """
-    try:
-        session = make_session(path, settings)
-    except BundleError as error:
-        if _SHARED_CONSTANT not in str(error):
-            raise
-        raise BundleError(
-            f"{path.name} shares a constant between nodes, with which ONNX Runtime {ort.__version__} cannot load it "
-            "for this CPU, where exact products need session.x64quantprecision; write the baselines again with: "
-            f"{export_command(bundle)} --overwrite"
-        ) from error
+    session = make_session(path, settings)
     normalize, similarity = Normalizer(bundle.manifest.preprocessing), LabelSimilarity(bundle)
 
     def run(pixels: Pixels) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from lraee.bundle import Bundle
 from lraee.errors import BundleError, MissingExtraError
 from lraee.images import Pixels
 from lraee.sessions import RUNTIME_ERRORS, SessionSettings
-from lraee_benchmarks.peer_files import baseline_path, checked_baseline
+from lraee_benchmarks.peer_files import baseline_path, checked_baseline, export_command
 from lraee_benchmarks.peer_onnx import Probabilities, float_graph, pixel_graph, session_words
 from lraee_benchmarks.peer_openvino import open_openvino
 from lraee_benchmarks.peer_torch import open_torch
@@ -47,6 +47,9 @@ _PRECISIONS: Mapping[Baseline, str] = {
     "static": "int8, one scale a tensor",
     "dynamic": "int8, scales of activations at run time",
 }
+
+_SHARED_CONSTANT = "Attempt to replace the existing tensor"
+"""ONNX Runtime's words where it makes a shared int8 constant unsigned once for each use, for its exact kernels."""
 
 _NEEDS: Mapping[Baseline, tuple[tuple[str, ...], str]] = {
     "openvino": (("openvino",), "pip install 'lraee[openvino]'"),
@@ -100,7 +103,16 @@ def open_running_peer(
         BundleError: a file is not there or is damaged, or the engine cannot load it or run it.
         MissingExtraError: a package is not installed.
     """
-    variant = open_peer(bundle, name, settings, batch=len(pixels))
+    try:
+        variant = open_peer(bundle, name, settings, batch=len(pixels))
+    except BundleError as error:
+        if _SHARED_CONSTANT not in str(error):
+            raise
+        raise BundleError(
+            f"{name}.onnx shares a constant between nodes; ONNX Runtime {ort.__version__} cannot load such a graph for "
+            "this CPU, where exact products need session.x64quantprecision; write the baselines again with: "
+            f"{export_command(bundle)} --overwrite"
+        ) from error
     try:
         variant.run(pixels)
     except (*RUNTIME_ERRORS, MemoryError) as error:
