@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
-from lraee.errors import BundleError, SettingsError
+from lraee.errors import SettingsError
 from lraee.images import Pixels
-from lraee.linked_graph import LinkedGraph
-from lraee.sessions import SessionSettings, make_session, session_options
+from lraee.sessions import SessionSettings, session_options
 from lraee_benchmarks.float_input import LabelSimilarity, Normalizer
-from lraee_benchmarks.peer_files import export_command
 
 Probabilities = Callable[[Pixels], NDArray[np.float32]]
 """Pixels (batch, size, size, 3) uint8 to label probabilities (batch, labels) float32, which the caller may keep."""
-
-_SHARED_CONSTANT = "Attempt to replace the existing tensor"
-"""ONNX Runtime's words where it makes a shared int8 constant unsigned once for each use, for its exact kernels."""
 
 _ENTRIES = (
     "session.use_env_allocators",
@@ -74,24 +67,6 @@ def pixel_graph(session: ort.InferenceSession, bundle: Bundle) -> Probabilities:
         return probabilities
 
     return run
-
-
-def open_session(path: Path | LinkedGraph, bundle: Bundle, settings: SessionSettings) -> ort.InferenceSession:
-    """Open one graph as the parts of the chain are opened.
-
-    Raises:
-        BundleError: ONNX Runtime cannot load it.
-    """
-    try:
-        return make_session(path, settings)
-    except BundleError as error:
-        if _SHARED_CONSTANT not in str(error):
-            raise
-        raise BundleError(
-            f"{path.name} shares a constant between nodes, with which ONNX Runtime {ort.__version__} cannot load it "
-            "for this CPU, where exact products need session.x64quantprecision; write the baselines again with: "
-            f"{export_command(bundle)} --overwrite"
-        ) from error
 
 
 def float_graph(session: ort.InferenceSession, bundle: Bundle) -> Probabilities:

@@ -20,13 +20,12 @@ from lraee.errors import BundleError, MissingExtraError
 from lraee.images import Pixels
 from lraee.install import install_command
 from lraee.linked_graph import LinkedGraph
-from lraee.sessions import RUNTIME_ERRORS, SessionSettings, threads_of
-from lraee_benchmarks.peer_files import baseline_path, checked_baseline
+from lraee.sessions import RUNTIME_ERRORS, SessionSettings, make_session, threads_of
+from lraee_benchmarks.peer_files import baseline_path, checked_baseline, export_command
 from lraee_benchmarks.peer_onnx import (
     Probabilities,
     check_threads_alike,
     float_graph,
-    open_session,
     pixel_graph,
     session_words,
 )
@@ -58,6 +57,9 @@ _PRECISIONS: Mapping[Baseline, str] = {
     "static": "int8, one scale a tensor",
     "dynamic": "int8, scales of activations at run time",
 }
+
+_SHARED_CONSTANT = "Attempt to replace the existing tensor"
+"""ONNX Runtime's words where it makes a shared int8 constant unsigned once for each use, for its exact kernels."""
 
 _NEEDS: Mapping[Baseline, tuple[tuple[str, ...], str]] = {
     "openvino": (("openvino",), install_command("openvino")),
@@ -128,7 +130,16 @@ def open_running_peer(
         BundleError: a file is not there or is damaged, or the engine cannot load it or run it.
         MissingExtraError: a package is not installed.
     """
-    variant = open_peer(bundle, name, settings, batch=len(pixels))
+    try:
+        variant = open_peer(bundle, name, settings, batch=len(pixels))
+    except BundleError as error:
+        if _SHARED_CONSTANT not in str(error):
+            raise
+        raise BundleError(
+            f"{name}.onnx shares a constant between nodes; ONNX Runtime {ort.__version__} cannot load such a graph for "
+            "this CPU, where exact products need session.x64quantprecision; write the baselines again with: "
+            f"{export_command(bundle)} --overwrite"
+        ) from error
     try:
         variant.run(pixels)
     except (*RUNTIME_ERRORS, MemoryError) as error:
@@ -164,7 +175,7 @@ def open_peer(
     else:
         of_the_bundle = name == "graph"
         graph = bundle.checked_part(manifest.part("graph")) if of_the_bundle else checked_baseline(bundle, name)
-        session = open_session(graph, bundle, settings)
+        session = make_session(graph, settings)
         check_threads_alike(name, threads_of(session, settings), settings.thread_count)
         run = (pixel_graph if name in ("graph", "fp32") else float_graph)(session, bundle)
         peer = Peer(
