@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lraee.bundle import Bundle
