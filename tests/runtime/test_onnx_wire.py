@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from lraee.errors import BundleError
-from lraee.onnx_wire import external_locations
+from lraee.onnx_wire import external_locations, with_locations
 
 GOLDEN = Path(__file__).parent / "golden" / "format_1.lraee"
 OPSETS = [helper.make_opsetid("", 21)]
@@ -96,22 +96,22 @@ def in_training_graph() -> onnx.ModelProto:
     return content
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        in_initializer,
-        in_constant,
-        in_list_of_tensors,
-        in_branch,
-        in_branch_of_branch,
-        in_list_of_graphs,
-        in_sparse_values,
-        in_sparse_indices,
-        in_function,
-        in_default_of_function,
-        in_training_graph,
-    ],
-)
+BUILDS = [
+    in_initializer,
+    in_constant,
+    in_list_of_tensors,
+    in_branch,
+    in_branch_of_branch,
+    in_list_of_graphs,
+    in_sparse_values,
+    in_sparse_indices,
+    in_function,
+    in_default_of_function,
+    in_training_graph,
+]
+
+
+@pytest.mark.parametrize("build", BUILDS)
 def test_external_data_is_found_wherever_it_is(build):
     """At every depth of a graph."""
     assert "found" in external_locations(build().SerializeToString(), "m.onnx")
@@ -169,6 +169,26 @@ def locations(message: Message) -> Iterator[str]:
         if field.message_type is not None:
             for inner in [value] if isinstance(value, Message) else value:
                 yield from locations(inner)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_locations_are_changed_wherever_they_are_and_nothing_else_is(build):
+    """As onnx itself would change them; a place that nobody asked for stays."""
+    content = build().SerializeToString()
+    moved = onnx.ModelProto.FromString(with_locations(content, {"found": "é/" + "x" * 300}, "m.onnx"))
+    assert set(locations(moved)) == {"é/" + "x" * 300 if one == "found" else one for one in locations(build())}
+    back = with_locations(moved.SerializeToString(), {"é/" + "x" * 300: "found"}, "m.onnx")
+    assert onnx.ModelProto.FromString(back) == build()
+    assert with_locations(content, {"elsewhere": "x"}, "m.onnx") == content
+
+
+def test_a_graph_nested_deeper_than_protobuf_goes_is_refused_when_it_is_changed():
+    """By its name, not by the end of Python's stack."""
+    content = b""
+    for depth in range(600):  # graph, node, attribute, and so on outwards
+        content = bytes([(6, 5, 1)[depth % 3] << 3 | 2]) + varint(len(content)) + content
+    with pytest.raises(BundleError, match=r"^m\.onnx is no ONNX model"):
+        with_locations(bytes([7 << 3 | 2]) + varint(len(content)) + content, {"found": "x"}, "m.onnx")
 
 
 SAMPLES = {build.__name__: build().SerializeToString() for build in (in_branch_of_branch, in_sparse_indices)}
