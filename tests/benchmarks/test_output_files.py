@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 
 from lraee.errors import DataError
 from lraee_benchmarks.cli import app
-from lraee_benchmarks.output_files import check_writable, write_file
+from lraee_benchmarks.output_files import check_writable, temporary_folder, write_file
 from lraee_benchmarks.render_html import app as render_app
 from lraee_benchmarks.results import Report, to_json
 
@@ -52,6 +54,33 @@ def test_a_full_disk_is_said() -> None:
     assert stat.S_ISCHR(FULL_DISK.stat().st_mode)
     with pytest.raises(DataError, match="No space left"):
         write_file(FULL_DISK, "text")
+
+
+@pytest.mark.parametrize("isolate", ["--isolate", "--no-isolate"])
+def test_a_temporary_folder_without_room_is_one_line(
+    isolate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images go through it to the processes that measure; a limit on files stands for the full disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        few = ["--threads", "1", "--repeats", "6", "--launches", "1" if isolate == "--isolate" else "2", isolate]
+        few += ["--image-count", "20", "--cold-starts", "0", "--policy", "full", "--baselines", "none", "--no-energy"]
+        result = CliRunner().invoke(app, ["reference", *few, "--thread-pool", "session"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: temporary files cannot be written (no ")
+    assert result.stderr.endswith("; set TMPDIR to a folder with room\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where TMPDIR is full or read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    with pytest.raises(DataError, match="temporary files cannot be written"), temporary_folder():
+        pass
 
 
 @pytest.mark.parametrize("option", ["--json", "--trace", "--csv", "--markdown", "--html"])

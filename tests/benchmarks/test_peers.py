@@ -53,6 +53,22 @@ def copy(tmp_path: Path) -> Bundle:
     return Bundle(Path(shutil.copytree(find_bundle("reference"), tmp_path / "copy.lraee")))
 
 
+def test_the_graph_of_a_bundle_of_links_runs_and_openvino_is_refused(
+    copy: Bundle, pixels: NDArray[np.uint8], full: NDArray[np.float32], tmp_path: Path
+) -> None:
+    """ONNX Runtime is given the files that links lead to; OpenVINO opens files itself, and refuses."""
+    store = tmp_path / "store"
+    store.mkdir()
+    for path in copy.folder.glob("*.data"):
+        path.rename(store / path.name)
+        path.symlink_to(store / path.name)
+    linked = Bundle(copy.folder)
+    answer = open_peer(linked, "graph", ONE_THREAD).run(pixels)
+    assert (answer.argmax(axis=1) == full.argmax(axis=1)).all()
+    with pytest.raises(BundleError, match=r"reads no weights through links, .*; copy what they lead to: cp -rL "):
+        check_peer(linked, "openvino")
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_peer_answers_as_the_chain_does(
     opened: dict[Baseline, Variant[NDArray[np.float32]]],

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lraee.errors import DataError
 from lraee.preprocess import Preprocessing
-from lraee_benchmarks.sample import load_sample, open_source, summarize_preprocessing
+from lraee_benchmarks.sample import files_instead, load_sample, open_source, summarize_preprocessing
 
 WANTED = Preprocessing(
     image_size=8, resize_mode="shortest", interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -98,6 +98,11 @@ def test_a_folder_of_a_shipped_name_goes_first(folder: str, monkeypatch: pytest.
     Path(folder).rename(Path(folder).parent / "photos")
     monkeypatch.chdir(Path(folder).parent)
     assert len(open_source("photos")) == 7
+    assert (
+        files_instead("photos") == f"photos is taken to be {Path('photos').absolute()}, not the shipped images of "
+        "that name"
+    )  # which the command says
+    assert files_instead("fashion-mnist") is files_instead("elsewhere") is files_instead(None) is None
 
 
 def test_a_source_that_is_not_there_is_refused() -> None:

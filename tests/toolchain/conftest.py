@@ -1,5 +1,6 @@
 """What the toolchain's tests share: a small zip of shipped images, and one undisturbed export of the reference."""
 
+import resource
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,14 @@ def _one_torch_thread() -> Iterator[None]:
 def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 labelled images of the shipped pool, 24 of each class."""
     return pick_images(fashion_mnist_pool(), tmp_path_factory.mktemp("few") / "few.zip", step=25)
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[Callable[[int], None]]:
+    """Let no file grow beyond so many bytes, as `ulimit -f` does, which needs no rights; -1 lifts the limit."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else before[0], before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,8 +62,8 @@ class ArrayFile:
         self._write_at(self._begin + start * self._row_bytes, np.ascontiguousarray(rows, self._dtype).tobytes())
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """A copy of rows `start` to `stop`, which is cut to the array."""
-        stop = min(stop, self._shape[0])
+        """A copy of rows `start` to `stop`, which are cut to the array."""
+        start, stop = (min(row, self._shape[0]) for row in (start, stop))
         self._file.seek(self._begin + start * self._row_bytes)
         content = self._file.read((stop - start) * self._row_bytes)
         return np.frombuffer(content, self._dtype).reshape(stop - start, *self._shape[1:]).copy()

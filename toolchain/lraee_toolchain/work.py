@@ -152,5 +152,5 @@ class WorkFolder:
     def _advice(self) -> str:
         """What to do when a stage cannot be written; said before it is made, while the folder can be looked into."""
         kept = sum(1 for path in self.root.glob("[!.]*") if path.is_dir())
-        resumes = f"; the {kept} finished stages are kept, and the same command goes on from them" if kept else ""
-        return f"give another --work{resumes}"
+        resumes = f"; finished stages are kept ({kept} here), and the same command goes on from them"
+        return f"give another --work{resumes if kept else ''}"

@@ -1,0 +1,78 @@
+"""Arrays that are written row by row are those of `numpy.save`, and a disk that is full is an error of Python."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lraee.disk import NoRoomError
+from lraee_toolchain.array_file import ArrayFile, save_array
+
+
+def saved_by_numpy(array: np.ndarray) -> bytes:
+    """The bytes of `numpy.save`."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+@given(
+    shape=st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple),
+    dtype=st.sampled_from([np.uint8, np.int64, np.float32]),
+)
+def test_the_file_is_that_of_numpy_byte_for_byte(tmp_path_factory, shape, dtype):
+    """In whatever pieces it is written, and also where it has no rows."""
+    array = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
+    path = tmp_path_factory.getbasetemp() / "array.npy"
+    save_array(path, array)
+    assert path.read_bytes() == saved_by_numpy(array)
+    with ArrayFile(path, dtype, shape) as file:
+        for row in reversed(range(len(array))):
+            file.write(row, array[row : row + 1])
+        assert (file.read(1, 3) == array[1:3]).all()
+        assert file.read(0, 100).shape == shape
+    assert path.read_bytes() == saved_by_numpy(array)
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(12, 9), (100_000, 7), (5, 5), (3, 0)])
+def test_a_file_that_is_shortened_has_the_first_rows(tmp_path, rows, kept):
+    """As if no more had been asked for."""
+    array = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    with ArrayFile(tmp_path / "a.npy", np.float32, (rows, 3)) as file:
+        file.write(0, array[:kept])
+        file.shorten(kept)
+    assert (tmp_path / "a.npy").read_bytes() == saved_by_numpy(array[:kept])
+
+
+def test_a_file_without_room_is_refused_before_anything_is_computed(
+    tmp_path: Path, file_size_limit: Callable[[int], None]
+) -> None:
+    """With its size, and nothing of it is left."""
+    file_size_limit(10_000)
+    with pytest.raises(NoRoomError) as caught:
+        ArrayFile(tmp_path / "a.npy", np.float32, (1000, 10))
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.wanted_bytes == 40_128
+    assert (tmp_path / "a.npy").stat().st_size == 0
+
+
+def test_writing_fails_with_an_error_where_nothing_can_be_reserved(
+    tmp_path: Path, file_size_limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On systems without the call for it; a memory-mapped file would end the process here."""
+    monkeypatch.delattr("os.posix_fallocate", raising=False)
+    file_size_limit(10_000)
+    with (
+        pytest.raises(OSError, match="File too large") as caught,
+        ArrayFile(tmp_path / "a.npy", np.float32, (1000, 10)) as file,
+    ):
+        file.write(0, np.ones((1000, 10), np.float32))
+    assert caught.value.errno == errno.EFBIG

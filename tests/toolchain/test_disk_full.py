@@ -1,0 +1,169 @@
+"""A disk that fills up during an export is one line, costs no finished stage, and changes nothing at the target."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lraee.errors import ExportError
+from lraee_exporters.operators import optimized_operators
+from lraee_toolchain.data import save_pixels
+from lraee_toolchain.pack import install, put_in_place, stage_copies
+from lraee_toolchain.pipeline import export
+from lraee_toolchain.work import WorkFolder
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], Path]]:
+    """Mount a disk of so many kilobytes; where nobody may, the test is skipped, others do with limits on files."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def mount(kilobytes: int) -> Path:
+            if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={kilobytes}k".encode()) != 0:
+                pytest.skip(f"no disk can be mounted here: {os.strerror(ctypes.get_errno())}")
+            return Path(folder)
+
+        yield mount
+        libc.umount(os.fsencode(folder))
+
+
+def test_an_export_goes_on_where_the_disk_was_full(
+    exported: Any, tmp_path: Path, file_size_limit: Callable[[int], None]
+) -> None:
+    """Each try ends with one line and keeps what it finished; the last gives what an undisturbed export gives."""
+    work = Path(shutil.copytree(exported.config.work, tmp_path / "work"))
+    for folder in work.glob("[!.]*"):
+        if folder.name.startswith(("exits-", "bundle-", "report-")):
+            shutil.rmtree(folder)
+    config = replace(exported.config, out=tmp_path / "out" / "small.lraee", work=work)
+    stages: list[str] = []
+    for limit in (1_000, 3_000_000):
+        file_size_limit(limit)
+        with pytest.raises(ExportError) as caught:
+            export(config)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.startswith("the stage '")
+        assert f"cannot be written to {work} (no file" in message
+        assert "may be so large here (see ulimit -f" in message
+        assert "; make room or give another --work; finished stages are kept (" in message
+        assert message.endswith("), and the same command goes on from them")
+        assert not list(work.glob(".writing-*"))
+        assert list(config.out.parent.iterdir()) == []
+        stages.append(message.split("'")[1])
+    assert stages == ["exits", "bundle"]
+    file_size_limit(-1)
+    result = export(config)
+    names = [path.name for path in exported.result.bundle.iterdir()]
+    assert sorted(names) == sorted(path.name for path in result.bundle.iterdir())
+    assert all((result.bundle / n).read_bytes() == (exported.result.bundle / n).read_bytes() for n in names)
+
+
+def write(folder: Path, size: int) -> None:
+    """One file of so many bytes."""
+    (folder / "x").write_bytes(b"x" * size)
+
+
+def test_a_full_disk_ends_a_stage_with_an_error_and_not_with_a_signal(
+    small_disk: Callable[[int], Path], few_pixels: Callable[[Path], None]
+) -> None:
+    """What is free, what is wanted; nothing of the stage stays to take the room."""
+    root = small_disk(256) / "work"
+    work = WorkFolder(root)
+    work.stage("small", {}, lambda folder: write(folder, 50_000))
+    with pytest.raises(ExportError, match=r"^the stage 'pixels' cannot be written to .* \(no room: ") as caught:
+        work.stage("pixels", {}, few_pixels)
+    said = "(no room: 0.2 MB free, 0.6 MB wanted); make room or give another --work; finished stages are kept (1 here)"
+    assert said in str(caught.value)
+    assert [path.name[:6] for path in root.iterdir()] == ["small-"]
+    for fill in (lambda folder: write(folder, 300_000), lambda folder: np.save(folder / "x.npy", np.zeros(100_000))):
+        with pytest.raises(ExportError, match=r"\(no room: "):
+            work.stage("other", {}, fill)
+
+
+def test_a_full_temporary_folder_is_named(
+    small_disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the room is missing is not where the stage is written; ONNX Runtime says no more than that it failed."""
+    full = small_disk(8)
+    monkeypatch.setattr(tempfile, "tempdir", str(full))
+    bundle = Path(__file__).parents[1] / "runtime" / "golden" / "format_1.lraee"
+
+    def count(folder: Path) -> None:
+        (full / "fill").write_bytes(b"x" * 4096)
+        optimized_operators(bundle / "block_01.onnx")
+
+    with pytest.raises(ExportError, match=rf"the temporary folder {full} has no room \(TMPDIR chooses another\)"):
+        WorkFolder(tmp_path / "work").stage("float", {}, count)
+
+
+def make(folder: Path, content: bytes) -> Path:
+    """A folder with two files and one below."""
+    (folder / "inner").mkdir(parents=True)
+    for name in ("a", "b", "inner/c"):
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_targets_without_room_stay_as_they_were(tmp_path: Path, file_size_limit: Callable[[int], None]) -> None:
+    """Also those that had room: either all are replaced, or none."""
+    small, large = make(tmp_path / "small", b"new"), make(tmp_path / "large", b"n" * 10_000)
+    first, second = (make(tmp_path / "out" / name, b"old") for name in ("x.report", "x.lraee"))
+    file_size_limit(5_000)
+    with pytest.raises(ExportError, match=r"^x\.lraee cannot be written to .*; make room or choose another --out; "):
+        stage_copies([(small, first), (large, second)])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["x.lraee", "x.report"]
+    assert set((contents(first) | contents(second)).values()) == {b"old"}
+    file_size_limit(-1)
+    for finished, target in ((small, first), (large, second)):
+        install(finished, target)
+        assert contents(target) == contents(finished)
+
+
+def test_a_target_that_cannot_be_moved_away_stays(tmp_path: Path) -> None:
+    """The copy waits beside it; a target that was moved already comes back."""
+    target = make(tmp_path / "out" / "x.lraee", b"old")
+    stage_copies([(make(tmp_path / "new", b"new"), target)])
+    shutil.rmtree(tmp_path / "out" / ".x.lraee.partial")
+    with pytest.raises(FileNotFoundError):
+        put_in_place(target)
+    assert set(contents(target).values()) == {b"old"}
+
+
+def test_a_work_folder_that_was_removed_is_said(tmp_path: Path) -> None:
+    """By somebody who needed room."""
+    work = WorkFolder(tmp_path / "work")
+
+    def remove(folder: Path) -> None:
+        shutil.rmtree(tmp_path / "work")
+        (folder / "x").write_text("x")
+
+    with pytest.raises(ExportError, match=r"the stage 'x' cannot be written to .*work \(it was removed meanwhile\)"):
+        work.stage("x", {}, remove)
+
+
+@pytest.fixture
+def few_pixels(few_images: Path) -> Callable[[Path], None]:
+    """Writes 240 images of 28 x 28 pixels into a folder."""
+    from lraee.preprocess import Preprocessing
+    from lraee_calibration_data import open_dataset
+
+    wanted = Preprocessing(
+        image_size=28, resize_mode="shortest", interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3
+    )
+    return lambda folder: save_pixels(open_dataset(few_images), wanted, folder, views=1, seed=0)
