@@ -22,6 +22,7 @@ from lraee.errors import LraeeError
 from lraee.label_set import parse_labels
 from lraee.manifest import Manifest, PartEntry
 from lraee.model import load
+from lraee.onnxruntime_version import UNNAMED
 from lraee.policies.spec import POLICY_SPECS, parse_policy
 from lraee.reading import MAX_PIXELS, Reading
 
@@ -137,6 +138,7 @@ def _summary_table(bundle: Bundle) -> Table:
         "text tower": _text_words(manifest),
         "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, matrix products)",
         "size": f"{_megabytes(_size(manifest))} in {len(manifest.files)} files",
+        "ONNX Runtime": f"{manifest.onnxruntime or UNNAMED} or newer",
     }
     for key, value in rows.items():
         table.add_row(key, Text(value))

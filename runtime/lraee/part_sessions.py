@@ -14,6 +14,7 @@ from lraee.errors import ForkError, LraeeError
 from lraee.forking import give_up, no_fork_meanwhile, watch_forks
 from lraee.manifest import block_names
 from lraee.mapped_pages import MappedPages, make_mapped
+from lraee.onnxruntime_version import check_onnxruntime
 from lraee.sessions import SessionSettings, make_session
 
 
@@ -26,7 +27,11 @@ class Sessions:
         Args:
             bundle: whose parts.
             settings: of all sessions.
+
+        Raises:
+            BundleError: the bundle names a later ONNX Runtime than the installed one.
         """
+        check_onnxruntime(bundle.manifest.onnxruntime)
         self._bundle = bundle
         self._settings = settings
         self._survives_forks = settings.thread_count == 1 and settings.thread_pool == "session"

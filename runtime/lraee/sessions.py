@@ -22,6 +22,7 @@ import onnxruntime as ort
 
 from lraee.cpu import available_cores, int8_products_saturate
 from lraee.errors import BundleError
+from lraee.onnxruntime_version import check_global_pool, load_failure
 
 _arena_lock = threading.Lock()
 _arena_is_registered = False
@@ -63,6 +64,7 @@ class SessionSettings:
 def use_global_thread_pool(threads: int) -> None:
     """Set the size of ONNX Runtime's process-wide pool, before any session is made."""
     global _global_pool_is_set
+    check_global_pool()
     ort.set_global_thread_pool_sizes(threads, 1)
     _global_pool_is_set = True
 
@@ -106,7 +108,7 @@ def make_session(path: Path, settings: SessionSettings) -> ort.InferenceSession:
             enable_fallback=0,  # it would print and try the same again
         )
     except _LOAD_ERRORS as error:
-        raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
+        raise BundleError(load_failure(path.name, str(error))) from error
 
 
 _state = ort.capi.onnxruntime_pybind11_state
