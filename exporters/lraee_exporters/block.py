@@ -16,16 +16,18 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
+from lraee_exporters.attention import HEADS_LAST, TOKENS_FIRST, add_attention, add_transpose
 from lraee_exporters.graph import GraphBuilder, WeightFile
 from lraee_exporters.layers import (
     AnyLinear,
+    Arrange,
     activation_operator,
     add_activation,
     add_class_row,
     add_gemm,
+    add_input,
     add_linear,
     add_norm,
-    add_quantize,
     add_reshape,
 )
 from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
@@ -125,22 +127,12 @@ def add_block(
     flat, split = (-1, width), (-1, rows, width)
     x = add_reshape(graph, tokens, flat, f"{p}tokens_flat")
 
-    normed = add_norm(graph, file, x, block.norm_1, f"{p}norm_1")
-    if isinstance(block.query, QuantizedLinear):
-        normed = add_quantize(graph, normed, block.query.input_scale, block.query.input_zero_point, f"{p}norm_1_input")
-    asking = normed
-    if class_only:
+    asking = normed = add_norm(graph, file, x, block.norm_1, f"{p}norm_1")
+    if class_only:  # LayerNorm of the class token once more is cheaper than to cut its row out of all tokens'
         x = add_class_row(graph, tokens, f"{p}class_token")
-        asking = _class_row_of_normed(graph, file, x, block, p)
-    query = add_gemm(graph, file, asking, block.query, f"{p}query", rows=rows)
-    projected = [add_reshape(graph, query, split, f"{p}query_split")]
-    for name, linear in (("key", block.key), ("value", block.value)):
-        flat_value = add_gemm(graph, file, normed, linear, f"{p}{name}", rows=token_count)
-        projected.append(add_reshape(graph, flat_value, (-1, token_count, width), f"{p}{name}_split"))
-    attended = graph.node("Attention", projected, f"{p}attention", q_num_heads=block.heads, kv_num_heads=block.heads)
-    graph.flops += 4 * rows * token_count * width
-    attended = add_reshape(graph, attended, flat, f"{p}attention_flat")
-    x = graph.node("Add", [x, add_linear(graph, file, attended, block.out, f"{p}out", rows=rows)], f"{p}residual_1")
+        asking = add_norm(graph, file, x, block.norm_1, f"{p}norm_1_class", weights=f"{p}norm_1")
+    attended = _add_heads(graph, file, normed, asking, block, token_count=token_count, prefix=p)
+    x = graph.node("Add", [x, attended], f"{p}residual_1")
 
     normed = add_norm(graph, file, x, block.norm_2, f"{p}norm_2")
     hidden = add_linear(graph, file, normed, block.fc1, f"{p}fc1", rows=rows)
@@ -150,13 +142,71 @@ def add_block(
     return graph.node("Add", [x, update], f"{p}residual_2")
 
 
-def _class_row_of_normed(graph: GraphBuilder, file: WeightFile, x: str, block: BlockWeights, p: str) -> str:
-    """LayerNorm and quantization of the class token once more: cheaper than to cut its levels out of all tokens'."""
-    normed = add_norm(graph, file, x, block.norm_1, f"{p}norm_1_class", weights=f"{p}norm_1")
-    if not isinstance(block.query, QuantizedLinear):
-        return normed
-    query = block.query
-    return add_quantize(graph, normed, query.input_scale, query.input_zero_point, f"{p}norm_1_class_input")
+def _add_heads(
+    graph: GraphBuilder,
+    file: WeightFile,
+    normed: str,
+    asking: str,
+    block: BlockWeights,
+    *,
+    token_count: int,
+    prefix: str,
+) -> str:
+    """The four linear layers around the attention, and the attention.
+
+    Args:
+        graph: where the nodes go.
+        file: where the weights go.
+        normed: (batch * tokens, width) float32, what keys and values are made of.
+        asking: the same value, or another for the class token alone, (batch, width) float32.
+        block: its weights.
+        token_count: of one image.
+        prefix: put before every name.
+
+    Returns:
+        (batch * tokens, width) or (batch, width) float32.
+    """
+    p, width, heads = prefix, block.width, block.heads
+    rows = token_count if asking == normed else 1
+    by_token = add_input(
+        graph, normed, block.query, f"{p}norm_1_input", arrange=_tokens_first(graph, token_count, width, f"{p}norm_1")
+    )
+    read = by_token if asking == normed else add_input(graph, asking, block.query, f"{p}norm_1_class_input")
+    projected = []
+    for name, linear, value, count in (
+        ("query", block.query, read, rows),
+        ("key", block.key, by_token, token_count),
+        ("value", block.value, by_token, token_count),
+    ):
+        product = add_gemm(graph, file, value, linear, f"{p}{name}", rows=count)
+        projected.append(add_reshape(graph, product, (count, -1, heads, width // heads), f"{p}{name}_split"))
+    attended = add_attention(graph, *projected, channels=width // heads, name=f"{p}attention")
+    graph.flops += 4 * rows * token_count * width
+    joined = _heads_joined(graph, rows, width, f"{p}attention")
+    attended = add_input(graph, attended, block.out, f"{p}out_input", arrange=joined)
+    return add_gemm(graph, file, attended, block.out, f"{p}out", rows=rows)
+
+
+def _tokens_first(graph: GraphBuilder, token_count: int, width: int, name: str) -> Arrange:
+    """From rows of (batch, tokens) to rows of (tokens, batch), as `add_attention` reads them."""
+
+    def arrange(value: str) -> str:
+        value = add_reshape(graph, value, (-1, token_count, width), f"{name}_by_image")
+        value = add_transpose(graph, value, TOKENS_FIRST, f"{name}_by_token")
+        return add_reshape(graph, value, (-1, width), f"{name}_by_token_flat")
+
+    return arrange
+
+
+def _heads_joined(graph: GraphBuilder, rows: int, width: int, name: str) -> Arrange:
+    """From (batch, heads, rows, channels) to (batch * rows, width); with one row each that needs no copy."""
+
+    def arrange(value: str) -> str:
+        if rows > 1:
+            value = add_transpose(graph, value, HEADS_LAST, f"{name}_by_row")
+        return add_reshape(graph, value, (-1, width), f"{name}_flat")
+
+    return arrange
 
 
 def build_block(
@@ -188,10 +238,10 @@ def build_block(
 
 def operators_of_block(block: BlockWeights, *, class_only: bool = False) -> dict[str, int]:
     """What ONNX Runtime must run for one INT8 block after fusion, by operator name."""
-    counts = {"LayerNormalization": 2, "Attention": 1, "Add": 2, "Reshape": 7}
+    counts = {"LayerNormalization": 2, "FusedMatMul": 2, "Softmax": 1, "Add": 2, "Transpose": 2, "Reshape": 9}
     counts[activation_operator(block.activation)] = 1
     if class_only:
-        counts |= {"LayerNormalization": 3, "Gather": 1}
+        counts |= {"LayerNormalization": 3, "Gather": 1, "Transpose": 1}
     if isinstance(block.query, QuantizedLinear):
         return counts | {"QGemm": 6, "QuantizeLinear": 5 if class_only else 4}
     return counts | {"Gemm": 6}

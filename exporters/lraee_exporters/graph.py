@@ -17,8 +17,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 23
-"""ai.onnx opset of every part: the first with `Attention`."""
+OPSET = 20
+"""ai.onnx opset of every part: the first with `Gelu`. The lower it is, the older the runtimes that read a bundle."""
+
+IR_VERSION = 9
+"""Of that opset."""
+
+OLDEST_ONNXRUNTIME = "1.17"
+"""The first release of ONNX Runtime that knows this opset, and runs every part of a bundle."""
 
 MICROSOFT_OPSET = 1
 """com.microsoft opset, for QuickGelu."""
@@ -149,7 +155,7 @@ class GraphBuilder:
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain for node in self.nodes):
             opsets.append(helper.make_opsetid("com.microsoft", MICROSOFT_OPSET))
-        model = helper.make_model(graph, opset_imports=opsets, producer_name="lraee", ir_version=10)
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="lraee", ir_version=IR_VERSION)
         helper.set_model_props(model, dict(metadata or {}))
         return model
 

@@ -6,6 +6,7 @@ ONNX Runtime turns that into one `QGemm` with float output. Everything else stay
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -26,12 +27,29 @@ def in_and_out(linear: AnyLinear) -> tuple[int, int]:
     return in_size, out_size
 
 
-def add_quantize(graph: GraphBuilder, value: str, scale: float, zero_point: int, name: str) -> str:
-    """QuantizeLinear and DequantizeLinear of an activation; gives the dequantized value."""
+Arrange: TypeAlias = Callable[[str], str]
+"""Adds the nodes that give a value another shape or order of axes; from its name to that of the arranged value."""
+
+
+def add_quantize(
+    graph: GraphBuilder, value: str, scale: float, zero_point: int, name: str, *, arrange: Arrange | None = None
+) -> str:
+    """QuantizeLinear and DequantizeLinear of an activation; gives the dequantized value.
+
+    `arrange` works on what lies between the two: bytes, where the value itself is four times as large.
+    """
     scale_name = graph.constant(f"{name}_scale", np.float32(scale))
     zero_name = graph.constant(f"{name}_zero_point", np.uint8(zero_point))
     levels = graph.node("QuantizeLinear", [value, scale_name, zero_name], f"{name}_levels")
+    levels = levels if arrange is None else arrange(levels)
     return graph.node("DequantizeLinear", [levels, scale_name, zero_name], f"{name}_dequantized")
+
+
+def add_input(graph: GraphBuilder, value: str, linear: AnyLinear, name: str, *, arrange: Arrange | None = None) -> str:
+    """What `linear` reads: `value` quantized as the layer wants it (not at all in float32) and then arranged."""
+    if isinstance(linear, QuantizedLinear):
+        return add_quantize(graph, value, linear.input_scale, linear.input_zero_point, name, arrange=arrange)
+    return value if arrange is None else arrange(value)
 
 
 def add_class_row(graph: GraphBuilder, value: str, name: str) -> str:
@@ -84,9 +102,7 @@ def add_gemm(
 
 def add_linear(graph: GraphBuilder, file: WeightFile, value: str, linear: AnyLinear, name: str, *, rows: int) -> str:
     """Quantize `value` as `linear` wants it (not at all in float32) and apply the layer."""
-    if isinstance(linear, QuantizedLinear):
-        value = add_quantize(graph, value, linear.input_scale, linear.input_zero_point, f"{name}_input")
-    return add_gemm(graph, file, value, linear, name, rows=rows)
+    return add_gemm(graph, file, add_input(graph, value, linear, f"{name}_input"), linear, name, rows=rows)
 
 
 def add_norm(

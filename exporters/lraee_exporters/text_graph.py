@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
+from lraee_exporters.attention import HEADS_LAST, add_transpose, add_weights
 from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import add_activation, add_norm
+from lraee_exporters.layers import add_activation, add_norm, add_reshape
 from lraee_exporters.quantized import quantize_weight
 from lraee_exporters.text_tower import TextTower
 from lraee_exporters.tower import Activation, Block, Linear
@@ -37,6 +38,22 @@ class _Writer:
 
     def linear(self, value: str, linear: Linear, name: str, *, rows: int) -> str:
         """A linear layer over the last axis; `rows` of one text, for the FLOPs."""
+        product, bias = self._product(value, linear, name, rows=rows)
+        return self.graph.node("Add", [product, bias], name) if bias else product
+
+    def hidden(self, value: str, linear: Linear, activation: Activation, name: str, *, rows: int) -> str:
+        """The MLP's first layer and its activation.
+
+        Bias and GELU are one node, which not every ONNX Runtime would make of two (1.17 to 1.20 do not).
+        """
+        product, bias = self._product(value, linear, f"{name}fc1", rows=rows)
+        if bias and activation == "gelu":
+            return self.graph.node("BiasGelu", [product, bias], f"{name}activation", domain="com.microsoft")
+        product = self.graph.node("Add", [product, bias], f"{name}fc1") if bias else product
+        return add_activation(self.graph, product, activation, f"{name}activation")
+
+    def _product(self, value: str, linear: Linear, name: str, *, rows: int) -> tuple[str, str]:
+        """The product with the weights, and the bias that is still to be added, if any."""
         graph, file = self.graph, self.file
         graph.flops += 2 * rows * linear.weight.size
         bias = graph.constant(f"{name}_bias", linear.bias, file) if linear.bias.any() else ""
@@ -44,14 +61,13 @@ class _Writer:
             levels, scale = quantize_weight(linear.weight)
             inputs = [value, graph.constant(f"{name}_weight", levels, file)]
             inputs += [graph.constant(f"{name}_weight_scale", scale, file), "", bias]
-            return graph.node("DynamicQuantizeMatMul", inputs, name, domain="com.microsoft")
+            return graph.node("DynamicQuantizeMatMul", inputs, name, domain="com.microsoft"), ""
         weight = np.ascontiguousarray(linear.weight.T)
         if self.precision == "fp16":
-            half = graph.constant(f"{name}_weight", weight.astype(np.float16), file)
-            product = graph.node("MatMul", [value, self.widened(half)], f"{name}_product")
+            stored = self.widened(graph.constant(f"{name}_weight", weight.astype(np.float16), file))
         else:
-            product = graph.node("MatMul", [value, graph.constant(f"{name}_weight", weight, file)], f"{name}_product")
-        return graph.node("Add", [product, bias], name) if bias else product
+            stored = graph.constant(f"{name}_weight", weight, file)
+        return graph.node("MatMul", [value, stored], f"{name}_product"), bias
 
     def widened(self, value: str) -> str:
         """A value in float32."""
@@ -86,10 +102,13 @@ def build_text(tower: TextTower, precision: TextPrecision) -> tuple[GraphBuilder
     writer = _Writer(graph, file, precision, tower.context_length)
     tokens = graph.input("tokens", TensorProto.INT64, ["texts", "length"])
     x = writer.rows_of(tower.token_embedding, tokens, "token_embedding")
-    x = graph.node("Add", [x, _positions(writer, tower, tokens)], "embedded")
+    length = graph.node("Shape", [tokens], "length", start=1)
+    x = graph.node("Add", [x, _positions(writer, tower, length)], "embedded")
+    mask = _mask(graph, length)
     for number, block in enumerate(tower.blocks, start=1):
-        x = _add_block(writer, x, block, tower.activation, f"block_{number:02d}/")
-    last = graph.node("ArgMax", [tokens], "end_of_text", axis=1, keepdims=1)
+        x = _add_block(writer, x, block, tower.activation, mask, f"block_{number:02d}/")
+    narrow = graph.node("Cast", [tokens], "tokens_narrow", to=TensorProto.INT32)  # ArgMax of int64 is new in 1.20
+    last = graph.node("ArgMax", [narrow], "end_of_text", axis=1, keepdims=1)
     x = graph.node("GatherND", [x, last], "text_token", batch_dims=1)
     x = add_norm(graph, file, x, tower.norm_final, "norm_final")
     x = writer.linear(x, tower.projection, "projection", rows=1)
@@ -98,29 +117,47 @@ def build_text(tower: TextTower, precision: TextPrecision) -> tuple[GraphBuilder
     return graph, file
 
 
-def _positions(writer: _Writer, tower: TextTower, tokens: str) -> str:
+def _positions(writer: _Writer, tower: TextTower, length: str) -> str:
     """The first `length` positions, (length, width)."""
     graph = writer.graph
     table = graph.constant("positions", tower.positions, writer.file)
-    shape = graph.node("Shape", [tokens], "length", start=1)
     begin, axis = (graph.constant(name, np.array([0], np.int64)) for name in ("first_position", "axis_positions"))
-    return graph.node("Slice", [table, begin, shape, axis], "positions_of_length")
+    return graph.node("Slice", [table, begin, length, axis], "positions_of_length")
 
 
-def _add_block(writer: _Writer, x: str, block: Block, activation: Activation, p: str) -> str:
+def _mask(graph: GraphBuilder, length: str) -> str:
+    """(length, length) float32: 0 where a row may look, the lowest number at every token after it."""
+    square = graph.node("Concat", [length, length], "mask_shape", axis=0)
+    lowest = numpy_helper.from_array(np.array([np.finfo(np.float32).min]))
+    full = graph.node("ConstantOfShape", [square], "mask_full", value=lowest)
+    return graph.node("Trilu", [full, graph.constant("next_token", np.int64(1))], "mask", upper=1)
+
+
+def _add_block(writer: _Writer, x: str, block: Block, activation: Activation, mask: str, p: str) -> str:
     """One block whose tokens do not look ahead: (texts, length, width) to the same."""
     graph, rows = writer.graph, writer.length
     attention = block.attention
+    width, heads = attention.query.weight.shape[0], attention.heads
     normed = add_norm(graph, writer.file, x, block.norm_1, f"{p}norm_1")
-    layers = {"query": attention.query, "key": attention.key, "value": attention.value}
-    projected = [writer.linear(normed, layer, f"{p}{name}", rows=rows) for name, layer in layers.items()]
-    heads = attention.heads
-    attended = graph.node("Attention", projected, f"{p}attention", is_causal=1, q_num_heads=heads, kv_num_heads=heads)
-    graph.flops += 4 * rows * rows * attention.query.weight.shape[0]
+    layers = (("query", attention.query), ("key", attention.key), ("value", attention.value))
+    q, k, v = (
+        add_transpose(
+            graph,
+            add_reshape(
+                graph, writer.linear(normed, layer, f"{p}{name}", rows=rows), (0, 0, heads, -1), f"{p}{name}_4d"
+            ),
+            (0, 2, 3, 1) if name == "key" else HEADS_LAST,
+            f"{p}{name}_heads",
+        )
+        for name, layer in layers
+    )
+    weights = add_weights(graph, q, k, channels=width // heads, name=f"{p}attention", mask=mask)
+    attended = add_transpose(graph, graph.node("MatMul", [weights, v], f"{p}attention"), HEADS_LAST, f"{p}attention_4d")
+    attended = add_reshape(graph, attended, (0, 0, width), f"{p}attention_flat")
+    graph.flops += 4 * rows * rows * width
     x = graph.node("Add", [x, writer.linear(attended, attention.out, f"{p}out", rows=rows)], f"{p}residual_1")
     normed = add_norm(graph, writer.file, x, block.norm_2, f"{p}norm_2")
-    hidden = writer.linear(normed, block.mlp.fc1, f"{p}fc1", rows=rows)
-    hidden = add_activation(graph, hidden, activation, f"{p}activation")
+    hidden = writer.hidden(normed, block.mlp.fc1, activation, p, rows=rows)
     update = writer.linear(hidden, block.mlp.fc2, f"{p}fc2", rows=rows)
     return graph.node("Add", [x, update], f"{p}residual_2")
 
@@ -129,12 +166,15 @@ def operators_of_text(tower: TextTower, precision: TextPrecision) -> dict[str, i
     """What ONNX Runtime must run for the text tower after fusion, by operator name."""
     blocks = len(tower.blocks)
     products = 6 * blocks + 1
-    counts = {"ArgMax": 1, "Shape": 1, "Slice": 1, "Gather": 1, "GatherND": 1, "LpNormalization": 1}
-    counts |= {"Attention": blocks, "LayerNormalization": 2 * blocks + 1, "Add": 2 * blocks + 1}
+    counts = {"Cast": 1, "ArgMax": 1, "Shape": 1, "Slice": 1, "Gather": 1, "GatherND": 1, "LpNormalization": 1}
+    counts |= {"Concat": 1, "ConstantOfShape": 1, "Trilu": 1}  # the mask
+    counts |= {"FusedMatMul": blocks, "Softmax": blocks, "Transpose": 4 * blocks, "Reshape": 4 * blocks}
+    counts |= {"LayerNormalization": 2 * blocks + 1, "Add": 3 * blocks + 1, "MatMul": blocks}
     activation = "Gelu" if tower.activation == "gelu" else "QuickGelu"
     if precision == "int8":
-        return counts | {"Gather": 2, "Cast": 1, "Mul": 1, "DynamicQuantizeMatMul": products, activation: blocks}
-    counts |= {"MatMul": products, "Cast": 1} if precision == "fp16" else {"MatMul": products}
+        return counts | {"Gather": 2, "Cast": 2, "Mul": 1, "DynamicQuantizeMatMul": products, activation: blocks}
+    counts["MatMul"] += products
+    counts["Cast"] += precision == "fp16"
     attention = [(b.attention.query, b.attention.key, b.attention.value, b.attention.out) for b in tower.blocks]
     linears = [tower.projection, *(layer for layers in attention for layer in layers)]
     linears += [layer for block in tower.blocks for layer in (block.mlp.fc1, block.mlp.fc2)]

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lraee.errors import MissingExtraError
 from lraee.install import install_command
 from lraee.tokenizer import byte_characters
-from lraee_exporters.graph import OPSET
+from lraee_exporters.graph import IR_VERSION, OPSET
 
 DOMAIN = "ai.onnx.contrib"
 
@@ -47,7 +47,8 @@ def build_tokenizer(merges: Sequence[str], context_length: int) -> bytes:
             padding_length=context_length,
         ),
         helper.make_node("Where", ["is_last", "end", "padded"], ["ended"]),  # a text that was cut has lost its end
-        helper.make_node("ArgMax", ["ended"], ["end_place"], axis=1, keepdims=1),
+        helper.make_node("Cast", ["ended"], ["ended_narrow"], to=TensorProto.INT32),  # as in text.onnx
+        helper.make_node("ArgMax", ["ended_narrow"], ["end_place"], axis=1, keepdims=1),
         helper.make_node("LessOrEqual", ["places", "end_place"], ["is_text"]),
         helper.make_node("Where", ["is_text", "ended", "nothing"], ["tokens"]),
     ]
@@ -66,7 +67,7 @@ def build_tokenizer(merges: Sequence[str], context_length: int) -> bytes:
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="lraee")
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="lraee")
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

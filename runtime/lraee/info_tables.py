@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lraee.bundle import Bundle
 from lraee.manifest import Manifest, PartEntry
+from lraee.onnxruntime_version import UNNAMED
 from lraee.strict_json import encode
 
 
@@ -56,6 +57,7 @@ def _summary_table(bundle: Bundle) -> Table:
         "text tower": _text_words(manifest),
         "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, matrix products)",
         "size": f"{megabytes(size_bytes(manifest))} in {len(manifest.files)} files",
+        "ONNX Runtime": f"{manifest.onnxruntime or UNNAMED} or newer",
     }
     for key, value in rows.items():
         table.add_row(key, Text(value))

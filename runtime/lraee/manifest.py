@@ -7,8 +7,10 @@ the parts that ran. Blocks are counted from 1, as in the paper.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as short
 from typing import Literal
 
 from lraee.bundle_files import unreadable
@@ -197,6 +199,9 @@ class Manifest:
     probabilities: Literal["softmax", "sigmoid"] = field(default="softmax", metadata={OPTIONAL: True})
     """``softmax`` over the labels, or for towers trained with SigLIP's loss a ``sigmoid`` for each label on its own,
     with `logit_bias`: these need not add up to 1. Gates judge the softmax in both cases."""
+    onnxruntime: str | None = field(default=None, metadata={OPTIONAL: True})
+    """The oldest release of ONNX Runtime that runs every part, such as ``1.17``; None where the bundle does not name
+    it: see `lraee.onnxruntime_version`."""
 
     def part(self, name: str) -> PartEntry:
         """The part called `name`."""
@@ -283,6 +288,8 @@ def write_manifest(manifest: Manifest) -> str:
     raw = encode(manifest)
     if manifest.probabilities == "softmax":
         del raw["probabilities"]  # versions that do not know the key then read the bundle too
+    if manifest.onnxruntime is None:
+        del raw["onnxruntime"]
     text = json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
     if parse_manifest(text) != manifest:
         raise BundleError(f"{MANIFEST_NAME} does not survive writing and reading; a value has the wrong type")
@@ -308,6 +315,8 @@ def _check_ranges(manifest: Manifest) -> None:
             raise BundleError(f"{MANIFEST_NAME}: {key} is {value}, wanted at least {wanted}")
     if manifest.probabilities == "sigmoid" and manifest.logit_bias is None:
         raise BundleError(f"{MANIFEST_NAME}: probabilities are 'sigmoid', which needs a number as logit_bias")
+    if manifest.onnxruntime is not None and re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,2}", manifest.onnxruntime) is None:
+        raise BundleError(f"{MANIFEST_NAME}: onnxruntime is {short(manifest.onnxruntime)}, wanted a version as '1.17'")
     above_zero = [("logit_scale", manifest.logit_scale)]
     above_zero += [(f"exits: temperature behind block {exit.block}", exit.temperature) for exit in manifest.exits]
     for key, number in above_zero:

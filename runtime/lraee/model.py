@@ -17,6 +17,7 @@ from lraee.images import ImageSource
 from lraee.label_matrix import Labels, check_different, label_names, unit_labels
 from lraee.label_set import LabelSet
 from lraee.manifest import Manifest, block_names
+from lraee.onnxruntime_version import check_global_pool
 from lraee.orchestrator import Answers, joined, run
 from lraee.part_costs import PartCosts
 from lraee.part_sessions import Sessions
@@ -64,7 +65,8 @@ def load(
         reading: how images become pixels: EXIF orientation, limits, who resizes; by default as open_clip does.
 
     Raises:
-        BundleError: the bundle is damaged, incomplete, newer than this code, or unsafe.
+        BundleError: the bundle is damaged, incomplete, newer than this code or than the installed ONNX Runtime, or
+            unsafe.
         SettingsError: a setting is unknown, of another type, or out of its range, such as threads without end, or
             there is no room for the thread that preloads.
         PolicyError: the bundle lacks what the policy asks for, or it is no policy.
@@ -72,6 +74,8 @@ def load(
     check_threads(threads)
     check_choice("verify", verify, ("parts", "all"))
     check_choice("thread_pool", thread_pool, ("session", "global"))
+    if thread_pool == "global":
+        check_global_pool()
     check_choice("memory", memory, ("normal", "low"))
     if not isinstance(reading, Reading):
         raise SettingsError(f"reading is a {type(reading).__name__}, wanted lraee.Reading(...)")

@@ -18,6 +18,7 @@ from lraee.forking import give_up, no_fork_meanwhile, watch_forks
 from lraee.linked_graph import LinkedGraph
 from lraee.manifest import block_names
 from lraee.mapped_pages import MappedPages, make_mapped
+from lraee.onnxruntime_version import check_onnxruntime
 from lraee.sessions import SessionSettings, global_thread_pool_is_set, make_session, threads_of
 from lraee.threads import default_threads, fitting_threads
 
@@ -35,7 +36,11 @@ class Sessions:
             bundle: whose parts.
             settings: of all sessions. Where a limit of the system is too narrow for the threads of all of them, they
                 get fewer, with a `ThreadsWarning`.
+
+        Raises:
+            BundleError: the bundle names a later ONNX Runtime than the installed one.
         """
+        check_onnxruntime(bundle.manifest.onnxruntime)
         self._bundle = bundle
         blocks = [part.flops for part in bundle.manifest.parts if part.name.startswith("block_")]
         self._settings = replace(settings, threads=settings.threads or default_threads(max(blocks)))

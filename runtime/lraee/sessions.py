@@ -27,6 +27,7 @@ from lraee.cpu import int8_products_saturate
 from lraee.errors import BundleError, SettingsError
 from lraee.forking import no_fork_meanwhile
 from lraee.linked_graph import LinkedGraph
+from lraee.onnxruntime_version import check_global_pool, load_failure
 from lraee.threads import default_threads, fitting_threads, room_for
 
 _arena_lock = threading.Lock()
@@ -77,6 +78,7 @@ def use_global_thread_pool(threads: int) -> None:
     Where a limit of the system is too narrow, it gets fewer threads, with a `ThreadsWarning`.
     """
     global _global_pool_threads
+    check_global_pool()
     threads = fitting_threads(threads, sessions=1)
     ort.set_global_thread_pool_sizes(threads, 1)
     _global_pool_threads = threads
@@ -150,7 +152,7 @@ def make_session(
                     "lraee.sessions.use_global_thread_pool(threads) before any session is made, or load with "
                     "thread_pool='session'"
                 ) from error
-            raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {error}") from error
+            raise BundleError(load_failure(path.name, str(error))) from error
 
 
 def threads_of(session: ort.InferenceSession, settings: SessionSettings) -> int:

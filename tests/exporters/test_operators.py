@@ -145,7 +145,8 @@ def test_blocks_of_full_size_become_six_integer_products(
         assert "Gemm" not in found
         if part[0].name.startswith("block"):
             assert (found["QGemm"], found["QuantizeLinear"]) == (6, 5 if part[0].name.endswith("_class") else 4)
-            assert "MatMul" not in found
+            assert "MatMul" not in found  # both products of the attention stride over the tokens where they lie
+            assert found["FusedMatMul"] == 2
 
 
 def test_a_bias_of_zeros_changes_nothing_that_is_declared(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
@@ -176,7 +177,13 @@ def test_a_missing_quantization_of_an_input_is_refused(
 ) -> None:
     """Query, key and value then dequantize their weights on every run."""
     weights, _ = int8_block(make_tower)
-    monkeypatch.setattr(block_module, "add_quantize", lambda graph, value, *rest: value)
+    add_input = block_module.add_input
+
+    def unquantized(graph: Any, value: str, linear: Any, name: str, **arranged: Any) -> str:
+        plain = Linear(weight=np.ones((1, 1), np.float32), bias=np.ones(1, np.float32))
+        return add_input(graph, value, plain if linear is weights.query else linear, name, **arranged)
+
+    monkeypatch.setattr(block_module, "add_input", unquantized)
     part = build_block(weights, number=1, token_count=10)
     with pytest.raises(ExportError, match=r"'DequantizeLinear': \(0, \d+\).*'QGemm': \(6, 3\)"):
         check_operators(save(part, tmp_path), operators_of_block(weights))

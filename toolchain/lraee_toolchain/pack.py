@@ -32,6 +32,7 @@ from lraee.manifest import (
     write_manifest,
 )
 from lraee.strict_json import encode
+from lraee_exporters.graph import OLDEST_ONNXRUNTIME
 from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.build import load_parts
@@ -134,6 +135,7 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
             **{name: version(name) for name in ("lraee", "onnx", "onnxruntime", "open_clip_torch", "torch")},
         },
         probabilities="softmax" if tower.logit_bias is None else "sigmoid",
+        onnxruntime=OLDEST_ONNXRUNTIME,
     )
     (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
     Bundle(folder).verify()

@@ -119,13 +119,15 @@ def _keep_patches(tokens: FloatArray, count: int) -> FloatArray:
 
 
 def _session(path: Path, tokens: int, width: int, count: int) -> ort.InferenceSession:
-    """A block for `count` tokens: the same graph with another constant in its reshapes."""
+    """A block for `count` tokens: the same graph with other constants in its reshapes."""
     if count == tokens:
         return make_session(path, SessionSettings())
     model = onnx.load(str(path), load_external_data=False)
     for tensor in model.graph.initializer:
-        if tensor.name == f"shape_n_{tokens}_{width}":
-            tensor.CopyFrom(numpy_helper.from_array(np.array([-1, count, width], np.int64), tensor.name))
+        if tensor.name.startswith((f"shape_n_{tokens}_{width}", f"shape_{tokens}_n_")):
+            shape = numpy_helper.to_array(tensor).copy()
+            shape[list(shape).index(tokens)] = count
+            tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[1].dim_value = count
     target = path.with_name(f".{path.stem}.tokens_{count}.onnx")
