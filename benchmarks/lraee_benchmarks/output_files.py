@@ -12,6 +12,8 @@ from pathlib import Path
 from lraee.disk import writing_trouble
 from lraee.errors import DataError
 
+_OTHER_FOLDER = "set TMPDIR to a folder with room"
+
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
@@ -21,17 +23,16 @@ def temporary_folder() -> Iterator[Path]:
         DataError: it cannot be made.
     """
     with ExitStack() as stack:
-        with temporary_room(None):
+        try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lraee-bench-")))
+        except OSError as error:
+            raise DataError(f"no temporary folder can be made ({error.strerror}); {_OTHER_FOLDER}") from error
         yield folder
 
 
 @contextmanager
-def temporary_room(folder: Path | None) -> Iterator[None]:
-    """Say in one line that a temporary file cannot be written.
-
-    Args:
-        folder: in which it is written; None where it would be.
+def temporary_room(folder: Path) -> Iterator[None]:
+    """Say in one line that temporary files cannot be written into a folder.
 
     Raises:
         DataError: there is no room, or no right to write.
@@ -39,10 +40,9 @@ def temporary_room(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = folder if folder is not None else Path(tempfile.tempdir or os.environ.get("TMPDIR", "/tmp"))
-        if (trouble := writing_trouble(error, place)) is None:
+        if (trouble := writing_trouble(error, folder)) is None:
             raise
-        raise DataError(f"temporary files cannot be written ({trouble}); set TMPDIR to a folder with room") from error
+        raise DataError(f"temporary files cannot be written ({trouble}); {_OTHER_FOLDER}") from error
 
 
 def check_writable(path: Path) -> None:
