@@ -1,18 +1,103 @@
 """What tests of several layers share.
 
-An empty folder to run in, checkpoints in the layouts that others write, and a graph as others quantize.
+An empty folder to run in, one export, checkpoints in the layouts that others write, and a graph as others quantize.
+
+What only some fixtures need is imported by them: the runtime's tests load neither the toolchain nor onnx.
 """
 
+from __future__ import annotations
+
 import os
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+
+from lraee_calibration_data import fashion_mnist_pool
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lraee_toolchain.config import ExportConfig
+    from lraee_toolchain.pipeline import ExportResult
+
+
+def pick_images(source: Path, target: Path, *, step: int, start: int = 0) -> Path:
+    """Write every `step`-th image of a zip into another."""
+    with zipfile.ZipFile(source) as pool, zipfile.ZipFile(target, "w") as few:
+        names = sorted(name for name in pool.namelist() if name.endswith(".png"))
+        for name in names[start::step]:
+            few.writestr(name, pool.read(name))
+    return target
+
+
+@pytest.fixture(scope="session")
+def picked() -> Callable[..., Path]:
+    """`pick_images` for tests with images of their own."""
+    return pick_images
+
+
+@pytest.fixture(scope="session")
+def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 labelled images of the shipped pool, 24 of each class."""
+    return pick_images(fashion_mnist_pool(), tmp_path_factory.mktemp("few") / "few.zip", step=25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """An export and what it was told."""
+
+    config: ExportConfig
+    result: ExportResult
+
+
+@pytest.fixture(scope="session")
+def small_config(few_images: Path) -> Callable[..., ExportConfig]:
+    """A configuration that takes seconds: few images, two exits, two epochs."""
+    from lraee_toolchain.config import ExportConfig, HeadTraining
+
+    def make(out: Path, **changes: object) -> ExportConfig:
+        options: dict[str, object] = {
+            "model": "reference",
+            "out": out,
+            "train": few_images,
+            "exits": (4, 8),
+            "reads": "patch_mean",
+            "heads": HeadTraining(epochs=2),
+            "max_accuracy_drop": 20.0,
+        }
+        return ExportConfig(**(options | changes))  # type: ignore[arg-type]  # names are the test's own
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(small_config: Callable[..., ExportConfig], tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """One export of the reference, whose stages are kept for tests that change a late option."""
+    from lraee_toolchain.pipeline import export
+
+    folder = tmp_path_factory.mktemp("exported")
+    config = small_config(folder / "small.lraee", work=folder / "work")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small products are quicker on one thread when cores are shared
+    try:
+        return Exported(config=config, result=export(config))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def exported_with_baselines(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """The same once more, with baselines."""
+    from lraee_toolchain.pipeline import export
+
+    out = tmp_path_factory.mktemp("baselines") / "small.lraee"
+    return export(replace(exported.config, out=out, baselines=True))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -106,6 +191,8 @@ def to_hugging_face() -> Callable[..., tuple[dict[str, Any], dict[str, torch.Ten
 @pytest.fixture
 def shared_constant() -> onnx.ModelProto:
     """``y = x * c + c`` with one int8 constant for both, as `quantize_static` writes it; x is float32 (n, 2)."""
+    from onnx import TensorProto, helper, numpy_helper
+
     nodes = [
         helper.make_node("DequantizeLinear", ["c_levels", "c_scale", "c_zero"], ["c"], name="c_dequantized"),
         helper.make_node("Mul", ["x", "c"], ["product"]),

@@ -41,10 +41,9 @@ from lraee_benchmarks.results import (
     Stability,
 )
 from lraee_benchmarks.variants import Outcome, Variant
-from lraee_calibration_data import fashion_mnist_sample
 from lraee_exporters.floor import build_floor, save_floor
-from lraee_exporters.open_clip_models import load_model
-from lraee_toolchain.default_baselines import Quantizer, quantize_by_default, trace
+from lraee_toolchain.default_baselines import Quantizer
+from lraee_toolchain.pipeline import ExportResult
 
 LABELS = 3
 
@@ -268,17 +267,19 @@ def floor() -> Floor:
 
 
 @pytest.fixture(scope="session")
-def with_baselines(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A copy of the shipped bundle with everything beside it that `lraee-export --baselines` writes."""
+def with_baselines(exported_with_baselines: ExportResult, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A copy of the shipped bundle with everything beside it that `lraee-export --baselines` writes; those that other
+    people's tools make are of the same tower, from a smaller export.
+    """
     folder = tmp_path_factory.mktemp("peers")
     shipped = find_bundle("reference")
     bundle = Bundle(Path(shutil.copytree(shipped, folder / "reference.lraee")))
     beside = Path(shutil.copytree(shipped.with_name("reference.baselines"), folder / "reference.baselines"))
     save_floor(build_floor(onnx.load(shipped / "graph.onnx")), beside)
-    pixels = np.repeat(fashion_mnist_sample()[:16, :, :, None], 3, axis=3)
-    trace(load_model("reference").torch_model, bundle.manifest.preprocessing.image_size, folder)
+    assert exported_with_baselines.baselines is not None
     for quantizer in get_args(Quantizer):
-        quantize_by_default(quantizer, folder / "traced.onnx", pixels, bundle.manifest.preprocessing, beside)
+        for path in exported_with_baselines.baselines.glob(f"{quantizer}.*"):
+            shutil.copyfile(path, beside / path.name)
     return bundle
 
 

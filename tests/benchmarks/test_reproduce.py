@@ -150,7 +150,7 @@ def test_the_whole_recipe_runs_on_a_small_model(make_imagenet: Callable[..., Any
         assert (metrics["ablations"] is not None) == (name == "paper")
         assert (results / f"{name}.report/report.md").is_file()
         bench = results / f"{name}.bench.json"
-        few = ["--repeats", "3", "--warmup", "0", "--cold-starts", "0"]
+        few = ["--repeats", "3", "--warmup", "0", "--cold-starts", "0", "--launches", "1"]
         run("lraee-bench", results / f"{name}.lraee", "--images", images / "val", "--json", bench, *few)
         report = from_json(bench.read_text("utf-8"))
         assert report.bundle.labels == 1000

@@ -1,32 +1,17 @@
-"""What the toolchain's tests share: a small zip of shipped images, and one undisturbed export of the reference."""
+"""What the toolchain's tests share: exports whose stages are kept."""
 
+import json
 import resource
-import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from lraee_calibration_data import fashion_mnist_pool
+from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
 from lraee_toolchain.config import ExportConfig, HeadTraining
-from lraee_toolchain.pipeline import ExportResult, export
-
-
-def pick_images(source: Path, target: Path, *, step: int, start: int = 0) -> Path:
-    """Write every `step`-th image of a zip into another."""
-    with zipfile.ZipFile(source) as pool, zipfile.ZipFile(target, "w") as few:
-        names = sorted(name for name in pool.namelist() if name.endswith(".png"))
-        for name in names[start::step]:
-            few.writestr(name, pool.read(name))
-    return target
-
-
-@pytest.fixture(scope="session")
-def picked() -> Callable[..., Path]:
-    """`pick_images` for tests with images of their own."""
-    return pick_images
+from lraee_toolchain.pipeline import export
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,9 +24,38 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """240 labelled images of the shipped pool, 24 of each class."""
-    return pick_images(fashion_mnist_pool(), tmp_path_factory.mktemp("few") / "few.zip", step=25)
+def with_tables(
+    small_config: Callable[..., ExportConfig], picked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> ExportConfig:
+    """An export of the reference with outlier channels, strongly quantized, with every table; its stages are kept.
+
+    One seed, few images, heads that learn for seconds.
+    """
+    folder = tmp_path_factory.mktemp("tables")
+    config = small_config(
+        folder / "tables.lraee",
+        work=folder / "work",
+        quantizer="strong",
+        inject_outliers=128.0,
+        train=picked(fashion_mnist_pool(), folder / "train.zip", step=5),
+        calibration=picked(fashion_mnist_pool(), folder / "calibration.zip", step=100, start=1),
+        evaluate=picked(fashion_mnist_test(), folder / "test.zip", step=10),
+        ablations=True,
+        seeds=1,
+        heads=HeadTraining(epochs=6),
+        max_accuracy_drop=5.0,
+        promise=10.0,
+    )
+    export(config)
+    return config
+
+
+@pytest.fixture(scope="session")
+def table_metrics(with_tables: ExportConfig) -> dict[str, Any]:
+    """Its ``metrics.json``."""
+    path = with_tables.out.with_suffix(".report") / "metrics.json"
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
 
 
 @pytest.fixture
@@ -50,38 +64,3 @@ def file_size_limit() -> Iterator[Callable[[int], None]]:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else before[0], before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """An export and what it was told."""
-
-    config: ExportConfig
-    result: ExportResult
-
-
-@pytest.fixture(scope="session")
-def small_config(few_images: Path) -> Callable[..., ExportConfig]:
-    """A configuration that takes seconds: few images, two exits, two epochs."""
-
-    def make(out: Path, **changes: object) -> ExportConfig:
-        options: dict[str, object] = {
-            "model": "reference",
-            "out": out,
-            "train": few_images,
-            "exits": (4, 8),
-            "reads": "patch_mean",
-            "heads": HeadTraining(epochs=2),
-            "max_accuracy_drop": 20.0,
-        }
-        return ExportConfig(**(options | changes))  # type: ignore[arg-type]  # names are the test's own
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def exported(small_config: Callable[..., ExportConfig], tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """One export of the reference, whose stages are kept for tests that change a late option."""
-    folder = tmp_path_factory.mktemp("exported")
-    config = small_config(folder / "small.lraee", work=folder / "work")
-    return Exported(config=config, result=export(config))

@@ -4,7 +4,8 @@
 
 Each trial starts ``lraee-export`` as a process of its own, ends it with SIGKILL at a random moment after its first
 stage began, looks at the target, runs the same command again to the end, and compares the hashes of all files with an
-export that nobody disturbed. Every process runs on one core, so that several trials run beside each other.
+export that nobody disturbed. Every process runs on one core, so that several trials run beside each other. The tests
+take `kill_in_turn` instead: one export, killed within one stage after the other.
 """
 
 import argparse
@@ -53,10 +54,10 @@ def make_images(path: Path) -> Path:
     return path
 
 
-def start(images: Path, out: Path, core: int) -> subprocess.Popen[bytes]:
+def start(images: Path, out: Path, core: int, options: Sequence[str] = OPTIONS) -> subprocess.Popen[bytes]:
     """Start an export on one core."""
     command = [sys.executable, "-m", "lraee_toolchain.cli", "reference", "--out", str(out), "--train", str(images)]
-    process = subprocess.Popen([*command, *OPTIONS], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     os.sched_setaffinity(process.pid, {core})
     return process
 
@@ -71,6 +72,35 @@ def hashes(bundle: Path) -> dict[str, str]:
     """SHA-256 of every file, after the bundle has been verified."""
     Bundle(bundle).verify()
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(bundle.iterdir())}
+
+
+def kill_in_turn(images: Path, out: Path, stages: Sequence[str], options: Sequence[str]) -> str | None:
+    """Kill an export while it writes a stage, start it again, kill it in the next one, and let it end at last.
+
+    Args:
+        images: to train on.
+        out: the bundle.
+        stages: names, in the order of an export.
+        options: of ``lraee-export``.
+
+    Returns:
+        What was wrong, or None.
+    """
+    core = min(os.sched_getaffinity(0))
+    work = out.with_name(f".{out.name}.work")
+    for stage in stages:
+        process = start(images, out, core, options)
+        while not list(work.glob(f".writing-{stage}-*")):
+            if process.poll() is not None:
+                return f"the export ended before it wrote {stage}: {finish(process)}"
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if list(work.glob(f"{stage}-*")):
+            return f"{stage} was finished before the kill"
+        if left := sorted(path.name for path in out.parent.iterdir() if path != work):
+            return f"killed in {stage}, it left {', '.join(left)}"
+    return finish(start(images, out, core, options))
 
 
 def run_trial(images: Path, folder: Path, wanted: dict[str, str], duration_s: float, seed: int, core: int) -> Trial:

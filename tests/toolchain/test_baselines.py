@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,7 @@ from lraee_calibration_data import fashion_mnist_sample
 from lraee_toolchain import default_baselines
 from lraee_toolchain.baselines import RECORD, failure_reason, read_record
 from lraee_toolchain.cli import app
-from lraee_toolchain.pipeline import ExportResult, export
-
-
-@pytest.fixture(scope="module")
-def with_baselines(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """The shared export once more, with baselines."""
-    out = tmp_path_factory.mktemp("baselines") / "small.lraee"
-    return export(dataclasses.replace(exported.config, out=out, baselines=True))
+from lraee_toolchain.pipeline import ExportResult
 
 
 def images(count: int) -> np.ndarray:
@@ -41,11 +34,11 @@ def run(folder: Path, name: str, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(["embedding"], {"image": pixels})[0])
 
 
-def test_everything_lies_beside_the_bundle_with_its_origin(with_baselines: ExportResult) -> None:
+def test_everything_lies_beside_the_bundle_with_its_origin(exported_with_baselines: ExportResult) -> None:
     """Four graphs, their weights, and a record whose hashes are right."""
-    folder = with_baselines.baselines
+    folder = exported_with_baselines.baselines
     assert folder is not None
-    assert with_baselines.failed_baselines == {}
+    assert exported_with_baselines.failed_baselines == {}
     record = read_record(folder)
     assert [entry.name for entry in record.baselines] == ["fp32", "floor", "static", "dynamic"]
     listed = {file.name: file for entry in record.baselines for file in entry.files}
@@ -63,28 +56,28 @@ def test_everything_lies_beside_the_bundle_with_its_origin(with_baselines: Expor
 
 
 @pytest.mark.parametrize("name", ["static", "dynamic"])
-def test_a_quantized_baseline_takes_any_batch(with_baselines: ExportResult, name: str) -> None:
+def test_a_quantized_baseline_takes_any_batch(exported_with_baselines: ExportResult, name: str) -> None:
     """And answers the same for an image alone as for it in a batch, up to its quantization: cosine above 0.98."""
-    assert with_baselines.baselines is not None
-    together = run(with_baselines.baselines, name, images(3))
+    assert exported_with_baselines.baselines is not None
+    together = run(exported_with_baselines.baselines, name, images(3))
     assert together.shape == (3, 128)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
-    alone = run(with_baselines.baselines, name, images(1))
+    alone = run(exported_with_baselines.baselines, name, images(1))
     assert float(alone[0] @ together[0]) > 0.98
 
 
-def test_the_static_baseline_shares_no_quantized_constant(with_baselines: ExportResult) -> None:
+def test_the_static_baseline_shares_no_quantized_constant(exported_with_baselines: ExportResult) -> None:
     """Each DequantizeLinear over a constant has values and a zero point of its own; the recipe says that they are
     copies.
     """
-    assert with_baselines.baselines is not None
-    graph = onnx.load(with_baselines.baselines / "static.onnx", load_external_data=False).graph
+    assert exported_with_baselines.baselines is not None
+    graph = onnx.load(exported_with_baselines.baselines / "static.onnx", load_external_data=False).graph
     constants, readers = {tensor.name for tensor in graph.initializer}, Counter(x for n in graph.node for x in n.input)
     over = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants]
     assert over
     for node in over:
         assert (readers[node.input[0]], readers[node.input[2]], readers[node.output[0]]) == (1, 1, 1), node.name
-    static = next(entry for entry in read_record(with_baselines.baselines).baselines if entry.name == "static")
+    static = next(entry for entry in read_record(exported_with_baselines.baselines).baselines if entry.name == "static")
     assert static.recipe.options["quantized constants"] == "a copy for each use"
 
 
@@ -105,21 +98,25 @@ def test_copies_of_a_constant_load_with_exact_products_and_change_nothing(
     np.testing.assert_array_equal(got, wanted)
 
 
-def test_weights_lie_beside_the_graph_and_no_folder_of_this_machine_in_it(with_baselines: ExportResult) -> None:
+def test_weights_lie_beside_the_graph_and_no_folder_of_this_machine_in_it(
+    exported_with_baselines: ExportResult,
+) -> None:
     """torch writes stack traces into every node."""
-    assert with_baselines.baselines is not None
+    assert exported_with_baselines.baselines is not None
     for name in ("static", "dynamic"):
-        graph = (with_baselines.baselines / f"{name}.onnx").read_bytes()
+        graph = (exported_with_baselines.baselines / f"{name}.onnx").read_bytes()
         assert len(graph) < 500_000
         assert b"site-packages" not in graph
 
 
 def test_a_baseline_that_fails_is_named_and_loses_nothing_else(
-    tmp_path: Path, few_images: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without onnxscript torch exports nothing: one line each, a status that scripts see, and all else is there."""
     monkeypatch.setattr(default_baselines, "find_spec", lambda name: None)
-    options = ["--train", str(few_images), "--exits", "8", "--reads", "patch_mean", "--epochs", "1", "--baselines"]
+    work = shutil.copytree(exported.config.work, tmp_path / "work", ignore=shutil.ignore_patterns("traced-*"))
+    options = ["--train", str(exported.config.train), "--work", str(work), "--exits", "8", "--reads", "patch_mean"]
+    options += ["--epochs", "1", "--baselines"]
     done = CliRunner().invoke(app, ["reference", "-o", str(tmp_path / "a.lraee"), *options])
     assert done.exit_code == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("lraee-export: ")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,56 +9,31 @@ from typing import Any
 import pytest
 
 from lraee.errors import ExportError
-from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
 from lraee_toolchain.comparison_table import PABEE_ALL, PRUNING, REFERENCE
-from lraee_toolchain.config import ExportConfig, HeadTraining
-from lraee_toolchain.pipeline import export
-
-TEST_STEP = 20
+from lraee_toolchain.config import ExportConfig
 
 
-@pytest.fixture(scope="module")
-def metrics(
-    small_config: Callable[..., ExportConfig], picked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """``metrics.json`` of a small export with all tables: one seed, few images, heads that learn for seconds."""
-    folder = tmp_path_factory.mktemp("tables")
-    config = small_config(
-        folder / "tables.lraee",
-        train=picked(fashion_mnist_pool(), folder / "train.zip", step=5),
-        evaluate=picked(fashion_mnist_test(), folder / "test.zip", step=TEST_STEP),
-        ablations=True,
-        seeds=1,
-        heads=HeadTraining(epochs=6),
-        max_accuracy_drop=5.0,
-        promise=10.0,
-    )
-    result = export(config)
-    found: dict[str, Any] = json.loads((result.report / "metrics.json").read_text())
-    return found
-
-
-def test_every_precision_is_in_the_main_table(metrics: dict[str, Any]) -> None:
+def test_every_precision_is_in_the_main_table(table_metrics: dict[str, Any]) -> None:
     """At full depth and routed; the paper's dynamic INT8 among them."""
-    names = [row["name"] for row in metrics["ablations"]["rows"]]
+    names = [row["name"] for row in table_metrics["ablations"]["rows"]]
     for precision in ("FP32", "dynamic INT8", "naive INT8", "strong INT8"):
         assert f"{precision}, full depth" in names
         assert f"LRA-EE on {precision}" in names
 
 
-def test_the_reference_row_is_that_of_the_main_table(metrics: dict[str, Any]) -> None:
+def test_the_reference_row_is_that_of_the_main_table(table_metrics: dict[str, Any]) -> None:
     """The same measurement in two tables."""
-    table = {row["name"]: row for row in metrics["ablations"]["rows"]}["LRA-EE on naive INT8"]
-    rows = {row["name"]: row for row in metrics["ablations"]["comparisons"]["rows"]}
+    table = {row["name"]: row for row in table_metrics["ablations"]["rows"]}["LRA-EE on strong INT8"]
+    rows = {row["name"]: row for row in table_metrics["ablations"]["comparisons"]["rows"]}
     assert rows[REFERENCE]["accuracy"] == table["accuracy"]
     assert rows[REFERENCE]["flops_saved"] == pytest.approx(table["flops_saved"])
-    assert metrics["ablations"]["comparisons"]["matched"] == pytest.approx(table["flops_saved"])
+    assert table_metrics["ablations"]["comparisons"]["matched"] == pytest.approx(table["flops_saved"])
     assert rows[REFERENCE]["difference_to_lra_ee"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_the_others_are_compared_at_its_saving_or_not_at_all(metrics: dict[str, Any]) -> None:
+def test_the_others_are_compared_at_its_saving_or_not_at_all(table_metrics: dict[str, Any]) -> None:
     """Near it on images that chose nothing; a method that cannot save so much has no accuracy."""
-    table = metrics["ablations"]["comparisons"]
+    table = table_metrics["ablations"]["comparisons"]
     rows = {row["name"]: row for row in table["rows"]}
     assert {PRUNING, PABEE_ALL, "BranchyNet: entropy, free LCT"} <= set(rows)
     measured = [row for row in table["rows"] if row["accuracy"] is not None]
@@ -73,38 +46,38 @@ def test_the_others_are_compared_at_its_saving_or_not_at_all(metrics: dict[str, 
         assert [point["saved"] for point in row["front"]] == sorted(point["saved"] for point in row["front"])
 
 
-def test_pruning_more_tokens_saves_more_and_costs_accuracy(metrics: dict[str, Any]) -> None:
+def test_pruning_more_tokens_saves_more_and_costs_accuracy(table_metrics: dict[str, Any]) -> None:
     """On a tower that nobody trained for it."""
-    front = {row["name"]: row for row in metrics["ablations"]["comparisons"]["rows"]}[PRUNING]["front"]
+    front = {row["name"]: row for row in table_metrics["ablations"]["comparisons"]["rows"]}[PRUNING]["front"]
     assert len(front) >= 3
     assert front[-1]["saved"] > front[0]["saved"] + 0.1
     assert front[-1]["accuracy"] <= front[0]["accuracy"] + 0.02
 
 
-def test_what_leaves_and_what_stays_add_up(metrics: dict[str, Any]) -> None:
+def test_what_leaves_and_what_stays_add_up(table_metrics: dict[str, Any]) -> None:
     """To the accuracy of all."""
-    for gate in metrics["ablations"]["selectivity"]:
+    for gate in table_metrics["ablations"]["selectivity"]:
         left, stayed = gate["left_early"], 1 - gate["left_early"]
         total = left * (gate["left_accuracy"] or 0) + stayed * (gate["stayed_accuracy"] or 0)
         assert total == pytest.approx(gate["accuracy"])
-    quadrants = metrics["ablations"]["quadrants"]
-    assert sum(quadrants.values()) == pytest.approx(metrics["images"]["evaluation"])
+    quadrants = table_metrics["ablations"]["quadrants"]
+    assert sum(quadrants.values()) == pytest.approx(table_metrics["images"]["evaluation"])
 
 
-def test_promises_are_checked_and_the_untested_chooser_is_there_to_be_caught(metrics: dict[str, Any]) -> None:
+def test_promises_are_checked_and_the_untested_chooser_is_there_to_be_caught(table_metrics: dict[str, Any]) -> None:
     """The last check is of thresholds that nothing proved."""
-    checks = metrics["ablations"]["promise"]["checks"]
+    checks = table_metrics["ablations"]["promise"]["checks"]
     assert [check["repeats"] for check in checks] == [200] * len(checks)
     assert all(check["kept"] for check in checks[:-1])
     assert checks[-1]["exceeded"] > checks[-2]["exceeded"]
 
 
-def test_the_promised_point_and_the_front_are_operating_points(metrics: dict[str, Any]) -> None:
+def test_the_promised_point_and_the_front_are_operating_points(table_metrics: dict[str, Any]) -> None:
     """Each is run by the runtime in the evaluation."""
-    names = [row["name"] for row in metrics["evaluation"]["rows"]]
+    names = [row["name"] for row in table_metrics["evaluation"]["rows"]]
     assert "adaptive=promised" in names
     assert any(name.startswith("adaptive=saves-") for name in names)
-    assert metrics["images"]["promise"] > 0
+    assert table_metrics["images"]["promise"] > 0
 
 
 @pytest.mark.parametrize(

@@ -72,19 +72,33 @@ def write(
     return make
 
 
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stages of all formats: they depend on the weights, so a format that is read wrong finds none of another's."""
+    return tmp_path_factory.mktemp("formats")
+
+
 FORMATS = (".safetensors", ".pt", ".bin", ".pth", "training.pt", "TorchScript.pt", "open_clip folder")
 FORMATS += ("transformers safetensors", "transformers bin")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # deprecated, but it writes what OpenAI wrote
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_format_exports_and_runs(kind: str, write: Callable[..., Any], model: Any, tmp_path: Path) -> None:
+def test_a_format_exports_and_runs(
+    kind: str, write: Callable[..., Any], model: Any, work: Path, tmp_path: Path
+) -> None:
     """Tolerance: float32, and for the archive the rounding of its fp16 weights."""
     name, pretrained = write(kind)
     labels = tmp_path / "labels.txt"
     labels.write_text("cat\ndog\n")
     config = ExportConfig(
-        model=name, pretrained=pretrained, out=tmp_path / "x.lraee", labels=str(labels), exits="none", precision="fp32"
+        model=name,
+        pretrained=pretrained,
+        out=tmp_path / "x.lraee",
+        labels=str(labels),
+        exits="none",
+        precision="fp32",
+        work=work,
     )
     bundle = lraee.load(export(config).bundle, threads=1)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)

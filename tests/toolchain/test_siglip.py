@@ -72,6 +72,7 @@ def config_of(folder: Path, name: str, **changes: Any) -> ExportConfig:
         "model": str(folder),
         "pretrained": "random:3",
         "out": folder / f"{name}.lraee",
+        "work": folder / "work",
         "labels": str(folder / "labels.txt"),
         "exits": (2,),
         "text": "none",
