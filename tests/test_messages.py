@@ -172,10 +172,10 @@ def test_every_option_in_a_message_exists_in_the_command_that_prints_it() -> Non
     ("text", "printers", "complaints"),
     [
         ("give another --labels", {"python -m lraee"}, 0),
-        ("give another --labels", {"lraee-export", "lraee-bench", "python -m lraee"}, 1),
+        ("give another --threads", {"lraee-export", "lraee-bench", "python -m lraee"}, 1),
         ("run lraee-export --labels FILE", {"lraee-bench"}, 0),
         ("pass --exits all to lraee-export", {"lraee-bench"}, 0),
-        ("run lraee-bench --labels FILE", {"lraee-export"}, 1),
+        ("run lraee-bench --promise 1", {"lraee-export"}, 1),
         ("raise it (--max-pixels)", {"lraee-export"}, 1),
         ("pass --no-such-thing", {"lraee-export"}, 1),
         ("--unreadable skip", {"lraee-export"}, 0),
@@ -198,8 +198,8 @@ def test_what_the_runtime_says_may_come_from_every_command() -> None:
 
 
 def test_skipping_files_is_advised_by_the_command_that_can() -> None:
-    """The others print what the loaders of data sets say as well."""
+    """`python -m lraee` reads no data sets, and has no such option."""
     for module in modules():
         for line, text in texts(module):
             if re.search(r"\bskip(ping)? unreadable|choose to skip|--unreadable skip", text):
-                assert printed_by(module, line) == {"lraee-export"}, f"{module}:{line}: {text}"
+                assert printed_by(module, line) <= {"lraee-export", "lraee-bench"}, f"{module}:{line}: {text}"

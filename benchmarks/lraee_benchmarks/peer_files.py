@@ -32,11 +32,8 @@ def checked_baseline(bundle: Bundle, name: str) -> Path:
 
 
 def export_command(bundle: Bundle) -> str:
-    """What writes a bundle's baselines."""
-    return f"lraee-export {bundle.manifest.model.id}{_pretrained(bundle)} -o {bundle.folder.name} --baselines"
-
-
-def _pretrained(bundle: Bundle) -> str:
-    """The option that gives the same weights; reference models and folders have their own."""
-    weights = bundle.manifest.model.weights
-    return "" if weights == "reference" or weights.startswith("file:") else f" --pretrained {weights}"
+    """What writes a bundle's baselines, from the same weights; reference models and folders have their own."""
+    model, name = bundle.manifest.model, bundle.folder.name
+    if model.weights == "reference" or model.weights.startswith("file:"):
+        return f"lraee-export {model.id} -o {name} --baselines"
+    return f"lraee-export {model.id} --pretrained {model.weights} -o {name} --baselines"

@@ -137,8 +137,8 @@ def open_running_peer(
             raise
         raise BundleError(
             f"{name}.onnx shares a constant between nodes; ONNX Runtime {ort.__version__} cannot load such a graph for "
-            "this CPU, where exact products need session.x64quantprecision; write the baselines again with: "
-            f"{export_command(bundle)} --overwrite"
+            "this CPU, where exact products need session.x64quantprecision; write the baselines again, "
+            f"with lraee-export --overwrite: {export_command(bundle)}"
         ) from error
     try:
         variant.run(pixels)

@@ -97,7 +97,7 @@ def test_images_that_cannot_be_read_are_not_judged(
     assert judged.right.all()
     [reason] = judged.skipped
     assert "a/1.png is not an image" in reason
-    with pytest.raises(DataError, match=r"a/1\.png .*--unreadable skip"):
+    with pytest.raises(DataError, match=r"a/1\.png .*; remove the file$"):
         answers_right(fake_variants, LabelledSource(source=source.source), manifest, ("a", "b", "c"))
     for name in ("0.png", "1.png"):
         (tmp_path / "b" / name).write_bytes(b"no")
