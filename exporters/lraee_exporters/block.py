@@ -124,13 +124,12 @@ def add_block(
     """
     width, p = block.width, prefix
     rows = 1 if class_only else token_count
-    flat, split = (-1, width), (-1, rows, width)
-    x = add_reshape(graph, tokens, flat, f"{p}tokens_flat")
-
-    asking = normed = add_norm(graph, file, x, block.norm_1, f"{p}norm_1")
+    asking = normed = add_norm(graph, file, tokens, block.norm_1, f"{p}norm_1")
     if class_only:  # LayerNorm of the class token once more is cheaper than to cut its row out of all tokens'
         x = add_class_row(graph, tokens, f"{p}class_token")
         asking = add_norm(graph, file, x, block.norm_1, f"{p}norm_1_class", weights=f"{p}norm_1")
+    else:
+        x = add_reshape(graph, tokens, (-1, width), f"{p}tokens_flat")
     attended = _add_heads(graph, file, normed, asking, block, token_count=token_count, prefix=p)
     x = graph.node("Add", [x, attended], f"{p}residual_1")
 
@@ -138,7 +137,7 @@ def add_block(
     hidden = add_linear(graph, file, normed, block.fc1, f"{p}fc1", rows=rows)
     hidden = add_activation(graph, hidden, block.activation, f"{p}activation")
     update = add_linear(graph, file, hidden, block.fc2, f"{p}fc2", rows=rows)
-    x, update = (add_reshape(graph, value, split, f"{value}_split") for value in (x, update))
+    x, update = (add_reshape(graph, value, (-1, rows, width), f"{value}_split") for value in (x, update))
     return graph.node("Add", [x, update], f"{p}residual_2")
 
 
@@ -157,7 +156,7 @@ def _add_heads(
     Args:
         graph: where the nodes go.
         file: where the weights go.
-        normed: (batch * tokens, width) float32, what keys and values are made of.
+        normed: (batch, tokens, width) float32, what keys and values are made of.
         asking: the same value, or another for the class token alone, (batch, width) float32.
         block: its weights.
         token_count: of one image.
@@ -168,9 +167,8 @@ def _add_heads(
     """
     p, width, heads = prefix, block.width, block.heads
     rows = token_count if asking == normed else 1
-    by_token = add_input(
-        graph, normed, block.query, f"{p}norm_1_input", arrange=_tokens_first(graph, token_count, width, f"{p}norm_1")
-    )
+    tokens_first = _tokens_first(graph, width, f"{p}norm_1")
+    by_token = add_input(graph, normed, block.query, f"{p}norm_1_input", arrange=tokens_first)
     read = by_token if asking == normed else add_input(graph, asking, block.query, f"{p}norm_1_class_input")
     projected = []
     for name, linear, value, count in (
@@ -187,11 +185,10 @@ def _add_heads(
     return add_gemm(graph, file, attended, block.out, f"{p}out", rows=rows)
 
 
-def _tokens_first(graph: GraphBuilder, token_count: int, width: int, name: str) -> Arrange:
-    """From rows of (batch, tokens) to rows of (tokens, batch), as `add_attention` reads them."""
+def _tokens_first(graph: GraphBuilder, width: int, name: str) -> Arrange:
+    """From (batch, tokens, width) to (tokens * batch, width), in the order that `add_attention` reads."""
 
     def arrange(value: str) -> str:
-        value = add_reshape(graph, value, (-1, token_count, width), f"{name}_by_image")
         value = add_transpose(graph, value, TOKENS_FIRST, f"{name}_by_token")
         return add_reshape(graph, value, (-1, width), f"{name}_by_token_flat")
 
@@ -230,18 +227,19 @@ def build_block(
     after = add_block(graph, file, tokens, block, token_count=token_count, class_only=class_only)
     graph.output(after, "tokens_out", TensorProto.FLOAT, ["batch", 1, block.width] if class_only else shape)
     if observe:
+        add_reshape(graph, "norm_1", (-1, block.width), "norm_1_flat")
         for value in QUANTIZED_INPUTS:
-            produced = "attention_flat" if value == "attention" else value
+            produced = f"{value}_flat" if value in ("norm_1", "attention") else value
             graph.output(produced, f"observed_{value}", TensorProto.FLOAT, ["rows", "channels"])
     return graph, file
 
 
 def operators_of_block(block: BlockWeights, *, class_only: bool = False) -> dict[str, int]:
     """What ONNX Runtime must run for one INT8 block after fusion, by operator name."""
-    counts = {"LayerNormalization": 2, "FusedMatMul": 2, "Softmax": 1, "Add": 2, "Transpose": 2, "Reshape": 9}
+    counts = {"LayerNormalization": 2, "FusedMatMul": 2, "Softmax": 1, "Add": 2, "Transpose": 2, "Reshape": 8}
     counts[activation_operator(block.activation)] = 1
     if class_only:
-        counts |= {"LayerNormalization": 3, "Gather": 1, "Transpose": 1}
+        counts |= {"LayerNormalization": 3, "Gather": 1, "Transpose": 1, "Reshape": 7}
     if isinstance(block.query, QuantizedLinear):
         return counts | {"QGemm": 6, "QuantizeLinear": 5 if class_only else 4}
     return counts | {"Gemm": 6}

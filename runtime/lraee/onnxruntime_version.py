@@ -64,8 +64,8 @@ def load_failure(name: str, reason: str, installed: str = ort.__version__) -> st
         reason: ONNX Runtime's message.
         installed: its version.
 
-    >>> load_failure("stem.onnx", "Could not find an implementation for QuantizeLinear(23) node", "1.23.2")
-    "stem.onnx: ONNX Runtime 1.23.2 lacks QuantizeLinear(23); it takes 1.25 or newer: pip install 'onnxruntime>=1.25'"
+    Returns:
+        What the release lacks and which one has it, where the message says that the graph is too new for it.
     """
     found = _TOO_OLD.search(reason)
     if found is None or _numbers(installed) >= _numbers(UNNAMED):
@@ -78,8 +78,8 @@ def load_failure(name: str, reason: str, installed: str = ort.__version__) -> st
     }
     kind = str(found.lastgroup)
     return (
-        f"{name}: ONNX Runtime {installed} lacks {lacks[kind].format(found[kind])}; it takes {UNNAMED} or newer: "
-        f"{_advice(UNNAMED)}"
+        f"{name}: ONNX Runtime {installed} lacks {lacks[kind].format(found[kind])}; bundles that name no version "
+        f"need {UNNAMED} or newer: {_advice(UNNAMED)}"
     )
 
 

@@ -7,7 +7,22 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from lraee_exporters.graph import ALIGNMENT_BYTES, INLINE_BYTES, GraphBuilder, WeightFile
+from lraee.bundle import SHIPPED
+from lraee.manifest import read_manifest
+from lraee.resize.onnx_resize import GRAPH as RESIZE_GRAPH
+from lraee_exporters.graph import (
+    ALIGNMENT_BYTES,
+    INLINE_BYTES,
+    IR_VERSION,
+    OLDEST_ONNXRUNTIME,
+    OPSET,
+    GraphBuilder,
+    WeightFile,
+)
+from lraee_exporters.tokenizer_graph import build_tokenizer
+
+KNOWN = {"1.17": (20, 9), "1.18": (21, 10)}
+"""The newest operator set and ONNX format that a release of ONNX Runtime reads, from docs/Versioning.md there."""
 
 
 def test_external_tensors_are_aligned_and_read_back_as_they_were(tmp_path: Path) -> None:
@@ -107,3 +122,23 @@ def test_only_used_operator_sets_are_declared() -> None:
     assert [opset.domain for opset in graph.model().opset_import] == [""]
     graph.node("QuickGelu", [x], "y", domain="com.microsoft")
     assert [opset.domain for opset in graph.model().opset_import] == ["", "com.microsoft"]
+
+
+def sets_of(content: bytes) -> tuple[int, int]:
+    """Operator set of ``ai.onnx`` and version of the format."""
+    model = onnx.ModelProto.FromString(content)
+    return next(entry.version for entry in model.opset_import if not entry.domain), model.ir_version
+
+
+def test_every_graph_is_read_by_the_oldest_onnx_runtime_that_bundles_name() -> None:
+    """Those of the shipped bundle, its baseline and the runtime, and what is built today."""
+    shipped = [*SHIPPED.rglob("*.onnx"), RESIZE_GRAPH]
+    assert len(shipped) >= 24
+    built = [GraphBuilder("part").model().SerializeToString(), build_tokenizer(["a b"], 8)]
+    opset, format_version = KNOWN[OLDEST_ONNXRUNTIME]
+    for content in (*(path.read_bytes() for path in shipped), *built):
+        found = sets_of(content)
+        assert found[0] <= opset
+        assert found[1] <= format_version
+    assert (opset, format_version) == (OPSET, IR_VERSION)
+    assert read_manifest(SHIPPED / "reference.lraee").onnxruntime == OLDEST_ONNXRUNTIME

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 
 from lraee.bundle import Bundle, find_bundle
@@ -147,6 +149,20 @@ def test_blocks_of_full_size_become_six_integer_products(
             assert (found["QGemm"], found["QuantizeLinear"]) == (6, 5 if part[0].name.endswith("_class") else 4)
             assert "MatMul" not in found  # both products of the attention stride over the tokens where they lie
             assert found["FusedMatMul"] == 2
+
+
+def test_an_int8_block_transposes_levels_and_no_floats(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
+    """Before query, key and value and after the attention, a quarter of the bytes; the products stride over floats."""
+    weights, _ = int8_block(make_tower)
+    path, target = save(build_block(weights, number=1, token_count=10), tmp_path), tmp_path / "optimized.onnx"
+    options = ort.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(target), 4
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(target, load_external_data=False).graph.node
+    made_by = {name: node.op_type for node in nodes for name in node.output}
+    assert [made_by[node.input[0]] for node in nodes if node.op_type == "Transpose"] == ["QuantizeLinear"] * 2
+    strides = [{a.name: a.i for a in node.attribute} for node in nodes if node.op_type == "FusedMatMul"]
+    assert [(s["transBatchA"], s["transBatchB"]) for s in strides] == [(1, 1), (0, 1)]
 
 
 def test_a_bias_of_zeros_changes_nothing_that_is_declared(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
