@@ -79,7 +79,7 @@ def test_a_temporary_folder_without_room_is_one_line(
 def test_a_temporary_folder_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where TMPDIR is full or read-only."""
     monkeypatch.setattr(tempfile, "tempdir", "/proc")
-    with pytest.raises(DataError, match="no temporary folder can be made .*; set TMPDIR"), temporary_folder():
+    with pytest.raises(DataError, match=r"no temporary folder can be made .*; set TMPDIR"), temporary_folder():
         pass
 
 
