@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from lraee.cli import errors_as_one_line
 from lraee.errors import DataError
+from lraee.terminal import errors_as_one_line, run_command
 from lraee_benchmarks.output_files import check_writable, write_file
 from lraee_benchmarks.results import Report, Row, from_json
 from lraee_benchmarks.wording import (
@@ -297,4 +297,4 @@ def _page(title: str, body: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app, "python -m lraee_benchmarks.render_html")

@@ -137,7 +137,7 @@ class SearchIndex:
             part.replace(target)
         except OSError as error:
             raise DataError(
-                f"{path} cannot be written ({error.strerror}); give a file in a folder that exists"
+                f"{path} cannot be written ({error.strerror}); give a file in a folder that exists and has room"
             ) from error
         finally:
             with suppress(OSError):
