@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lraee
+from lraee_benchmarks.peer_torch import advice
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,6 +20,7 @@ ODD_NAMES = ["lraee é", "a 'b' \"c\" $d"]
 EVERYWHERE = """
 import sys, numpy
 import lraee
+from lraee_benchmarks.peer_torch import advice
 print(lraee.__file__)
 for memory in ("normal", "low"):
     model = lraee.load("reference", memory=memory)
@@ -114,3 +116,18 @@ def test_continuous_integration_tests_a_clone_called_lraee_with_a_blank(project:
     assert "changes that are not committed are not tested" in done.stderr
     assert list(temporary.iterdir()) == []
     assert (project.parent / "beside" / "text").is_file()
+
+
+@pytest.mark.parametrize(
+    ("temporary", "package", "said"),
+    [
+        ("/tmp/lraee é", "/opt/torch", "set TMPDIR to a folder without a blank"),
+        ("/tmp", "/opt/my torch", "install torch below a folder without a blank"),
+        ("/tmp", "/opt/é/torch", "install a C++ compiler"),
+    ],
+)
+def test_where_torch_cannot_compile_because_of_a_blank_the_message_says_so(
+    temporary: str, package: str, said: str
+) -> None:
+    """Seen with torch 2.14: its command for the C++ compiler is cut at the first blank, so no compiler would help."""
+    assert advice(temporary, package).startswith(said)

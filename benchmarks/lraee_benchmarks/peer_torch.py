@@ -7,6 +7,7 @@ keeps it so, which spares torch a step and changes no product.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -76,8 +77,9 @@ def open_torch(
         except Exception as error:  # torch's compilers have no common error
             first = str(error).strip().splitlines()[:1] or [type(error).__name__]
             raise BundleError(
-                f"torch.compile cannot compile the tower here: {first[0]}; install a C++ compiler and Python's "
-                "headers, or leave torch-compiled out of --baselines"
+                f"torch.compile cannot compile the tower here: {first[0]}; "
+                f"{advice(tempfile.gettempdir(), str(Path(torch.__file__).parent))}, or leave torch-compiled out of "
+                "--baselines"
             ) from error
     peer = Peer(
         name="torch-compiled" if compiled else "torch",
@@ -156,3 +158,20 @@ def _norm(visual: Any, name: str) -> Any:
         return {"norm_pre": visual.ln_pre, "norm_post": visual.ln_post}[value]
     block = visual.transformer.resblocks[int(part.removeprefix("block_")) - 1]
     return {"norm_1": block.ln_1, "norm_2": block.ln_2}[value]
+
+
+def advice(temporary: str, package: str) -> str:
+    """What may help where torch cannot compile; its command for the C++ compiler ends a path at the first blank.
+
+    >>> advice("/tmp/my files", "/opt/torch")
+    'set TMPDIR to a folder without a blank in its path, which torch cannot handle in /tmp/my files'
+
+    Args:
+        temporary: the folder of temporary files.
+        package: the folder of torch.
+    """
+    if " " in temporary:
+        return f"set TMPDIR to a folder without a blank in its path, which torch cannot handle in {temporary}"
+    if " " in package:
+        return f"install torch below a folder without a blank in its path, which torch cannot handle in {package}"
+    return "install a C++ compiler and Python's headers"
