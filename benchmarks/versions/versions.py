@@ -109,14 +109,21 @@ def run(interpreter: Interpreter, kind: str, wheel: Path, root: Path, wanted: Ma
     outcome: dict[str, Any] = {"python": interpreter.version, "versions": {}, "raised": {}, "failed": {}}
     folder = root / "environment"
     environment: Environment | None = None
-    for stage in STAGES:
+    pins: Mapping[str, Any] = {}
+    if kind == "lowest":
+        print(f"{interpreter.minor} {kind}: finding them", flush=True)
+        try:
+            every = {name: bound for stage in STAGES for name, bound in bounds[stage].items()}
+            pins, outcome["raised"] = lowest(Environment.create(interpreter, folder), every)
+        except VersionsError as error:
+            outcome["failed"] = dict.fromkeys(STAGES, str(error))
+            print(f"{interpreter.minor} {kind}: FAILED: {error}", flush=True)
+    for stage in () if outcome["failed"] else STAGES:
         print(f"{interpreter.minor} {kind}: {stage}", flush=True)
         needed = {**bounds["base"], **(bounds[stage] if stage != "base" else {})}
         try:
-            if environment is None or stage == "export":
+            if environment is None or stage == "export":  # Pillow alone joins the base
                 environment = Environment.create(interpreter, folder)
-            pins, reasons = lowest(environment, needed) if kind == "lowest" else ({}, {})
-            outcome["raised"].update(reasons)
             install(environment, wheel, stage, pins)
             installed = environment.installed()
             outcome["versions"][stage] = {name: installed[canonicalize_name(name)] for name in needed}
