@@ -71,7 +71,7 @@ def test_an_environment_that_make_cannot_handle_is_refused_in_one_line() -> None
 
 MADE_UP = """
 test:
-\t@pwd; cat ../beside/text; printf '%s\\n' "$$TMPDIR"; test -d "$$TMPDIR"; test ! -e untracked
+\t@pwd; cat ../beside/text; printf '%s\\n' "$$TMPDIR"; test -d "$$TMPDIR"; test ! -e untracked; echo "$(VENV)"
 \t@echo "7 passed in 1.00s"
 \t@exit 7
 """
@@ -107,11 +107,12 @@ def test_continuous_integration_tests_a_clone_called_lraee_with_a_blank(project:
         encoding="utf-8",
         check=False,
     )
-    place, beside, folder, closing = done.stdout.splitlines()[:4]
+    place, beside, folder, environment, closing = done.stdout.splitlines()[:5]
     assert Path(place).name == "lraee é"
     assert Path(place).parent.parent == temporary
     assert (beside, closing) == ("beside the checkout", "7 passed in 1.00s")
-    assert Path(folder) == Path(place).parent / "tmp é"
+    assert Path(folder) == Path(place).parent / "tmpé"
+    assert Path(environment) == Path(place).parent / "environment"
     assert done.returncode == 2  # that of make, whose recipe failed
     assert "changes that are not committed are not tested" in done.stderr
     assert list(temporary.iterdir()) == []
