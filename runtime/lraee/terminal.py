@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from lraee.errors import LraeeError
+from lraee.errors import ImageWarning, LraeeError, ThreadsWarning
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -97,6 +97,8 @@ def warnings_as_lines() -> None:
     """
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb", append=False)
+    for category in (ImageWarning, ThreadsWarning):  # what was asked for is done, so no setting makes errors of them
+        warnings.simplefilter("default", category)
     warnings.showwarning = _as_line
 
 

@@ -35,8 +35,9 @@ def test_every_command_prints_warnings_of_threads_as_one_line(
     cli: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where all warnings are errors, as here."""
-    monkeypatch.setattr(cli, "app", lambda: warnings.warn("fewer threads", ThreadsWarning, stacklevel=1))
-    cli.main()
+    monkeypatch.setattr(cli, "app", lambda **_: warnings.warn("fewer threads", ThreadsWarning, stacklevel=1))
+    with pytest.raises(SystemExit):
+        cli.main()
     assert capsys.readouterr().err == "warning: fewer threads\n"
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from lraee.bundle import Bundle, find_bundle
 from lraee.errors import ExportError
+from lraee.sessions import SessionSettings, make_session, session_options
 from lraee_exporters import block as block_module
 from lraee_exporters.block import (
     QUANTIZED_INPUTS,
@@ -155,9 +155,10 @@ def test_an_int8_block_transposes_levels_and_no_floats(make_tower: Callable[...,
     """Before query, key and value and after the attention, a quarter of the bytes; the products stride over floats."""
     weights, _ = int8_block(make_tower)
     path, target = save(build_block(weights, number=1, token_count=10), tmp_path), tmp_path / "optimized.onnx"
-    options = ort.SessionOptions()
+    settings = SessionSettings(threads=1)
+    options = session_options(settings)
     options.optimized_model_filepath, options.log_severity_level = str(target), 4
-    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    make_session(path, settings, options=options)
     nodes = onnx.load(target, load_external_data=False).graph.node
     made_by = {name: node.op_type for node in nodes for name in node.output}
     assert [made_by[node.input[0]] for node in nodes if node.op_type == "Transpose"] == ["QuantizeLinear"] * 2
