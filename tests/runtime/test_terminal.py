@@ -80,7 +80,7 @@ def test_characters_that_the_output_lacks_are_printed_as_escapes(tmp_path: Path,
     """In names of files and in labels."""
     (tmp_path / "日本.png").write_bytes(b"none")
     labels = tmp_path / "labels.txt"
-    labels.write_text("靴\n鞄\n", "utf-8")
+    labels.write_text("boot 靴\nbag 鞄\n", "utf-8")
     command = [sys.executable, "-m", "lraee", "classify", "reference", "-", "日本.png", "--labels", str(labels)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run(command, input=image, capture_output=True, env=environment, cwd=tmp_path, check=False)
