@@ -8,6 +8,9 @@ What only some fixtures need is imported by them: the runtime's tests load neith
 from __future__ import annotations
 
 import os
+import shutil
+import stat
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -109,6 +112,22 @@ def working_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
     written = sorted(path.name for path in folder.iterdir())
     assert not written, f"a test wrote {written} into the folder that it ran in; give it tmp_path"
+
+
+@pytest.fixture
+def shared_root() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are not, nor is a TMPDIR in somebody's home."""
+    open_to_all = [
+        folder
+        for folder in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp"))
+        if folder.is_dir() and all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents))
+    ]
+    if not open_to_all:
+        pytest.skip("no folder for temporary files that every user may enter")
+    root = Path(tempfile.mkdtemp(dir=open_to_all[0]))
+    root.chmod(0o755)
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="session")

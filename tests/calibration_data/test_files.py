@@ -2,8 +2,6 @@
 
 import io
 import os
-import shutil
-import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
@@ -150,15 +148,6 @@ def test_folders_without_an_image_are_known(make: Make) -> None:
     """The outermost of those inside each other; hidden ones do not count."""
     files = {"cat/1.png": encoded("PNG"), "bird/raw/1.nef": b"", "bird/2.nef": b"", ".x/y.txt": b"", "fish/": b""}
     assert open_dataset(make(files)).without_images == ("bird", "fish")
-
-
-@pytest.fixture
-def shared_root() -> Iterator[Path]:
-    """A folder that every user may enter, which pytest's own are not."""
-    root = Path(tempfile.mkdtemp())
-    root.chmod(0o755)
-    yield root
-    shutil.rmtree(root)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -154,20 +153,17 @@ for name in sys.argv[1:]:
 """
 
 
-def test_a_file_that_may_not_be_read_is_not_called_damaged(golden):
+def test_a_file_that_may_not_be_read_is_not_called_damaged(golden, shared_root):
     """A graph, the manifest, the folder: each says who may not, and the command that helps."""
-    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder that nobody else may enter
-        root = Path(name)
-        root.chmod(0o755)
-        folders = [Path(shutil.copytree(golden, root / f"{number}.lraee")) for number in range(4)]
-        (folders[0] / "block_01.onnx").chmod(0)
-        (folders[1] / "manifest.json").chmod(0)
-        (folders[2] / "labels.json").chmod(0)
-        folders[3].chmod(0)
-        done = subprocess.run(
-            [sys.executable, "-c", MAY_NOT, *map(str, folders)], capture_output=True, text=True, check=True
-        )
-        folders[3].chmod(0o700)
+    folders = [Path(shutil.copytree(golden, shared_root / f"{number}.lraee")) for number in range(4)]
+    (folders[0] / "block_01.onnx").chmod(0)
+    (folders[1] / "manifest.json").chmod(0)
+    (folders[2] / "labels.json").chmod(0)
+    folders[3].chmod(0)
+    done = subprocess.run(
+        [sys.executable, "-c", MAY_NOT, *map(str, folders)], capture_output=True, text=True, check=True
+    )
+    folders[3].chmod(0o700)
     names = ["block_01.onnx", "manifest.json", "labels.json", "manifest.json"]
     lines = done.stdout.splitlines()
     assert len(lines) == len(names), done.stdout
