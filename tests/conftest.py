@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
     from lraee_toolchain.config import ExportConfig
-    from lraee_toolchain.pipeline import ExportResult
+    from lraee_toolchain.export import ExportResult
 
 
 def pick_images(source: Path, target: Path, *, step: int, start: int = 0) -> Path:
@@ -82,7 +82,7 @@ def small_config(few_images: Path) -> Callable[..., ExportConfig]:
 @pytest.fixture(scope="session")
 def exported(small_config: Callable[..., ExportConfig], tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """One export of the reference, whose stages are kept for tests that change a late option."""
-    from lraee_toolchain.pipeline import export
+    from lraee_toolchain.export import export
 
     folder = tmp_path_factory.mktemp("exported")
     config = small_config(folder / "small.lraee", work=folder / "work")
@@ -97,7 +97,7 @@ def exported(small_config: Callable[..., ExportConfig], tmp_path_factory: pytest
 @pytest.fixture(scope="session")
 def exported_with_baselines(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """The same once more, with baselines."""
-    from lraee_toolchain.pipeline import export
+    from lraee_toolchain.export import export
 
     out = tmp_path_factory.mktemp("baselines") / "small.lraee"
     return export(replace(exported.config, out=out, baselines=True))

@@ -42,8 +42,8 @@ from lraee_benchmarks.results import (
 )
 from lraee_benchmarks.variants import Outcome, Variant
 from lraee_exporters.floor import build_floor, save_floor
-from lraee_toolchain.default_baselines import Quantizer
-from lraee_toolchain.pipeline import ExportResult
+from lraee_toolchain.baselines.library_defaults import Quantizer
+from lraee_toolchain.export import ExportResult
 
 LABELS = 3
 

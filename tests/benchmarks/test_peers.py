@@ -25,7 +25,7 @@ from lraee_benchmarks.peers import BASELINES, Baseline, available_baselines, che
 from lraee_benchmarks.results import Peer
 from lraee_benchmarks.sample import load_sample
 from lraee_benchmarks.variants import Variant
-from lraee_toolchain import default_baselines
+from lraee_toolchain.baselines import library_defaults
 
 ONE_THREAD = SessionSettings(threads=1)
 
@@ -207,7 +207,7 @@ def test_a_first_run_that_fails_is_one_error(
     """The graph loads, but takes no images: found before anything is timed."""
     path = baseline_path(copy, "dynamic")
     path.parent.mkdir()
-    default_baselines.separate_constants(shared_constant.graph)
+    library_defaults.separate_constants(shared_constant.graph)
     onnx.save(shared_constant, path)
     with pytest.raises(BundleError, match="its first run failed: "):
         open_running_peer(copy, "dynamic", ONE_THREAD, pixels)

@@ -11,7 +11,7 @@ import torch
 
 from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
 from lraee_toolchain.config import ExportConfig, HeadTraining
-from lraee_toolchain.pipeline import export
+from lraee_toolchain.export import export
 
 
 @pytest.fixture(scope="session", autouse=True)

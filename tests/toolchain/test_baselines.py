@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from lraee import sessions
 from lraee.sessions import SessionSettings, make_session
 from lraee_calibration_data import fashion_mnist_sample
-from lraee_toolchain import default_baselines
-from lraee_toolchain.baselines import RECORD, failure_reason, read_record
+from lraee_toolchain.baselines import library_defaults
+from lraee_toolchain.baselines.folder import RECORD, failure_reason, read_record
 from lraee_toolchain.cli import app
-from lraee_toolchain.pipeline import ExportResult
+from lraee_toolchain.export import ExportResult
 
 
 def images(count: int) -> np.ndarray:
@@ -90,8 +90,8 @@ def test_copies_of_a_constant_load_with_exact_products_and_change_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(sessions, "int8_products_saturate", lambda: False)
         wanted = make_session(tmp_path / "shared.onnx", SessionSettings(threads=1)).run(["y"], {"x": x})[0]
-    assert default_baselines.separate_constants(shared_constant.graph) == 1
-    assert default_baselines.separate_constants(shared_constant.graph) == 0
+    assert library_defaults.separate_constants(shared_constant.graph) == 1
+    assert library_defaults.separate_constants(shared_constant.graph) == 0
     onnx.checker.check_model(shared_constant)
     onnx.save(shared_constant, tmp_path / "copies.onnx")
     got = make_session(tmp_path / "copies.onnx", SessionSettings(threads=1)).run(["y"], {"x": x})[0]
@@ -113,7 +113,7 @@ def test_a_baseline_that_fails_is_named_and_loses_nothing_else(
     tmp_path: Path, exported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without onnxscript torch exports nothing: one line each, a status that scripts see, and all else is there."""
-    monkeypatch.setattr(default_baselines, "find_spec", lambda name: None)
+    monkeypatch.setattr(library_defaults, "find_spec", lambda name: None)
     work = shutil.copytree(exported.config.work, tmp_path / "work", ignore=shutil.ignore_patterns("traced-*"))
     options = ["--train", str(exported.config.train), "--work", str(work), "--exits", "8", "--reads", "patch_mean"]
     options += ["--epochs", "1", "--baselines"]

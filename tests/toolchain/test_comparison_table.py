@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lraee.errors import ExportError
-from lraee_toolchain.comparison_table import PABEE_ALL, PRUNING, REFERENCE
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.evaluation.method_table import PABEE_ALL, PRUNING, REFERENCE
 
 
 def test_every_precision_is_in_the_main_table(table_metrics: dict[str, Any]) -> None:

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lraee_toolchain.class_thresholds import ClassBased, class_ease, scaled, separation
-from lraee_toolchain.comparisons import Entry, Searched, Shared, at_saving, compare, standard_entries, sweep
+from lraee_toolchain.competitors.class_based import ClassBased, class_ease, scaled, separation
+from lraee_toolchain.competitors.methods import Entry, Searched, Shared, at_saving, compare, standard_entries, sweep
+from lraee_toolchain.competitors.monotone import SLOPES, Monotone, scaled_information
+from lraee_toolchain.competitors.pabee import ByPatience, Pabee
+from lraee_toolchain.competitors.rules import ByScore, Outputs, outputs_of, point_of, route
 from lraee_toolchain.config import ExportConfig, HeadTraining
-from lraee_toolchain.features import Features, Teacher
-from lraee_toolchain.gates import fit_gate, gate_features, gate_values
-from lraee_toolchain.heads import head_embeddings, head_input, quantize_head
-from lraee_toolchain.monotone_thresholds import SLOPES, Monotone, scaled_information
-from lraee_toolchain.patience import ByPatience, Pabee
-from lraee_toolchain.risk import risk_controlled_point
-from lraee_toolchain.routing import (
+from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
+from lraee_toolchain.early_exit.heads import head_embeddings, head_input, quantize_head
+from lraee_toolchain.early_exit.risk_control import risk_controlled_point
+from lraee_toolchain.early_exit.routing import (
     Costs,
     Material,
     answers_of,
@@ -29,8 +30,7 @@ from lraee_toolchain.routing import (
     train_exits,
     with_promise,
 )
-from lraee_toolchain.rules import ByScore, Outputs, outputs_of, point_of, route
-from lraee_toolchain.thresholds import evaluate, search
+from lraee_toolchain.early_exit.threshold_search import evaluate, search
 
 LABELS, WIDTH, DEPTH = 4, 16, 6
 COSTS = Costs(stem=5, block=100, last=100, exit=4, tail=3, depth=DEPTH)

@@ -10,7 +10,7 @@ import pytest
 
 from lraee_toolchain import cli
 from lraee_toolchain.console import names_taken, summary
-from lraee_toolchain.pipeline import ExportResult
+from lraee_toolchain.export import ExportResult
 
 REPORT = f"""# reference: export report
 

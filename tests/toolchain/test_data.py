@@ -16,7 +16,7 @@ from lraee.preprocess import pixels as preprocess
 from lraee_calibration_data import fashion_mnist_test, label_rows, open_dataset
 from lraee_exporters.reference_labels import NAMES
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.data import CROPS, FEW_IMAGES, Splits, load_pixel_set, open_splits, save_pixels
+from lraee_toolchain.data.splits import CROPS, FEW_IMAGES, Splits, load_pixel_set, open_splits, save_pixels
 
 LABELS = LabelSet(names=NAMES)
 

@@ -24,10 +24,10 @@ from lraee_exporters.open_clip_models import load_model
 from lraee_exporters.reference_labels import NAMES
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.console import ConsoleProgress
-from lraee_toolchain.data import Splits, open_splits, save_pixels
-from lraee_toolchain.data_notices import ImagesRead, read_images
-from lraee_toolchain.label_sets import read_labels
-from lraee_toolchain.pipeline import export
+from lraee_toolchain.data.labels import read_labels
+from lraee_toolchain.data.notices import ImagesRead, read_images
+from lraee_toolchain.data.splits import Splits, open_splits, save_pixels
+from lraee_toolchain.export import export
 
 LABELS = LabelSet(names=NAMES)
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lraee.errors import BundleError, ExportError
-from lraee_toolchain.diagnose import (
+from lraee_toolchain.quantization.noise import (
     PAPER_CANDIDATES,
     PAPER_EXITS,
     PAPER_NOISE_CURVE,

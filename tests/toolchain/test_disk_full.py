@@ -17,11 +17,11 @@ import pytest
 
 from lraee.errors import ExportError
 from lraee_exporters.operators import optimized_operators
-from lraee_toolchain.baselines import BaselineMaker
-from lraee_toolchain.data import save_pixels
-from lraee_toolchain.pack import install, put_in_place, stage_copies
-from lraee_toolchain.pipeline import export
-from lraee_toolchain.work import WorkFolder
+from lraee_toolchain.baselines.folder import BaselineMaker
+from lraee_toolchain.bundle import install, put_in_place, stage_copies
+from lraee_toolchain.cache import WorkFolder
+from lraee_toolchain.data.splits import save_pixels
+from lraee_toolchain.export import export
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from onnx import TensorProto
 from lraee_calibration_data import fashion_mnist_test, load_pixels, open_dataset
 from lraee_exporters.open_clip_models import load_model
 from lraee_exporters.tower import Tower
-from lraee_toolchain.build import build_float, load_parts
-from lraee_toolchain.chain import Chain
-from lraee_toolchain.dynamic import build_dynamic
+from lraee_toolchain.parts.build import build_float, load_parts
+from lraee_toolchain.parts.runner import Chain
+from lraee_toolchain.quantization.dynamic import build_dynamic
 
 LABELS = 10
 

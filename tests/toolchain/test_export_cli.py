@@ -18,10 +18,12 @@ from lraee.errors import ExportError
 from lraee.label_set import LabelSet
 from lraee.policies import Adaptive, Full
 from lraee_calibration_data import label_rows, load_pixels
-from lraee_toolchain import cli, pipeline, routing
+from lraee_toolchain import cli
+from lraee_toolchain import export as pipeline
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.data import open_splits
-from lraee_toolchain.pipeline import export
+from lraee_toolchain.data.splits import open_splits
+from lraee_toolchain.early_exit import routing
+from lraee_toolchain.export import export
 
 KILLED_IN = ("ranges", "features", "exits")
 """Stages of the test; `kill_and_resume.py --trials 50` kills at random moments."""

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import lraee
 from lraee_exporters.open_clip_models import load_model
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.pipeline import export
+from lraee_toolchain.export import export
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 12,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee_toolchain.gates import Gate, fit_gate, gate_features, gate_values
+from lraee_toolchain.early_exit.gates import Gate, fit_gate, gate_features, gate_values
 
 
 def scattered(count: int, seed: int = 0) -> np.ndarray:

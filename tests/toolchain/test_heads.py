@@ -8,9 +8,9 @@ import pytest
 from lraee.sessions import SessionSettings, make_session
 from lraee_exporters.exit_head import HEAD_INPUTS, ExitWeights, HeadInput, build_exit
 from lraee_toolchain.config import HeadTraining
-from lraee_toolchain.features import Features, Teacher
-from lraee_toolchain.gates import Gate, gate_features, gate_values
-from lraee_toolchain.heads import (
+from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.gates import Gate, gate_features, gate_values
+from lraee_toolchain.early_exit.heads import (
     LEAST_STEPS,
     Head,
     fit_temperature,

@@ -16,8 +16,8 @@ from lraee_exporters.labels import embed_labels, reference_labels
 from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_exporters.sources import REFERENCE_FOLDER
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.label_embeddings import read_label_embeddings
-from lraee_toolchain.pipeline import export
+from lraee_toolchain.data.label_embeddings import read_label_embeddings
+from lraee_toolchain.export import export
 
 
 @pytest.fixture(scope="module")

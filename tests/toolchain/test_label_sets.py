@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lraee_exporters.labels import reference_labels
-from lraee_toolchain.label_sets import read_labels
+from lraee_toolchain.data.labels import read_labels
 
 
 def test_imagenet_has_a_thousand_labels() -> None:

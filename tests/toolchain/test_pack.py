@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lraee_toolchain import pack
-from lraee_toolchain.pack import install
+from lraee_toolchain import bundle
+from lraee_toolchain.bundle import install
 
 
 class Killed(BaseException):
@@ -75,7 +75,7 @@ def test_dying_at_any_step_leaves_the_old_the_new_or_nothing(
     with monkeypatch.context() as patch:
         for name in ("copytree", "rmtree"):
             patch.setattr(shutil, name, counted(getattr(shutil, name)))
-        patch.setattr(pack, "sync_tree", counted(pack.sync_tree))
+        patch.setattr(bundle, "sync_tree", counted(bundle.sync_tree))
         patch.setattr(Path, "rename", counted(Path.rename))
         try:
             install(new, target)

@@ -13,7 +13,7 @@ from lraee.bundle import find_bundle
 from lraee.images import open_image
 from lraee.preprocess import pixels as preprocess
 from lraee_calibration_data import fashion_mnist_pool, label_rows, open_dataset
-from lraee_toolchain.pictures import LARGEST, choose_pictures, run_pictures
+from lraee_toolchain.evaluation.example_images import LARGEST, choose_pictures, run_pictures
 
 NAMES = ("dress", "coat", "bag")
 

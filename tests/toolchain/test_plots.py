@@ -12,8 +12,8 @@ import matplotlib
 import pytest
 
 from lraee_toolchain.bootstrap import Interval
-from lraee_toolchain.diagnose import BlockNoise, EmbeddingDrift, NoiseProfile
-from lraee_toolchain.plots import (
+from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
+from lraee_toolchain.report.plots.exits import (
     AccuracyCurve,
     ExitShare,
     Front,
@@ -27,7 +27,7 @@ from lraee_toolchain.plots import (
     quadrants_plot,
     selectivity_plot,
 )
-from lraee_toolchain.plots_noise import noise_plot, quality_plot
+from lraee_toolchain.report.plots.noise import noise_plot, quality_plot
 
 LEVELS = [Level(label="FP32, full depth", accuracy=0.633), Level(label="INT8, full depth", accuracy=0.587)]
 
@@ -227,7 +227,7 @@ def test_a_front_needs_neither_chosen_point_nor_baselines() -> None:
 
 def test_plots_leave_pyplot_alone() -> None:
     """It keeps figures in a global and asks for a display."""
-    code = "import sys, lraee_toolchain.plots_noise, lraee_toolchain.plots as p\n"
+    code = "import sys, lraee_toolchain.report.plots.noise, lraee_toolchain.report.plots.exits as p\n"
     code += "p.quadrants_plot(p.Quadrants(both_right=1, rescue=1, loss=0, both_wrong=0))\n"
     code += "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

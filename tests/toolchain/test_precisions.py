@@ -13,7 +13,7 @@ import pytest
 import lraee
 from lraee.errors import ExportError
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.pipeline import ExportResult, export
+from lraee_toolchain.export import ExportResult, export
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lraee.errors import ExportError
-from lraee_toolchain.ranges import HALF_BINS, RangeCollector
+from lraee_toolchain.quantization.ranges import HALF_BINS, RangeCollector
 
 values = st.floats(-1e6, 1e6, width=32)
 batches = st.lists(st.lists(values, min_size=1, max_size=40), min_size=1, max_size=6)

@@ -10,7 +10,7 @@ from lraee.errors import PolicyError
 from lraee.policies import Policy
 from lraee.policies.spec import parse_policy
 from lraee_calibration_data import fashion_mnist_test, load_pixels, open_dataset
-from lraee_toolchain.replay import Recording
+from lraee_toolchain.evaluation.replay import Recording
 
 IMAGES = 48
 

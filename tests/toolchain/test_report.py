@@ -16,10 +16,10 @@ from lraee.bundle import find_bundle
 from lraee.manifest import Manifest, read_manifest
 from lraee.strict_json import encode
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.diagnose import BlockNoise, EmbeddingDrift, NoiseProfile
-from lraee_toolchain.pictures import Picture
-from lraee_toolchain.report import report_markdown, write_report
-from lraee_toolchain.report_sections import Findings, report_page
+from lraee_toolchain.evaluation.example_images import Picture
+from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
+from lraee_toolchain.report.sections import Findings, report_page
+from lraee_toolchain.report.write import report_markdown, write_report
 
 CONFIG = ExportConfig(model="reference", out=Path("reference.lraee"), ablations=True)
 VOID = {"meta", "img"}

@@ -12,9 +12,9 @@ import pytest
 
 import lraee_toolchain
 from lraee_toolchain.config import ExportConfig, HeadTraining
-from lraee_toolchain.report_command import commands_of
-from lraee_toolchain.report_table import Table
-from lraee_toolchain.report_tower import TowerDrawing
+from lraee_toolchain.report.command import commands_of
+from lraee_toolchain.report.table import Table
+from lraee_toolchain.report.tower_drawing import TowerDrawing
 
 TABLE = Table(title="T", header=["a|b", "n"], rows=[["x<y", "1.00 % [0.5, 2]"], ["`z`", "-"]], highlight=["`z`"])
 

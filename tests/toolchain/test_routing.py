@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.features import Features, Teacher
-from lraee_toolchain.routing import Costs, Material, Routing, candidates, head_inputs, without_unused
-from lraee_toolchain.thresholds import Point
+from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.routing import Costs, Material, Routing, candidates, head_inputs, without_unused
+from lraee_toolchain.early_exit.threshold_search import Point
 
 
 def test_the_last_block_has_a_price_of_its_own_and_an_exit_pays_whole_blocks() -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from lraee.manifest import Manifest, OperatingPoint, Threshold, read_manifest
 from lraee.orchestrator import run
 from lraee.policies import Adaptive, Confidence, Entropy, Patience, Policy, Verdict
-from lraee_toolchain.class_thresholds import ByClass
-from lraee_toolchain.patience import ByPatience, agreements_in_a_row
-from lraee_toolchain.rules import ByScore, Outputs, Rule, outputs_from, point_of, route
-from lraee_toolchain.thresholds import ExitScores
+from lraee_toolchain.competitors.class_based import ByClass
+from lraee_toolchain.competitors.pabee import ByPatience, agreements_in_a_row
+from lraee_toolchain.competitors.rules import ByScore, Outputs, Rule, outputs_from, point_of, route
+from lraee_toolchain.early_exit.threshold_search import ExitScores
 
 LABELS = 3
 BLOCKS = (2, 3, 5, 6)

@@ -18,11 +18,11 @@ from lraee.errors import BundleError, ExportError, PolicyError
 from lraee.policies import Entropy, ExitAt, Full
 from lraee_benchmarks.peers import check_peer
 from lraee_exporters.open_clip_models import LoadedModel, load_model
-from lraee_toolchain.build import build_float
-from lraee_toolchain.chain import Chain
 from lraee_toolchain.config import ExportConfig, HeadTraining
-from lraee_toolchain.dynamic import build_dynamic
-from lraee_toolchain.pipeline import export
+from lraee_toolchain.export import export
+from lraee_toolchain.parts.build import build_float
+from lraee_toolchain.parts.runner import Chain
+from lraee_toolchain.quantization.dynamic import build_dynamic
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 32,

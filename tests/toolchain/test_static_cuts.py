@@ -9,7 +9,7 @@ import pytest
 
 import lraee
 from lraee.manifest import Manifest
-from lraee_toolchain.static_cuts import cuts_text
+from lraee_toolchain.report.static_cuts import cuts_text
 
 
 @pytest.fixture(scope="module")

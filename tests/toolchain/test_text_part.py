@@ -16,10 +16,10 @@ from lraee_exporters.labels import reference_labels
 from lraee_exporters.open_clip_models import load_model
 from lraee_exporters.text_graph import TEXT_PRECISIONS, TextPrecision
 from lraee_exporters.text_tower import clip_merges, text_tower_of
-from lraee_toolchain import text_part
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.pipeline import export
-from lraee_toolchain.text_part import build_text_part, load_text_info
+from lraee_toolchain.export import export
+from lraee_toolchain.parts import text as text_part
+from lraee_toolchain.parts.text import build_text_part, load_text_info
 
 
 @pytest.mark.parametrize("precision", TEXT_PRECISIONS)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee_toolchain.thresholds import (
+from lraee_toolchain.early_exit.threshold_search import (
     PRICES,
     ExitScores,
     Point,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lraee.errors import ExportError
-from lraee_toolchain.work import WorkFolder, key_of
+from lraee_toolchain.cache import WorkFolder, key_of
 
 
 def write(text: str):

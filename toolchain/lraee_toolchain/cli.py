@@ -85,7 +85,7 @@ def export_command(
     _require_extra()
     from lraee_toolchain.config import ExportConfig, HeadTraining
     from lraee_toolchain.console import ConsoleProgress, names_taken, summary
-    from lraee_toolchain.pipeline import export
+    from lraee_toolchain.export import export
 
     choices: dict[str, Any] = {
         "activation": _choice("--activation", activation, ("gelu", "quick_gelu", None)),

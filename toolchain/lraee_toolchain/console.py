@@ -18,10 +18,10 @@ from rich.text import Text
 
 from lraee.terminal import print_line, printable, show
 from lraee_exporters.sources import REFERENCE_NAMES
-from lraee_toolchain.label_sets import LABEL_SETS
+from lraee_toolchain.data.labels import LABEL_SETS
 
 if TYPE_CHECKING:
-    from lraee_toolchain.pipeline import ExportResult
+    from lraee_toolchain.export import ExportResult
 
 WORDS = {
     "load": "load the model",

@@ -20,20 +20,26 @@ from lraee_exporters.text_graph import TextPrecision
 from lraee_exporters.tower import Tower
 from lraee_exporters.widen import inject_outliers, to_open_clip
 from lraee_toolchain.array_file import save_array
-from lraee_toolchain.build import build_float, build_int8, build_int8_strong, load_parts
-from lraee_toolchain.calibrate import calibrate, load_ranges, save_ranges
-from lraee_toolchain.chain import Chain
+from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.data import Splits, load_pixel_set, open_splits, save_pixels
-from lraee_toolchain.data_notices import ImagesRead, read_images
-from lraee_toolchain.diagnose import NoiseProfile, diagnose, load_profile, profile_csv, save_profile
-from lraee_toolchain.dynamic import build_dynamic
-from lraee_toolchain.features import Teacher, extract_embeddings, extract_features, load_features, load_teacher
-from lraee_toolchain.label_embeddings import read_label_embeddings
-from lraee_toolchain.label_sets import read_labels
-from lraee_toolchain.routing import Costs, Material
-from lraee_toolchain.text_part import build_text_part
-from lraee_toolchain.work import WorkFolder
+from lraee_toolchain.data.label_embeddings import read_label_embeddings
+from lraee_toolchain.data.labels import read_labels
+from lraee_toolchain.data.notices import ImagesRead, read_images
+from lraee_toolchain.data.splits import Splits, load_pixel_set, open_splits, save_pixels
+from lraee_toolchain.early_exit.features import (
+    Teacher,
+    extract_embeddings,
+    extract_features,
+    load_features,
+    load_teacher,
+)
+from lraee_toolchain.early_exit.routing import Costs, Material
+from lraee_toolchain.parts.build import build_float, build_int8, build_int8_strong, load_parts
+from lraee_toolchain.parts.runner import Chain
+from lraee_toolchain.parts.text import build_text_part
+from lraee_toolchain.quantization.calibration import calibrate, load_ranges, save_ranges
+from lraee_toolchain.quantization.dynamic import build_dynamic
+from lraee_toolchain.quantization.noise import NoiseProfile, diagnose, load_profile, profile_csv, save_profile
 
 FloatArray = NDArray[np.float32]
 

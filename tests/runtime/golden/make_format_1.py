@@ -45,12 +45,12 @@ def build(folder: Path) -> None:
     from lraee_exporters.exit_head import ExitWeights
     from lraee_exporters.quantized import ActivationRange, quantize_linear
     from lraee_exporters.tower import Attention, Block, LayerNorm, Linear, Mlp, Tower
-    from lraee_toolchain.build import build_exits, build_float, build_int8
-    from lraee_toolchain.calibrate import calibrate
-    from lraee_toolchain.chain import Chain
+    from lraee_toolchain.bundle import BundleInputs, pack
     from lraee_toolchain.config import ExportConfig
-    from lraee_toolchain.pack import BundleInputs, pack
-    from lraee_toolchain.routing_file import SavedExit, SavedPoint, SavedRouting
+    from lraee_toolchain.early_exit.saved_routing import SavedExit, SavedPoint, SavedRouting
+    from lraee_toolchain.parts.build import build_exits, build_float, build_int8
+    from lraee_toolchain.parts.runner import Chain
+    from lraee_toolchain.quantization.calibration import calibrate
 
     random = np.random.default_rng(0)
 

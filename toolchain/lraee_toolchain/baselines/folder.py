@@ -1,0 +1,231 @@
+"""What lies beside a bundle for ``lraee-bench`` to compare it with, each part a stage of its own.
+
+    fp32.onnx     the float tower built node by node, pixels to probabilities
+    static.onnx   what torch.onnx.export and ONNX Runtime's quantize_static give by default
+    dynamic.onnx  the same with quantize_dynamic
+    floor.onnx    the bundle's products alone, a bound rather than a model
+    baselines.json  how each was made
+
+The tools are other people's and may fail on a model: what cannot be made is left out and said, and nothing else is
+lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+
+from lraee.errors import MissingExtraError
+from lraee.strict_json import decode, encode
+from lraee_exporters.floor import build_floor, save_floor
+from lraee_toolchain.baselines.library_defaults import Quantizer, Recipe, quantize_by_default, trace
+from lraee_toolchain.data.splits import load_pixel_set
+from lraee_toolchain.parts.build import build_float_baseline
+from lraee_toolchain.stages import Stages
+
+RECORD = "baselines.json"
+
+FORMAT = 1
+"""Of ``baselines.json``."""
+
+_FAILURES = (
+    MissingExtraError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    OSError,
+    MemoryError,
+)
+"""What torch's exporter and ONNX Runtime's tools were seen to raise, or raise in their sources."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineFile:
+    """One file of the folder."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineEntry:
+    """One baseline."""
+
+    name: str
+    recipe: Recipe
+    source: Recipe | None
+    """How the float graph was made that this one was quantized from."""
+    files: tuple[BaselineFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineRecord:
+    """``baselines.json``."""
+
+    format: int
+    model: str
+    weights: str
+    fingerprint: str
+    """Of the float tower, as in the bundle's manifest."""
+    baselines: tuple[BaselineEntry, ...]
+    failed: dict[str, str]
+    """Why a baseline is not there, by its name."""
+
+
+def read_record(folder: Path) -> BaselineRecord:
+    """Read ``baselines.json`` of a folder."""
+    return decode(BaselineRecord, json.loads((folder / RECORD).read_text("utf-8")), RECORD)
+
+
+class BaselineMaker:
+    """Makes the folder; `trace` while torch's model is still there, the rest whenever it suits."""
+
+    def __init__(self, stages: Stages) -> None:
+        self.stages = stages
+        self.failed: dict[str, str] = {}
+        self._traced: Path | None = None
+
+    def trace(self) -> None:
+        """Export the torch tower; if that fails, neither quantized baseline can be made."""
+        model, size = self.stages.model.torch_model, self.stages.tower.image_size
+        self._traced = self._attempt(
+            "static",
+            "traced",
+            {"tower": self.stages.fingerprint},
+            lambda folder: _save_recipe(trace(model, size, folder), folder),
+        )
+        if self._traced is None:
+            self.failed["dynamic"] = self.failed["static"]
+
+    def make(self, tower_parts: Path) -> Path:
+        """All that can be made, as one folder.
+
+        Args:
+            tower_parts: the bundle's parts, whose products the floor takes.
+        """
+        stages = self.stages
+        made = {
+            "fp32": self._attempt("fp32", "fp32", {"tower": stages.fingerprint}, self._build_float),
+            "floor": self._attempt("floor", "floor", {"parts": tower_parts.name}, _floor_of(tower_parts)),
+        }
+        if self._traced is not None:
+            pixels = stages.pixels(stages.splits.calibration, views=stages.splits.views)
+            for name in ("static", "dynamic"):
+                inputs = {"traced": self._traced.name, "pixels": pixels.name}
+                made[name] = self._attempt(name, f"default-{name}", inputs, self._quantize(name, self._traced, pixels))
+        there = {name: folder for name, folder in made.items() if folder is not None}
+        return stages.work.stage(
+            "baselines",
+            {"made": {name: folder.name for name, folder in there.items()}, "failed": self.failed},
+            lambda folder: self._gather(there, folder),
+        )
+
+    def _attempt(
+        self, name: str, stage: str, inputs: Mapping[str, object], make: Callable[[Path], None]
+    ) -> Path | None:
+        try:
+            return self.stages.work.stage(stage, inputs, make)
+        except _FAILURES as error:
+            self.failed[name] = failure_reason(error)
+            return None
+
+    def _build_float(self, folder: Path) -> None:
+        build_float_baseline(self.stages.tower, folder)
+        _save_recipe(_own_recipe("lraee_exporters.whole.build_whole", "uint8 (batch, size, size, 3) pixels"), folder)
+
+    def _quantize(self, name: Quantizer, traced: Path, pixels: Path) -> Callable[[Path], None]:
+        def make(folder: Path) -> None:
+            rows = load_pixel_set(pixels).pixels
+            graph = traced / "traced.onnx"
+            _save_recipe(quantize_by_default(name, graph, rows, self.stages.tower.preprocessing, folder), folder)
+
+        return make
+
+    def _gather(self, there: Mapping[str, Path], folder: Path) -> None:
+        entries = []
+        for name, made in there.items():
+            recipe = decode(Recipe, json.loads((made / "recipe.json").read_text("utf-8")), "recipe.json")
+            source = None
+            if name in ("static", "dynamic") and self._traced is not None:
+                source = decode(Recipe, json.loads((self._traced / "recipe.json").read_text("utf-8")), "recipe.json")
+            files = sorted(path for path in made.iterdir() if path.suffix in {".onnx", ".data"})
+            for path in files:
+                shutil.copyfile(path, folder / path.name)
+            entries.append(
+                BaselineEntry(name=name, recipe=recipe, source=source, files=tuple(_describe(path) for path in files))
+            )
+        tower = self.stages.tower
+        record = BaselineRecord(
+            format=FORMAT,
+            model=tower.model_id,
+            weights=tower.weights,
+            fingerprint=self.stages.fingerprint,
+            baselines=tuple(entries),
+            failed=dict(self.failed),
+        )
+        (folder / RECORD).write_text(json.dumps(encode(record), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def failure_reason(error: Exception) -> str:
+    """One line on a failure, which may be published with a bundle: of paths only the last name is left.
+
+    >>> failure_reason(ValueError("cannot read '/srv/model/block_01.onnx'"))
+    "ValueError: cannot read 'block_01.onnx'"
+
+    Between quotes a name may hold blanks; elsewhere it may where the folder is there.
+    """
+    if isinstance(error, MissingExtraError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {Path(os.fsdecode(error.filename)).name}" if error.filename else ""
+        return f"{type(error).__name__}: {error.strerror}{place}"
+    line = next(iter(str(error).strip().splitlines()), "no message")
+    line = re.sub(r"(?<=['\"])/(?:[^'\"/]+/)+", "", _without_folders(line))
+    return f"{type(error).__name__}: " + re.sub(r"(?<![\w/])/(?:[^/\s'\"]+/)+", "", line)
+
+
+def _without_folders(line: str) -> str:
+    """A line in which ``/-`` stands for each folder of this machine, so that no path holds a blank that is there."""
+    for start in reversed([found.start() for found in re.finditer(r"(?<![\w/])/", line)]):
+        ends = [start + found.end() for found in re.finditer(r"[^/](?=/)", line[start:])]
+        if end := next((end for end in reversed(ends) if os.path.isdir(line[start:end])), 0):
+            line = f"{line[:start]}/-{line[end:]}"
+    return line
+
+
+def _floor_of(tower_parts: Path) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        save_floor(build_floor(onnx.load(tower_parts / "graph.onnx")), folder)
+        _save_recipe(_own_recipe("lraee_exporters.floor.build_floor", "the inputs of the products, quantized"), folder)
+
+    return make
+
+
+def _own_recipe(tool: str, takes: str) -> Recipe:
+    return Recipe(
+        tool=tool, versions={name: version(name) for name in ("lraee", "onnx")}, options={}, defaults={}, input=takes
+    )
+
+
+def _save_recipe(recipe: Recipe, folder: Path) -> None:
+    (folder / "recipe.json").write_text(json.dumps(encode(recipe)), "utf-8")
+
+
+def _describe(path: Path) -> BaselineFile:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return BaselineFile(name=path.name, size_bytes=path.stat().st_size, sha256=digest)

@@ -1,0 +1,264 @@
+"""Put parts, labels and manifest together as one bundle, and move finished folders to where the user wants them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.bundle import Bundle, LabelFile
+from lraee.label_set import LabelSet
+from lraee.manifest import (
+    FORMAT,
+    MANIFEST_NAME,
+    ExitInfo,
+    FileEntry,
+    GateInfo,
+    LabelsInfo,
+    Manifest,
+    ModelInfo,
+    OperatingPoint,
+    QuantizationInfo,
+    Threshold,
+    TowerInfo,
+    write_manifest,
+)
+from lraee.strict_json import encode
+from lraee_exporters.graph import OLDEST_ONNXRUNTIME
+from lraee_exporters.tower import Tower
+from lraee_toolchain.array_file import save_array
+from lraee_toolchain.cache import sync, sync_tree, writing
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.early_exit.saved_routing import SavedPoint, SavedRouting
+from lraee_toolchain.parts.build import load_parts
+from lraee_toolchain.parts.text import load_text_info
+
+DEFAULT_POINT = "balanced"
+
+OTHER_PLACE = "choose another --out; all stages are finished, and the same command goes on from them"
+"""What to do where a finished folder has no room."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BundleInputs:
+    """Everything a bundle is made of."""
+
+    tower: Tower
+    fingerprint: str
+    parts: tuple[Path, ...]
+    """Folders of stages, each with a ``parts.json``."""
+    text: Path | None
+    """Folder of the text tower's stage, or None."""
+    routing: SavedRouting
+    label_set: LabelSet
+    labels: NDArray[np.float32]
+    """(labels, embed_dim) unit rows."""
+    supervision: str
+    is_random: bool
+    config: ExportConfig
+    choices: Mapping[str, str]
+    """Recipe of each part, for the strong quantizer."""
+    information_to_noise: Mapping[int, float]
+    """INR by block; empty at float precision."""
+    calibration_views: int
+    sources: Mapping[str, str]
+    """Fingerprints for the provenance."""
+
+
+def pack(inputs: BundleInputs, folder: Path) -> None:
+    """Write a bundle into an empty folder and check it as the runtime will.
+
+    The bytes depend on the inputs alone: no time, no host name, so two runs of one export are equal.
+    """
+    entries = []
+    for stage in (*inputs.parts, *([inputs.text] if inputs.text is not None else [])):
+        for part in load_parts(stage):
+            entries.append(part)
+            shutil.copyfile(stage / part.graph, folder / part.graph)
+            if part.data is not None:
+                shutil.copyfile(stage / part.data, folder / part.data)
+    text = None if inputs.text is None else load_text_info(inputs.text)
+    if inputs.text is not None and text is not None:
+        for name in (text.merges, text.tokenizer):
+            shutil.copyfile(inputs.text / name, folder / name)
+    label_file = LabelFile(names=inputs.label_set.names, templates=inputs.label_set.templates)
+    (folder / "labels.json").write_text(json.dumps(encode(label_file), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    save_array(folder / "labels.npy", inputs.labels)
+    files = tuple(_file_entry(path) for path in sorted(folder.iterdir()))
+    tower, config = inputs.tower, inputs.config
+    quantization = QuantizationInfo(
+        scheme="static-qdq-u8s8",
+        quantizer=config.quantizer,
+        ranges=_ranges(config),
+        images=inputs.calibration_views,
+        choices=dict(sorted(inputs.choices.items())),
+    )
+    manifest = Manifest(
+        format=FORMAT,
+        model=ModelInfo(
+            id=tower.model_id, weights=tower.weights, architecture=tower.architecture, fingerprint=inputs.fingerprint
+        ),
+        tower=TowerInfo(
+            blocks=tower.depth,
+            width=tower.width,
+            heads=tower.heads,
+            mlp_width=tower.mlp_width,
+            patch_size=tower.patch_size,
+            tokens=tower.tokens,
+            embed_dim=tower.embed_dim,
+            activation=tower.activation,
+            pooling=tower.pooling,
+        ),
+        preprocessing=tower.preprocessing,
+        precision=config.precision,
+        quantization=quantization if config.precision == "int8" else None,
+        logit_scale=tower.logit_scale,
+        logit_bias=tower.logit_bias,
+        parts=tuple(entries),
+        exits=_exits(inputs),
+        operating_points=tuple(_point(name, point, inputs) for name, point in inputs.routing.points.items()),
+        default_point=DEFAULT_POINT if DEFAULT_POINT in inputs.routing.points else None,
+        labels=LabelsInfo(names="labels.json", embeddings="labels.npy", count=len(inputs.labels)),
+        text=text,
+        files=files,
+        provenance={
+            **dict(sorted(inputs.sources.items())),
+            "seed": str(config.seed),
+            **{name: version(name) for name in ("lraee", "onnx", "onnxruntime", "open_clip_torch", "torch")},
+        },
+        probabilities="softmax" if tower.logit_bias is None else "sigmoid",
+        onnxruntime=OLDEST_ONNXRUNTIME,
+    )
+    (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
+    Bundle(folder).verify()
+
+
+def _ranges(config: ExportConfig) -> str:
+    if config.quantizer == "strong":
+        return "chosen per part"
+    return "minmax" if config.ranges == "minmax" else f"percentile-{config.percentile:g}"
+
+
+def _file_entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(name=path.name, size_bytes=path.stat().st_size, sha256=digest)
+
+
+def _exits(inputs: BundleInputs) -> tuple[ExitInfo, ...]:
+    return tuple(
+        ExitInfo(
+            block=saved.block,
+            part=f"exit_{saved.block:02d}",
+            reads=saved.reads,
+            supervision="labels" if inputs.supervision == "labels" else "label-free",
+            temperature=saved.temperature,
+            gate=GateInfo(weights=saved.gate_weights, bias=saved.gate_bias),
+            information_to_noise=_finite(inputs.information_to_noise.get(saved.block)),
+            accuracy=None if inputs.is_random else saved.accuracy,
+        )
+        for saved in inputs.routing.exits
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _point(name: str, point: SavedPoint, inputs: BundleInputs) -> OperatingPoint:
+    thresholds = tuple(
+        Threshold(block=saved.block, value=value, per_class=None)
+        for saved, value in zip(inputs.routing.exits, point.thresholds, strict=True)
+        if value is not None
+    )
+    return OperatingPoint(
+        name=name,
+        thresholds=thresholds,
+        flops_saved=point.saved,
+        accuracy=None if inputs.is_random else point.accuracy,
+        full_accuracy=None if inputs.is_random else point.full_accuracy,
+    )
+
+
+def install(finished: Path, target: Path) -> Path:
+    """Copy a finished folder to `target`; see `stage_copies` and `put_in_place`."""
+    stage_copies([(finished, target)])
+    put_in_place(target)
+    return target
+
+
+def stage_copies(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Copy finished folders beside their targets, synced, so that nothing needs room any more once the first is moved.
+
+    What an earlier call left is put back or removed. If one cannot be copied, all copies are removed again.
+
+    Args:
+        pairs: finished folders and their targets.
+
+    Raises:
+        ExportError: a copy cannot be written.
+    """
+    for finished, target in pairs:
+        staged, aside = _staged(target), _aside(target)
+        try:
+            with writing(target.name, target.parent, OTHER_PLACE):
+                if aside.exists() and not target.exists():
+                    aside.rename(target)
+                for leftover in (staged, aside):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                _copy_tree(finished, staged)
+                sync_tree(staged)
+        except BaseException:
+            for _, one in pairs:
+                shutil.rmtree(_staged(one), ignore_errors=True)
+            raise
+
+
+def put_in_place(target: Path) -> None:
+    """Move the staged copy to `target`, which is at every moment the old folder, absent, or the new one.
+
+    A folder that is there is set aside and removed last; if this dies in between, `stage_copies` puts it back, or
+    removes it.
+
+    Raises:
+        ExportError: it cannot be moved; the old folder is where it was.
+    """
+    staged, aside = _staged(target), _aside(target)
+    with writing(target.name, target.parent, OTHER_PLACE):
+        if target.exists():
+            target.rename(aside)
+        try:
+            staged.rename(target)
+        except OSError:
+            if aside.exists():
+                aside.rename(target)
+            raise
+        sync(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _staged(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    """As `shutil.copytree`, which gathers the system's errors into one without their numbers."""
+    target.mkdir()
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir()
+        else:
+            shutil.copyfile(path, copy)

@@ -1,0 +1,137 @@
+"""What exits see of each image, extracted once: heads, gates and thresholds are then cheap and reseedable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee_toolchain.array_file import ArrayFile, save_array
+from lraee_toolchain.parts.runner import BATCH, Chain
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """Of `images` rows, memory-mapped. Block axis: index 0 is block 1."""
+
+    patch_mean: FloatArray
+    """(images, blocks, width) float32, mean patch token after each block."""
+    class_token: FloatArray | None
+    """(images, blocks, width) float32, or None for a tower without a class token."""
+    variance: FloatArray
+    """(images, blocks) float32, spatial activation variance of the patch tokens."""
+    embedding: FloatArray
+    """(images, embed_dim) float32, full depth, unit rows."""
+    probabilities: FloatArray
+    """(images, labels) float32, full depth."""
+
+    def rows(self, index: NDArray[np.int64]) -> Features:
+        """A copy of some rows."""
+        return Features(*(_rows(getattr(self, name), index) for name in _NAMES))
+
+
+def _rows(values: FloatArray | None, index: NDArray[np.int64]) -> Any:
+    return None if values is None else np.ascontiguousarray(values[index])
+
+
+_NAMES = ("patch_mean", "class_token", "variance", "embedding", "probabilities")
+
+
+def extract_features(
+    chain: Chain,
+    pixels: NDArray[np.uint8],
+    folder: Path,
+    *,
+    class_token: bool = True,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Run every image to full depth and write the features as ``.npy`` files.
+
+    Args:
+        chain: parts to run.
+        pixels: (images, size, size, 3) uint8.
+        folder: where the files go.
+        class_token: whether token 0 is a class token.
+        advance: called after each batch with its number of images.
+    """
+    with ExitStack() as opened:
+        files: dict[str, ArrayFile] = {}
+
+        def write(start: int, **arrays: FloatArray) -> None:
+            for name, rows in arrays.items():
+                if name not in files:
+                    file = ArrayFile(folder / f"{name}.npy", np.float32, (len(pixels), *rows.shape[1:]))
+                    files[name] = opened.enter_context(file)
+                files[name].write(start, rows)
+
+        for start in range(0, len(pixels), BATCH):
+            batch = np.ascontiguousarray(pixels[start : start + BATCH])
+            means, classes, variances = [], [], []
+            for block, tokens in enumerate(chain.after_blocks(batch)):
+                if block == 0:
+                    continue
+                patches = tokens[:, int(class_token) :]
+                means.append(patches.mean(axis=1))
+                variances.append(np.square(patches - means[-1][:, None]).sum(axis=2).mean(axis=1))
+                classes += [tokens[:, 0].copy()] if class_token else []
+            of_blocks = {"patch_mean": means, "variance": variances} | ({"class_token": classes} if class_token else {})
+            embedding, probabilities = chain.tail(tokens)
+            write(start, **{name: np.stack(values, axis=1) for name, values in of_blocks.items()})
+            write(start, embedding=embedding, probabilities=probabilities)
+            if advance is not None:
+                advance(len(batch))
+
+
+def load_features(folder: Path) -> Features:
+    """Open what `extract_features` wrote."""
+    return Features(*(_open(folder / f"{name}.npy") for name in _NAMES))
+
+
+def _open(path: Path) -> Any:
+    """A feature, memory-mapped, or None where the tower has no such thing."""
+    return np.load(path, mmap_mode="r") if path.is_file() else None
+
+
+def extract_embeddings(
+    chain: Chain, pixels: NDArray[np.uint8], folder: Path, *, advance: Callable[[int], None] | None = None
+) -> None:
+    """Write only ``embedding.npy`` and ``probabilities.npy`` at full depth: the float teacher."""
+    embeddings: list[FloatArray] = []
+    probabilities: list[FloatArray] = []
+    for start in range(0, len(pixels), BATCH):
+        batch = np.ascontiguousarray(pixels[start : start + BATCH])
+        for tokens in chain.after_blocks(batch):
+            last = tokens
+        embedding, probability = chain.tail(last)
+        embeddings.append(embedding)
+        probabilities.append(probability)
+        if advance is not None:
+            advance(len(batch))
+    save_array(folder / "embedding.npy", np.concatenate(embeddings))
+    save_array(folder / "probabilities.npy", np.concatenate(probabilities))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Teacher:
+    """The float tower's answer for the same images."""
+
+    embedding: FloatArray
+    """(images, embed_dim) float32 unit rows."""
+    probabilities: FloatArray
+    """(images, labels) float32."""
+
+    def rows(self, index: NDArray[np.int64]) -> Teacher:
+        """Some rows."""
+        return Teacher(self.embedding[index], self.probabilities[index])
+
+
+def load_teacher(folder: Path) -> Teacher:
+    """Open what `extract_embeddings` wrote."""
+    return Teacher(np.load(folder / "embedding.npy"), np.load(folder / "probabilities.npy"))

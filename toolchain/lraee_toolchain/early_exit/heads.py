@@ -1,0 +1,224 @@
+"""Train exit heads on cached features, and compute what a head answers, in float32 or as the INT8 kernel will.
+
+A head is ``LayerNorm -> Linear(d, d) -> GELU -> Linear(d, embed_dim) -> unit length``. With labels it learns from
+cross-entropy over the label embeddings plus ``1 - cosine`` to the FP32 embedding (the paper's "FP32-distilled");
+without, from the FP32 tower's label distribution and embedding alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from lraee.errors import ExportError
+from lraee_exporters.exit_head import HeadInput
+from lraee_exporters.layers import AnyLinear
+from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
+from lraee_exporters.tower import LayerNorm, Linear
+from lraee_toolchain.config import HeadTraining
+from lraee_toolchain.early_exit.features import Features, Teacher
+
+FloatArray = NDArray[np.float32]
+EPSILON = 1e-5
+
+LEAST_STEPS = 20
+"""Steps that the learning rate's cycle has at least; torch divides by zero where a tenth of it is one step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Head:
+    """A trained head."""
+
+    reads: HeadInput
+    norm: LayerNorm
+    fc1: AnyLinear
+    fc2: AnyLinear
+
+
+def head_input(features: Features, block: int, reads: HeadInput) -> FloatArray:
+    """What the head behind `block` (from 1) reads: (images, width), or (images, 2 * width) for ``both``."""
+    mean = features.patch_mean[:, block - 1]
+    if reads == "patch_mean":
+        return np.asarray(mean)
+    if features.class_token is None:
+        raise ExportError(f"a head that reads {reads} needs a class token, which this tower has not; read patch_mean")
+    token = features.class_token[:, block - 1]
+    return np.concatenate([mean, token], axis=1) if reads == "both" else np.asarray(token)
+
+
+def train_heads(
+    inputs: FloatArray,
+    classes: NDArray[np.int64] | None,
+    teacher: Teacher,
+    labels: FloatArray,
+    *,
+    reads: HeadInput,
+    logit_scale: float,
+    options: HeadTraining,
+    seed: int,
+    advance: Callable[[int], None] | None = None,
+) -> list[Head]:
+    """Train the heads of several exits at once in float32: one stacked network, independent of each other.
+
+    Args:
+        inputs: (exits, images, d), each exit's `head_input`.
+        classes: (images,) label index, or None to learn from the teacher alone.
+        teacher: the FP32 tower's answers for the same images.
+        labels: (labels, embed_dim) unit text embeddings.
+        reads: kept in the result.
+        logit_scale: factor on the cosine.
+        options: epochs and rates.
+        seed: of initial weights, order and dropout.
+        advance: called after each epoch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    exits, count, width = inputs.shape
+    hidden = width if reads != "both" else width // 2
+    embed_dim = labels.shape[1]
+
+    def linear(size_in: int, size_out: int) -> list[torch.Tensor]:
+        bound = size_in**-0.5  # torch.nn.Linear's initial distribution
+        weight = torch.rand((exits, size_in, size_out), generator=generator) * (2 * bound) - bound
+        return [weight, torch.rand((exits, 1, size_out), generator=generator) * (2 * bound) - bound]
+
+    parameters = [torch.ones(exits, 1, width), torch.zeros(exits, 1, width)]
+    parameters += linear(width, hidden) + linear(hidden, embed_dim)
+    gain, shift, weight_1, bias_1, weight_2, bias_2 = (p.requires_grad_() for p in parameters)
+
+    masks = np.random.default_rng(seed)  # bytes are drawn six times as fast as torch draws float32
+    levels = round(256 * (1 - options.dropout))
+
+    def drop(values: torch.Tensor) -> torch.Tensor:
+        kept = torch.from_numpy(masks.integers(0, 256, tuple(values.shape), np.uint8)) < levels
+        return values * kept * (256 / levels)
+
+    x = torch.from_numpy(np.ascontiguousarray(inputs))
+    target = torch.from_numpy(np.array(teacher.embedding))
+    text = torch.from_numpy(np.array(labels)).T.contiguous()
+    soft = torch.from_numpy(np.array(teacher.probabilities))
+    hard = None if classes is None else torch.from_numpy(np.array(classes))
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
+    steps = max(1, -(-count // options.batch_size)) * options.epochs
+    total = max(steps, LEAST_STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=total, pct_start=0.1)
+    for _ in range(options.epochs):
+        order = torch.randperm(count, generator=generator)
+        for start in range(0, count, options.batch_size):
+            rows = order[start : start + options.batch_size]
+            normed = F.layer_norm(x[:, rows], (width,), eps=EPSILON) * gain + shift
+            middle = drop(F.gelu(torch.baddbmm(bias_1, drop(normed), weight_1)))
+            embedding = F.normalize(torch.baddbmm(bias_2, middle, weight_2), dim=-1)
+            logits = (logit_scale * embedding @ text).flatten(0, 1)
+            if hard is not None:
+                wanted = hard[rows].repeat(exits)
+                loss = F.cross_entropy(logits, wanted, label_smoothing=options.label_smoothing)
+            else:
+                loss = F.cross_entropy(logits, soft[rows].repeat(exits, 1))
+            loss = loss + options.distillation * (1 - (embedding * target[rows]).sum(-1)).mean()
+            optimizer.zero_grad(set_to_none=True)
+            (loss * exits).backward()
+            optimizer.step()
+            schedule.step()
+        if advance is not None:
+            advance(1)
+    arrays = [tensor.detach().numpy() for tensor in (gain, shift, weight_1, bias_1, weight_2, bias_2)]
+    return [_head(reads, *(array[position] for array in arrays)) for position in range(exits)]
+
+
+def _head(reads: HeadInput, *arrays: FloatArray) -> Head:
+    """A head from its slice of the stacked arrays, weights (in, out)."""
+    gain, shift, weight_1, bias_1, weight_2, bias_2 = (np.ascontiguousarray(array) for array in arrays)
+    return Head(
+        reads=reads,
+        norm=LayerNorm(weight=gain[0], bias=shift[0], epsilon=EPSILON),
+        fc1=Linear(weight=np.ascontiguousarray(weight_1.T), bias=bias_1[0]),
+        fc2=Linear(weight=np.ascontiguousarray(weight_2.T), bias=bias_2[0]),
+    )
+
+
+def quantize_head(head: Head, inputs: FloatArray) -> Head:
+    """The head in INT8, its activation ranges from `inputs` (images, d)."""
+    assert isinstance(head.fc1, Linear)
+    assert isinstance(head.fc2, Linear)
+    normed = _normed(head, inputs)
+    hidden = _gelu(_apply(head.fc1, normed))
+    return Head(
+        reads=head.reads,
+        norm=head.norm,
+        fc1=quantize_linear(head.fc1, _range(normed)),
+        fc2=quantize_linear(head.fc2, _range(hidden)),
+    )
+
+
+def head_embeddings(head: Head, inputs: FloatArray) -> FloatArray:
+    """(images, embed_dim) float32 unit embeddings; an INT8 head is computed with the kernel's own integers."""
+    output = _apply(head.fc2, _gelu(_apply(head.fc1, _normed(head, inputs))))
+    return np.asarray(output / np.maximum(np.linalg.norm(output, axis=1, keepdims=True), 1e-12))
+
+
+def label_logits(embeddings: FloatArray, labels: FloatArray, logit_scale: float) -> FloatArray:
+    """(images, labels) float32."""
+    return np.asarray(embeddings @ labels.T * np.float32(logit_scale))
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def fit_temperature(logits: FloatArray, target: FloatArray) -> float:
+    """The temperature under which ``softmax(logits / T)`` has the least cross-entropy to `target` (images, labels).
+
+    Source: Guo et al., arXiv 1706.04599; found by golden-section search over log T in [1/20, 20].
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.float32(np.exp(log_temperature))
+        shifted = scaled - scaled.max(axis=1, keepdims=True)
+        log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        return float(-(target * log_probability).sum(axis=1).mean())
+
+    low, high, ratio = -3.0, 3.0, (5**0.5 - 1) / 2
+    for _ in range(40):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if loss(left) < loss(right):
+            high = right
+        else:
+            low = left
+    return float(np.exp((low + high) / 2))
+
+
+def _normed(head: Head, inputs: FloatArray) -> FloatArray:
+    x = torch.from_numpy(np.array(inputs))
+    weight, bias = torch.from_numpy(head.norm.weight), torch.from_numpy(head.norm.bias)
+    return np.asarray(F.layer_norm(x, (x.shape[1],), weight, bias, head.norm.epsilon).numpy())
+
+
+def _gelu(values: FloatArray) -> FloatArray:
+    return np.asarray(F.gelu(torch.from_numpy(values)).numpy())
+
+
+def _range(values: FloatArray) -> ActivationRange:
+    return ActivationRange(minimum=float(values.min()), maximum=float(values.max()))
+
+
+def _apply(linear: AnyLinear, values: FloatArray) -> FloatArray:
+    if isinstance(linear, Linear):
+        return np.asarray(values @ linear.weight.T + linear.bias)
+    return _apply_int8(linear, values)
+
+
+def _apply_int8(linear: QuantizedLinear, values: FloatArray) -> FloatArray:
+    levels = np.clip(np.rint(values / np.float32(linear.input_scale)) + linear.input_zero_point, 0, 255)
+    centred = levels - linear.input_zero_point
+    # integers below 2**53 are exact in float64, and BLAS is fast on it
+    sums = centred.astype(np.float64) @ linear.weight.astype(np.float64)
+    if linear.bias is not None:
+        sums += linear.bias
+    return np.asarray((sums * (np.float64(linear.input_scale) * linear.weight_scale)).astype(np.float32))

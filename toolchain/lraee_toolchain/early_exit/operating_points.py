@@ -1,0 +1,48 @@
+"""Named operating points: the thresholds that a bundle offers to be selected at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lraee.errors import ExportError
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, choose
+
+FRONT_LEVELS = (10, 20, 30, 40, 50, 60, 70)
+"""Percent of FLOPs for which the Pareto front gives an operating point."""
+
+FAST_DROP = 0.01
+"""Accuracy that the point ``fast`` may lose beyond ``balanced``."""
+
+
+def operating_points(points: Sequence[Point], scores: ExitScores, config: ExportConfig) -> dict[str, Point]:
+    """``balanced`` as configured (the default), ``accurate`` (half of that drop) and ``fast`` (one more point lost).
+
+    Raises:
+        ExportError: no thresholds save what ``min_flops_saving`` asks for.
+    """
+    balanced = choose(points, max_drop=config.max_accuracy_drop / 100, min_saved=config.min_flops_saving)
+    if balanced is None:
+        most = max(point.saved for point in points)
+        raise ExportError(
+            f"--min-flops-saving is {config.min_flops_saving}, the exits behind blocks "
+            f"{', '.join(map(str, scores.blocks))} save at most {most:.3f}; ask for less, or give earlier --exits"
+        )
+    fast = choose(points, max_drop=config.max_accuracy_drop / 100 + FAST_DROP, safe=False)
+    accurate = choose(points, max_drop=config.max_accuracy_drop / 200)
+    return {"balanced": balanced, "accurate": accurate or balanced, "fast": fast or balanced}
+
+
+def points_of_front(points: Sequence[Point], named_before: Mapping[str, Point]) -> dict[str, Point]:
+    """The Pareto front as operating points, selectable at run time: ``saves-20`` loses least while saving 20 %.
+
+    Those whose thresholds have a name already are left out.
+    """
+    named: dict[str, Point] = {}
+    known = {point.thresholds for point in named_before.values()}
+    for percent in FRONT_LEVELS:
+        point = choose(points, min_saved=percent / 100)
+        if point is not None and point.thresholds not in known:
+            named[f"saves-{percent}"] = point
+            known.add(point.thresholds)
+    return named

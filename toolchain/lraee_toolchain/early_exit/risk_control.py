@@ -1,0 +1,130 @@
+"""Thresholds with a promise: at most `epsilon` of accuracy is lost against full depth, with probability `1 - delta`.
+
+Learn then test: one half of the images proposes points and puts them in an order from certain to bold; the other half
+tests them in that order, each at level `delta`, and stops at the first that fails. However many points there are, one
+that breaks the promise passes with probability `delta` at most, since the order was fixed before the test.
+
+The promise is about images like those of `scores`, of which neither half may have trained heads, temperatures or gates
+or have chosen the exits; `delta` is the chance of drawing images that mislead. `promise.check_promise` tries it out.
+
+Differs from `thresholds.choose`, which takes three standard errors off a difference and proves nothing.
+
+Source: Jazbec et al., *Fast yet Safe: Early-Exiting with Risk Control*, arXiv 2405.20915; fixed-sequence testing from
+Angelopoulos et al., *Learn then Test*, arXiv 2110.01052.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee_toolchain.early_exit.betting_test import drop_p_value
+from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, evaluate, outcome, search
+
+PROPOSAL_SHARE = 0.5
+"""Of the images; the rest tests."""
+
+LEVELS = 32
+"""Shared thresholds proposed beside the points of `thresholds.search`."""
+
+STEPS = 6
+"""Points between two neighbours of the sequence."""
+
+
+def risk_controlled_point(scores: ExitScores, *, epsilon: float, delta: float, seed: int) -> Point:
+    """The boldest point that is proven to keep the promise; all exits closed when none is.
+
+    Args:
+        scores: of images that nothing was trained on.
+        epsilon: accuracy that may be lost against full depth, 0 to 1.
+        delta: probability that more is lost all the same, 0 to 1.
+        seed: of the division into halves.
+
+    Returns:
+        Thresholds, with accuracy and saving on all of `scores`.
+
+    Raises:
+        ValueError: `epsilon` or `delta` is out of range.
+    """
+    order = np.random.default_rng(seed).permutation(len(scores.full_good))
+    proposing = round(PROPOSAL_SHARE * len(order))
+    sequence = propose_sequence(images_of(scores, order[:proposing]), epsilon=epsilon)
+    passed = last_to_pass(sequence, images_of(scores, order[proposing:]), epsilon=epsilon, delta=delta)
+    closed = [np.inf] * len(scores.blocks)
+    return evaluate(scores, closed if passed is None else passed.thresholds)
+
+
+def propose_sequence(scores: ExitScores, *, epsilon: float) -> list[Point]:
+    """Points from the most certain to keep the promise to the boldest, each saving more than the one before.
+
+    Certainty is ``(difference + epsilon) / standard error``; only points that no other beats in both certainty and
+    saving are kept, so the sequence is one path through the thresholds. Empty without exits or images.
+    """
+    _check(epsilon)
+    if scores.gate.size == 0:
+        return []
+    tried = [point.thresholds for point in search(scores, quick=True)]
+    tried += [(float(level),) * len(scores.blocks) for level in np.quantile(scores.gate, np.linspace(0, 1, LEVELS))]
+    path = _most_certain((evaluate(scores, thresholds) for thresholds in tried), epsilon)
+    between = [
+        _blend(bold.thresholds, certain.thresholds, step / STEPS)
+        for certain, bold in itertools.pairwise(path)
+        for step in range(1, STEPS)
+    ]
+    return _most_certain([*path, *(evaluate(scores, thresholds) for thresholds in between)], epsilon)
+
+
+def last_to_pass(sequence: Sequence[Point], scores: ExitScores, *, epsilon: float, delta: float) -> Point | None:
+    """Test points in their order until one fails; the last that passed, or None.
+
+    Args:
+        sequence: fixed without looking at `scores`.
+        scores: of the images that test, in an order fixed without looking at them.
+        epsilon: accuracy that may be lost, 0 to 1.
+        delta: level of each test.
+    """
+    _check(epsilon)
+    if not 0 < delta < 1:
+        raise ValueError(f"delta is {delta}, wanted a probability above 0 and below 1, such as 0.1")
+    passed = None
+    for point in sequence:
+        good, _, _ = outcome(scores, point.thresholds)
+        if drop_p_value(scores.full_good - good, epsilon=epsilon, delta=delta) > delta:
+            break
+        passed = point
+    return passed
+
+
+def images_of(scores: ExitScores, index: NDArray[np.int64]) -> ExitScores:
+    """Some images, in the order of `index`."""
+    return replace(scores, gate=scores.gate[index], good=scores.good[index], full_good=scores.full_good[index])
+
+
+def _most_certain(points: Iterable[Point], epsilon: float) -> list[Point]:
+    """Points that save something and that no other beats in certainty and saving, by falling certainty."""
+
+    def certainty(point: Point) -> float:
+        return (point.difference + epsilon) / point.standard_error  # above 0 where any image leaves
+
+    kept: list[Point] = []
+    for point in sorted((p for p in points if p.saved > 0), key=lambda p: (-certainty(p), -p.saved)):
+        if not kept or point.saved > kept[-1].saved:
+            kept.append(point)
+    return kept
+
+
+def _blend(bold: Sequence[float], certain: Sequence[float], share: float) -> tuple[float, ...]:
+    """Thresholds between two points; an exit that only one of them opens counts as threshold 1 in the other."""
+    return tuple(
+        np.inf if np.isinf([a, b]).all() else (1 - share) * min(a, 1.0) + share * min(b, 1.0)
+        for a, b in zip(certain, bold, strict=True)
+    )
+
+
+def _check(epsilon: float) -> None:
+    if not 0 <= epsilon < 1:
+        raise ValueError(f"epsilon is {epsilon}, wanted a share of accuracy from 0 to below 1, such as 0.01")

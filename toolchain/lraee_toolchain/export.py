@@ -1,0 +1,295 @@
+"""An export from end to end: load, build, prove parity, calibrate, quantize, extract, train, pack, evaluate, report.
+
+Each step is a stage of the work folder, a function of its inputs alone; see `lraee_toolchain.cache`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lraee.errors import ExportError
+from lraee.images import open_image
+from lraee.preprocess import pixels as preprocess
+from lraee.strict_json import encode
+from lraee_calibration_data import Dataset, open_dataset, photos
+from lraee_exporters.parity import check_parity
+from lraee_toolchain.baselines.folder import BaselineMaker
+from lraee_toolchain.bundle import OTHER_PLACE, BundleInputs, pack, put_in_place, stage_copies
+from lraee_toolchain.cache import WorkFolder, key_of, writing
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.data.splits import load_pixel_set
+from lraee_toolchain.early_exit.routing import (
+    NO_EXITS,
+    candidates,
+    fit_routing,
+    head_inputs,
+    with_promise,
+    without_unused,
+)
+from lraee_toolchain.early_exit.saved_routing import load_routing, save_routing, weights_of_exits
+from lraee_toolchain.evaluation.example_images import Picture, run_pictures
+from lraee_toolchain.evaluation.study import Study
+from lraee_toolchain.parts.build import build_exits, load_choices
+from lraee_toolchain.quantization.noise import NoiseProfile, pathological
+from lraee_toolchain.report.write import write_report
+from lraee_toolchain.stages import Precision, Progress, Silent, Stages
+
+PARITY_IMAGES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What an export left behind."""
+
+    bundle: Path
+    """The bundle folder."""
+    report: Path
+    """Folder with report.md and metrics.json."""
+    baselines: Path | None
+    """Folder with the baselines, or None."""
+    failed_baselines: dict[str, str] = field(default_factory=dict)
+    """Why a baseline that was asked for is not there, by its name."""
+
+
+def export(config: ExportConfig, progress: Progress | None = None) -> ExportResult:
+    """Export a model as told.
+
+    Raises:
+        ExportError: options contradict each other, or the target exists.
+        TowerError: the model is unknown or not supported.
+        DataError: images are missing, unreadable, or in two splits.
+        ParityError: the exported graphs do not compute what torch computes.
+    """
+    with writing(config.out.name, config.out.parent, "choose another --out"):
+        config.check()
+    progress = progress or Silent()
+    try:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{config.out.parent} cannot be made ({error.strerror}); choose another --out") from error
+    finished = config.out.with_name(f".{config.out.name}.work.finished")
+    shutil.rmtree(finished, ignore_errors=True)
+    root = config.work or config.out.with_name(f".{config.out.name}.work")
+    with WorkFolder(root, progress.stage) as work:
+        result = _Export(config, work, progress).run()
+    if config.work is None:
+        with suppress(OSError):  # the export is done; what cannot be removed now, the next one removes
+            root.rename(finished)  # dying while clearing up must not leave half-removed stages that look finished
+            shutil.rmtree(finished)
+    return result
+
+
+class _Export:
+    """The stages of one export, each named as in architecture: what it makes and from what."""
+
+    def __init__(self, config: ExportConfig, work: WorkFolder, progress: Progress) -> None:
+        self.config, self.work, self.progress = config, work, progress
+        self.stages = Stages(config, work, progress)
+        self.tower = self.stages.tower
+        self.baselines = BaselineMaker(self.stages) if config.baselines else None
+        self.precision: Precision = "FP32"
+        if config.precision == "int8":
+            self.precision = "strong INT8" if config.quantizer == "strong" else "naive INT8"
+
+    def run(self) -> ExportResult:
+        """All stages, in order."""
+        stages = self.stages
+        parity = self.work.stage("parity", {"parts": stages.float_parts.name}, self._prove_parity)
+        if self.baselines is not None:
+            self.baselines.trace()
+        stages.forget_torch()
+        tower_parts = stages.parts(self.precision)
+        noise = None if self.precision == "FP32" else stages.noise(tower_parts)
+        exits = self._exits(tower_parts, noise)
+        bundle = self.work.stage(
+            "bundle",
+            {
+                "tower": tower_parts.name,
+                "exits": exits.name,
+                "labels": stages.label_folder.name,
+                "text": stages.text_folder and stages.text_folder.name,
+            },
+            lambda folder: self._pack(tower_parts, exits, noise, folder),
+        )
+        metrics = self._metrics(bundle, parity, exits, noise)
+        return self._install(bundle, tower_parts, metrics)
+
+    def _prove_parity(self, folder: Path) -> None:
+        source = open_dataset(photos())  # colours and odd sizes, whatever the model was trained on
+        count = min(PARITY_IMAGES, len(source))
+        spread = np.linspace(0, len(source) - 1, count).astype(int)
+        images = [open_image(source.read_bytes(index), name=source.name(index)) for index in spread]
+        stages = check_parity(
+            self.stages.chain(self.stages.float_parts).stages,
+            self.stages.model.torch_model,
+            self.stages.model.transform,
+            lambda image: preprocess(image, self.tower.preprocessing),
+            images,
+        )
+        (folder / "parity.json").write_text(json.dumps([dataclasses.asdict(stage) for stage in stages], indent=1))
+
+    def _exits(self, tower_parts: Path, noise: NoiseProfile | None) -> Path:
+        config, stages = self.config, self.stages
+        if config.exits == "none":
+            return self.work.stage("exits", {"blocks": ()}, self._no_exits)
+        blocks = candidates(config.exits, self.tower.depth, is_random=stages.is_random)
+        if config.exits == "auto" and noise is not None and not stages.is_random:
+            dropped = pathological(noise, blocks)
+            blocks = tuple(block for block in blocks if block not in dropped)
+        heads, gating = stages.split_material(tower_parts)
+        promise = stages.promise_material(tower_parts)
+        inputs = {
+            "tower": tower_parts.name,
+            "labels": stages.label_folder.name,
+            "heads": stages.splits.heads.fingerprint,
+            "gating": stages.splits.gating.fingerprint,
+            "promise": [stages.splits.promise and stages.splits.promise.fingerprint, config.promise],
+            "promise_confidence": config.promise_confidence,
+            "supervision": stages.supervision,
+            "blocks": blocks,
+            "options": [config.exits, config.reads, config.max_accuracy_drop, config.min_flops_saving, config.seed],
+            "training": dataclasses.asdict(config.heads),
+        }
+
+        def train(folder: Path) -> None:
+            rounds = len(head_inputs(config, class_token=self.tower.has_class_token))
+            advance = self.progress.steps(rounds * config.heads.epochs)
+            routing = fit_routing(
+                heads,
+                gating,
+                stages.labels,
+                logit_scale=self.tower.logit_scale,
+                costs=stages.costs(tower_parts),
+                config=config,
+                seed=config.seed,
+                int8=config.precision == "int8",
+                blocks=blocks,
+                is_random=stages.is_random,
+                advance=advance,
+            )
+            if promise is not None:
+                routing = with_promise(
+                    routing,
+                    promise,
+                    stages.labels,
+                    logit_scale=self.tower.logit_scale,
+                    costs=stages.costs(tower_parts),
+                    config=config,
+                )
+            if config.exits == "auto" and not stages.is_random:
+                routing = without_unused(routing)
+            build_exits(weights_of_exits(routing, self.tower.logit_bias), self.tower, folder)
+            save_routing(routing, folder / "routing.json")
+
+        return self.work.stage("exits", inputs, train)
+
+    def _no_exits(self, folder: Path) -> None:
+        build_exits({}, self.tower, folder)
+        save_routing(NO_EXITS, folder / "routing.json")
+
+    def _pack(self, tower_parts: Path, exits: Path, noise: NoiseProfile | None, folder: Path) -> None:
+        config, stages = self.config, self.stages
+        inputs = BundleInputs(
+            tower=self.tower,
+            fingerprint=stages.fingerprint,
+            parts=(tower_parts, exits),
+            text=stages.text_folder,
+            routing=load_routing(exits / "routing.json"),
+            label_set=stages.label_set,
+            labels=stages.labels,
+            supervision=stages.supervision,
+            is_random=stages.is_random,
+            config=config,
+            choices=load_choices(tower_parts),
+            information_to_noise={} if noise is None else {b.block: b.information_to_noise for b in noise.blocks},
+            calibration_views=stages.read.rows.get("calibration", 0),
+            sources={
+                "weights_sha256": stages.model.source_sha256 or "none",
+                "calibration": stages.splits.calibration.fingerprint,
+                "heads": stages.splits.heads.fingerprint,
+                "gating": stages.splits.gating.fingerprint,
+                "promise": _promise_words(stages.splits.promise, stages.read.images.get("promise", 0), config),
+                **({} if stages.given_labels is None else {"labels": f"given, {stages.given_labels_sha256}"}),
+                "outliers": "none" if config.inject_outliers is None else f"{config.inject_outliers:g}",
+            },
+        )
+        pack(inputs, folder)
+
+    def _metrics(self, bundle: Path, parity: Path, exits: Path, noise: NoiseProfile | None) -> dict[str, Any]:
+        splits, read = self.stages.splits, self.stages.read
+        metrics: dict[str, Any] = {
+            "parity": json.loads((parity / "parity.json").read_text()),
+            "supervision": self.stages.supervision,
+            "noise": {} if noise is None else {self.precision: encode(noise)},
+            "images": {"evaluation": 0} | read.images,
+            "skipped": read.skipped,
+            "passed_over": read.passed_over,
+            "notices": read.notices,
+            "evaluation": None,
+            "precisions": None,
+            "ablations": None,
+            "latency": None,
+        }
+        if splits.evaluation is None or self.stages.is_random:
+            return metrics
+        study = Study(self.stages, splits.evaluation, bundle, exits, self.precision)
+        metrics["evaluation"] = study.evaluate()
+        if self.config.precisions:
+            metrics["noise"] = study.noise()
+            metrics["precisions"] = study.precisions()
+        if self.config.ablations:
+            metrics["noise"] = study.noise()
+            metrics["ablations"] = study.ablate()
+            metrics["latency"] = study.latency()
+        return metrics
+
+    def _pictures(self, bundle: Path) -> list[Picture]:
+        """Images of the evaluation split by the block where they leave."""
+        stages = self.stages
+        if stages.splits.evaluation is None or stages.is_random:
+            return []
+        rows = load_pixel_set(stages.pixels(stages.splits.evaluation, views=1))
+        classes = stages.classes(stages.splits.evaluation)[rows.source]
+        return run_pictures(bundle, rows.pixels, classes, seed=self.config.seed)
+
+    def _install(self, bundle: Path, tower_parts: Path, metrics: dict[str, Any]) -> ExportResult:
+        out = self.config.out
+        report = self.work.stage(
+            "report",
+            {"bundle": bundle.name, "metrics": key_of(metrics), "name": out.name},
+            lambda folder: write_report(bundle, metrics, self.config, folder, pictures=self._pictures(bundle)),
+        )
+        baselines = None if self.baselines is None else self.baselines.make(tower_parts)
+        targets = {out.with_suffix(".report"): report}
+        targets |= {} if baselines is None else {out.with_suffix(".baselines"): baselines}
+        targets[out] = bundle  # last: where the bundle is, all is
+        stage_copies([(finished, target) for target, finished in targets.items()])
+        with writing(out.name, out.parent, OTHER_PLACE):
+            self.config.installing.touch()  # if this dies now, a rerun may replace what lies there: it is this export's
+            for target in targets:
+                put_in_place(target)
+            self.config.installing.unlink()
+        return ExportResult(
+            bundle=out,
+            report=out.with_suffix(".report"),
+            baselines=None if baselines is None else out.with_suffix(".baselines"),
+            failed_baselines={} if self.baselines is None else self.baselines.failed,
+        )
+
+
+def _promise_words(dataset: Dataset | None, images: int, config: ExportConfig) -> str:
+    """What the point ``promised`` promises, for the provenance."""
+    if dataset is None:
+        return "none"
+    return (
+        f"at most {config.promise:g} points lost with probability {config.promise_confidence:g}, proved on "
+        f"{images} images ({dataset.fingerprint})"
+    )

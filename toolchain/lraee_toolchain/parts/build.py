@@ -1,0 +1,179 @@
+"""Build the parts of a tower into a folder, in float32 or INT8, and prove that they fuse as declared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.manifest import PartEntry, block_names
+from lraee.strict_json import decode, encode
+from lraee_exporters.block import BlockWeights, build_block, float_block, operators_of_block, quantize_block
+from lraee_exporters.exit_head import ExitWeights, build_exit, operators_of_exit
+from lraee_exporters.graph import GraphBuilder, WeightFile
+from lraee_exporters.operators import check_operators, optimized_operators
+from lraee_exporters.quantized import ActivationRange
+from lraee_exporters.stem import build_stem, operators_of_stem
+from lraee_exporters.tail import TailWeights, build_tail, float_tail, operators_of_tail, quantize_tail
+from lraee_exporters.tower import Tower
+from lraee_exporters.whole import build_whole
+from lraee_toolchain.parts.runner import BATCH, Chain, run_part
+from lraee_toolchain.quantization.block_search import quantize_block_strongly
+from lraee_toolchain.quantization.tail_search import quantize_tail_strongly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartList:
+    """``parts.json`` of a stage: entries for the manifest."""
+
+    parts: tuple[PartEntry, ...]
+
+
+def save_parts(parts: Sequence[PartEntry], folder: Path) -> None:
+    """Write ``parts.json``."""
+    (folder / "parts.json").write_text(json.dumps(encode(PartList(parts=tuple(parts))), indent=1))
+
+
+def load_parts(folder: Path) -> tuple[PartEntry, ...]:
+    """Read ``parts.json``."""
+    return decode(PartList, json.loads((folder / "parts.json").read_text()), "parts.json").parts
+
+
+def build_float(tower: Tower, folder: Path) -> None:
+    """Write the float32 parts, and variants ``<part>.observed.onnx`` that also give the tensors to calibrate."""
+    blocks = [float_block(block, tower.activation) for block in tower.blocks]
+    _build(tower, blocks, float_tail(tower), folder, quantized=False)
+    for number, block in enumerate(blocks, start=1):
+        graph, _ = build_block(block, number=number, token_count=tower.tokens, observe=True)
+        graph.name += ".observed"
+        graph.save(folder)
+    graph, _ = _tail(float_tail(tower), tower, observe=True)
+    graph.name += ".observed"
+    graph.save(folder)
+
+
+def build_int8(tower: Tower, ranges: Mapping[str, ActivationRange], folder: Path) -> None:
+    """Write the INT8 parts by rounding to nearest within the given ranges (the `naive` quantizer)."""
+    blocks = []
+    for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
+        own = {key.removeprefix(f"{name}/"): value for key, value in ranges.items() if key.startswith(f"{name}/")}
+        blocks.append(quantize_block(block, tower.activation, own))
+    of_tail = {key.removeprefix("tail/"): value for key, value in ranges.items() if key.startswith("tail/")}
+    _build(tower, blocks, quantize_tail(float_tail(tower), of_tail), folder, quantized=True)
+
+
+def build_int8_strong(
+    tower: Tower, chain: Chain, pixels: NDArray[np.uint8], folder: Path, *, advance: Callable[[int], None]
+) -> None:
+    """Write the INT8 parts of the `strong` quantizer, and ``choices.json``, the recipe of each part.
+
+    Args:
+        tower: float weights.
+        chain: its float parts, which give the targets.
+        pixels: (images, size, size, 3) uint8 calibration images.
+        folder: empty.
+        advance: called after each block.
+    """
+    batches = [np.ascontiguousarray(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+    stem, stem_file = build_stem(tower, quantized=True)
+    tokens = run_part(stem, stem_file, "pixels", batches)
+    target = np.concatenate([chain.stem(batch) for batch in batches])
+    blocks: list[BlockWeights] = []
+    choices: dict[str, str] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
+        target = chain.run_block(name, target)
+        chain.drop(name)
+        weights, recipe, errors[name] = quantize_block_strongly(block, tower.activation, tokens, target)
+        blocks.append(weights)
+        choices[name] = str(recipe)
+        graph, file = build_block(weights, number=len(blocks), token_count=tower.tokens)
+        tokens = run_part(
+            graph, file, "tokens", [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
+        )
+        advance(1)
+    tail, choices["tail"] = quantize_tail_strongly(float_tail(tower), tokens)
+    _build(tower, blocks, tail, folder, quantized=True)
+    (folder / "choices.json").write_text(json.dumps(choices, indent=1))
+    (folder / "errors.json").write_text(json.dumps(errors, indent=1))
+
+
+def _tail(tail: TailWeights, tower: Tower, *, observe: bool = False) -> tuple[GraphBuilder, WeightFile]:
+    return build_tail(tail, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens, observe=observe)
+
+
+def load_choices(folder: Path) -> dict[str, str]:
+    """The recipe of each part that `build_int8_strong` wrote; empty for the naive quantizer."""
+    path = folder / "choices.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _build(tower: Tower, blocks: Sequence[BlockWeights], tail: TailWeights, folder: Path, *, quantized: bool) -> None:
+    """Write all parts and the whole.
+
+    Where there is a class token, two forms of the last block are written: ``block_NN.onnx`` with all tokens, which
+    `Chain` runs to look at them, and ``block_NN_class.onnx``, which becomes the bundle's part.
+    """
+    built = [(*build_stem(tower, quantized=quantized), operators_of_stem(tower, quantized=quantized))]
+    for number, block in enumerate(blocks, start=1):
+        class_only = number == len(blocks) and tower.has_class_token
+        if class_only:
+            save_part(*build_block(block, number=number, token_count=tower.tokens), operators_of_block(block), folder)
+        graph, file = build_block(block, number=number, token_count=tower.tokens, class_only=class_only)
+        built.append((graph, file, operators_of_block(block, class_only=class_only)))
+    built.append((*_tail(tail, tower), operators_of_tail(tail)))
+    files: dict[str, WeightFile] = {}
+    entries: list[PartEntry] = []
+    for name, (graph, file, operators) in zip(["stem", *block_names(len(blocks)), "tail"], built, strict=True):
+        files[name] = file
+        entries.append(replace(save_part(graph, file, operators, folder), name=name))
+    whole = build_whole(tower, blocks, tail, files, quantized=quantized)
+    path = whole.save(folder)
+    entries.append(_entry(whole, None, optimized_operators(path)))
+    save_parts(entries, folder)
+
+
+def build_float_baseline(tower: Tower, folder: Path) -> None:
+    """Write ``fp32.onnx`` with ``fp32.data``: the float tower as one graph, what a user would run without lraee."""
+    file = WeightFile("fp32.data")
+    blocks = [float_block(block, tower.activation) for block in tower.blocks]
+    files = dict.fromkeys(["stem", *block_names(tower.depth), "tail"], file)
+    build_whole(tower, blocks, float_tail(tower), files, quantized=False, class_only=False, name="fp32").save(folder)
+    file.save(folder)
+
+
+def build_exits(exits: Mapping[int, ExitWeights], tower: Tower, folder: Path) -> None:
+    """Write one part for each exit."""
+    entries = []
+    for number, weights in exits.items():
+        graph, file = build_exit(
+            weights,
+            number=number,
+            token_count=tower.tokens,
+            width=tower.width,
+            class_token=tower.has_class_token,
+        )
+        entries.append(save_part(graph, file, operators_of_exit(weights), folder))
+    save_parts(entries, folder)
+
+
+def save_part(graph: GraphBuilder, file: WeightFile, operators: Mapping[str, int], folder: Path) -> PartEntry:
+    """Write one part with its weights and check what it optimizes to."""
+    file.save(folder)
+    check_operators(graph.save(folder), operators)
+    return _entry(graph, file.location, operators)
+
+
+def _entry(graph: GraphBuilder, data: str | None, operators: Mapping[str, int]) -> PartEntry:
+    return PartEntry(
+        name=graph.name,
+        graph=f"{graph.name}.onnx",
+        data=data,
+        flops=graph.flops,
+        flops_per_label=graph.flops_per_label,
+        operators=dict(sorted(operators.items())),
+    )

@@ -1,0 +1,239 @@
+"""The strong quantizer: what the best static INT8 of a block can do, chosen by the error it really makes.
+
+For each block, in order, on the tokens that the INT8 blocks before it really give: SmoothQuant (or not, with alpha
+searched), activation ranges (min-max, percentile or least squared error), weight rounding (to nearest, or
+compensating), and biases corrected for the mean error. One thing is decided after the other, each by running the
+candidate as ONNX and measuring the error of the block's output on images that the candidate was not made from. The
+fused graph is the same as for the naive quantizer: nothing here costs time on the device.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lraee.sessions import SessionSettings, make_session
+from lraee_exporters.block import QUANTIZED_INPUTS, BlockWeights, build_block, float_block
+from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_bias, quantize_linear, quantize_weight
+from lraee_exporters.rounding import round_with_compensation
+from lraee_exporters.smooth import smooth
+from lraee_exporters.tower import Activation, Block, FloatArray, Linear
+from lraee_toolchain.parts.runner import BATCH, run_part
+from lraee_toolchain.quantization.ranges import RangeCollector, least_error_range
+
+ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+HELD_OUT = 4
+"""Every fourth calibration image measures candidates; the others make them."""
+
+Layer = Literal["query", "key", "value", "out", "fc1", "fc2"]
+READS: dict[Layer, str] = {
+    "query": "norm_1",
+    "key": "norm_1",
+    "value": "norm_1",
+    "out": "attention",
+    "fc1": "norm_2",
+    "fc2": "activation",
+}
+"""Which quantized input each layer reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How one block is quantized."""
+
+    alpha: float | None = None
+    """SmoothQuant's alpha; None leaves the block as it is."""
+    ranges: Literal["minmax", "percentile", "least-error"] = "minmax"
+    rounding: Literal["nearest", "compensating"] = "nearest"
+    corrected: bool = False
+    """Whether biases make up for the mean error of each layer."""
+
+    def __str__(self) -> str:
+        smoothing = "no smoothing" if self.alpha is None else f"smoothing {self.alpha:g}"
+        bias = "corrected" if self.corrected else "plain"
+        return f"{smoothing}, ranges {self.ranges}, rounding {self.rounding}, bias {bias}"
+
+
+@dataclass(slots=True)
+class Observed:
+    """Statistics of one quantized input over the calibration images."""
+
+    collector: RangeCollector
+    sample: FloatArray
+    """(rows, channels), a thinned-out copy for ranges, Hessians and means."""
+    largest: FloatArray
+    """(channels,) largest magnitude."""
+
+
+def observe(
+    block: BlockWeights, tokens: FloatArray, folder: Path, *, rows: int = 8192
+) -> tuple[dict[str, Observed], FloatArray]:
+    """Run a float block and collect its quantized inputs.
+
+    Args:
+        block: float weights.
+        tokens: (images, tokens, width).
+        folder: for the graph.
+        rows: size of the samples.
+
+    Returns:
+        Statistics by name, and the block's output (images, tokens, width).
+    """
+    graph, file = build_block(block, number=1, token_count=tokens.shape[1], observe=True)
+    file.save(folder)
+    session = make_session(graph.save(folder), SessionSettings())
+    names = [f"observed_{name}" for name in QUANTIZED_INPUTS]
+    every = max(1, tokens.shape[0] * tokens.shape[1] // rows)
+    outputs: list[FloatArray] = []
+    samples: dict[str, list[FloatArray]] = {name: [] for name in QUANTIZED_INPUTS}
+    collectors = {name: RangeCollector() for name in QUANTIZED_INPUTS}
+    largest: dict[str, FloatArray] = {}
+    for start in range(0, len(tokens), BATCH):
+        batch = np.ascontiguousarray(tokens[start : start + BATCH])
+        output, *values = session.run(["tokens_out", *names], {"tokens": batch})
+        outputs.append(output)
+        for name, value in zip(QUANTIZED_INPUTS, values, strict=True):
+            collectors[name].add(value)
+            peak = np.abs(value).max(axis=0)
+            largest[name] = np.maximum(largest[name], peak) if name in largest else peak
+            samples[name].append(value[start % every :: every])
+    observed = {
+        name: Observed(collectors[name], np.concatenate(samples[name]), largest[name]) for name in QUANTIZED_INPUTS
+    }
+    return observed, np.concatenate(outputs)
+
+
+def quantize_block_strongly(
+    block: Block, activation: Activation, tokens: FloatArray, target: FloatArray
+) -> tuple[BlockWeights, Recipe, dict[str, float]]:
+    """Find the recipe with the least output error for one block.
+
+    Args:
+        block: float weights.
+        activation: the tower's activation.
+        tokens: (images, tokens, width) what the INT8 blocks before it give.
+        target: (images, tokens, width) what this block gives in the float tower.
+
+    Returns:
+        The INT8 block, its recipe, and the mean squared error of every recipe tried, by its text.
+    """
+    making = np.arange(len(tokens)) % HELD_OUT != 0
+    errors: dict[str, float] = {}
+    built: dict[Recipe, BlockWeights] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bases: dict[float | None, tuple[BlockWeights, dict[str, Observed]]] = {}
+
+        def base(alpha: float | None) -> tuple[BlockWeights, dict[str, Observed]]:
+            if alpha not in bases:
+                plain = float_block(block, activation)
+                if alpha is not None:
+                    plain = smooth_block(plain, base(None)[1], alpha)
+                bases[alpha] = plain, observe(plain, tokens[making], folder)[0]
+            return bases[alpha]
+
+        def error(recipe: Recipe) -> float:
+            if recipe not in built:
+                float_weights, observed = base(recipe.alpha)
+                built[recipe] = apply_recipe(float_weights, observed, recipe)
+                output = _run(built[recipe], tokens[~making])
+                errors[str(recipe)] = float(np.square(output - target[~making], dtype=np.float64).mean())
+            return errors[str(recipe)]
+
+        best = _least(error, [Recipe(alpha=alpha) for alpha in (None, *ALPHAS)])
+        best = _least(error, [best, replace(best, ranges="percentile"), replace(best, ranges="least-error")])
+        best = _least(error, [best, replace(best, rounding="compensating")])
+        best = _least(error, [best, replace(best, corrected=True)])
+    return built[best], best, errors
+
+
+def _least(error: Callable[[Recipe], float], recipes: list[Recipe]) -> Recipe:
+    return min(recipes, key=error)
+
+
+def smooth_block(block: BlockWeights, observed: Mapping[str, Observed], alpha: float) -> BlockWeights:
+    """SmoothQuant of both LayerNorms of a float block."""
+    norm_1, (query, key, value) = smooth(
+        block.norm_1, _floats(block, "query", "key", "value"), observed["norm_1"].largest, alpha
+    )
+    norm_2, (fc1,) = smooth(block.norm_2, _floats(block, "fc1"), observed["norm_2"].largest, alpha)
+    return replace(block, norm_1=norm_1, query=query, key=key, value=value, norm_2=norm_2, fc1=fc1)
+
+
+def apply_recipe(block: BlockWeights, observed: Mapping[str, Observed], recipe: Recipe) -> BlockWeights:
+    """Quantize the six layers of a float block, smoothed already if the recipe says so."""
+    ranges = {name: chosen_range(observed[name], recipe.ranges) for name in QUANTIZED_INPUTS}
+    hessians: dict[str, npt.NDArray[np.float64]] = {}
+    layers: dict[str, QuantizedLinear] = {}
+    for layer, reads in READS.items():
+        (linear,) = _floats(block, layer)
+        if recipe.rounding == "compensating" and reads not in hessians:
+            seen = dequantized(observed[reads].sample, ranges[reads]).astype(np.float64)
+            hessians[reads] = seen.T @ seen
+        layers[layer] = quantize_layer(
+            linear, observed[reads].sample, ranges[reads], hessian=hessians.get(reads), corrected=recipe.corrected
+        )
+    return replace(block, **layers)  # type: ignore[arg-type] # names are those of the fields
+
+
+def quantize_layer(
+    linear: Linear,
+    sample: FloatArray,
+    activation: ActivationRange,
+    *,
+    hessian: npt.NDArray[np.float64] | None,
+    corrected: bool,
+) -> QuantizedLinear:
+    """One layer in INT8.
+
+    Args:
+        linear: float layer.
+        sample: (rows, in) its float inputs.
+        activation: range of the input.
+        hessian: for compensating rounding; None rounds to nearest.
+        corrected: move the bias by the mean output error over the sample.
+    """
+    quantized = quantize_linear(linear, activation)
+    if hessian is not None:
+        _, scale = quantize_weight(linear.weight)
+        quantized = replace(quantized, weight=round_with_compensation(linear.weight, scale, hessian))
+    if corrected:
+        wanted = sample.mean(axis=0, dtype=np.float64) @ linear.weight.T.astype(np.float64)
+        mean_seen = dequantized(sample, activation).mean(axis=0, dtype=np.float64)
+        bias = linear.bias + wanted - mean_seen @ quantized.dequantized().T
+        quantized = replace(
+            quantized, bias=quantize_bias(bias.astype(np.float32), activation.scale, quantized.weight_scale)
+        )
+    return quantized
+
+
+def chosen_range(observed: Observed, method: str) -> ActivationRange:
+    """The range of one input by one method."""
+    if method == "minmax":
+        return observed.collector.minmax()
+    if method == "percentile":
+        return observed.collector.percentile(99.99)
+    return least_error_range(observed.sample)
+
+
+def dequantized(values: FloatArray, activation: ActivationRange) -> FloatArray:
+    """What the kernel sees of float values: rounded to the levels of a range."""
+    levels = np.clip(np.rint(values / np.float32(activation.scale)) + activation.zero_point, 0, 255)
+    return np.asarray((levels - activation.zero_point) * np.float32(activation.scale), np.float32)
+
+
+def _floats(block: BlockWeights, *names: Layer) -> list[Linear]:
+    layers = [getattr(block, name) for name in names]
+    assert all(isinstance(layer, Linear) for layer in layers)
+    return layers
+
+
+def _run(block: BlockWeights, tokens: FloatArray) -> FloatArray:
+    graph, file = build_block(block, number=1, token_count=tokens.shape[1])
+    return run_part(graph, file, "tokens", [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)])

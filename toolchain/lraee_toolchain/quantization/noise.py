@@ -1,0 +1,301 @@
+"""How INT8 noise grows over the blocks of a tower, and how far it turns the embedding.
+
+The float and the INT8 tower run side by side on the same images, each on its own tokens, so that a block's noise
+includes what all blocks before it added. Only sums and one number per image are kept. Measures and the paper's values:
+Nam and Choi, *The Rescue Effect*, arXiv 2605.26415; where the paper leaves a definition open, the field says what is
+meant here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.errors import ExportError
+from lraee.strict_json import decode, encode, parse
+from lraee_toolchain.parts.runner import BATCH, Chain
+
+FloatArray = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+PAPER_NOISE_CURVE = (1, 2, 3, 4, 5, 6, 8, 10, 30, 40, 52, 48)
+"""delta_quant / delta_nat of blocks 1 to 12 of ViT-B/32 in percent, as the paper gives it."""
+PAPER_CANDIDATES, PAPER_EXITS = (8, 9, 10, 11), (8, 10, 11)
+"""Blocks at which the paper considers an exit, and keeps one: block 9 is pathological."""
+PATHOLOGICAL_SHARE = 0.5
+"""A candidate below this share of the candidates' mean INR is dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockNoise:
+    """What INT8 does to the tokens after one block; means are over images."""
+
+    block: int
+    """Counted from 1."""
+    delta_nat: float
+    """Mean of ``||z_L(FP32) - z_(L-1)(FP32)||``, Frobenius over all tokens and channels; z_0 is the stem's output."""
+    delta_quant: float
+    """Mean of ``||z_L(INT8) - z_L(FP32)||``, the same norm."""
+    mse: float
+    """Mean squared difference INT8 to FP32 over images, tokens and channels."""
+    cosine: float
+    """Mean cosine INT8 to FP32 of all tokens and channels flattened."""
+    cosine_patch_mean: float
+    """Mean cosine INT8 to FP32 of the mean patch token, which heads read."""
+    cosine_class_token: float | None
+    """Mean cosine INT8 to FP32 of the class token, which full depth reads; None for a tower without one."""
+    largest_float: float
+    """Largest magnitude of any activation in float."""
+    largest_int8: float
+    """The same in INT8."""
+    signal: float
+    """``||E_x[z]||^2`` of the float tower's mean patch token z."""
+    noise_variance: float
+    """Trace of the covariance over images (divisor n) of eps = z(INT8) - z(FP32), z the mean patch token."""
+    noise_bias: float
+    """``||E_x[eps]||^2``: noise that is the same for all images, which INR does not count and a bias can undo."""
+
+    @property
+    def noise_to_signal(self) -> float:
+        """``delta_quant / delta_nat``; infinite if the block changes nothing, 0 without noise."""
+        if self.delta_nat == 0:
+            return math.inf if self.delta_quant else 0.0
+        return self.delta_quant / self.delta_nat
+
+    @property
+    def information_to_noise(self) -> float:
+        """INR, ``||E_x[z]||^2 / Var_x[eps]``; infinite without noise that differs between images."""
+        return math.inf if self.noise_variance == 0 else self.signal / self.noise_variance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingDrift:
+    """How far INT8 turns the embedding at full depth; cosines to labels are without the logit scale."""
+
+    cosine: float
+    """Mean cosine INT8 to FP32."""
+    cosine_first_percentile: float
+    """1 % of the images are turned further than this cosine."""
+    angle_degrees: float
+    """Mean angle between INT8 and FP32."""
+    label_cosine: float
+    """Mean cosine of the float embedding to its most similar label, the FP32 answer."""
+    label_cosine_change: float
+    """Mean change of that cosine in INT8, the label held fixed."""
+    margin: float
+    """Mean of the FP32 answer's cosine less that of the best other label, in float."""
+    margin_change: float
+    """Mean change of that margin in INT8, the answer held fixed; an image whose margin falls below 0 flips."""
+    flipped: float
+    """Share of images whose most similar label changes, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseProfile:
+    """What `diagnose` measured; JSON by `save_profile`, CSV by `profile_csv`."""
+
+    images: int
+    """Over which means are taken."""
+    stem_delta_quant: float
+    """Mean of ``||z_0(INT8) - z_0(FP32)||``: noise that is there before block 1."""
+    blocks: tuple[BlockNoise, ...]
+    """Of every block, in order."""
+    embedding: EmbeddingDrift
+    """At full depth."""
+
+
+def diagnose(
+    float_chain: Chain,
+    quantized_chain: Chain,
+    pixels: NDArray[np.uint8],
+    *,
+    label_embeddings: FloatArray,
+    class_token: bool = True,
+    batch: int = BATCH,
+    advance: Callable[[int], None] | None = None,
+) -> NoiseProfile:
+    """Run both towers on the same images and measure the noise.
+
+    Whoever chooses exits by it must not use images of the evaluation split.
+
+    Args:
+        float_chain: FP32 parts.
+        quantized_chain: INT8 parts of the same tower.
+        pixels: (images, size, size, 3) uint8.
+        label_embeddings: (labels, embed_dim), at least two labels; rows need not be unit.
+        class_token: whether token 0 is a class token.
+        batch: images that run together; bounds memory and does not change the result beyond rounding.
+        advance: called after each batch with its number of images.
+
+    Raises:
+        ExportError: fewer than two images or labels, or the towers differ in depth.
+    """
+    if len(pixels) < 2:
+        raise ExportError(f"a noise profile of {len(pixels)} images has no variance; give at least 2, better 1,000")
+    if len(label_embeddings) < 2:
+        raise ExportError(f"a margin needs two labels, got {len(label_embeddings)}; give more label embeddings")
+    depth, noisy_depth = len(float_chain.names), len(quantized_chain.names)
+    if depth != noisy_depth:
+        raise ExportError(f"{depth} float blocks, {noisy_depth} INT8 blocks; give parts of the same model")
+    labels = _unit(label_embeddings.astype(np.float64))
+    sums = [_BlockSums(class_token) for _ in range(depth + 1)]
+    drifts: list[Doubles] = []
+    for start in range(0, len(pixels), batch):
+        images = np.ascontiguousarray(pixels[start : start + batch])
+        before: Doubles | None = None
+        pairs = zip(float_chain.after_blocks(images), quantized_chain.after_blocks(images), strict=True)
+        for block, (exact, noisy) in zip(sums, pairs, strict=True):
+            wide = exact.astype(np.float64)
+            block.add(before, wide, noisy.astype(np.float64))
+            before = wide
+        drifts.append(_drift(float_chain.tail(exact)[0], quantized_chain.tail(noisy)[0], labels))
+        if advance is not None:
+            advance(len(images))
+    return NoiseProfile(
+        images=len(pixels),
+        stem_delta_quant=sums[0].delta_quant / len(pixels),
+        blocks=tuple(block.result(number) for number, block in enumerate(sums) if number > 0),
+        embedding=_summary(np.concatenate(drifts)),
+    )
+
+
+class _BlockSums:
+    """Sums over images of one block's measures; those of the noise are about its first image, against cancellation."""
+
+    def __init__(self, class_token: bool) -> None:
+        self.class_token = class_token
+        self.count = 0
+        self.delta_nat = self.delta_quant = self.mean_squares = 0.0
+        self.cosines = np.zeros(3)
+        self.largest_float = self.largest_int8 = 0.0
+        self.signal = self.origin = self.shifted = np.zeros(())
+        self.shifted_squares = 0.0
+
+    def add(self, before: Doubles | None, exact: Doubles, noisy: Doubles) -> None:
+        noise = noisy - exact
+        squares = np.square(noise).sum(axis=(1, 2))
+        if before is not None:
+            self.delta_nat += float(np.sqrt(np.square(exact - before).sum(axis=(1, 2))).sum())
+        self.delta_quant += float(np.sqrt(squares).sum())
+        self.mean_squares += float(squares.sum()) / noise[0].size
+        flat, first = (len(exact), -1), int(self.class_token)
+        means = exact[:, first:].mean(axis=1), noisy[:, first:].mean(axis=1)
+        pairs = ((exact.reshape(flat), noisy.reshape(flat)), means, (exact[:, 0], noisy[:, 0]))
+        self.cosines += [float(_cosines(a, b).sum()) for a, b in pairs]
+        self.largest_float = max(self.largest_float, float(np.abs(exact).max()))
+        self.largest_int8 = max(self.largest_int8, float(np.abs(noisy).max()))
+        self.signal = self.signal + means[0].sum(axis=0)
+        noise_means: Doubles = noise[:, first:].mean(axis=1)
+        if self.count == 0:
+            self.origin = noise_means[0]
+        self.shifted = self.shifted + (noise_means - self.origin).sum(axis=0)
+        self.shifted_squares += float(np.square(noise_means - self.origin).sum())
+        self.count += len(exact)
+
+    def result(self, number: int) -> BlockNoise:
+        count, shift = self.count, self.shifted / self.count
+        cosine, cosine_patch_mean, cosine_class_token = (self.cosines / count).tolist()
+        return BlockNoise(
+            block=number,
+            delta_nat=self.delta_nat / count,
+            delta_quant=self.delta_quant / count,
+            mse=self.mean_squares / count,
+            cosine=cosine,
+            cosine_patch_mean=cosine_patch_mean,
+            cosine_class_token=cosine_class_token if self.class_token else None,
+            largest_float=self.largest_float,
+            largest_int8=self.largest_int8,
+            signal=float(np.square(self.signal / count).sum()),
+            noise_variance=max(self.shifted_squares / count - float(np.square(shift).sum()), 0.0),
+            noise_bias=float(np.square(self.origin + shift).sum()),
+        )
+
+
+def _unit(rows: Doubles) -> Doubles:
+    norms: Doubles = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(norms, np.finfo(np.float64).tiny)
+
+
+def _cosines(a: Doubles, b: Doubles) -> Doubles:
+    cosines: Doubles = np.minimum((_unit(a) * _unit(b)).sum(axis=1), 1.0)
+    return cosines
+
+
+def _drift(exact: FloatArray, noisy: FloatArray, labels: Doubles) -> Doubles:
+    """Columns of `_summary` for each image, (batch, 7)."""
+    a, b = _unit(exact.astype(np.float64)), _unit(noisy.astype(np.float64))
+    # of two unit vectors; exact near 0, where arccos is not (Kahan)
+    angle = 2 * np.arctan2(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))
+    to_labels = a @ labels.T, b @ labels.T
+    answer = to_labels[0].argmax(axis=1)
+    rows = np.arange(len(answer))
+    cosines, margins = [], []
+    for similar in to_labels:
+        others = similar.copy()
+        others[rows, answer] = -np.inf
+        cosines.append(similar[rows, answer])
+        margins.append(similar[rows, answer] - others.max(axis=1))
+    flipped = to_labels[1].argmax(axis=1) != answer
+    return np.stack([_cosines(a, b), np.degrees(angle), *cosines, *margins, flipped.astype(np.float64)], axis=1)
+
+
+def _summary(drift: Doubles) -> EmbeddingDrift:
+    cosine, angle, label, label_int8, margin, margin_int8, flipped = drift.T
+    return EmbeddingDrift(
+        cosine=float(cosine.mean()),
+        cosine_first_percentile=float(np.quantile(cosine, 0.01)),
+        angle_degrees=float(angle.mean()),
+        label_cosine=float(label.mean()),
+        label_cosine_change=float((label_int8 - label).mean()),
+        margin=float(margin.mean()),
+        margin_change=float((margin_int8 - margin).mean()),
+        flipped=float(flipped.mean()),
+    )
+
+
+def inr_limit(profile: NoiseProfile, candidates: Sequence[int]) -> float:
+    """Half the mean INR of the candidates; blocks without noise (infinite INR) are left out of the mean.
+
+    Raises:
+        ExportError: a candidate is no block of the profile.
+    """
+    depth = len(profile.blocks)
+    if wrong := [block for block in candidates if not 1 <= block <= depth]:
+        raise ExportError(f"candidate {wrong[0]} is no block of this profile, wanted 1 to {depth}")
+    values = [profile.blocks[block - 1].information_to_noise for block in candidates]
+    finite = [value for value in values if math.isfinite(value)]
+    return PATHOLOGICAL_SHARE * sum(finite) / len(finite) if finite else 0.0
+
+
+def pathological(profile: NoiseProfile, candidates: Sequence[int]) -> list[int]:
+    """Candidate exits whose INR is below half the candidates' mean INR, which the paper drops; rising."""
+    limit = inr_limit(profile, candidates)
+    return [b for b in sorted(set(candidates)) if profile.blocks[b - 1].information_to_noise < limit]
+
+
+def save_profile(profile: NoiseProfile, path: Path) -> None:
+    """Write JSON that `load_profile` reads."""
+    path.write_text(json.dumps(encode(profile), indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def load_profile(path: Path) -> NoiseProfile:
+    """Read what `save_profile` wrote; anything else is a `BundleError`."""
+    return decode(NoiseProfile, parse(path.read_text("utf-8"), path.name), path.name)
+
+
+def profile_csv(profile: NoiseProfile) -> str:
+    """One line for each block: the fields of `BlockNoise`, then both ratios."""
+    header = [*BlockNoise.__slots__, "noise_to_signal", "information_to_noise"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([getattr(block, name) for name in header] for block in profile.blocks)
+    return text.getvalue()

@@ -1,0 +1,105 @@
+"""The strong quantizer's tail: the projection of the class token, or the layers of an attention pool.
+
+The projection's recipe is searched by the error of the direction of the embedding. A pool's layers work on one row for
+each image; each gets the range of least squared error on what the INT8 blocks give.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lraee.sessions import SessionSettings, make_session
+from lraee_exporters.quantized import QuantizedLinear
+from lraee_exporters.smooth import smooth
+from lraee_exporters.tail import TailWeights, build_tail, quantize_tail, quantized_inputs_of_tail
+from lraee_exporters.tower import FloatArray, LayerNorm, Linear
+from lraee_toolchain.parts.runner import BATCH
+from lraee_toolchain.quantization.block_search import (
+    ALPHAS,
+    Observed,
+    Recipe,
+    chosen_range,
+    dequantized,
+    quantize_layer,
+)
+from lraee_toolchain.quantization.ranges import RangeCollector, least_error_range
+
+
+def quantize_tail_strongly(tail: TailWeights, tokens: FloatArray) -> tuple[TailWeights, str]:
+    """Quantize a float tail by what it makes of the INT8 blocks' tokens.
+
+    Args:
+        tail: float weights.
+        tokens: (images, tokens, width) behind the last INT8 block.
+
+    Returns:
+        The tail in INT8 and the recipe's text.
+    """
+    if tail.pool is None:
+        assert isinstance(tail.projection, Linear)
+        norm, projection, recipe = quantize_projection_strongly(tail.norm_post, tail.projection, tokens[:, 0])
+        return replace(tail, norm_post=norm, projection=projection), recipe
+    observed = _observe(tail, tokens)
+    ranges = {name: least_error_range(values) for name, values in observed.items()}
+    return quantize_tail(tail, ranges), str(Recipe(ranges="least-error"))
+
+
+def _observe(tail: TailWeights, tokens: FloatArray) -> dict[str, FloatArray]:
+    """The quantized inputs of a float tail, by name, each (images, channels)."""
+    width = tokens.shape[2]
+    embed_dim = tail.projection.weight.shape[0] if isinstance(tail.projection, Linear) else width
+    graph, file = build_tail(tail, width=width, embed_dim=embed_dim, token_count=tokens.shape[1], observe=True)
+    labels = {"label_matrix": np.eye(embed_dim, 2, dtype=np.float32), "logit_scale": np.array(1, np.float32)}
+    names = list(quantized_inputs_of_tail(tail))
+    with tempfile.TemporaryDirectory() as folder:
+        file.save(Path(folder))
+        session = make_session(graph.save(Path(folder)), SessionSettings())
+        rows = [
+            session.run(
+                [f"observed_{name}" for name in names],
+                {"tokens": np.ascontiguousarray(tokens[start : start + BATCH]), **labels},
+            )
+            for start in range(0, len(tokens), BATCH)
+        ]
+    return {name: np.concatenate(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def quantize_projection_strongly(
+    norm: LayerNorm, projection: Linear, tokens: FloatArray
+) -> tuple[LayerNorm, QuantizedLinear, str]:
+    """The tail's projection: smoothing, ranges, rounding and bias by the error of the direction of the embedding.
+
+    Args:
+        norm: the LayerNorm before it.
+        projection: float layer.
+        tokens: (images, width) class tokens that the INT8 blocks give.
+
+    Returns:
+        LayerNorm, INT8 layer, and the recipe's text.
+    """
+    centred = tokens - tokens.mean(axis=1, keepdims=True)
+    unit = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + norm.epsilon)
+    wanted = (unit * norm.weight + norm.bias) @ projection.weight.T + projection.bias
+    best: tuple[float, LayerNorm, QuantizedLinear, str] | None = None
+    for alpha in (None, *ALPHAS):
+        here, layer = norm, projection
+        if alpha is not None:
+            largest = np.abs(unit * norm.weight + norm.bias).max(axis=0)
+            here, (layer,) = smooth(norm, [projection], largest, alpha)
+        values = np.asarray(unit * here.weight + here.bias, np.float32)
+        for ranges in ("minmax", "least-error"):
+            collector = RangeCollector()
+            collector.add(values)
+            activation = chosen_range(Observed(collector, values, np.abs(values).max(axis=0)), ranges)
+            quantized = quantize_layer(layer, values, activation, hessian=None, corrected=False)
+            output = dequantized(values, activation) @ quantized.dequantized().T + layer.bias
+            cosine = (output * wanted).sum(axis=1) / np.linalg.norm(output, axis=1) / np.linalg.norm(wanted, axis=1)
+            error = float(1 - cosine.mean())
+            if best is None or error < best[0]:
+                best = error, here, quantized, str(Recipe(alpha=alpha, ranges=ranges))
+    assert best is not None
+    return best[1], best[2], best[3]
