@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 import lraee
 from lraee.cli import errors_as_one_line
 from lraee.model import Model
-from lraee_benchmarks.device import describe_device
-from lraee_benchmarks.sample import open_source
-from lraee_benchmarks.wording import device_line
+from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.images import open_source
+from lraee_benchmarks.render.wording import device_line
 from lraee_calibration_data import label_rows, load_pixels
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2)

@@ -25,9 +25,9 @@ import lraee
 from lraee.cli import errors_as_one_line
 from lraee.manifest import ExitInfo
 from lraee.model import Model
-from lraee_benchmarks.intervals import mean_interval
-from lraee_benchmarks.results import Interval
-from lraee_benchmarks.sample import open_source
+from lraee_benchmarks.analysis.intervals import mean_interval
+from lraee_benchmarks.images import open_source
+from lraee_benchmarks.results.model import Interval
 from lraee_calibration_data import fashion_mnist_test, label_rows, load_pixels
 
 FloatArray = NDArray[np.float32]

@@ -28,9 +28,9 @@ from lraee.bundle import Bundle, find_bundle
 from lraee.errors import BundleError, LraeeError
 from lraee.manifest import TowerInfo, block_names
 from lraee.sessions import SessionSettings, make_session
-from lraee_benchmarks.device import describe_device
-from lraee_benchmarks.intervals import ratio_interval
-from lraee_benchmarks.wording import device_line
+from lraee_benchmarks.analysis.intervals import ratio_interval
+from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.render.wording import device_line
 
 OPSETS = {"Attention": ("", 23), "MultiHeadAttention": ("com.microsoft", 20)}
 """The other forms: domain of the operator, and the operator set of the graph."""

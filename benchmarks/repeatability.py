@@ -17,9 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lraee_benchmarks.render_html import read_result
-from lraee_benchmarks.results import Interval, Report, Row
-from lraee_benchmarks.wording import device_line
+from lraee_benchmarks.render.html import read_result
+from lraee_benchmarks.render.wording import device_line
+from lraee_benchmarks.results.model import Interval, Report, Row
 
 _BENCH = "from lraee_benchmarks.cli import main; main()"
 

@@ -20,7 +20,7 @@ from lraee.cli import errors_as_one_line
 from lraee.model import Model
 from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee.search import Kind, SearchIndex
-from lraee_benchmarks.sample import default_source, open_source
+from lraee_benchmarks.images import default_source, open_source
 from lraee_calibration_data import load_pixels
 
 TOP = 10

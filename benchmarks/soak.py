@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import lraee
 from lraee.policies import Confidence, Patience
-from lraee_benchmarks.memory import measure_memory
+from lraee_benchmarks.device.memory import measure_memory
 
 Key = tuple[str, int, bool]
 """What must not depend on threads: label, exit block, left early."""

@@ -26,8 +26,8 @@ from lraee.label_set import LabelSet
 from lraee.sessions import SessionSettings, make_session
 from lraee.text import TEXTS_PER_RUN
 from lraee.tokenizer import Tokenizer, padded
-from lraee_benchmarks.device import describe_device
-from lraee_benchmarks.wording import device_line
+from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.render.wording import device_line
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """Values of ``lraee-export --text``; the first is what the others are compared with."""

@@ -31,8 +31,8 @@ from lraee.images import Pixels
 from lraee.model import Model
 from lraee.sessions import SessionSettings
 from lraee.threads import usable_cores
-from lraee_benchmarks.device import describe_device
-from lraee_benchmarks.wording import device_line
+from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.render.wording import device_line
 
 TURN_SECONDS = 0.25
 """Of one row in a turn: many of the scheduler's time slices."""

@@ -41,7 +41,7 @@ EXTRAS = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotli
 NEVER_IN_BASE = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib"}
 """What base packages may import nowhere, but for `TORCH_ROW`."""
 
-TORCH_ROW = "benchmarks/lraee_benchmarks/peer_torch.py"
+TORCH_ROW = "benchmarks/lraee_benchmarks/rows/torch_row.py"
 """The row of ``lraee-bench --baselines torch`` is torch: it runs when asked for by name, and refuses where torch is not
 installed. Its imports stand in functions, as the test before holds."""
 

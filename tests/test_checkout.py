@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lraee
-from lraee_benchmarks.peer_torch import advice
+from lraee_benchmarks.rows.torch_row import advice
 
 ROOT = Path(__file__).resolve().parents[1]
 

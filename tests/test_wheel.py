@@ -179,7 +179,7 @@ def test_every_module_of_the_base_packages_can_be_imported(board: Board) -> None
     """From the wheel, without torch and without Pillow."""
     names = set(board.python(EVERY_MODULE).split())
     assert {"lraee.model", "lraee.policies.adaptive", "lraee_calibration_data.dataset"} <= names
-    assert {"lraee_benchmarks.cli", "lraee_benchmarks.fresh_process"} <= names
+    assert {"lraee_benchmarks.cli", "lraee_benchmarks.device.fresh_process"} <= names
 
 
 def test_the_shipped_bundle_is_whole(board: Board) -> None:

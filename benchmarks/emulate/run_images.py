@@ -26,7 +26,7 @@ from lraee.manifest import Manifest
 from lraee.model import Model
 from lraee.policies import Policy, Route
 from lraee.policies.base import Verdict
-from lraee_benchmarks.device import int8_features
+from lraee_benchmarks.device.description import int8_features
 from lraee_calibration_data import fashion_mnist_test, load_pixels, open_dataset
 
 POLICIES: dict[str, Policy] = {"adaptive": lraee.Adaptive(), "full": lraee.Full()}

@@ -12,20 +12,26 @@ from lraee.errors import DataError
 from lraee.label_set import read_label_file
 from lraee.manifest import Manifest
 from lraee.model import Model, load
-from lraee_benchmarks.accuracy import LabelledSource, check_accuracy_possible, check_labels, summarize_accuracy
-from lraee_benchmarks.cold_start import measure_cold_start
+from lraee_benchmarks.analysis.accuracy import LabelledSource, check_accuracy_possible, check_labels, summarize_accuracy
+from lraee_benchmarks.analysis.notes import disturbance_notes, failure_notes, make_notes
+from lraee_benchmarks.analysis.summary import RowInput, collect, find_full, find_full_depths, summarize_row
 from lraee_benchmarks.config import BenchmarkConfig, command_line
-from lraee_benchmarks.device import describe_device, temperature
-from lraee_benchmarks.energy import find_meter, has_meter, measure_energy
-from lraee_benchmarks.floor import summarize_floor
-from lraee_benchmarks.launches import Launched, LaunchPlan, measure_in_launches, opened_rows, set_pool
-from lraee_benchmarks.notes import disturbance_notes, failure_notes, make_notes
+from lraee_benchmarks.device.cold_start import measure_cold_start
+from lraee_benchmarks.device.description import describe_device, temperature
+from lraee_benchmarks.device.energy import find_meter, has_meter, measure_energy
+from lraee_benchmarks.device.stability import StabilityWatch
+from lraee_benchmarks.images import (
+    Sample,
+    default_source,
+    load_sample,
+    open_source,
+    passed_over_notes,
+    skipped_notes,
+    summarize_preprocessing,
+)
 from lraee_benchmarks.output_files import write_file
-from lraee_benchmarks.part_times import measure_parts
-from lraee_benchmarks.peer_files import checked_baseline
-from lraee_benchmarks.peers import WITH_OWN_THREADS
 from lraee_benchmarks.planning import plan_rows
-from lraee_benchmarks.results import (
+from lraee_benchmarks.results.model import (
     SCHEMA,
     Accuracy,
     BundleSummary,
@@ -35,20 +41,14 @@ from lraee_benchmarks.results import (
     Report,
     Settings,
 )
-from lraee_benchmarks.rows import Rows
-from lraee_benchmarks.sample import (
-    Sample,
-    default_source,
-    load_sample,
-    open_source,
-    passed_over_notes,
-    skipped_notes,
-    summarize_preprocessing,
-)
-from lraee_benchmarks.stability import StabilityWatch
-from lraee_benchmarks.summary import RowInput, collect, find_full, find_full_depths, summarize_row
-from lraee_benchmarks.timing import MIN_ROUNDS, Measured, Plan, interleave
-from lraee_benchmarks.trace import trace_text
+from lraee_benchmarks.rows.baseline_files import checked_baseline
+from lraee_benchmarks.rows.baselines import WITH_OWN_THREADS
+from lraee_benchmarks.rows.floor import summarize_floor
+from lraee_benchmarks.running.in_process import Rows
+from lraee_benchmarks.running.launches import Launched, LaunchPlan, measure_in_launches, opened_rows, set_pool
+from lraee_benchmarks.running.part_times import measure_parts
+from lraee_benchmarks.running.rounds import MIN_ROUNDS, Measured, Plan, interleave
+from lraee_benchmarks.running.trace import trace_text
 
 OFFLINE_ROUNDS = 5
 """Measured at least, each of all images."""

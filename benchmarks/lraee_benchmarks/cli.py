@@ -18,14 +18,14 @@ from lraee.policies.spec import POLICY_SPECS
 from lraee.terminal import errors_as_one_line, run_command, show, tell
 from lraee_benchmarks.benchmark import OnProgress, run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
+from lraee_benchmarks.images import SHIPPED_SOURCES, files_instead
 from lraee_benchmarks.output_files import check_writable, write_file
-from lraee_benchmarks.peers import BASELINES, Baseline
-from lraee_benchmarks.render_csv import render_csv
-from lraee_benchmarks.render_html import page_of
-from lraee_benchmarks.render_markdown import render_markdown
-from lraee_benchmarks.render_text import render_text
-from lraee_benchmarks.results import to_json
-from lraee_benchmarks.sample import SHIPPED_SOURCES, files_instead
+from lraee_benchmarks.render.csv import render_csv
+from lraee_benchmarks.render.html import page_of
+from lraee_benchmarks.render.markdown import render_markdown
+from lraee_benchmarks.render.text import render_text
+from lraee_benchmarks.results.model import to_json
+from lraee_benchmarks.rows.baselines import BASELINES, Baseline
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -49,7 +49,7 @@ OPTIONS = {"unreadable": "pass --unreadable skip"}
 
 
 class ScenarioName(StrEnum):
-    """As in `lraee_benchmarks.results.Scenario`."""
+    """As in `lraee_benchmarks.results.model.Scenario`."""
 
     single_stream = "single-stream"
     offline = "offline"

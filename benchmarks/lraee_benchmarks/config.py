@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lraee_benchmarks.peers import Baseline
-from lraee_benchmarks.results import Scenario
+from lraee_benchmarks.results.model import Scenario
+from lraee_benchmarks.rows.baselines import Baseline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,12 @@ from lraee.errors import PolicyError
 from lraee.model import Model
 from lraee.policies import AnytimeRoute, Deadline, Full
 from lraee_benchmarks.config import BenchmarkConfig
-from lraee_benchmarks.floor import FLOOR_PARTS
-from lraee_benchmarks.launches import set_pool
-from lraee_benchmarks.peer_files import checked_baseline
-from lraee_benchmarks.peers import available_baselines, check_peer
-from lraee_benchmarks.rows import RowPlan
-from lraee_benchmarks.variants import chain_policies
+from lraee_benchmarks.rows.baseline_files import checked_baseline
+from lraee_benchmarks.rows.baselines import available_baselines, check_peer
+from lraee_benchmarks.rows.floor import FLOOR_PARTS
+from lraee_benchmarks.rows.variants import chain_policies
+from lraee_benchmarks.running.in_process import RowPlan
+from lraee_benchmarks.running.launches import set_pool
 
 DEADLINE_SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the time of full depth, unless deadlines are given."""

@@ -24,8 +24,8 @@ import numpy as np
 import lraee
 from lraee.cli import errors_as_one_line
 from lraee.manifest import Manifest, block_names
-from lraee_benchmarks.device import describe_device
-from lraee_benchmarks.wording import device_line
+from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.render.wording import device_line
 
 MODELS = ("ViT-B-16", "ViT-B-16-SigLIP")
 HERE = Path(__file__).parent

@@ -20,8 +20,8 @@ from lraee.images import Pixels
 from lraee.orchestrator import Answers, run
 from lraee.policies import ExitAt, Full
 from lraee.policies.base import Route, Verdict
-from lraee_benchmarks.notes import make_notes
-from lraee_benchmarks.results import (
+from lraee_benchmarks.analysis.notes import make_notes
+from lraee_benchmarks.results.model import (
     SCHEMA,
     Accuracy,
     BundleSummary,
@@ -40,7 +40,7 @@ from lraee_benchmarks.results import (
     Settings,
     Stability,
 )
-from lraee_benchmarks.variants import Outcome, Variant
+from lraee_benchmarks.rows.variants import Outcome, Variant
 from lraee_exporters.floor import build_floor, save_floor
 from lraee_toolchain.baselines.library_defaults import Quantizer
 from lraee_toolchain.export import ExportResult

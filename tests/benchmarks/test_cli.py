@@ -18,7 +18,7 @@ from lraee.manifest import MANIFEST_NAME
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.cli import app, parse_baselines
 from lraee_benchmarks.config import BenchmarkConfig, command_line
-from lraee_benchmarks.results import Report, from_json
+from lraee_benchmarks.results.model import Report, from_json
 from lraee_calibration_data import Dataset, fashion_mnist_test, open_dataset
 
 FEW = ["--threads", "1", "--launches", "1", "--repeats", "6", "--warmup", "1", "--image-count", "6"]

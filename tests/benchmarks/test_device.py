@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lraee_benchmarks import memory
-from lraee_benchmarks.device import describe_device, device_model, int8_features
-from lraee_benchmarks.memory import kilobytes_by_key, measure_memory
+from lraee_benchmarks.device import memory
+from lraee_benchmarks.device.description import describe_device, device_model, int8_features
+from lraee_benchmarks.device.memory import kilobytes_by_key, measure_memory
 
 
 def test_a_board_is_called_by_its_name_rather_than_by_its_cpu() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lraee_benchmarks.energy import Pmic, Rapl, find_meter, measure_energy
+from lraee_benchmarks.device.energy import Pmic, Rapl, find_meter, measure_energy
 
 PACKAGE = "sys/class/powercap/intel-rapl:0"
 

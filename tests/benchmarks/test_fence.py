@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from lraee_benchmarks.results import Floor, PartTime, Report, to_json
+from lraee_benchmarks.results.model import Floor, PartTime, Report, to_json
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lraee_benchmarks.intervals import (
+from lraee_benchmarks.analysis.intervals import (
     Launches,
     bootstrap_interval,
     mean_interval,

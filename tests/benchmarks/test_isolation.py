@@ -12,14 +12,14 @@ import pytest
 import lraee
 from lraee.bundle import Bundle
 from lraee.errors import BundleError
-from lraee_benchmarks.accuracy import LabelledSource
+from lraee_benchmarks.analysis.accuracy import LabelledSource
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
-from lraee_benchmarks.isolation import IsolatedRows, cores_for
-from lraee_benchmarks.results import from_json, to_json
-from lraee_benchmarks.rows import LocalRows, RowPlan
-from lraee_benchmarks.sample import load_sample
-from lraee_benchmarks.worker import wait_until_idle
+from lraee_benchmarks.images import load_sample
+from lraee_benchmarks.results.model import from_json, to_json
+from lraee_benchmarks.running.in_process import LocalRows, RowPlan
+from lraee_benchmarks.running.isolated import IsolatedRows, cores_for
+from lraee_benchmarks.running.worker import wait_until_idle
 from lraee_calibration_data import fashion_mnist_test, open_dataset
 
 PLAN = RowPlan(chain=("exit=5", "full"), peers=("graph", "dynamic"), floor=("gemm", "read"))

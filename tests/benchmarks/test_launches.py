@@ -11,15 +11,15 @@ import pytest
 
 from lraee.bundle import Bundle, find_bundle
 from lraee.errors import BundleError
+from lraee_benchmarks.analysis.intervals import median_interval, ratio_interval
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
-from lraee_benchmarks.intervals import median_interval, ratio_interval
-from lraee_benchmarks.launches import LaunchPlan, LaunchRows, measure_in_launches, selected_columns
-from lraee_benchmarks.peer_files import baseline_path
-from lraee_benchmarks.results import RowKind, from_json, to_json
-from lraee_benchmarks.rows import RowPlan
-from lraee_benchmarks.sample import Sample
-from lraee_benchmarks.timing import Plan
+from lraee_benchmarks.images import Sample
+from lraee_benchmarks.results.model import RowKind, from_json, to_json
+from lraee_benchmarks.rows.baseline_files import baseline_path
+from lraee_benchmarks.running.in_process import RowPlan
+from lraee_benchmarks.running.launches import LaunchPlan, LaunchRows, measure_in_launches, selected_columns
+from lraee_benchmarks.running.rounds import Plan
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lraee_benchmarks.notes import disturbance_notes
-from lraee_benchmarks.results import Accuracy, Report, RowKind
+from lraee_benchmarks.analysis.notes import disturbance_notes
+from lraee_benchmarks.results.model import Accuracy, Report, RowKind
 
 Make = Callable[..., Report]
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from lraee.errors import DataError
 from lraee_benchmarks.cli import app
 from lraee_benchmarks.output_files import check_writable, temporary_folder, write_file
-from lraee_benchmarks.render_html import app as render_app
-from lraee_benchmarks.results import Report, to_json
+from lraee_benchmarks.render.html import app as render_app
+from lraee_benchmarks.results.model import Report, to_json
 
 FULL_DISK = Path("/dev/full")
 NO_NEW_FILES = Path("/proc/report.json")

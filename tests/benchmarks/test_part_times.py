@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import lraee
-from lraee_benchmarks.part_times import measure_parts
-from lraee_benchmarks.render_markdown import render_markdown
-from lraee_benchmarks.results import PartTime, Report
+from lraee_benchmarks.render.markdown import render_markdown
+from lraee_benchmarks.results.model import PartTime, Report
+from lraee_benchmarks.running.part_times import measure_parts
 
 
 @pytest.fixture

@@ -18,13 +18,21 @@ from lraee.cpu import int8_products_saturate
 from lraee.errors import BundleError, MissingExtraError
 from lraee.preprocess import Preprocessing
 from lraee.sessions import SessionSettings
-from lraee_benchmarks import peer_openvino, peers
-from lraee_benchmarks.float_input import Normalizer
-from lraee_benchmarks.peer_files import baseline_path
-from lraee_benchmarks.peers import BASELINES, Baseline, available_baselines, check_peer, open_peer, open_running_peer
-from lraee_benchmarks.results import Peer
-from lraee_benchmarks.sample import load_sample
-from lraee_benchmarks.variants import Variant
+from lraee_benchmarks.images import load_sample
+from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.rows import baselines as peers
+from lraee_benchmarks.rows import openvino_row as peer_openvino
+from lraee_benchmarks.rows.baseline_files import baseline_path
+from lraee_benchmarks.rows.baselines import (
+    BASELINES,
+    Baseline,
+    available_baselines,
+    check_peer,
+    open_peer,
+    open_running_peer,
+)
+from lraee_benchmarks.rows.float_input import Normalizer
+from lraee_benchmarks.rows.variants import Variant
 from lraee_toolchain.baselines import library_defaults
 
 ONE_THREAD = SessionSettings(threads=1)

@@ -15,8 +15,8 @@ from typer.main import get_command
 import lraee
 from lraee.cli import app as lraee_app
 from lraee_benchmarks.cli import app as bench_app
-from lraee_benchmarks.render_text import render_text
-from lraee_benchmarks.results import Report
+from lraee_benchmarks.render.text import render_text
+from lraee_benchmarks.results.model import Report
 from lraee_toolchain.cli import app as export_app
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from lraee_benchmarks.render_csv import render_csv
-from lraee_benchmarks.render_markdown import render_markdown
-from lraee_benchmarks.render_text import render_text
-from lraee_benchmarks.results import Accuracy, Floor, Report
+from lraee_benchmarks.render.csv import render_csv
+from lraee_benchmarks.render.markdown import render_markdown
+from lraee_benchmarks.render.text import render_text
+from lraee_benchmarks.results.model import Accuracy, Floor, Report
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lraee_benchmarks.render_html import app, page_of, page_of_many
-from lraee_benchmarks.results import Floor, Report, Stability, to_json
+from lraee_benchmarks.render.html import app, page_of, page_of_many
+from lraee_benchmarks.results.model import Floor, Report, Stability, to_json
 
 VOID = {"meta", "br"}
 

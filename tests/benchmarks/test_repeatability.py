@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from lraee_benchmarks.results import Interval, Report
+from lraee_benchmarks.results.model import Interval, Report
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "repeatability.py"
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from typer.main import get_command
 
 from lraee_benchmarks.cli import app as bench_app
-from lraee_benchmarks.results import from_json
+from lraee_benchmarks.results.model import from_json
 from lraee_exporters.sources import REFERENCE_FOLDER
 from lraee_toolchain.cli import app as export_app
 

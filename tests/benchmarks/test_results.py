@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from lraee.errors import BundleError, DataError
-from lraee_benchmarks.results import SCHEMA, Accuracy, Floor, PartTime, Report, RowKind, from_json, to_json
+from lraee_benchmarks.results.model import SCHEMA, Accuracy, Floor, PartTime, Report, RowKind, from_json, to_json
 
 
 def test_json_round_trip(make_report: Callable[..., Report], accuracy: Accuracy, floor: Floor) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lraee.errors import DataError
 from lraee.preprocess import Preprocessing
-from lraee_benchmarks.sample import files_instead, load_sample, open_source, summarize_preprocessing
+from lraee_benchmarks.images import files_instead, load_sample, open_source, summarize_preprocessing
 
 WANTED = Preprocessing(
     image_size=8, resize_mode="shortest", interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)

@@ -14,8 +14,8 @@ from lraee.errors import PolicyError
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
-from lraee_benchmarks.results import from_json, to_json
-from lraee_benchmarks.rows import LocalRows, RowPlan
+from lraee_benchmarks.results.model import from_json, to_json
+from lraee_benchmarks.running.in_process import LocalRows, RowPlan
 from lraee_calibration_data import fashion_mnist_sample
 
 FEW = {"bundle": "reference", "threads": 1, "cold_starts": 0, "warmup_rounds": 1}

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from lraee_benchmarks.render_html import page_of_many, read_result
-from lraee_benchmarks.results import SCHEMA, Accuracy, Energy, Floor, Lateness, PartTime, Report, to_json
-from lraee_benchmarks.schema import build_schema, shipped_schema
+from lraee_benchmarks.render.html import page_of_many, read_result
+from lraee_benchmarks.results.json_schema import build_schema, shipped_schema
+from lraee_benchmarks.results.model import SCHEMA, Accuracy, Energy, Floor, Lateness, PartTime, Report, to_json
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def test_the_shipped_schema_is_that_of_the_code() -> None:
-    """Write it again with ``python -m lraee_benchmarks.schema``."""
+    """Write it again with ``python -m lraee_benchmarks.results.json_schema``."""
     assert shipped_schema() == build_schema()
     assert shipped_schema()["title"] == SCHEMA
     Draft202012Validator.check_schema(shipped_schema())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lraee_benchmarks.stability import (
+from lraee_benchmarks.device.stability import (
     FIRMWARE,
     StabilityWatch,
     cpu_seconds,

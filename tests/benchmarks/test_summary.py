@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from lraee.images import Pixels
-from lraee_benchmarks.intervals import median_interval, ratio_interval, saving_interval
-from lraee_benchmarks.results import Accuracy, Energy, RowKind
-from lraee_benchmarks.rows import TimedVariant
-from lraee_benchmarks.summary import (
+from lraee_benchmarks.analysis.intervals import median_interval, ratio_interval, saving_interval
+from lraee_benchmarks.analysis.summary import (
     RowInput,
     collect,
     exit_shares,
@@ -22,8 +20,10 @@ from lraee_benchmarks.summary import (
     summarize_lateness,
     summarize_row,
 )
-from lraee_benchmarks.timing import Plan, interleave
-from lraee_benchmarks.variants import Outcome, Variant
+from lraee_benchmarks.results.model import Accuracy, Energy, RowKind
+from lraee_benchmarks.rows.variants import Outcome, Variant
+from lraee_benchmarks.running.in_process import TimedVariant
+from lraee_benchmarks.running.rounds import Plan, interleave
 
 
 def outcome(blocks: list[int], early: list[bool], flops: list[int]) -> Outcome:

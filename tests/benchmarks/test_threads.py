@@ -18,7 +18,7 @@ from lraee import limits, threads
 from lraee.errors import SettingsError, ThreadsWarning
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
-from lraee_benchmarks.peer_onnx import check_threads_alike
+from lraee_benchmarks.rows.onnxruntime_row import check_threads_alike
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "threads.py"
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lraee.images import Pixels
-from lraee_benchmarks.rows import TimedVariant
-from lraee_benchmarks.timing import MIN_ROUNDS, Measured, Plan, interleave, rotated_orders
-from lraee_benchmarks.variants import Outcome, Variant
+from lraee_benchmarks.rows.variants import Outcome, Variant
+from lraee_benchmarks.running.in_process import TimedVariant
+from lraee_benchmarks.running.rounds import MIN_ROUNDS, Measured, Plan, interleave, rotated_orders
 
 
 class Clock:

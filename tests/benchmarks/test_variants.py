@@ -14,11 +14,11 @@ import lraee
 from lraee.errors import PolicyError
 from lraee.orchestrator import Answers
 from lraee.policies.spec import POLICY_SPECS
-from lraee_benchmarks.peers import BASELINES
-from lraee_benchmarks.results import BY_IMAGE, RowKind
-from lraee_benchmarks.sample import load_sample
-from lraee_benchmarks.variants import KINDS, Variant, chain_policies, chain_variant
-from lraee_benchmarks.wording import KIND_TEXTS
+from lraee_benchmarks.images import load_sample
+from lraee_benchmarks.render.wording import KIND_TEXTS
+from lraee_benchmarks.results.model import BY_IMAGE, RowKind
+from lraee_benchmarks.rows.baselines import BASELINES
+from lraee_benchmarks.rows.variants import KINDS, Variant, chain_policies, chain_variant
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import torch
 import lraee
 from lraee.errors import BundleError, ExportError, PolicyError
 from lraee.policies import Entropy, ExitAt, Full
-from lraee_benchmarks.peers import check_peer
+from lraee_benchmarks.rows.baselines import check_peer
 from lraee_exporters.open_clip_models import LoadedModel, load_model
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.export import export

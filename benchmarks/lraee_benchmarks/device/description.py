@@ -1,0 +1,94 @@
+"""What the numbers were measured on, read from /proc and /sys; elsewhere from `platform`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+import lraee
+from lraee.cpu import available_cores, cpu_flags
+from lraee_benchmarks.results.model import Device
+
+_INT8_FEATURES = {
+    "avx_vnni": "AVX-VNNI",
+    "avx512_vnni": "AVX512-VNNI",
+    "amx_int8": "AMX-INT8",
+    "asimddp": "dotprod",
+    "i8mm": "i8mm",
+}
+"""The kernel's name of a CPU feature that speeds 8-bit products up, and what people call it."""
+
+
+def describe_device() -> Device:
+    """Describe this machine before the measurement; load and temperature are those of now."""
+    return Device(
+        model=device_model(_read("/proc/device-tree/model"), _read("/proc/cpuinfo")),
+        machine=platform.machine(),
+        system=f"{platform.system()} {platform.release()}",
+        cores=available_cores(),
+        memory_bytes=_memory_bytes(),
+        int8_features=int8_features(cpu_flags()),
+        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        load_average=load_average(),
+        celsius_before=temperature(),
+        celsius_after=None,
+        python=platform.python_version(),
+        numpy=np.__version__,
+        onnxruntime=ort.__version__,
+        lraee=lraee.__version__,
+    )
+
+
+def device_model(device_tree: str, cpuinfo: str) -> str:
+    """The name of the board (a Raspberry Pi has one), else of the CPU, else of the architecture.
+
+    >>> device_model("Raspberry Pi 5 Model B Rev 1.0\\0", "")
+    'Raspberry Pi 5 Model B Rev 1.0'
+    >>> device_model("", "processor\\t: 0\\nmodel name\\t: Some CPU @ 2.0 GHz\\n")
+    'Some CPU @ 2.0 GHz'
+    """
+    if board := device_tree.strip("\0 \n"):
+        return board
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"model name", "Model"} and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def int8_features(flags: frozenset[str]) -> tuple[str, ...]:
+    """Those of VNNI, AMX, dotprod and i8mm that are among the kernel's flags.
+
+    >>> int8_features(frozenset({"fpu", "asimddp"}))
+    ('dotprod',)
+    """
+    return tuple(name for flag, name in _INT8_FEATURES.items() if flag in flags)
+
+
+def temperature() -> float | None:
+    """Temperature of the first thermal zone in degrees Celsius; None where there is none."""
+    text = _read("/sys/class/thermal/thermal_zone0/temp").strip()
+    return int(text) / 1000 if text.lstrip("-").isdigit() else None
+
+
+def load_average() -> float | None:
+    """Runnable processes over the last minute; None where the system does not count them."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _memory_bytes() -> int | None:
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

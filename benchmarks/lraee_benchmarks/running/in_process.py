@@ -1,0 +1,130 @@
+"""The rows of a measurement as something that rounds can run, in this process or, in `isolation`, each in its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lraee.errors import LraeeError
+from lraee.images import Pixels
+from lraee.manifest import Manifest
+from lraee.model import Model
+from lraee.policies.spec import parse_policy
+from lraee_benchmarks.analysis.accuracy import Judged, LabelledSource, answers_right
+from lraee_benchmarks.results.model import Peer, RowKind
+from lraee_benchmarks.rows.baselines import Baseline, open_running_peer
+from lraee_benchmarks.rows.floor import FloorPart, open_floor
+from lraee_benchmarks.rows.variants import Outcome, Variant, chain_variant, in_batches
+from lraee_benchmarks.running.rounds import Measure
+
+OnShare = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowPlan:
+    """Which rows there will be, all checked to be possible."""
+
+    chain: tuple[str, ...]
+    """Policies by name, full depth among them."""
+    peers: tuple[Baseline, ...]
+    floor: tuple[FloorPart, ...]
+    """Both parts or none; they are measured like rows, and come last."""
+    stream: int | None = None
+    """Images that run together, of all those that a call gives; None runs them all as one batch."""
+
+
+class Rows(Protocol):
+    """Rows that are open."""
+
+    names: list[tuple[str, RowKind]]
+    """Name and kind of each row; the floor's parts are not among them."""
+    peers: list[Peer]
+    """The chain's and one for each baseline."""
+    measures: list[Measure]
+    """One for each row, then one for each part of the floor."""
+    restless: set[str]
+    """Rows whose threads were still busy when another row's turn came; known only of processes of their own."""
+    failed: dict[str, str]
+    """Baselines that could not be opened or run here, and why; the others are there."""
+
+    def outcomes(self) -> list[Mapping[int, Outcome]]:
+        """What each row gave for each batch that it ran."""
+        ...
+
+    def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
+        """Whether each row's best label is right."""
+        ...
+
+
+@dataclass(slots=True)
+class TimedVariant:
+    """One variant with the batches it runs; keeps its first answer for each."""
+
+    variant: Variant[Any]
+    batches: Sequence[Pixels]
+    clock_ns: Callable[[], int] = time.perf_counter_ns
+    answers: dict[int, Any] = field(default_factory=dict)
+
+    def measure(self, batch: int) -> float:
+        """Run one batch; milliseconds of `Variant.run` alone."""
+        pixels = self.batches[batch]
+        before = self.clock_ns()
+        answer = self.variant.run(pixels)
+        elapsed_ms = (self.clock_ns() - before) / 1e6
+        self.answers.setdefault(batch, answer)
+        return elapsed_ms
+
+    def outcomes(self) -> dict[int, Outcome]:
+        """Read what was kept."""
+        return {batch: self.variant.read(answer) for batch, answer in self.answers.items()}
+
+
+@dataclass(slots=True)
+class TimedCall:
+    """A part of the floor, which looks at no image."""
+
+    call: Callable[[], object]
+    clock_ns: Callable[[], int] = time.perf_counter_ns
+
+    def measure(self, batch: int) -> float:
+        """Milliseconds of one call."""
+        before = self.clock_ns()
+        self.call()
+        return (self.clock_ns() - before) / 1e6
+
+
+class LocalRows:
+    """All rows in this process, over one pool and one arena."""
+
+    def __init__(self, plan: RowPlan, model: Model, batches: Sequence[Pixels]) -> None:
+        batch = plan.stream or len(batches[0])
+        chain = [chain_variant(model, name, parse_policy(name), stream=plan.stream) for name in plan.chain]
+        self.failed: dict[str, str] = {}
+        others: list[Variant[Any]] = []
+        for name in plan.peers:
+            try:
+                others.append(open_running_peer(model.bundle, name, model.session_settings, batches[0][:batch]))
+            except LraeeError as error:
+                self.failed[name] = str(error)
+        if plan.stream is not None:
+            others = [in_batches(other, plan.stream) for other in others]
+        self._manifest: Manifest = model.manifest
+        self._labels = model.labels
+        self._variants: list[Variant[Any]] = [*chain, *others]
+        self._timed = [TimedVariant(variant, batches) for variant in self._variants]
+        floor = [TimedCall(open_floor(model.bundle, part, model.session_settings, batch=batch)) for part in plan.floor]
+        self.restless: set[str] = set()
+        self.names = [(variant.name, variant.kind) for variant in self._variants]
+        first: list[Variant[Any]] = [chain[0], *others]
+        self.peers = [variant.peer for variant in first if variant.peer is not None]
+        self.measures: list[Measure] = [*(timed.measure for timed in self._timed), *(part.measure for part in floor)]
+
+    def outcomes(self) -> list[Mapping[int, Outcome]]:
+        """See `Rows`."""
+        return [timed.outcomes() for timed in self._timed]
+
+    def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
+        """See `Rows`."""
+        return answers_right(self._variants, labelled, self._manifest, self._labels, on_progress=on_share)
