@@ -41,7 +41,7 @@ WARMUP = 3
 
 
 def with_attention(model: Any, tower: TowerInfo, operator: str) -> None:
-    """Put `operator` where `lraee_exporters.attention` has MatMul and Softmax, in an INT8 block.
+    """Put `operator` where `lraee_exporters.graphs.attention` has MatMul and Softmax, in an INT8 block.
 
     Args:
         model: the block, an ``onnx.ModelProto``, which is changed.

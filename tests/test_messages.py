@@ -192,7 +192,7 @@ def test_what_the_runtime_says_may_come_from_every_command() -> None:
     assert printed_by("lraee.images", 1) == set(COMMANDS)
     assert printed_by("lraee.policies.deadline", 1) == set(COMMANDS)
     assert printed_by("lraee_calibration_data.dataset", 1) == {"lraee-export", "lraee-bench"}
-    assert printed_by("lraee_exporters.sources", 1) == {"lraee-export"}
+    assert printed_by("lraee_exporters.loading.sources", 1) == {"lraee-export"}
     assert printed_by("lraee_toolchain.cli", 1) == {"lraee-export"}
     assert printed_by("lraee_benchmarks.render.html", 1) == {"python -m lraee_benchmarks.render.html"}
 

@@ -13,8 +13,8 @@ import torch
 
 from lraee.errors import TowerError
 from lraee.label_set import LabelSet, check_told_apart, read_label_file
-from lraee_exporters.open_clip_models import LoadedModel
-from lraee_exporters.sources import REFERENCE_FOLDER
+from lraee_exporters.loading.open_clip_models import LoadedModel
+from lraee_exporters.loading.sources import REFERENCE_FOLDER
 from lraee_exporters.tower import FloatArray
 
 PROMPTS_PER_BATCH = 256

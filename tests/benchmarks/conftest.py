@@ -41,7 +41,7 @@ from lraee_benchmarks.results.model import (
     Stability,
 )
 from lraee_benchmarks.rows.variants import Outcome, Variant
-from lraee_exporters.floor import build_floor, save_floor
+from lraee_exporters.graphs.bare_gemms import build_floor, save_floor
 from lraee_toolchain.baselines.library_defaults import Quantizer
 from lraee_toolchain.export import ExportResult
 

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from lraee_benchmarks.cli import app as bench_app
 from lraee_benchmarks.results.model import from_json
-from lraee_exporters.sources import REFERENCE_FOLDER
+from lraee_exporters.loading.sources import REFERENCE_FOLDER
 from lraee_toolchain.cli import app as export_app
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproduce"

@@ -10,10 +10,16 @@ import numpy.typing as npt
 import pytest
 
 from lraee.errors import TowerError
-from lraee_exporters.exit_head import ExitWeights, build_exit
-from lraee_exporters.quantized import ActivationRange
-from lraee_exporters.stem import build_stem, operators_of_stem
-from lraee_exporters.tail import build_tail, float_tail, operators_of_tail, quantize_tail, quantized_inputs_of_tail
+from lraee_exporters.graphs.exit import ExitWeights, build_exit
+from lraee_exporters.graphs.stem import build_stem, operators_of_stem
+from lraee_exporters.graphs.tail import (
+    build_tail,
+    float_tail,
+    operators_of_tail,
+    quantize_tail,
+    quantized_inputs_of_tail,
+)
+from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.tower import Activation, AttentionPool, LayerNorm, Linear, Mlp, Tower
 
 Array = npt.NDArray[Any]

@@ -12,7 +12,7 @@ import timm
 import torch
 
 from lraee.errors import TowerError
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.open_clip_models import load_model
 
 Write = Callable[..., Path]
 

@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lraee_exporters.block import (
+from lraee_exporters.graphs.block import (
     QUANTIZED_INPUTS,
     BlockWeights,
     build_block,
     float_block,
     quantize_block,
 )
-from lraee_exporters.layers import AnyLinear
-from lraee_exporters.quantized import ActivationRange, QuantizedLinear
+from lraee_exporters.graphs.layers import AnyLinear
+from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear
 from lraee_exporters.tower import LayerNorm, Tower
 
 Array = npt.NDArray[Any]

@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lraee_exporters.file_kinds import file_kind
-from lraee_exporters.one_line import one_line
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.file_kinds import file_kind
+from lraee_exporters.loading.one_line import one_line
+from lraee_exporters.loading.open_clip_models import load_model
 
 Build = Callable[[dict[str, Any]], Any]
 Refusal = Callable[..., str]

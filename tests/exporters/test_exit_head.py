@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lraee_exporters.exit_head import GATE_FEATURES, HEAD_INPUTS, ExitWeights, HeadInput, build_exit
-from lraee_exporters.quantized import ActivationRange, quantize_linear
+from lraee_exporters.graphs.exit import GATE_FEATURES, HEAD_INPUTS, ExitWeights, HeadInput, build_exit
+from lraee_exporters.int8.linear import ActivationRange, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear
 
 Array = npt.NDArray[Any]

@@ -11,8 +11,8 @@ from onnx import numpy_helper
 
 from lraee.bundle import find_bundle
 from lraee.sessions import SessionSettings, make_session
-from lraee_exporters.floor import FLOOR_ROWS, build_floor, save_floor
-from lraee_exporters.operators import optimized_operators
+from lraee_exporters.graphs.bare_gemms import FLOOR_ROWS, build_floor, save_floor
+from lraee_exporters.graphs.fused_operators import optimized_operators
 
 REFERENCE = find_bundle("reference")
 

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from lraee.bundle import SHIPPED
 from lraee.manifest import read_manifest
 from lraee.resize.onnx_resize import GRAPH as RESIZE_GRAPH
-from lraee_exporters.graph import (
+from lraee_exporters.graphs.builder import (
     ALIGNMENT_BYTES,
     INLINE_BYTES,
     IR_VERSION,
@@ -19,7 +19,7 @@ from lraee_exporters.graph import (
     GraphBuilder,
     WeightFile,
 )
-from lraee_exporters.tokenizer_graph import build_tokenizer
+from lraee_exporters.graphs.tokenizer import build_tokenizer
 
 KNOWN = {"1.17": (20, 9), "1.18": (21, 10)}
 """The newest operator set and ONNX format that a release of ONNX Runtime reads, from docs/Versioning.md there."""

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from lraee.errors import TowerError
-from lraee_exporters.hugging_face import convert_state, read_config
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.hugging_face import convert_state, read_config
+from lraee_exporters.loading.open_clip_models import load_model
 
 Build = Callable[[dict[str, Any]], Any]
 State = dict[str, torch.Tensor]

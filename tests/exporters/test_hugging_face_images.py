@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from lraee.errors import TowerError
 from lraee.preprocess import Preprocessing, normalize, pixels
-from lraee_exporters.hugging_face_images import read_preprocessor
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.hugging_face_images import read_preprocessor
+from lraee_exporters.loading.open_clip_models import load_model
 
 Settings = dict[str, Any]
 Refusal = Callable[..., str]

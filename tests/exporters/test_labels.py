@@ -12,7 +12,7 @@ from lraee.errors import LabelsError
 from lraee.label_set import LabelSet, read_label_file
 from lraee_exporters import labels as labels_module
 from lraee_exporters.labels import embed_labels, reference_labels
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.reference_labels import NAMES, PARTITIONS, SYNONYMS, TEMPLATES
 
 

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from lraee.bundle import find_bundle
 from lraee.errors import TowerError
 from lraee.manifest import read_manifest
-from lraee_exporters import sources
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading import sources
+from lraee_exporters.loading.open_clip_models import load_model
 
 Build = Callable[[dict[str, Any]], Any]
 Register = Callable[[str, dict[str, Any]], None]

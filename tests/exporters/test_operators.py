@@ -15,8 +15,8 @@ import pytest
 from lraee.bundle import Bundle, find_bundle
 from lraee.errors import ExportError
 from lraee.sessions import SessionSettings, make_session, session_options
-from lraee_exporters import block as block_module
-from lraee_exporters.block import (
+from lraee_exporters.graphs import block as block_module
+from lraee_exporters.graphs.block import (
     QUANTIZED_INPUTS,
     BlockWeights,
     build_block,
@@ -24,13 +24,13 @@ from lraee_exporters.block import (
     operators_of_block,
     quantize_block,
 )
-from lraee_exporters.exit_head import HEAD_INPUTS, ExitWeights, HeadInput, build_exit, operators_of_exit
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.open_clip_models import load_model
-from lraee_exporters.operators import check_operators, optimized_operators
-from lraee_exporters.quantized import ActivationRange, quantize_linear
-from lraee_exporters.stem import build_stem, operators_of_stem
-from lraee_exporters.tail import build_tail, float_tail, operators_of_tail, quantize_tail
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.exit import HEAD_INPUTS, ExitWeights, HeadInput, build_exit, operators_of_exit
+from lraee_exporters.graphs.fused_operators import check_operators, optimized_operators
+from lraee_exporters.graphs.stem import build_stem, operators_of_stem
+from lraee_exporters.graphs.tail import build_tail, float_tail, operators_of_tail, quantize_tail
+from lraee_exporters.int8.linear import ActivationRange, quantize_linear
+from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.tower import LayerNorm, Linear, Tower
 
 RANGE = ActivationRange(minimum=-4.0, maximum=6.0)

@@ -22,11 +22,11 @@ from lraee.preprocess import pixels as preprocess
 from lraee.sessions import SessionSettings, make_session
 from lraee_calibration_data import photos
 from lraee_exporters import parity
-from lraee_exporters.block import build_block, float_block
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.graphs.block import build_block, float_block
+from lraee_exporters.graphs.stem import build_stem
+from lraee_exporters.graphs.tail import build_tail, float_tail
+from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.parity import MIN_IMAGES, check_parity, compare_stage, torch_stages
-from lraee_exporters.stem import build_stem
-from lraee_exporters.tail import build_tail, float_tail
 from lraee_exporters.tower import Block, LayerNorm, Linear, Tower
 from lraee_exporters.widen import to_open_clip
 

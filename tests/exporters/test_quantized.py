@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto
 
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import add_linear
-from lraee_exporters.quantized import (
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.layers import add_linear
+from lraee_exporters.int8.linear import (
     ActivationRange,
     QuantizedLinear,
     quantize_bias,

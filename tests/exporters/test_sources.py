@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.open_clip_models import load_model
 
 Refusal = Callable[..., str]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from lraee.preprocess import normalize
-from lraee_exporters.stem import build_stem, fold_patches, quantize_patches
+from lraee_exporters.graphs.stem import build_stem, fold_patches, quantize_patches
 from lraee_exporters.tower import Tower
 
 Array = npt.NDArray[Any]

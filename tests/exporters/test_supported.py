@@ -11,8 +11,8 @@ from timm.layers.mlp import SwiGLU
 from timm.models.vision_transformer import VisionTransformer
 
 from lraee.errors import TowerError
-from lraee_exporters.open_clip_models import load_model
-from lraee_exporters.supported import check_visual, reasons_of
+from lraee_exporters.loading.open_clip_models import load_model
+from lraee_exporters.loading.supported import check_visual, reasons_of
 
 REFUSED = {
     "RN50": "ResNet",

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lraee_exporters.quantized import ActivationRange
-from lraee_exporters.tail import build_tail, float_tail, quantize_tail
+from lraee_exporters.graphs.tail import build_tail, float_tail, quantize_tail
+from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.tower import Tower
 
 Array = npt.NDArray[Any]

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from lraee.errors import TowerError
 from lraee.tokenizer import Tokenizer, padded
 from lraee_calibration_data import imagenet_labels
-from lraee_exporters.open_clip_models import LoadedModel, load_model
-from lraee_exporters.operators import check_operators
+from lraee_exporters.graphs.fused_operators import check_operators
+from lraee_exporters.graphs.text import TEXT_PRECISIONS, TextPrecision, build_text, operators_of_text
+from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
+from lraee_exporters.loading.text_tower import VOCABULARY, clip_merges, text_tower_of
 from lraee_exporters.reference_labels import SYNONYMS, TEMPLATES
-from lraee_exporters.text_graph import TEXT_PRECISIONS, TextPrecision, build_text, operators_of_text
-from lraee_exporters.text_tower import VOCABULARY, clip_merges, text_tower_of
 
 DIFFICULT: list[str] = json.loads(Path(__file__).with_name("difficult_texts.json").read_text("ascii"))
 """Written by make_difficult_texts.py."""

@@ -16,8 +16,8 @@ import lraee
 from lraee.sessions import SessionSettings, make_session, session_options
 from lraee.tokenizer import clean
 from lraee_calibration_data import imagenet_labels
-from lraee_exporters.text_tower import clip_merges
-from lraee_exporters.tokenizer_graph import build_tokenizer, extensions_library
+from lraee_exporters.graphs.tokenizer import build_tokenizer, extensions_library
+from lraee_exporters.loading.text_tower import clip_merges
 
 DIFFICULT: list[str] = json.loads(Path(__file__).with_name("difficult_texts.json").read_text("ascii"))
 
@@ -88,7 +88,7 @@ def test_the_shipped_bundle_embeds_texts_by_graphs_alone() -> None:
 def test_finding_the_library_imports_nothing() -> None:
     """Neither torch nor the package itself."""
     code = (
-        "import sys; from lraee_exporters.tokenizer_graph import extensions_library; extensions_library(); "
+        "import sys; from lraee_exporters.graphs.tokenizer import extensions_library; extensions_library(); "
         "print('torch' in sys.modules, 'onnxruntime_extensions' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

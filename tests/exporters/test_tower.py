@@ -12,7 +12,7 @@ import torch
 
 from lraee.errors import TowerError
 from lraee.preprocess import Preprocessing
-from lraee_exporters.open_clip_models import tower_of
+from lraee_exporters.loading.open_clip_models import tower_of
 from lraee_exporters.tower import LayerNorm, Linear, Tower
 
 Array = npt.NDArray[Any]

@@ -10,13 +10,13 @@ import onnx
 import pytest
 
 from lraee.sessions import SessionSettings, make_session
-from lraee_exporters.block import QUANTIZED_INPUTS, build_block, float_block, quantize_block
-from lraee_exporters.graph import INLINE_BYTES, GraphBuilder, WeightFile
-from lraee_exporters.quantized import ActivationRange
-from lraee_exporters.stem import build_stem
-from lraee_exporters.tail import build_tail, float_tail, quantize_tail
+from lraee_exporters.graphs.block import QUANTIZED_INPUTS, build_block, float_block, quantize_block
+from lraee_exporters.graphs.builder import INLINE_BYTES, GraphBuilder, WeightFile
+from lraee_exporters.graphs.stem import build_stem
+from lraee_exporters.graphs.tail import build_tail, float_tail, quantize_tail
+from lraee_exporters.graphs.whole_tower import build_whole
+from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.tower import Tower
-from lraee_exporters.whole import build_whole
 
 Array = npt.NDArray[Any]
 RANGE = ActivationRange(minimum=-4.0, maximum=4.0)

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from lraee.errors import TowerError
-from lraee_exporters.checkpoints import checkpoint_sha256, load_checkpoint
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.checkpoints import checkpoint_sha256, load_checkpoint
+from lraee_exporters.loading.open_clip_models import load_model
 
 Refusal = Callable[..., str]
 State = dict[str, torch.Tensor]

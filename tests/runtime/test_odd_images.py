@@ -141,7 +141,7 @@ def test_what_is_refused_is_named(both: list[Read]) -> None:
 def test_a_float_export_gives_the_labels_of_torch(both: list[Read], bundle: Bundle) -> None:
     """At full depth, of every image that both read alike."""
     torch = pytest.importorskip("torch")
-    from lraee_exporters.open_clip_models import load_model
+    from lraee_exporters.loading.open_clip_models import load_model
 
     alike = [read for read in both if read.image.how == ODD["SAME"] and not read.turned]
     ours = np.stack([read.ours for read in alike])  # type: ignore[arg-type] # none is an error, as is tested above

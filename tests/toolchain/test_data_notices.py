@@ -20,7 +20,7 @@ from lraee.label_set import LabelSet
 from lraee.preprocess import Preprocessing
 from lraee_calibration_data import Dataset, fashion_mnist_test
 from lraee_exporters.labels import check_labels
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.reference_labels import NAMES
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.console import ConsoleProgress

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lraee.errors import ExportError
-from lraee_exporters.operators import optimized_operators
+from lraee_exporters.graphs.fused_operators import optimized_operators
 from lraee_toolchain.baselines.folder import BaselineMaker
 from lraee_toolchain.bundle import install, put_in_place, stage_copies
 from lraee_toolchain.cache import WorkFolder

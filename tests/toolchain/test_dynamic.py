@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from lraee_calibration_data import fashion_mnist_test, load_pixels, open_dataset
-from lraee_exporters.open_clip_models import load_model
+from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.tower import Tower
 from lraee_toolchain.parts.build import build_float, load_parts
 from lraee_toolchain.parts.runner import Chain

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lraee.sessions import SessionSettings, make_session
-from lraee_exporters.exit_head import HEAD_INPUTS, ExitWeights, HeadInput, build_exit
+from lraee_exporters.graphs.exit import HEAD_INPUTS, ExitWeights, HeadInput, build_exit
 from lraee_toolchain.config import HeadTraining
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.gates import Gate, gate_features, gate_values

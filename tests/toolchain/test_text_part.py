@@ -12,10 +12,10 @@ import pytest
 
 import lraee
 from lraee.errors import LabelsError, ParityError, TowerError
+from lraee_exporters.graphs.text import TEXT_PRECISIONS, TextPrecision
 from lraee_exporters.labels import reference_labels
-from lraee_exporters.open_clip_models import load_model
-from lraee_exporters.text_graph import TEXT_PRECISIONS, TextPrecision
-from lraee_exporters.text_tower import clip_merges, text_tower_of
+from lraee_exporters.loading.open_clip_models import load_model
+from lraee_exporters.loading.text_tower import clip_merges, text_tower_of
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.export import export
 from lraee_toolchain.parts import text as text_part
@@ -91,7 +91,7 @@ def test_a_text_tower_that_cannot_be_exported_is_said_before_any_work(
     small_config: Callable[..., ExportConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One error, nothing at the target, and no image was read."""
-    monkeypatch.setattr("lraee_exporters.text_tower.VOCABULARY", 1)
+    monkeypatch.setattr("lraee_exporters.loading.text_tower.VOCABULARY", 1)
     with pytest.raises(TowerError, match=r"the text tower of reference cannot be exported.*--text none"):
         export(small_config(tmp_path / "x.lraee"))
     assert not (tmp_path / "x.lraee").exists()

@@ -32,7 +32,7 @@ from lraee.manifest import (
     write_manifest,
 )
 from lraee.strict_json import encode
-from lraee_exporters.graph import OLDEST_ONNXRUNTIME
+from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.cache import sync, sync_tree, writing

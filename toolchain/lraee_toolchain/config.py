@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from lraee.errors import ExportError
-from lraee_exporters.exit_head import HeadInput
-from lraee_exporters.text_graph import TextPrecision
+from lraee_exporters.graphs.exit import HeadInput
+from lraee_exporters.graphs.text import TextPrecision
 
 RangeMethod: TypeAlias = Literal["minmax", "percentile"]
 

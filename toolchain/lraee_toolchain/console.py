@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from lraee.terminal import print_line, printable, show
-from lraee_exporters.sources import REFERENCE_NAMES
+from lraee_exporters.loading.sources import REFERENCE_NAMES
 from lraee_toolchain.data.labels import LABEL_SETS
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from lraee.errors import ExportError
 from lraee.label_set import LabelSet
 from lraee_calibration_data import Dataset, label_rows
+from lraee_exporters.graphs.text import TextPrecision
 from lraee_exporters.labels import check_labels, embed_labels
-from lraee_exporters.open_clip_models import LoadedModel, load_model
-from lraee_exporters.text_graph import TextPrecision
+from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
 from lraee_exporters.tower import Tower
 from lraee_exporters.widen import inject_outliers, to_open_clip
 from lraee_toolchain.array_file import save_array

@@ -4,7 +4,7 @@ Bicubic on uint8 is a port of Pillow's with float32 weights: 1 level apart in ab
 (`benchmarks/photos.py`). An error of the first axis that several neighbours share grows to 2 levels in the second; that
 was seen in small images alone, whose first axis numpy therefore resizes, exactly. Bilinear is not offered: its weights
 fall on other sides of rounding, which differs in 1.4 % of values. `bicubic.onnx` is written by
-`lraee_exporters.resize_graph`.
+`lraee_exporters.graphs.resize`.
 """
 
 from functools import cache

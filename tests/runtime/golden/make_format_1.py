@@ -42,8 +42,8 @@ def build(folder: Path) -> None:
     """Write the bundle into `folder`, which must not exist."""
     from lraee.label_set import LabelSet
     from lraee.preprocess import Preprocessing
-    from lraee_exporters.exit_head import ExitWeights
-    from lraee_exporters.quantized import ActivationRange, quantize_linear
+    from lraee_exporters.graphs.exit import ExitWeights
+    from lraee_exporters.int8.linear import ActivationRange, quantize_linear
     from lraee_exporters.tower import Attention, Block, LayerNorm, Linear, Mlp, Tower
     from lraee_toolchain.bundle import BundleInputs, pack
     from lraee_toolchain.config import ExportConfig

@@ -26,7 +26,7 @@ import onnx
 
 from lraee.errors import MissingExtraError
 from lraee.strict_json import decode, encode
-from lraee_exporters.floor import build_floor, save_floor
+from lraee_exporters.graphs.bare_gemms import build_floor, save_floor
 from lraee_toolchain.baselines.library_defaults import Quantizer, Recipe, quantize_by_default, trace
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.parts.build import build_float_baseline
@@ -145,7 +145,9 @@ class BaselineMaker:
 
     def _build_float(self, folder: Path) -> None:
         build_float_baseline(self.stages.tower, folder)
-        _save_recipe(_own_recipe("lraee_exporters.whole.build_whole", "uint8 (batch, size, size, 3) pixels"), folder)
+        _save_recipe(
+            _own_recipe("lraee_exporters.graphs.whole_tower.build_whole", "uint8 (batch, size, size, 3) pixels"), folder
+        )
 
     def _quantize(self, name: Quantizer, traced: Path, pixels: Path) -> Callable[[Path], None]:
         def make(folder: Path) -> None:
@@ -210,7 +212,10 @@ def _without_folders(line: str) -> str:
 def _floor_of(tower_parts: Path) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         save_floor(build_floor(onnx.load(tower_parts / "graph.onnx")), folder)
-        _save_recipe(_own_recipe("lraee_exporters.floor.build_floor", "the inputs of the products, quantized"), folder)
+        _save_recipe(
+            _own_recipe("lraee_exporters.graphs.bare_gemms.build_floor", "the inputs of the products, quantized"),
+            folder,
+        )
 
     return make
 

@@ -32,7 +32,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from lraee.errors import MissingExtraError
 from lraee.install import install_command
 from lraee.preprocess import Preprocessing
-from lraee_exporters.graph import INLINE_BYTES
+from lraee_exporters.graphs.builder import INLINE_BYTES
 
 Quantizer = Literal["static", "dynamic"]
 

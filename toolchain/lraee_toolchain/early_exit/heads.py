@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from lraee.errors import ExportError
-from lraee_exporters.exit_head import HeadInput
-from lraee_exporters.layers import AnyLinear
-from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
+from lraee_exporters.graphs.exit import HeadInput
+from lraee_exporters.graphs.layers import AnyLinear
+from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear
 from lraee_toolchain.config import HeadTraining
 from lraee_toolchain.early_exit.features import Features, Teacher

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_exporters.exit_head import HEAD_INPUTS, HeadInput
+from lraee_exporters.graphs.exit import HEAD_INPUTS, HeadInput
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.gates import Gate, fit_gate, gate_features, gate_values

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_exporters.exit_head import HEAD_INPUTS
+from lraee_exporters.graphs.exit import HEAD_INPUTS
 from lraee_toolchain.bootstrap import Interval, bootstrap_mean
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from lraee.manifest import PartEntry, block_names
 from lraee.strict_json import decode, encode
-from lraee_exporters.block import BlockWeights, build_block, float_block, operators_of_block, quantize_block
-from lraee_exporters.exit_head import ExitWeights, build_exit, operators_of_exit
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.operators import check_operators, optimized_operators
-from lraee_exporters.quantized import ActivationRange
-from lraee_exporters.stem import build_stem, operators_of_stem
-from lraee_exporters.tail import TailWeights, build_tail, float_tail, operators_of_tail, quantize_tail
+from lraee_exporters.graphs.block import BlockWeights, build_block, float_block, operators_of_block, quantize_block
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.exit import ExitWeights, build_exit, operators_of_exit
+from lraee_exporters.graphs.fused_operators import check_operators, optimized_operators
+from lraee_exporters.graphs.stem import build_stem, operators_of_stem
+from lraee_exporters.graphs.tail import TailWeights, build_tail, float_tail, operators_of_tail, quantize_tail
+from lraee_exporters.graphs.whole_tower import build_whole
+from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.tower import Tower
-from lraee_exporters.whole import build_whole
 from lraee_toolchain.parts.runner import BATCH, Chain, run_part
 from lraee_toolchain.quantization.block_search import quantize_block_strongly
 from lraee_toolchain.quantization.tail_search import quantize_tail_strongly

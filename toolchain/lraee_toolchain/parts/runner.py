@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from lraee.manifest import block_names
 from lraee.sessions import SessionSettings, make_session
 from lraee.threads import fitting_threads
-from lraee_exporters.block import QUANTIZED_INPUTS
-from lraee_exporters.graph import GraphBuilder, WeightFile
+from lraee_exporters.graphs.block import QUANTIZED_INPUTS
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 
 FloatArray = NDArray[np.float32]
 

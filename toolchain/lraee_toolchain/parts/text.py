@@ -16,12 +16,12 @@ from lraee.manifest import PartEntry, TextInfo
 from lraee.sessions import SessionSettings, make_session
 from lraee.strict_json import decode, encode
 from lraee.tokenizer import Tokenizer, padded
+from lraee_exporters.graphs.text import TextPrecision, build_text, operators_of_text
+from lraee_exporters.graphs.tokenizer import build_tokenizer
 from lraee_exporters.labels import encode_prompts
-from lraee_exporters.open_clip_models import LoadedModel
+from lraee_exporters.loading.open_clip_models import LoadedModel
+from lraee_exporters.loading.text_tower import TextTower, clip_merges, text_tower_of
 from lraee_exporters.parity import compare_stage
-from lraee_exporters.text_graph import TextPrecision, build_text, operators_of_text
-from lraee_exporters.text_tower import TextTower, clip_merges, text_tower_of
-from lraee_exporters.tokenizer_graph import build_tokenizer
 from lraee_toolchain.parts.build import save_part, save_parts
 from lraee_toolchain.parts.runner import BATCH
 

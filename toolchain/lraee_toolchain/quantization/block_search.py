@@ -19,10 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from lraee.sessions import SessionSettings, make_session
-from lraee_exporters.block import QUANTIZED_INPUTS, BlockWeights, build_block, float_block
-from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_bias, quantize_linear, quantize_weight
-from lraee_exporters.rounding import round_with_compensation
-from lraee_exporters.smooth import smooth
+from lraee_exporters.graphs.block import QUANTIZED_INPUTS, BlockWeights, build_block, float_block
+from lraee_exporters.int8.gptq import round_with_compensation
+from lraee_exporters.int8.linear import (
+    ActivationRange,
+    QuantizedLinear,
+    quantize_bias,
+    quantize_linear,
+    quantize_weight,
+)
+from lraee_exporters.int8.smooth_quant import smooth
 from lraee_exporters.tower import Activation, Block, FloatArray, Linear
 from lraee_toolchain.parts.runner import BATCH, run_part
 from lraee_toolchain.quantization.ranges import RangeCollector, least_error_range

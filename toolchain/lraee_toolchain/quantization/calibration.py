@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_exporters.block import QUANTIZED_INPUTS
-from lraee_exporters.quantized import ActivationRange
+from lraee_exporters.graphs.block import QUANTIZED_INPUTS
+from lraee_exporters.int8.linear import ActivationRange
 from lraee_toolchain.array_file import ArrayFile
 from lraee_toolchain.config import RangeMethod
 from lraee_toolchain.parts.runner import BATCH, Chain

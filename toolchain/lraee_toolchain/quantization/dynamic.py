@@ -25,8 +25,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from lraee.manifest import PartEntry
-from lraee_exporters.graph import INLINE_BYTES
-from lraee_exporters.operators import optimized_operators
+from lraee_exporters.graphs.builder import INLINE_BYTES
+from lraee_exporters.graphs.fused_operators import optimized_operators
 from lraee_toolchain.parts.build import load_parts, save_parts
 
 NOT_QUANTIZED = ("stem",)

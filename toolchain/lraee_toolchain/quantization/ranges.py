@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ExportError
-from lraee_exporters.quantized import ActivationRange
+from lraee_exporters.int8.linear import ActivationRange
 
 HALF_BINS = 2048
 """Histogram bins on each side of zero; a bin is 1/2048 of the largest magnitude at most a factor of 2 ago."""

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from lraee.sessions import SessionSettings, make_session
-from lraee_exporters.quantized import QuantizedLinear
-from lraee_exporters.smooth import smooth
-from lraee_exporters.tail import TailWeights, build_tail, quantize_tail, quantized_inputs_of_tail
+from lraee_exporters.graphs.tail import TailWeights, build_tail, quantize_tail, quantized_inputs_of_tail
+from lraee_exporters.int8.linear import QuantizedLinear
+from lraee_exporters.int8.smooth_quant import smooth
 from lraee_exporters.tower import FloatArray, LayerNorm, Linear
 from lraee_toolchain.parts.runner import BATCH
 from lraee_toolchain.quantization.block_search import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from lraee.manifest import Manifest
 from lraee.strict_json import decode
-from lraee_exporters.exit_head import HEAD_INPUTS
+from lraee_exporters.graphs.exit import HEAD_INPUTS
 from lraee_toolchain.bootstrap import Interval
 from lraee_toolchain.quantization.noise import NoiseProfile
 from lraee_toolchain.report.bundle_tables import by_depth, default_row, precision_name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from lraee_exporters.exit_head import HeadInput
+from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.bootstrap import Interval
 from lraee_toolchain.report.plots.style import (
     BLACK,

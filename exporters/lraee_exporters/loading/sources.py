@@ -15,15 +15,15 @@ import open_clip
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
 from lraee.errors import TowerError
-from lraee_exporters import hugging_face
-from lraee_exporters.checkpoints import CHECKPOINT_SUFFIXES, find_checkpoint
-from lraee_exporters.file_kinds import INDEX_SUFFIX, file_kind
-from lraee_exporters.hugging_face_images import processor_settings, read_json, read_preprocessor
-from lraee_exporters.one_line import one_line, some
-from lraee_exporters.supported import check_config
+from lraee_exporters.loading import hugging_face
+from lraee_exporters.loading.checkpoints import CHECKPOINT_SUFFIXES, find_checkpoint
+from lraee_exporters.loading.file_kinds import INDEX_SUFFIX, file_kind
+from lraee_exporters.loading.hugging_face_images import processor_settings, read_json, read_preprocessor
+from lraee_exporters.loading.one_line import one_line, some
+from lraee_exporters.loading.supported import check_config
 from lraee_exporters.tower import Activation
 
-REFERENCE_FOLDER = Path(__file__).parent / "reference"
+REFERENCE_FOLDER = Path(__file__).parents[1] / "reference"
 """The small CLIP that is shipped with this package."""
 
 REFERENCE_NAMES = ("reference", "reference-b32")

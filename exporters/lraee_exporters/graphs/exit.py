@@ -21,8 +21,8 @@ import numpy as np
 from onnx import TensorProto
 
 from lraee.errors import TowerError
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import (
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.layers import (
     AnyLinear,
     add_activation,
     add_class_row,
@@ -31,8 +31,7 @@ from lraee_exporters.layers import (
     add_reshape,
     in_and_out,
 )
-from lraee_exporters.quantized import QuantizedLinear
-from lraee_exporters.tail import (
+from lraee_exporters.graphs.tail import (
     OPERATORS_OF_SIGMOID,
     add_cosine,
     add_label_inputs,
@@ -40,6 +39,7 @@ from lraee_exporters.tail import (
     add_softmax,
     declare_prediction,
 )
+from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_exporters.tower import LayerNorm
 
 HeadInput: TypeAlias = Literal["patch_mean", "cls", "both"]

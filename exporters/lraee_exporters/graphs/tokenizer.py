@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lraee.errors import MissingExtraError
 from lraee.install import install_command
 from lraee.tokenizer import byte_characters
-from lraee_exporters.graph import IR_VERSION, OPSET
+from lraee_exporters.graphs.builder import IR_VERSION, OPSET
 
 DOMAIN = "ai.onnx.contrib"
 

@@ -11,9 +11,9 @@ from typing import Any
 import open_clip
 import torch
 
-from lraee_exporters.file_kinds import refusal
-from lraee_exporters.one_line import one_line, some
-from lraee_exporters.supported import reasons_of
+from lraee_exporters.loading.file_kinds import refusal
+from lraee_exporters.loading.one_line import one_line, some
+from lraee_exporters.loading.supported import reasons_of
 
 POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed")
 """Where open_clip's own and timm's towers keep their positions."""

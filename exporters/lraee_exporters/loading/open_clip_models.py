@@ -1,4 +1,4 @@
-"""Load a CLIP model of open_clip and describe its image tower; `lraee_exporters.text_tower` describes the other one.
+"""Load a CLIP model of open_clip and describe its image tower; `text_tower` describes the other one.
 
 The torch model stays beside the description, since it embeds the labels and every exported graph is compared with it.
 The model is built from open_clip's settings rather than by `open_clip.create_model`, which would start random weights,
@@ -19,12 +19,12 @@ from open_clip.transformer import QuickGELU
 
 from lraee.errors import TowerError
 from lraee.preprocess import Preprocessing
-from lraee_exporters.checkpoints import LoadedWeights, checkpoint_sha256, load_checkpoint
-from lraee_exporters.one_line import one_line
-from lraee_exporters.sources import Source, find_source
-from lraee_exporters.supported import check_visual
-from lraee_exporters.timm_towers import parts_of_timm
-from lraee_exporters.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
+from lraee_exporters.loading.checkpoints import LoadedWeights, checkpoint_sha256, load_checkpoint
+from lraee_exporters.loading.one_line import one_line
+from lraee_exporters.loading.sources import Source, find_source
+from lraee_exporters.loading.supported import check_visual
+from lraee_exporters.loading.timm_towers import parts_of_timm
+from lraee_exporters.loading.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
 from lraee_exporters.tower import Activation, Attention, Block, Linear, Mlp, Tower
 from lraee_exporters.widen import nearest_transform, to_open_clip, widen
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lraee_exporters.graph import GraphBuilder
+from lraee_exporters.graphs.builder import GraphBuilder
 
 TOKENS_FIRST = (1, 0, 2)
 """(batch, tokens, width) to (tokens, batch, width)."""

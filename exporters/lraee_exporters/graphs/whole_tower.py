@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from onnx import TensorProto
 
-from lraee_exporters.block import BlockWeights, add_block
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.stem import add_stem
-from lraee_exporters.tail import TailWeights, add_label_inputs, add_probabilities, add_tail, declare_prediction
+from lraee_exporters.graphs.block import BlockWeights, add_block
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.stem import add_stem
+from lraee_exporters.graphs.tail import TailWeights, add_label_inputs, add_probabilities, add_tail, declare_prediction
 from lraee_exporters.tower import Tower
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
-from lraee_exporters.attention import HEADS_LAST, TOKENS_FIRST, add_attention, add_transpose
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import (
+from lraee_exporters.graphs.attention import HEADS_LAST, TOKENS_FIRST, add_attention, add_transpose
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.layers import (
     AnyLinear,
     Arrange,
     activation_operator,
@@ -30,7 +30,7 @@ from lraee_exporters.layers import (
     add_norm,
     add_reshape,
 )
-from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
+from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import Activation, Block, LayerNorm
 
 QUANTIZED_INPUTS = ("norm_1", "attention", "norm_2", "activation")

@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from lraee_exporters.graph import INLINE_BYTES
+from lraee_exporters.graphs.builder import INLINE_BYTES
 
 FLOOR_ROWS = ("patch_rows", "token_rows", "image_rows")
 """Symbolic first axis of an input: batch * patches for the stem, batch * tokens for blocks, batch for the tail and for

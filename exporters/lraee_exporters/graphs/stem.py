@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import AnyLinear, add_gemm, add_norm, add_reshape
-from lraee_exporters.quantized import QuantizedLinear, quantize_weight
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.layers import AnyLinear, add_gemm, add_norm, add_reshape
+from lraee_exporters.int8.linear import QuantizedLinear, quantize_weight
 from lraee_exporters.tower import Linear, Tower
 
 

@@ -19,9 +19,9 @@ import torch
 from open_clip.transformer import QuickGELU, TextTransformer
 
 from lraee.errors import TowerError
-from lraee_exporters.open_clip_models import LoadedModel, block_of
-from lraee_exporters.supported import activation_reason, extra_parts
-from lraee_exporters.torch_arrays import array_of, layer_norm_of
+from lraee_exporters.loading.open_clip_models import LoadedModel, block_of
+from lraee_exporters.loading.supported import activation_reason, extra_parts
+from lraee_exporters.loading.torch_arrays import array_of, layer_norm_of
 from lraee_exporters.tower import Activation, Block, FloatArray, LayerNorm, Linear
 
 VOCABULARY = 49_408

@@ -12,11 +12,11 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
-from lraee_exporters.attention import HEADS_LAST, add_transpose, add_weights
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import add_activation, add_norm, add_reshape
-from lraee_exporters.quantized import quantize_weight
-from lraee_exporters.text_tower import TextTower
+from lraee_exporters.graphs.attention import HEADS_LAST, add_transpose, add_weights
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.layers import add_activation, add_norm, add_reshape
+from lraee_exporters.int8.linear import quantize_weight
+from lraee_exporters.loading.text_tower import TextTower
 from lraee_exporters.tower import Activation, Block, Linear
 
 TextPrecision: TypeAlias = Literal["fp32", "fp16", "int8"]

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.layers import (
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.layers import (
     AnyLinear,
     activation_operator,
     add_activation,
@@ -28,7 +28,7 @@ from lraee_exporters.layers import (
     add_norm,
     add_reshape,
 )
-from lraee_exporters.quantized import ActivationRange, QuantizedLinear, quantize_linear
+from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import Activation, AttentionPool, FloatArray, LayerNorm, Linear
 
 POOL_INPUTS = {"attention": "pool_attention", "norm": "pool_norm", "activation": "pool_activation"}

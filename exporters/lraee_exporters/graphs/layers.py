@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lraee_exporters.graph import GraphBuilder, WeightFile
-from lraee_exporters.quantized import QuantizedLinear
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_exporters.tower import Activation, LayerNorm, Linear
 
 AnyLinear: TypeAlias = Linear | QuantizedLinear

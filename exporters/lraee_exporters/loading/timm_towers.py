@@ -23,7 +23,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 
-from lraee_exporters.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
+from lraee_exporters.loading.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
 from lraee_exporters.tower import Activation, Attention, AttentionPool, Block, Mlp
 
 PLACEHOLDERS = (torch.nn.Identity, torch.nn.Dropout, DropPath, PatchDropout)

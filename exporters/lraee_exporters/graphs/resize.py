@@ -1,6 +1,6 @@
 """Writes the graph with which boards without Pillow resize frames; it is shipped with the runtime.
 
-    python -m lraee_exporters.resize_graph
+    python -m lraee_exporters.graphs.resize
 
 The attributes are those with which ONNX Runtime computes what Pillow's BICUBIC does: the coefficient is Pillow's, and
 at the border only neighbours inside the image count. Channels come last, so nothing is transposed.
