@@ -12,9 +12,16 @@ from lraee.errors import DataError
 from lraee.label_set import read_label_file
 from lraee.manifest import Manifest
 from lraee.model import Model, load
-from lraee_benchmarks.analysis.accuracy import LabelledSource, check_accuracy_possible, check_labels, summarize_accuracy
+from lraee_benchmarks.analysis.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.analysis.notes import disturbance_notes, failure_notes, make_notes
-from lraee_benchmarks.analysis.summary import RowInput, collect, find_full, find_full_depths, summarize_row
+from lraee_benchmarks.analysis.summary import (
+    RowInput,
+    collect,
+    find_full,
+    find_full_depths,
+    summarize_floor,
+    summarize_row,
+)
 from lraee_benchmarks.config import BenchmarkConfig, command_line
 from lraee_benchmarks.device.cold_start import measure_cold_start
 from lraee_benchmarks.device.description import describe_device, temperature
@@ -41,9 +48,9 @@ from lraee_benchmarks.results.model import (
     Report,
     Settings,
 )
+from lraee_benchmarks.rows.answers import LabelledSource, check_labels
 from lraee_benchmarks.rows.baseline_files import checked_baseline
 from lraee_benchmarks.rows.baselines import WITH_OWN_THREADS
-from lraee_benchmarks.rows.floor import summarize_floor
 from lraee_benchmarks.running.in_process import Rows
 from lraee_benchmarks.running.launches import Launched, LaunchPlan, measure_in_launches, opened_rows, set_pool
 from lraee_benchmarks.running.part_times import measure_parts

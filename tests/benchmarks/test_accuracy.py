@@ -13,13 +13,8 @@ from PIL import Image
 from lraee import load
 from lraee.errors import DataError
 from lraee.manifest import Manifest
-from lraee_benchmarks.analysis.accuracy import (
-    LabelledSource,
-    answers_right,
-    check_accuracy_possible,
-    check_labels,
-    summarize_accuracy,
-)
+from lraee_benchmarks.analysis.accuracy import check_accuracy_possible, summarize_accuracy
+from lraee_benchmarks.rows.answers import LabelledSource, answers_right, check_labels
 from lraee_benchmarks.rows.variants import Variant
 from lraee_calibration_data import Dataset, imagenet_labels, imagenet_synsets, label_rows, open_dataset
 

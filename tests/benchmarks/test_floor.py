@@ -9,8 +9,9 @@ import pytest
 
 from lraee.bundle import Bundle
 from lraee.sessions import SessionSettings, make_session
+from lraee_benchmarks.analysis.summary import summarize_floor
 from lraee_benchmarks.rows.baseline_files import baseline_path
-from lraee_benchmarks.rows.floor import BareProducts, MemoryRead, open_floor, summarize_floor, weight_bytes
+from lraee_benchmarks.rows.floor import BareProducts, MemoryRead, open_floor, weight_bytes
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -12,11 +12,11 @@ import pytest
 import lraee
 from lraee.bundle import Bundle
 from lraee.errors import BundleError
-from lraee_benchmarks.analysis.accuracy import LabelledSource
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.images import load_sample
 from lraee_benchmarks.results.model import from_json, to_json
+from lraee_benchmarks.rows.answers import LabelledSource
 from lraee_benchmarks.running.in_process import LocalRows, RowPlan
 from lraee_benchmarks.running.isolated import IsolatedRows, cores_for
 from lraee_benchmarks.running.worker import wait_until_idle

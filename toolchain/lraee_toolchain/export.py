@@ -37,8 +37,9 @@ from lraee_toolchain.early_exit.routing import (
 from lraee_toolchain.early_exit.saved_routing import load_routing, save_routing, weights_of_exits
 from lraee_toolchain.evaluation.example_images import Picture, run_pictures
 from lraee_toolchain.evaluation.study import Study
-from lraee_toolchain.parts.build import build_exits, load_choices
+from lraee_toolchain.parts.build import build_exits
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
+from lraee_toolchain.quantization.quantizers import load_choices
 from lraee_toolchain.report.write import write_report
 from lraee_toolchain.stages import Precision, Progress, Silent, Stages
 

@@ -34,12 +34,13 @@ from lraee_toolchain.early_exit.features import (
     load_teacher,
 )
 from lraee_toolchain.early_exit.routing import Costs, Material
-from lraee_toolchain.parts.build import build_float, build_int8, build_int8_strong, load_parts
+from lraee_toolchain.parts.build import build_float, load_parts
 from lraee_toolchain.parts.runner import Chain
 from lraee_toolchain.parts.text import build_text_part
 from lraee_toolchain.quantization.calibration import calibrate, load_ranges, save_ranges
 from lraee_toolchain.quantization.dynamic import build_dynamic
 from lraee_toolchain.quantization.noise import NoiseProfile, diagnose, load_profile, profile_csv, save_profile
+from lraee_toolchain.quantization.quantizers import build_int8, build_int8_strong
 
 FloatArray = NDArray[np.float32]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from lraee.policies import Deadline
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.analysis.intervals import Launches, median_interval, ratio_interval, saving_interval
-from lraee_benchmarks.results.model import Accuracy, Energy, ExitShare, Latency, Lateness, Ratio, Row, RowKind
+from lraee_benchmarks.results.model import Accuracy, Energy, ExitShare, Floor, Latency, Lateness, Ratio, Row, RowKind
+from lraee_benchmarks.rows.floor import weight_bytes
 from lraee_benchmarks.rows.variants import Outcome
 from lraee_benchmarks.running.rounds import Measured
 
@@ -180,4 +182,39 @@ def summarize_lateness(item: RowInput) -> Lateness | None:
         late=float((over > 0).mean()),
         p99_ms=float(np.percentile(over, 99)),
         most_ms=float(over.max()),
+    )
+
+
+def summarize_floor(
+    full_ms: NDArray[np.float64],
+    gemm_ms: NDArray[np.float64],
+    read_ms: NDArray[np.float64],
+    floor: Path,
+    *,
+    products: int,
+    seed: int,
+    launches: Launches = None,
+) -> Floor:
+    """The floor's part of a report.
+
+    Args:
+        full_ms: (rounds,) of the full chain.
+        gemm_ms: (rounds,) of the bare products, from the same rounds.
+        read_ms: (rounds,) of reading, from the same rounds.
+        floor: ``floor.onnx``.
+        products: how many there are.
+        seed: of the bootstrap.
+        launches: (rounds,), the process of each.
+    """
+    size = weight_bytes(floor)
+    return Floor(
+        products=products,
+        weight_bytes=size,
+        gemm=summarize_latency(gemm_ms, seed=seed, launches=launches),
+        chain_to_gemm=summarize_ratio(full_ms, gemm_ms, seed=seed, launches=launches),
+        read=summarize_latency(read_ms, seed=seed, launches=launches),
+        read_bytes_per_second=float(size / np.median(read_ms) * 1000),
+        chain_to_read=summarize_ratio(full_ms, read_ms, seed=seed, launches=launches),
+        gemm_samples_ms=tuple(float(sample) for sample in gemm_ms),
+        read_samples_ms=tuple(float(sample) for sample in read_ms),
     )

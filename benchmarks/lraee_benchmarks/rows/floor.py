@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from lraee.bundle import Bundle
 from lraee.manifest import TowerInfo
 from lraee.sessions import SessionSettings, make_session
-from lraee_benchmarks.analysis.intervals import Launches
-from lraee_benchmarks.analysis.summary import summarize_latency, summarize_ratio
-from lraee_benchmarks.results.model import Floor
 from lraee_benchmarks.rows.baseline_files import checked_baseline
 
 FloorPart = Literal["gemm", "read"]
@@ -108,38 +105,3 @@ class MemoryRead:
             return int(self._shares[0].max())
         waiting = [self._others.submit(share.max) for share in self._shares[1:]]
         return max(int(self._shares[0].max()), *(int(one.result()) for one in waiting))
-
-
-def summarize_floor(
-    full_ms: NDArray[np.float64],
-    gemm_ms: NDArray[np.float64],
-    read_ms: NDArray[np.float64],
-    floor: Path,
-    *,
-    products: int,
-    seed: int,
-    launches: Launches = None,
-) -> Floor:
-    """The floor's part of a report.
-
-    Args:
-        full_ms: (rounds,) of the full chain.
-        gemm_ms: (rounds,) of the bare products, from the same rounds.
-        read_ms: (rounds,) of reading, from the same rounds.
-        floor: ``floor.onnx``.
-        products: how many there are.
-        seed: of the bootstrap.
-        launches: (rounds,), the process of each.
-    """
-    size = weight_bytes(floor)
-    return Floor(
-        products=products,
-        weight_bytes=size,
-        gemm=summarize_latency(gemm_ms, seed=seed, launches=launches),
-        chain_to_gemm=summarize_ratio(full_ms, gemm_ms, seed=seed, launches=launches),
-        read=summarize_latency(read_ms, seed=seed, launches=launches),
-        read_bytes_per_second=float(size / np.median(read_ms) * 1000),
-        chain_to_read=summarize_ratio(full_ms, read_ms, seed=seed, launches=launches),
-        gemm_samples_ms=tuple(float(sample) for sample in gemm_ms),
-        read_samples_ms=tuple(float(sample) for sample in read_ms),
-    )

@@ -12,8 +12,8 @@ from lraee.images import Pixels
 from lraee.manifest import Manifest
 from lraee.model import Model
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.analysis.accuracy import Judged, LabelledSource, answers_right
 from lraee_benchmarks.results.model import Peer, RowKind
+from lraee_benchmarks.rows.answers import Judged, LabelledSource, answers_right
 from lraee_benchmarks.rows.baselines import Baseline, open_running_peer
 from lraee_benchmarks.rows.floor import FloorPart, open_floor
 from lraee_benchmarks.rows.variants import Outcome, Variant, chain_variant, in_batches

@@ -24,9 +24,9 @@ from lraee.errors import BundleError
 from lraee.images import Pixels
 from lraee.model import Model
 from lraee.strict_json import decode, encode
-from lraee_benchmarks.analysis.accuracy import Judged, LabelledSource
 from lraee_benchmarks.output_files import temporary_folder, temporary_room
 from lraee_benchmarks.results.model import Peer, RowKind
+from lraee_benchmarks.rows.answers import Judged, LabelledSource
 from lraee_benchmarks.rows.variants import Outcome
 from lraee_benchmarks.running.in_process import OnShare, RowPlan
 from lraee_benchmarks.running.rounds import Measure

@@ -22,9 +22,9 @@ from lraee.model import Model, load
 from lraee.policies.spec import parse_policy
 from lraee.sessions import use_global_thread_pool
 from lraee.strict_json import decode, encode
-from lraee_benchmarks.analysis.accuracy import LabelledSource, answers_right
 from lraee_benchmarks.output_files import temporary_room
 from lraee_benchmarks.results.model import Peer, RowKind
+from lraee_benchmarks.rows.answers import LabelledSource, answers_right
 from lraee_benchmarks.rows.baselines import Baseline, open_running_peer
 from lraee_benchmarks.rows.floor import FloorPart, open_floor
 from lraee_benchmarks.rows.onnxruntime_row import check_threads_alike

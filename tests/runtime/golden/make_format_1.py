@@ -48,9 +48,10 @@ def build(folder: Path) -> None:
     from lraee_toolchain.bundle import BundleInputs, pack
     from lraee_toolchain.config import ExportConfig
     from lraee_toolchain.early_exit.saved_routing import SavedExit, SavedPoint, SavedRouting
-    from lraee_toolchain.parts.build import build_exits, build_float, build_int8
+    from lraee_toolchain.parts.build import build_exits, build_float
     from lraee_toolchain.parts.runner import Chain
     from lraee_toolchain.quantization.calibration import calibrate
+    from lraee_toolchain.quantization.quantizers import build_int8
 
     random = np.random.default_rng(0)
 

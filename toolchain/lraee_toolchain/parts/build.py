@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lraee.manifest import PartEntry, block_names
 from lraee.strict_json import decode, encode
-from lraee_exporters.graphs.block import BlockWeights, build_block, float_block, operators_of_block, quantize_block
+from lraee_exporters.graphs.block import BlockWeights, build_block, float_block, operators_of_block
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.exit import ExitWeights, build_exit, operators_of_exit
 from lraee_exporters.graphs.fused_operators import check_operators, optimized_operators
 from lraee_exporters.graphs.stem import build_stem, operators_of_stem
-from lraee_exporters.graphs.tail import TailWeights, build_tail, float_tail, operators_of_tail, quantize_tail
+from lraee_exporters.graphs.tail import TailWeights, build_tail, float_tail, operators_of_tail
 from lraee_exporters.graphs.whole_tower import build_whole
-from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.tower import Tower
-from lraee_toolchain.parts.runner import BATCH, Chain, run_part
-from lraee_toolchain.quantization.block_search import quantize_block_strongly
-from lraee_toolchain.quantization.tail_search import quantize_tail_strongly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +39,7 @@ def load_parts(folder: Path) -> tuple[PartEntry, ...]:
 def build_float(tower: Tower, folder: Path) -> None:
     """Write the float32 parts, and variants ``<part>.observed.onnx`` that also give the tensors to calibrate."""
     blocks = [float_block(block, tower.activation) for block in tower.blocks]
-    _build(tower, blocks, float_tail(tower), folder, quantized=False)
+    save_tower_parts(tower, blocks, float_tail(tower), folder, quantized=False)
     for number, block in enumerate(blocks, start=1):
         graph, _ = build_block(block, number=number, token_count=tower.tokens, observe=True)
         graph.name += ".observed"
@@ -56,63 +49,13 @@ def build_float(tower: Tower, folder: Path) -> None:
     graph.save(folder)
 
 
-def build_int8(tower: Tower, ranges: Mapping[str, ActivationRange], folder: Path) -> None:
-    """Write the INT8 parts by rounding to nearest within the given ranges (the `naive` quantizer)."""
-    blocks = []
-    for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
-        own = {key.removeprefix(f"{name}/"): value for key, value in ranges.items() if key.startswith(f"{name}/")}
-        blocks.append(quantize_block(block, tower.activation, own))
-    of_tail = {key.removeprefix("tail/"): value for key, value in ranges.items() if key.startswith("tail/")}
-    _build(tower, blocks, quantize_tail(float_tail(tower), of_tail), folder, quantized=True)
-
-
-def build_int8_strong(
-    tower: Tower, chain: Chain, pixels: NDArray[np.uint8], folder: Path, *, advance: Callable[[int], None]
-) -> None:
-    """Write the INT8 parts of the `strong` quantizer, and ``choices.json``, the recipe of each part.
-
-    Args:
-        tower: float weights.
-        chain: its float parts, which give the targets.
-        pixels: (images, size, size, 3) uint8 calibration images.
-        folder: empty.
-        advance: called after each block.
-    """
-    batches = [np.ascontiguousarray(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
-    stem, stem_file = build_stem(tower, quantized=True)
-    tokens = run_part(stem, stem_file, "pixels", batches)
-    target = np.concatenate([chain.stem(batch) for batch in batches])
-    blocks: list[BlockWeights] = []
-    choices: dict[str, str] = {}
-    errors: dict[str, dict[str, float]] = {}
-    for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
-        target = chain.run_block(name, target)
-        chain.drop(name)
-        weights, recipe, errors[name] = quantize_block_strongly(block, tower.activation, tokens, target)
-        blocks.append(weights)
-        choices[name] = str(recipe)
-        graph, file = build_block(weights, number=len(blocks), token_count=tower.tokens)
-        tokens = run_part(
-            graph, file, "tokens", [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
-        )
-        advance(1)
-    tail, choices["tail"] = quantize_tail_strongly(float_tail(tower), tokens)
-    _build(tower, blocks, tail, folder, quantized=True)
-    (folder / "choices.json").write_text(json.dumps(choices, indent=1))
-    (folder / "errors.json").write_text(json.dumps(errors, indent=1))
-
-
 def _tail(tail: TailWeights, tower: Tower, *, observe: bool = False) -> tuple[GraphBuilder, WeightFile]:
     return build_tail(tail, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens, observe=observe)
 
 
-def load_choices(folder: Path) -> dict[str, str]:
-    """The recipe of each part that `build_int8_strong` wrote; empty for the naive quantizer."""
-    path = folder / "choices.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def _build(tower: Tower, blocks: Sequence[BlockWeights], tail: TailWeights, folder: Path, *, quantized: bool) -> None:
+def save_tower_parts(
+    tower: Tower, blocks: Sequence[BlockWeights], tail: TailWeights, folder: Path, *, quantized: bool
+) -> None:
     """Write all parts and the whole.
 
     Where there is a class token, two forms of the last block are written: ``block_NN.onnx`` with all tokens, which

@@ -1,0 +1,73 @@
+"""Quantize a tower to INT8: `naive` by the ranges alone, `strong` by a search for each block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.manifest import block_names
+from lraee_exporters.graphs.block import BlockWeights, build_block, quantize_block
+from lraee_exporters.graphs.stem import build_stem
+from lraee_exporters.graphs.tail import float_tail, quantize_tail
+from lraee_exporters.int8.linear import ActivationRange
+from lraee_exporters.tower import Tower
+from lraee_toolchain.parts.build import save_tower_parts
+from lraee_toolchain.parts.runner import BATCH, Chain, run_part
+from lraee_toolchain.quantization.block_search import quantize_block_strongly
+from lraee_toolchain.quantization.tail_search import quantize_tail_strongly
+
+
+def build_int8(tower: Tower, ranges: Mapping[str, ActivationRange], folder: Path) -> None:
+    """Write the INT8 parts by rounding to nearest within the given ranges (the `naive` quantizer)."""
+    blocks = []
+    for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
+        own = {key.removeprefix(f"{name}/"): value for key, value in ranges.items() if key.startswith(f"{name}/")}
+        blocks.append(quantize_block(block, tower.activation, own))
+    of_tail = {key.removeprefix("tail/"): value for key, value in ranges.items() if key.startswith("tail/")}
+    save_tower_parts(tower, blocks, quantize_tail(float_tail(tower), of_tail), folder, quantized=True)
+
+
+def build_int8_strong(
+    tower: Tower, chain: Chain, pixels: NDArray[np.uint8], folder: Path, *, advance: Callable[[int], None]
+) -> None:
+    """Write the INT8 parts of the `strong` quantizer, and ``choices.json``, the recipe of each part.
+
+    Args:
+        tower: float weights.
+        chain: its float parts, which give the targets.
+        pixels: (images, size, size, 3) uint8 calibration images.
+        folder: empty.
+        advance: called after each block.
+    """
+    batches = [np.ascontiguousarray(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+    stem, stem_file = build_stem(tower, quantized=True)
+    tokens = run_part(stem, stem_file, "pixels", batches)
+    target = np.concatenate([chain.stem(batch) for batch in batches])
+    blocks: list[BlockWeights] = []
+    choices: dict[str, str] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
+        target = chain.run_block(name, target)
+        chain.drop(name)
+        weights, recipe, errors[name] = quantize_block_strongly(block, tower.activation, tokens, target)
+        blocks.append(weights)
+        choices[name] = str(recipe)
+        graph, file = build_block(weights, number=len(blocks), token_count=tower.tokens)
+        tokens = run_part(
+            graph, file, "tokens", [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
+        )
+        advance(1)
+    tail, choices["tail"] = quantize_tail_strongly(float_tail(tower), tokens)
+    save_tower_parts(tower, blocks, tail, folder, quantized=True)
+    (folder / "choices.json").write_text(json.dumps(choices, indent=1))
+    (folder / "errors.json").write_text(json.dumps(errors, indent=1))
+
+
+def load_choices(folder: Path) -> dict[str, str]:
+    """The recipe of each part that `build_int8_strong` wrote; empty for the naive quantizer."""
+    path = folder / "choices.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
