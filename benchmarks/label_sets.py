@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lraee
+from lraee.bundle.manifest import ExitInfo
 from lraee.cli import errors_as_one_line
-from lraee.manifest import ExitInfo
 from lraee.model import Model
 from lraee_benchmarks.analysis.intervals import mean_interval
 from lraee_benchmarks.images import open_source

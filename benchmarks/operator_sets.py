@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle.folder import Bundle, find_bundle
+from lraee.bundle.manifest import TowerInfo, block_names
 from lraee.errors import BundleError, LraeeError
-from lraee.manifest import TowerInfo, block_names
-from lraee.sessions import SessionSettings, make_session
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_benchmarks.analysis.intervals import ratio_interval
 from lraee_benchmarks.device.description import describe_device
 from lraee_benchmarks.render.wording import device_line

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lraee
-from lraee.images import Pixels
-from lraee.preprocess import Preprocessing, pixels
+from lraee.images.preprocess import Preprocessing, pixels
+from lraee.images.read import Pixels
 from lraee.reading import Reading
 from lraee_calibration_data import open_dataset, photos
 
@@ -155,7 +155,7 @@ def main() -> None:
     dataset = open_dataset(options.images)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, options.count).astype(int))
     contents = [dataset.read_bytes(int(index)) for index in chosen]
-    images = [lraee.images.read_image(content) for content in contents]
+    images = [lraee.images.read.read_image(content) for content in contents]
     report_resizing(images)
     report_reduced(contents, images, options.bundle)
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee.cli import errors_as_one_line
-from lraee.label_set import LabelSet
-from lraee.sessions import SessionSettings, make_session
-from lraee.text import TEXTS_PER_RUN
-from lraee.tokenizer import Tokenizer, padded
+from lraee.engine.text_tower import TEXTS_PER_RUN
+from lraee.labels.label_set import LabelSet
+from lraee.labels.tokenizer import Tokenizer, padded
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_benchmarks.device.description import describe_device
 from lraee_benchmarks.render.wording import device_line
 

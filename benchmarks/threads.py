@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 
 import lraee
-from lraee.bundle import Bundle, find_bundle
-from lraee.images import Pixels
+from lraee.bundle.folder import Bundle, find_bundle
+from lraee.images.read import Pixels
 from lraee.model import Model
-from lraee.sessions import SessionSettings
-from lraee.threads import usable_cores
+from lraee.ort.sessions import SessionSettings
+from lraee.ort.threads import usable_cores
 from lraee_benchmarks.device.description import describe_device
 from lraee_benchmarks.render.wording import device_line
 

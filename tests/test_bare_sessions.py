@@ -16,7 +16,7 @@ TEXTS = {".py", ".md", ".sh", ".js", ".mjs", ".ts", ".html"}
 BARE = re.compile(r"\b(?:InferenceSession(?:\.create)?|SessionOptions)\(")
 
 ALLOWED = {
-    "runtime/lraee/sessions.py": "makes them all",
+    "runtime/lraee/ort/sessions.py": "makes them all",
     "tests/test_bare_sessions.py": "its examples",
     "tests/runtime/test_sessions.py": "plays other code of the process, and compares it with itself",
     "tests/benchmarks/test_hidden_features.py": "shows that products do saturate without the option",
@@ -38,7 +38,7 @@ def bare_sessions() -> dict[str, int]:
 def test_every_session_is_made_by_lraee_sessions() -> None:
     """Its options are exact on this CPU; on AVX2 without VNNI a default session gives cosines down to 0.5."""
     bare = bare_sessions()
-    assert not bare.keys() - ALLOWED.keys(), "use lraee.sessions.make_session"
+    assert not bare.keys() - ALLOWED.keys(), "use lraee.ort.sessions.make_session"
     assert bare.keys() == ALLOWED.keys(), "a file of the list makes none any more"
 
 

@@ -189,7 +189,7 @@ def test_an_option_that_the_reader_cannot_give_is_found(text: str, printers: set
 
 def test_what_the_runtime_says_may_come_from_every_command() -> None:
     """And what a command says of itself from that one; the map of imports is not empty."""
-    assert printed_by("lraee.images", 1) == set(COMMANDS)
+    assert printed_by("lraee.images.read", 1) == set(COMMANDS)
     assert printed_by("lraee.policies.deadline", 1) == set(COMMANDS)
     assert printed_by("lraee_calibration_data.dataset", 1) == {"lraee-export", "lraee-bench"}
     assert printed_by("lraee_exporters.loading.sources", 1) == {"lraee-export"}

@@ -100,7 +100,7 @@ def board(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boa
         "lraee/bundles/reference.lraee/merges.txt",
         "lraee/bundles/LICENSE.txt",
         "lraee/bundles/reference.baselines/fp32.onnx",
-        "lraee/resize/bicubic.onnx",
+        "lraee/images/resize/bicubic.onnx",
         "lraee_calibration_data/fashion_mnist/pool.zip",
         "lraee_calibration_data/fashion_mnist/test.zip",
         "lraee_calibration_data/fashion_mnist/LICENSE.txt",

@@ -26,7 +26,7 @@ from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_c
 from hidden_features import hidden_command
 from run_images import POLICIES
 
-from lraee.bundle import find_bundle
+from lraee.bundle.folder import find_bundle
 from lraee.cli import errors_as_one_line
 
 HERE = Path(__file__).resolve().parent

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lraee.cpu import cpu_flags, is_x86
+from lraee.ort.cpu import cpu_flags, is_x86
 
 SOURCE = Path(__file__).with_name("hide_features.c")
 

@@ -20,10 +20,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 import lraee
-from lraee import sessions
-from lraee.cpu import cpu_flags
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
 from lraee.model import Model
+from lraee.ort import sessions
+from lraee.ort.cpu import cpu_flags
 from lraee.policies import Policy, Route
 from lraee.policies.base import Verdict
 from lraee_benchmarks.device.description import int8_features

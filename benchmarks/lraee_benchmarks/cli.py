@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lraee.bundle import taken_instead
+from lraee.bundle.folder import taken_instead
+from lraee.commands.terminal import errors_as_one_line, run_command, show, tell
 from lraee.errors import DataError
 from lraee.policies.spec import POLICY_SPECS
-from lraee.terminal import errors_as_one_line, run_command, show, tell
 from lraee_benchmarks.benchmark import OnProgress, run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.images import SHIPPED_SOURCES, files_instead

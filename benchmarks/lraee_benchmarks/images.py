@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import ModelInfo
 from lraee.errors import DataError, ImageError, MissingExtraError
-from lraee.images import INSTALL_PILLOW, Pixels, open_picture
-from lraee.manifest import ModelInfo
-from lraee.preprocess import Preprocessing as PixelsWanted
-from lraee.preprocess import pixels as preprocess
+from lraee.images.preprocess import Preprocessing as PixelsWanted
+from lraee.images.preprocess import pixels as preprocess
+from lraee.images.read import INSTALL_PILLOW, Pixels, open_picture
 from lraee_benchmarks.results.model import Preprocessing
 from lraee_calibration_data import (
     Dataset,

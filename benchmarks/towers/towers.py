@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 import lraee
+from lraee.bundle.manifest import Manifest, block_names
 from lraee.cli import errors_as_one_line
-from lraee.manifest import Manifest, block_names
 from lraee_benchmarks.device.description import describe_device
 from lraee_benchmarks.render.wording import device_line
 

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from lraee.images import Pixels, check_pixels
+from lraee.images.read import Pixels, check_pixels
 
 
 def augmented_crops(

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import DataError, ImageError
-from lraee.images import Pixels, read_image
-from lraee.preprocess import Preprocessing
-from lraee.preprocess import pixels as preprocess
+from lraee.images.preprocess import Preprocessing
+from lraee.images.preprocess import pixels as preprocess
+from lraee.images.read import Pixels, read_image
 from lraee_calibration_data.digest import picture_digest
 from lraee_calibration_data.files import Files, open_files
 from lraee_calibration_data.image_formats import why_unreadable

@@ -2,7 +2,7 @@
 
 import os
 
-from lraee.images import import_pillow, pillow_is_installed
+from lraee.images.read import import_pillow, pillow_is_installed
 
 _FORMATS = {
     "JPEG": ".jpg .jpeg .jpe .jfif .mpo",

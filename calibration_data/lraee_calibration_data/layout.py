@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from lraee.label_set import normal_form
+from lraee.labels.label_set import normal_form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

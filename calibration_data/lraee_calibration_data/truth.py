@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import DataError
-from lraee.label_set import normal_form
+from lraee.labels.label_set import normal_form
 from lraee_calibration_data.dataset import Dataset
 from lraee_calibration_data.shipped import imagenet_labels, imagenet_synsets
 

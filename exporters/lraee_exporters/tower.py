@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lraee.errors import TowerError
-from lraee.preprocess import Preprocessing
+from lraee.images.preprocess import Preprocessing
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 Activation: TypeAlias = Literal["gelu", "quick_gelu", "gelu_tanh"]

@@ -23,7 +23,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from torchvision import transforms  # type: ignore[import-untyped]  # torchvision ships no type information
 
 from lraee.errors import TowerError
-from lraee.preprocess import Preprocessing
+from lraee.images.preprocess import Preprocessing
 from lraee_exporters.tower import Attention, Block, FloatArray, LayerNorm, Linear, Mlp, Tower
 
 

@@ -15,8 +15,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.cpu import available_cores
 from lraee.errors import LraeeError, SettingsError
+from lraee.ort.cpu import available_cores
 
 THREADS_PER_CORE = 4
 """At most. With 32 for each of two cores the reference takes 15 s to begin, with 128 a minute."""

@@ -1,7 +1,7 @@
 """The commands of ``python -m lraee``: classify images, look into a bundle, verify it.
 
 Each command parses, calls the library, prints. Answers go to stdout, one red line for an error to stderr with exit
-status 1; wrong usage has status 2. See `lraee.terminal` for outputs that are no terminal, full or closed.
+status 1; wrong usage has status 2. See `lraee.commands.terminal` for outputs that are no terminal, full or closed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from typing import Annotated
 
 import typer
 
-from lraee.answer_output import printer
-from lraee.bundle import Bundle, find_bundle, taken_instead
+from lraee.bundle.folder import Bundle, find_bundle, taken_instead
+from lraee.commands.answers import printer
+from lraee.commands.info import info_json, info_tables, megabytes, size_bytes
+from lraee.commands.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
+from lraee.commands.terminal import (
+    errors_as_one_line as errors_as_one_line,  # programs beside this one take it from here
+)
 from lraee.errors import ImageError
-from lraee.images import ImageSource
-from lraee.info_tables import info_json, info_tables, megabytes, size_bytes
-from lraee.label_set import parse_labels
+from lraee.images.read import ImageSource
+from lraee.labels.label_set import parse_labels
 from lraee.model import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
 from lraee.reading import MAX_PIXELS, Reading, parse_color
-from lraee.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
-from lraee.terminal import errors_as_one_line as errors_as_one_line  # programs beside this one take it from here
 
 app = typer.Typer(
     name="python -m lraee",

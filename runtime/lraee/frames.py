@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lraee.checks import array_words, is_count
 from lraee.errors import ImageError
-from lraee.images import Pixels
+from lraee.images.read import Pixels
 
 Matrix = Literal["bt601", "bt709"]
 

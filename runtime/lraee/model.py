@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle.folder import Bundle, find_bundle
+from lraee.bundle.manifest import Manifest, block_names
 from lraee.checks import check_choice, check_count, check_threads, is_count
+from lraee.engine.orchestrator import Answers, joined, run
+from lraee.engine.part_sessions import Sessions
+from lraee.engine.parts import Parts
+from lraee.engine.stream import in_order, run_stream
 from lraee.errors import ImageError, LabelsError, PolicyError, SettingsError
-from lraee.images import ImageSource
-from lraee.label_matrix import Labels, check_different, label_names, unit_labels
-from lraee.label_set import LabelSet
-from lraee.manifest import Manifest, block_names
-from lraee.onnxruntime_version import check_global_pool
-from lraee.orchestrator import Answers, joined, run
-from lraee.part_costs import PartCosts
-from lraee.part_sessions import Sessions
-from lraee.parts import Parts
+from lraee.images.preprocess import pixels as preprocess
+from lraee.images.read import ImageSource
+from lraee.images.several import OnError, batches, check_on_error, read_batch, read_stream, several
+from lraee.labels.label_set import LabelSet
+from lraee.labels.matrix import Labels, check_different, label_names, unit_labels
+from lraee.ort.sessions import SessionSettings
+from lraee.ort.version import check_global_pool
 from lraee.policies import Adaptive, Full, Policy, Route
 from lraee.policies.base import bind, is_anytime
+from lraee.policies.part_costs import PartCosts
 from lraee.prediction import Prediction
-from lraee.preprocess import pixels as preprocess
 from lraee.reading import PLAIN_READING, Reading
 from lraee.saved_model import SavedModel
-from lraee.sessions import SessionSettings
-from lraee.several_images import OnError, batches, check_on_error, read_batch, read_stream, several
-from lraee.stream import in_order, run_stream
 
 if TYPE_CHECKING:
-    from lraee.text import TextTower
+    from lraee.engine.text_tower import TextTower
 
 
 def load(
@@ -53,11 +53,11 @@ def load(
         bundle: folder written by ``lraee-export``, or ``reference`` for the one that is shipped, unless a bundle of
             that name lies in the current folder. Links in it may lead anywhere: files are known by their hashes.
         threads: that run one operator, the caller among them; None takes one for each core that the process may use,
-            or 1 where blocks are small: see `lraee.threads.default_threads`. Where a limit of the system is too narrow
-            for those of all sessions, they get fewer, with a `ThreadsWarning`; `Model.threads` says how many.
+            or 1 where blocks are small: see `lraee.ort.threads.default_threads`. Where a limit of the system is too
+            narrow for those of all sessions, they get fewer, with a `ThreadsWarning`; `Model.threads` says how many.
         verify: ``parts`` checks a part's hash before it is first used, ``all`` checks everything now.
-        thread_pool: see `lraee.sessions.SessionSettings`.
-        memory: see `lraee.sessions.SessionSettings`.
+        thread_pool: see `lraee.ort.sessions.SessionSettings`.
+        memory: see `lraee.ort.sessions.SessionSettings`.
         preload: begin to make all sessions in the background, so that the first images find those of late blocks ready;
             otherwise a session is made when an image first reaches its part. See also `Model.warm`.
         policy: used when a call names none; None takes the bundle's default operating point, or full depth when it
@@ -91,8 +91,8 @@ def load(
 class Model:
     """A loaded bundle.
 
-    May be used from several threads, and after a fork of the process: see `lraee.forking`. May be pickled, copied and
-    handed to a spawned process: see `lraee.saved_model`.
+    May be used from several threads, and after a fork of the process: see `lraee.ort.forking`. May be pickled,
+    copied and handed to a spawned process: see `lraee.saved_model`.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Model:
 
     def _text_tower(self) -> TextTower:
         if self._text is None:
-            from lraee.text import TextTower
+            from lraee.engine.text_tower import TextTower
 
             self._text = TextTower(self.bundle, self._sessions)
         return self._text
@@ -296,7 +296,7 @@ class Model:
         """Classify a long or endless stream in full batches: images that leave are replaced by the next ones.
 
         The answers are those of `classify`, up to float rounding. Images are read as they are needed. How much is held
-        in memory is bounded; see `lraee.stream.run_stream`.
+        in memory is bounded; see `lraee.engine.stream.run_stream`.
 
         Args:
             images: as in `classify`; an iterable that is read once.
@@ -373,7 +373,7 @@ class Model:
         """Run preprocessed pixels as one batch and give arrays instead of predictions.
 
         Args:
-            pixels: (batch, image_size, image_size, 3) uint8 RGB, as `lraee.preprocess.pixels` gives them.
+            pixels: (batch, image_size, image_size, 3) uint8 RGB, as `lraee.images.preprocess.pixels` gives them.
             policy: as in `classify`.
             on_part: called after each part with its name and the number of images it ran for.
         """

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee.checks import check_threads
-from lraee.label_matrix import Labels
+from lraee.labels.matrix import Labels
+from lraee.ort.sessions import SessionSettings
 from lraee.policies import Policy
 from lraee.reading import Reading
-from lraee.sessions import SessionSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

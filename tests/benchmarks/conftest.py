@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from lraee.bundle import Bundle, find_bundle
-from lraee.images import Pixels
-from lraee.orchestrator import Answers, run
+from lraee.bundle.folder import Bundle, find_bundle
+from lraee.engine.orchestrator import Answers, run
+from lraee.images.read import Pixels
 from lraee.policies import ExitAt, Full
 from lraee.policies.base import Route, Verdict
 from lraee_benchmarks.analysis.notes import make_notes

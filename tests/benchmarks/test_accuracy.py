@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from lraee import load
+from lraee.bundle.manifest import Manifest
 from lraee.errors import DataError
-from lraee.manifest import Manifest
 from lraee_benchmarks.analysis.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.rows.answers import LabelledSource, answers_right, check_labels
 from lraee_benchmarks.rows.variants import Variant

@@ -13,8 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from lraee.bundle import find_bundle
-from lraee.manifest import MANIFEST_NAME
+from lraee.bundle.folder import find_bundle
+from lraee.bundle.manifest import MANIFEST_NAME
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.cli import app, parse_baselines
 from lraee_benchmarks.config import BenchmarkConfig, command_line

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lraee.bundle import Bundle
-from lraee.sessions import SessionSettings, make_session
+from lraee.bundle.folder import Bundle
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_benchmarks.analysis.summary import summarize_floor
 from lraee_benchmarks.rows.baseline_files import baseline_path
 from lraee_benchmarks.rows.floor import BareProducts, MemoryRead, open_floor, weight_bytes

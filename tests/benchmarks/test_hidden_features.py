@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lraee.cpu import is_x86
+from lraee.ort.cpu import is_x86
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "emulate"
 ROOT = FOLDER.parents[1]
@@ -51,8 +51,8 @@ import sys
 from pathlib import Path
 import numpy as np
 import onnxruntime as ort
-from lraee.cpu import cpu_flags, int8_products_saturate
-from lraee.sessions import SessionSettings, make_session
+from lraee.ort.cpu import cpu_flags, int8_products_saturate
+from lraee.ort.sessions import SessionSettings, make_session
 feed = {"x": np.full((1, 256), 255, np.uint8)}
 bare = ort.InferenceSession(sys.argv[1]).run(["y"], feed)[0]
 exact = make_session(Path(sys.argv[1]), SessionSettings(threads=1)).run(["y"], feed)[0]
@@ -87,7 +87,7 @@ def test_lraee_and_onnx_runtime_believe_the_same_with_nothing_hidden(tmp_path: P
 
 TRAPPED = """
 import ctypes, faulthandler, mmap
-from lraee.cpu import cpu_flags
+from lraee.ort.cpu import cpu_flags
 faulthandler.enable()
 # push rbx; mov eax, 7; xor ecx, ecx; hlt; mov eax, ecx; pop rbx; ret
 machine = bytes.fromhex("53b80700000031c9f489c85bc3")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lraee
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig

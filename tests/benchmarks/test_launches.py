@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle.folder import Bundle, find_bundle
 from lraee.errors import BundleError
 from lraee_benchmarks.analysis.intervals import median_interval, ratio_interval
 from lraee_benchmarks.benchmark import run_benchmark

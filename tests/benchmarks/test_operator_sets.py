@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle.folder import Bundle, find_bundle
 from lraee.errors import BundleError
 
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 import lraee
-from lraee.bundle import Bundle, find_bundle
-from lraee.cpu import int8_products_saturate
+from lraee.bundle.folder import Bundle, find_bundle
 from lraee.errors import BundleError, MissingExtraError
-from lraee.preprocess import Preprocessing
-from lraee.sessions import SessionSettings
+from lraee.images.preprocess import Preprocessing
+from lraee.ort.cpu import int8_products_saturate
+from lraee.ort.sessions import SessionSettings
 from lraee_benchmarks.images import load_sample
 from lraee_benchmarks.results.model import Peer
 from lraee_benchmarks.rows import baselines as peers

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lraee.errors import DataError
-from lraee.preprocess import Preprocessing
+from lraee.images.preprocess import Preprocessing
 from lraee_benchmarks.images import files_instead, load_sample, open_source, summarize_preprocessing
 
 WANTED = Preprocessing(

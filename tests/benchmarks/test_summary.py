@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lraee.images import Pixels
+from lraee.images.read import Pixels
 from lraee_benchmarks.analysis.intervals import median_interval, ratio_interval, saving_interval
 from lraee_benchmarks.analysis.summary import (
     RowInput,

@@ -14,8 +14,8 @@ import pytest
 import lraee.cli
 import lraee_benchmarks.cli
 import lraee_toolchain.cli
-from lraee import limits, threads
 from lraee.errors import SettingsError, ThreadsWarning
+from lraee.ort import limits, threads
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.rows.onnxruntime_row import check_threads_alike

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 import lraee
+from lraee.engine.orchestrator import Answers
 from lraee.errors import PolicyError
-from lraee.orchestrator import Answers
 from lraee.policies.spec import POLICY_SPECS
 from lraee_benchmarks.images import load_sample
 from lraee_benchmarks.render.wording import KIND_TEXTS

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lraee.errors import DataError, ImageError
-from lraee.preprocess import Preprocessing
+from lraee.images.preprocess import Preprocessing
 from lraee_calibration_data.crops import augmented_crops
 from lraee_calibration_data.dataset import load_pixels, open_dataset
 from lraee_calibration_data.digest import picture_digest

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lraee.preprocess import Preprocessing
-from lraee.sessions import SessionSettings, make_session
+from lraee.images.preprocess import Preprocessing
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.tower import Activation, Attention, Block, FloatArray, LayerNorm, Linear, Mlp, Tower
 from lraee_toolchain import cli

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from lraee.bundle import find_bundle
-from lraee.sessions import SessionSettings, make_session
+from lraee.bundle.folder import find_bundle
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.bare_gemms import FLOOR_ROWS, build_floor, save_floor
 from lraee_exporters.graphs.fused_operators import optimized_operators
 

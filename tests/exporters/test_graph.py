@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from lraee.bundle import SHIPPED
-from lraee.manifest import read_manifest
-from lraee.resize.onnx_resize import GRAPH as RESIZE_GRAPH
+from lraee.bundle.folder import SHIPPED
+from lraee.bundle.manifest import read_manifest
+from lraee.images.resize.onnx_resize import GRAPH as RESIZE_GRAPH
 from lraee_exporters.graphs.builder import (
     ALIGNMENT_BYTES,
     INLINE_BYTES,

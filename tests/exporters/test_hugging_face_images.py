@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import save_file
 
 from lraee.errors import TowerError
-from lraee.preprocess import Preprocessing, normalize, pixels
+from lraee.images.preprocess import Preprocessing, normalize, pixels
 from lraee_exporters.loading.hugging_face_images import read_preprocessor
 from lraee_exporters.loading.open_clip_models import load_model
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from lraee.errors import TowerError
-from lraee.label_set import LabelSet
+from lraee.labels.label_set import LabelSet
 from lraee_exporters.labels import embed_labels
 from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.loading.text_tower import text_tower_of

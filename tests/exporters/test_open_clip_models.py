@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lraee.bundle import find_bundle
+from lraee.bundle.folder import find_bundle
+from lraee.bundle.manifest import read_manifest
 from lraee.errors import TowerError
-from lraee.manifest import read_manifest
 from lraee_exporters.loading import sources
 from lraee_exporters.loading.open_clip_models import load_model
 

@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle.folder import Bundle, find_bundle
 from lraee.errors import ExportError
-from lraee.sessions import SessionSettings, make_session, session_options
+from lraee.ort.sessions import SessionSettings, make_session, session_options
 from lraee_exporters.graphs import block as block_module
 from lraee_exporters.graphs.block import (
     QUANTIZED_INPUTS,

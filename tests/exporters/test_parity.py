@@ -17,9 +17,9 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageOps
 
 from lraee.errors import ParityError
-from lraee.preprocess import Preprocessing
-from lraee.preprocess import pixels as preprocess
-from lraee.sessions import SessionSettings, make_session
+from lraee.images.preprocess import Preprocessing
+from lraee.images.preprocess import pixels as preprocess
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_calibration_data import photos
 from lraee_exporters import parity
 from lraee_exporters.graphs.block import build_block, float_block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lraee.resize.onnx_resize import GRAPH
+from lraee.images.resize.onnx_resize import GRAPH
 from lraee_exporters.graphs.resize import build
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lraee.preprocess import normalize
+from lraee.images.preprocess import normalize
 from lraee_exporters.graphs.stem import build_stem, fold_patches, quantize_patches
 from lraee_exporters.tower import Tower
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lraee.errors import TowerError
-from lraee.tokenizer import Tokenizer, padded
+from lraee.labels.tokenizer import Tokenizer, padded
 from lraee_calibration_data import imagenet_labels
 from lraee_exporters.graphs.fused_operators import check_operators
 from lraee_exporters.graphs.text import TEXT_PRECISIONS, TextPrecision, build_text, operators_of_text

@@ -13,8 +13,8 @@ import open_clip
 import pytest
 
 import lraee
-from lraee.sessions import SessionSettings, make_session, session_options
-from lraee.tokenizer import clean
+from lraee.labels.tokenizer import clean
+from lraee.ort.sessions import SessionSettings, make_session, session_options
 from lraee_calibration_data import imagenet_labels
 from lraee_exporters.graphs.tokenizer import build_tokenizer, extensions_library
 from lraee_exporters.loading.text_tower import clip_merges

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lraee.errors import TowerError
-from lraee.preprocess import Preprocessing
+from lraee.images.preprocess import Preprocessing
 from lraee_exporters.loading.open_clip_models import tower_of
 from lraee_exporters.tower import LayerNorm, Linear, Tower
 

@@ -18,9 +18,9 @@ import timm
 import torch
 from PIL import Image
 
-from lraee.preprocess import Preprocessing
-from lraee.preprocess import pixels as preprocess
-from lraee.sessions import SessionSettings, make_session
+from lraee.images.preprocess import Preprocessing
+from lraee.images.preprocess import pixels as preprocess
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_calibration_data import photos
 from lraee_exporters.graphs.block import build_block, float_block
 from lraee_exporters.graphs.stem import build_stem

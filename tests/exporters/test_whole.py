@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from lraee.sessions import SessionSettings, make_session
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.block import QUANTIZED_INPUTS, build_block, float_block, quantize_block
 from lraee_exporters.graphs.builder import INLINE_BYTES, GraphBuilder, WeightFile
 from lraee_exporters.graphs.stem import build_stem

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lraee.errors import TowerError
-from lraee.preprocess import Preprocessing
+from lraee.images.preprocess import Preprocessing
 from lraee_exporters.labels import embed_labels, reference_labels
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model, tower_of
 from lraee_exporters.widen import inject_outliers, nearest_transform, to_open_clip, widen

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lraee
-from lraee.images import Pixels
+from lraee.images.read import Pixels
 from lraee_calibration_data import fashion_mnist_test, open_dataset
 
 GOLDEN = Path(__file__).parent / "golden" / "format_1.lraee"
@@ -74,4 +74,4 @@ def photos() -> list[Pixels]:
     """32 of the shipped test images, spread over all classes, uint8 (28, 28, 3)."""
     dataset = open_dataset(fashion_mnist_test())
     spread = np.linspace(0, len(dataset) - 1, 32).astype(int)
-    return [lraee.images.read_image(dataset.read_bytes(int(index))) for index in spread]
+    return [lraee.images.read.read_image(dataset.read_bytes(int(index))) for index in spread]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lraee
-from lraee import buffers
+from lraee.engine import buffers
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import lraee
-from lraee.bundle import Bundle, find_bundle, taken_instead
+from lraee.bundle.folder import Bundle, find_bundle, taken_instead
 from lraee.errors import BundleError
 
 FILES = sorted(path.name for path in (Path(__file__).parent / "golden" / "format_1.lraee").iterdir())
@@ -326,9 +326,9 @@ def in_subgraph(model: onnx.ModelProto, location: str) -> None:
 def test_external_data_elsewhere_is_refused_before_a_session_is_made(forged, monkeypatch, check, put, location):
     """Although every hash is right: a part reads its own weight file and nothing else."""
     made: list[str] = []
-    make_session = lraee.part_sessions.make_session
+    make_session = lraee.engine.part_sessions.make_session
     monkeypatch.setattr(
-        lraee.part_sessions,
+        lraee.engine.part_sessions,
         "make_session",
         lambda path, *rest, **more: made.append(path.name) or make_session(path, *rest, **more),
     )

@@ -18,9 +18,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import lraee
-from lraee import answer_output
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle.folder import Bundle, find_bundle
 from lraee.cli import app
+from lraee.commands import answers as answer_output
 from lraee.errors import PolicyError
 from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee.policies.spec import parse_policy

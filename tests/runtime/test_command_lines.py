@@ -14,9 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lraee.cli import app
+from lraee.commands.terminal import with_option
 from lraee.errors import ImageError
 from lraee.reading import Reading, parse_color
-from lraee.terminal import with_option
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lraee import cpu
+from lraee.ort import cpu
 
 PAGE_SIZE = 6
 """AT_PAGESZ of linux/auxvec.h."""

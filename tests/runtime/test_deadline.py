@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import lraee
+from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.engine.orchestrator import Answers, run
 from lraee.errors import PolicyError
-from lraee.manifest import Manifest, read_manifest
-from lraee.orchestrator import Answers, run
-from lraee.part_costs import PartCosts
 from lraee.policies import Deadline, ExitAt, Full, Verdict
 from lraee.policies.deadline import DeadlineRoute
+from lraee.policies.part_costs import PartCosts
 from lraee.policies.spec import parse_policy
 
 

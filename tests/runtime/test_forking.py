@@ -17,7 +17,7 @@ import lraee
 
 threads, pool, before = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 if pool == "global":
-    lraee.sessions.use_global_thread_pool(threads)
+    lraee.ort.sessions.use_global_thread_pool(threads)
 model = lraee.load("reference", threads=threads, thread_pool=pool, preload=before == "preload")
 pixels = np.arange(8 * 28 * 28 * 3, dtype=np.uint32).astype(np.uint8).reshape(8, 28, 28, 3)
 if before == "run":
@@ -45,7 +45,7 @@ if child:
 def forked(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the program in a process of its own."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PROGRAM, *map(str, arguments)]
-    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}  # see `lraee.forking`
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}  # see `lraee.ort.forking`
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 import lraee
 from lraee.errors import LONGEST_MESSAGE, BundleError, ImageError, LabelsError, LraeeError, PolicyError, shortened
-from lraee.images import read_image
-from lraee.label_set import parse_labels
+from lraee.images.read import read_image
+from lraee.labels.label_set import parse_labels
 from lraee.policies.spec import parse_policy
 
 HUGE = base64.b64encode(np.random.default_rng(0).bytes(3_000_000)).decode()
@@ -132,7 +132,7 @@ def test_a_program_that_wants_damaged_images_gets_them(tmp_path: Path) -> None:
     program = """
 import sys
 from PIL import ImageFile
-from lraee.images import read_image
+from lraee.images.read import read_image
 from lraee.errors import ImageError
 try: read_image(sys.argv[1])
 except ImageError as error: print("truncated" in str(error))

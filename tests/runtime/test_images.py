@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lraee.errors import ImageError, ImageWarning
-from lraee.images import open_image, open_picture, read_image
-from lraee.preprocess import Preprocessing, pixels
+from lraee.images.preprocess import Preprocessing, pixels
+from lraee.images.read import open_image, open_picture, read_image
 from lraee.reading import Reading
 
 RED = (255, 0, 0)
@@ -347,7 +347,7 @@ def bombs() -> dict[str, bytes]:
 BOMBS = """
 import pathlib, resource, sys
 from lraee.errors import ImageError
-from lraee.images import read_image
+from lraee.images.read import read_image
 from lraee.reading import Reading
 from PIL import Image
 folder = pathlib.Path(sys.argv[1])
@@ -436,7 +436,7 @@ def test_without_pillow_the_message_is_the_install_command():
 import sys, numpy
 sys.modules["PIL"] = None
 from lraee.errors import ImageError, MissingExtraError
-from lraee.images import read_image
+from lraee.images.read import read_image
 read_image(numpy.zeros((2, 2, 3), numpy.uint8))
 try: read_image(3.5)
 except ImageError as error: print(error)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import lraee
+from lraee.bundle.manifest import TextInfo
 from lraee.errors import LabelsError
-from lraee.label_set import LabelSet, check_told_apart, parse_labels, read_label_file
-from lraee.manifest import TextInfo
+from lraee.labels.label_set import LabelSet, check_told_apart, parse_labels, read_label_file
 
 SHORTS = "swim trunks / shorts"
 

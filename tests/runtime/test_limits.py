@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lraee import limits
-from lraee.limits import TaskLimit, cpu_quota, group_folders, task_limit
+from lraee.ort import limits
+from lraee.ort.limits import TaskLimit, cpu_quota, group_folders, task_limit
 
 V2_MOUNT = "30 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 V1_MOUNTS = (

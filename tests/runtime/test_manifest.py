@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle.folder import Bundle, find_bundle
+from lraee.bundle.manifest import FORMAT, Manifest, block_names, parse_manifest, read_manifest, write_manifest
+from lraee.bundle.strict_json import encode
 from lraee.errors import BundleError, PolicyError
-from lraee.manifest import FORMAT, Manifest, block_names, parse_manifest, read_manifest, write_manifest
 from lraee.policies import Entropy
-from lraee.strict_json import encode
 
 TEXT = (Path(__file__).parent / "golden" / "format_1.lraee" / "manifest.json").read_text("utf-8")
 RAW: dict[str, Any] = json.loads(TEXT)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lraee import mapped_pages
-from lraee.mapped_pages import MappedPages, _without, make_mapped
+from lraee.ort import mapped_pages
+from lraee.ort.mapped_pages import MappedPages, _without, make_mapped
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mappings are listed by Linux only")
 

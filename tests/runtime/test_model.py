@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import lraee
+from lraee.bundle.manifest import block_names
 from lraee.errors import BundleError, ImageError, LabelsError, PolicyError
-from lraee.label_matrix import unit_labels
-from lraee.manifest import block_names
-from lraee.sessions import make_session
+from lraee.labels.matrix import unit_labels
+from lraee.ort.sessions import make_session
 from lraee_calibration_data import fashion_mnist_test, open_dataset
 
 POLICIES = [lraee.Full(), lraee.Adaptive(), lraee.ExitAt(5)]
@@ -213,7 +213,7 @@ def test_sessions_are_made_when_they_are_first_reached(photos, monkeypatch):
     """An image that leaves behind block 5 needs neither later blocks nor the tail."""
     made: list[str] = []
     monkeypatch.setattr(
-        lraee.part_sessions,
+        lraee.engine.part_sessions,
         "make_session",
         lambda path, to, **more: made.append(path.stem) or make_session(path, to, **more),
     )

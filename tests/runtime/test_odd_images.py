@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lraee.bundle import Bundle, find_bundle
+from lraee.bundle.folder import Bundle, find_bundle
 from lraee.errors import ImageError, ImageWarning
-from lraee.images import Pixels
-from lraee.preprocess import normalize, pixels
-from lraee.sessions import SessionSettings, make_session
+from lraee.images.preprocess import normalize, pixels
+from lraee.images.read import Pixels
+from lraee.ort.sessions import SessionSettings, make_session
 
 ODD = runpy.run_path(str(Path(__file__).with_name("odd_images.py")))
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "photos.md"

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from lraee.bundle.external_data import external_locations, with_locations
 from lraee.errors import BundleError
-from lraee.onnx_wire import external_locations, with_locations
 
 GOLDEN = Path(__file__).parent / "golden" / "format_1.lraee"
 OPSETS = [helper.make_opsetid("", 21)]

@@ -13,12 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 import lraee
-from lraee import model, sessions
-from lraee.bundle import find_bundle
+from lraee import model
+from lraee.bundle.folder import find_bundle
+from lraee.bundle.manifest import read_manifest, write_manifest
 from lraee.cli import app
 from lraee.errors import BundleError, SettingsError
-from lraee.manifest import read_manifest, write_manifest
-from lraee.onnxruntime_version import UNNAMED, check_global_pool, check_onnxruntime, load_failure
+from lraee.ort import sessions
+from lraee.ort.version import UNNAMED, check_global_pool, check_onnxruntime, load_failure
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lraee.orchestrator import joined, run
-from lraee.part_costs import PartCosts
+from lraee.engine.orchestrator import joined, run
 from lraee.policies import Full
 from lraee.policies.base import Verdict
+from lraee.policies.part_costs import PartCosts
 
 LABELS = 5
 

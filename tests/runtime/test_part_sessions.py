@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import lraee
-from lraee import mapped_pages, part_sessions
+from lraee.engine import part_sessions
 from lraee.errors import BundleError
-from lraee.sessions import make_session
+from lraee.ort import mapped_pages
+from lraee.ort.sessions import make_session
 
 
 def background() -> list[threading.Thread]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lraee.bundle.manifest import Manifest, Threshold, read_manifest
 from lraee.errors import PolicyError
-from lraee.manifest import Manifest, Threshold, read_manifest
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.adaptive import AdaptiveRoute
 from lraee.policies.base import Verdict

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lraee
+from lraee.bundle.manifest import Manifest, read_manifest
 from lraee.errors import PolicyError
-from lraee.manifest import Manifest, read_manifest
 from lraee.policies import Adaptive, Confidence, Entropy, ExitAt, Patience, Policy, Replay, Verdict
 from lraee.policies.entropy import entropy_nats
 from lraee.policies.spec import parse_policy

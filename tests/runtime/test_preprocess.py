@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lraee.errors import ImageError
-from lraee.preprocess import Preprocessing, normalize, pixels, resized_size
+from lraee.images.preprocess import Preprocessing, normalize, pixels, resized_size
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -99,7 +99,7 @@ def test_an_array_of_the_right_size_is_returned_as_it_is():
 def test_an_array_of_the_right_size_needs_no_pillow():
     """A device can run without the extra `image`."""
     program = (
-        "import sys, numpy; sys.modules['PIL'] = None; from lraee.preprocess import Preprocessing, pixels;"
+        "import sys, numpy; sys.modules['PIL'] = None; from lraee.images.preprocess import Preprocessing, pixels;"
         "p = Preprocessing(image_size=8, resize_mode='squash', interpolation='bicubic', mean=(0,)*3, std=(1,)*3);"
         "print(pixels(numpy.zeros((8, 8, 3), numpy.uint8), p).shape)"
     )

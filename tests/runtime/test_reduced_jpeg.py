@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from lraee.errors import ImageError
-from lraee.images import Pixels, open_image
-from lraee.preprocess import Preprocessing, pixels, resized_size
+from lraee.images.preprocess import Preprocessing, pixels, resized_size
+from lraee.images.read import Pixels, open_image
+from lraee.images.reduced_jpeg import open_reduced
 from lraee.reading import Reading
-from lraee.reduced_jpeg import open_reduced
 from lraee_calibration_data import open_dataset, photos
 
 REDUCED = Reading(reduce_jpeg=True)

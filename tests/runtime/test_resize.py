@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lraee.errors import ImageError
-from lraee.images import Pixels, read_image
-from lraee.preprocess import Preprocessing, pixels
+from lraee.images.preprocess import Preprocessing, pixels
+from lraee.images.read import Pixels, read_image
+from lraee.images.resize import resize
 from lraee.reading import Reading
-from lraee.resize import resize
 from lraee_calibration_data import open_dataset, photos
 
 PILLOW_13 = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="older ones resize widths first")
@@ -148,7 +148,7 @@ WITHOUT_PILLOW = """
 import sys, numpy
 sys.modules["PIL"] = None
 import lraee
-from lraee.resize import resize
+from lraee.images.resize import resize
 image = numpy.load(sys.argv[1])
 wanted = numpy.load(sys.argv[2])
 print(*(abs(wanted[kind].astype(int) - resize(image, 40, 30, kind)).max() for kind in wanted.files))
@@ -176,7 +176,7 @@ def test_without_pillow_frames_of_any_size_are_classified(tmp_path):
 GLOBAL_POOL = """
 import sys, os, numpy
 sys.modules["PIL"] = None
-from lraee.sessions import use_global_thread_pool
+from lraee.ort.sessions import use_global_thread_pool
 use_global_thread_pool(2)
 import lraee
 image = numpy.zeros((40, 50, 3), numpy.uint8)

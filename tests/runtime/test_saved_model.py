@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import lraee
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError, SettingsError
+from lraee.ort.sessions import SessionSettings
 from lraee.policies import Confidence, Entropy, Patience, Policy, Replay
-from lraee.sessions import SessionSettings
 
 PIXELS = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
 NAMES = ("one", "two", "three", "four")
@@ -93,8 +93,8 @@ def test_a_relative_path_means_the_folder_that_was_loaded(golden, tmp_path, monk
     saved = pickle.dumps([lraee.load(golden.name), lraee.load("reference")])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reference").symlink_to(golden)
-    shipped = Path(shutil.copytree(lraee.bundle.SHIPPED, tmp_path / "installed elsewhere"))
-    monkeypatch.setattr(lraee.bundle, "SHIPPED", shipped)
+    shipped = Path(shutil.copytree(lraee.bundle.folder.SHIPPED, tmp_path / "installed elsewhere"))
+    monkeypatch.setattr(lraee.bundle.folder, "SHIPPED", shipped)
     first, second = pickle.loads(saved)
     assert first.bundle.folder == golden
     assert second.bundle.folder == shipped / "reference.lraee"

@@ -12,11 +12,11 @@ import onnxruntime as ort
 import pytest
 
 import lraee
-from lraee import cpu, sessions
 from lraee.errors import BundleError
-from lraee.limits import cpu_quota
-from lraee.sessions import SessionSettings, make_session, session_options
-from lraee.threads import usable_cores
+from lraee.ort import cpu, sessions
+from lraee.ort.limits import cpu_quota
+from lraee.ort.sessions import SessionSettings, make_session, session_options
+from lraee.ort.threads import usable_cores
 
 EXACT = "session.x64quantprecision"
 
@@ -130,7 +130,7 @@ def session(shared):
         options.add_session_config_entry("session.use_env_allocators", "1")
     return ort.InferenceSession(bundle.folder / "block_01.onnx", options)
 
-bundle = lraee.bundle.Bundle(lraee.bundle.find_bundle("reference"))
+bundle = lraee.bundle.folder.Bundle(lraee.bundle.folder.find_bundle("reference"))
 tower = bundle.manifest.tower
 feed = {"tokens": np.ones((2, tower.tokens, tower.width), np.float32)}
 register(64 << 20)

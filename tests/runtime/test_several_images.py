@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import lraee
+from lraee.engine.stream import in_order
 from lraee.errors import ImageError, SettingsError
-from lraee.images import Pixels
-from lraee.stream import in_order
+from lraee.images.read import Pixels
 
 BAD = b"damaged"
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import lraee
+from lraee.engine.stream import in_order, run_stream
 from lraee.errors import ImageError, PolicyError
 from lraee.policies import Patience, Verdict
-from lraee.stream import in_order, run_stream
 
 PROBABILITY_TOLERANCE = 1e-5
 """Integer products do not depend on the batch, float ones may in the last bits: a batch of one takes another kernel."""

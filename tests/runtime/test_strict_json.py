@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lraee.bundle.strict_json import decode, encode, parse
 from lraee.errors import BundleError
-from lraee.strict_json import decode, encode, parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

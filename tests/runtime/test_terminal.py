@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from lraee.cli import main
-from lraee.terminal import printable, show, tab_separated
+from lraee.commands.terminal import printable, show, tab_separated
 from lraee_calibration_data import fashion_mnist_test, open_dataset
 
 FULL_DISK = Path("/dev/full")

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 import lraee
-from lraee import text as text_module
-from lraee.bundle import find_bundle
+from lraee.bundle.folder import find_bundle
 from lraee.cli import app
+from lraee.engine import text_tower as text_module
 from lraee.errors import BundleError, LabelsError
 
 GROUPS = ("footwear", "garment", "bag")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import lraee
-from lraee import limits, threads
 from lraee.errors import ThreadsWarning
-from lraee.threads import PAYING_FLOPS, default_threads, fitting_threads
+from lraee.ort import limits, threads
+from lraee.ort.threads import PAYING_FLOPS, default_threads, fitting_threads
 
 USER = 54_321
 """Has no other process."""
@@ -243,7 +243,7 @@ SPACE = """
 import resource, warnings, unicodedata
 import numpy as np
 import lraee
-from lraee.limits import _field
+from lraee.ort.limits import _field
 size = int(_field(open("/proc/self/status").read(), "VmSize")) << 10
 resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30),) * 2)
 warnings.simplefilter("ignore")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lraee.tokenizer import Tokenizer, clean, padded, split
+from lraee.labels.tokenizer import Tokenizer, clean, padded, split
 
 MERGES = ["t h", "th e</w>", "t o", "th a", "to y"]
 

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee_calibration_data import fashion_mnist_pool
 
 OPTIONS = ("--exits", "4,8", "--reads", "patch_mean")

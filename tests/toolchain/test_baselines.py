@@ -13,8 +13,8 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from lraee import sessions
-from lraee.sessions import SessionSettings, make_session
+from lraee.ort import sessions
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_calibration_data import fashion_mnist_sample
 from lraee_toolchain.baselines import library_defaults
 from lraee_toolchain.baselines.folder import RECORD, failure_reason, read_record

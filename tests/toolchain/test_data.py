@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from lraee.errors import DataError
-from lraee.label_set import LabelSet
-from lraee.preprocess import Preprocessing
-from lraee.preprocess import pixels as preprocess
+from lraee.images.preprocess import Preprocessing
+from lraee.images.preprocess import pixels as preprocess
+from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import fashion_mnist_test, label_rows, open_dataset
 from lraee_exporters.reference_labels import NAMES
 from lraee_toolchain.config import ExportConfig

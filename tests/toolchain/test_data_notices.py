@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee.errors import DataError, LabelsError
-from lraee.label_set import LabelSet
-from lraee.preprocess import Preprocessing
+from lraee.images.preprocess import Preprocessing
+from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import Dataset, fashion_mnist_test
 from lraee_exporters.labels import check_labels
 from lraee_exporters.loading.open_clip_models import load_model

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import lraee
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee.errors import ExportError
-from lraee.label_set import LabelSet
+from lraee.labels.label_set import LabelSet
 from lraee.policies import Adaptive, Full
 from lraee_calibration_data import label_rows, load_pixels
 from lraee_toolchain import cli

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lraee.sessions import SessionSettings, make_session
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.exit import HEAD_INPUTS, ExitWeights, HeadInput, build_exit
 from lraee_toolchain.config import HeadTraining
 from lraee_toolchain.early_exit.features import Features, Teacher

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import lraee
-from lraee.bundle import find_bundle
-from lraee.images import open_image
-from lraee.preprocess import pixels as preprocess
+from lraee.bundle.folder import find_bundle
+from lraee.images.preprocess import pixels as preprocess
+from lraee.images.read import open_image
 from lraee_calibration_data import fashion_mnist_pool, label_rows, open_dataset
 from lraee_toolchain.evaluation.example_images import LARGEST, choose_pictures, run_pictures
 

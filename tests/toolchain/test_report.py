@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from lraee.bundle import find_bundle
-from lraee.manifest import Manifest, read_manifest
-from lraee.strict_json import encode
+from lraee.bundle.folder import find_bundle
+from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.bundle.strict_json import encode
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee.manifest import Manifest, OperatingPoint, Threshold, read_manifest
-from lraee.orchestrator import run
+from lraee.bundle.manifest import Manifest, OperatingPoint, Threshold, read_manifest
+from lraee.engine.orchestrator import run
 from lraee.policies import Adaptive, Confidence, Entropy, Patience, Policy, Verdict
 from lraee_toolchain.competitors.class_based import ByClass
 from lraee_toolchain.competitors.pabee import ByPatience, agreements_in_a_row

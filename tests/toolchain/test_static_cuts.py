@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lraee
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
 from lraee_toolchain.report.static_cuts import cuts_text
 
 

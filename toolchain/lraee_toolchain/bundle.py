@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle, LabelFile
-from lraee.label_set import LabelSet
-from lraee.manifest import (
+from lraee.bundle.folder import Bundle, LabelFile
+from lraee.bundle.manifest import (
     FORMAT,
     MANIFEST_NAME,
     ExitInfo,
@@ -31,7 +30,8 @@ from lraee.manifest import (
     TowerInfo,
     write_manifest,
 )
-from lraee.strict_json import encode
+from lraee.bundle.strict_json import encode
+from lraee.labels.label_set import LabelSet
 from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import save_array

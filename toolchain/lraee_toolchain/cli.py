@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from lraee.commands.terminal import run_command, tell
 from lraee.install import install_command
-from lraee.limits import ROOT
-from lraee.terminal import run_command, tell
-from lraee.threads import usable_cores
+from lraee.ort.limits import ROOT
+from lraee.ort.threads import usable_cores
 
 PROGRAM = "lraee-export"
 

@@ -16,7 +16,7 @@ from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from lraee.terminal import print_line, printable, show
+from lraee.commands.terminal import print_line, printable, show
 from lraee_exporters.loading.sources import REFERENCE_NAMES
 from lraee_toolchain.data.labels import LABEL_SETS
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from lraee.bundle.strict_json import encode
 from lraee.errors import ExportError
-from lraee.images import open_image
-from lraee.preprocess import pixels as preprocess
-from lraee.strict_json import encode
+from lraee.images.preprocess import pixels as preprocess
+from lraee.images.read import open_image
 from lraee_calibration_data import Dataset, open_dataset, photos
 from lraee_exporters.parity import check_parity
 from lraee_toolchain.baselines.folder import BaselineMaker

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ExportError
-from lraee.label_set import LabelSet
+from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import Dataset, label_rows
 from lraee_exporters.graphs.text import TextPrecision
 from lraee_exporters.labels import check_labels, embed_labels

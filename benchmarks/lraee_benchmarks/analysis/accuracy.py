@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import Manifest
 from lraee.errors import DataError
-from lraee.manifest import Manifest
 from lraee_benchmarks.analysis.intervals import mean_interval
 from lraee_benchmarks.results.model import Accuracy
 

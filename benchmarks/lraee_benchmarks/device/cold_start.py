@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from lraee.bundle.strict_json import decode
 from lraee.errors import BundleError
-from lraee.sessions import SessionSettings
-from lraee.strict_json import decode
+from lraee.ort.sessions import SessionSettings
 from lraee_benchmarks.results.model import ColdStart
 
 

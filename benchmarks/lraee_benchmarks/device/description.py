@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 import lraee
-from lraee.cpu import available_cores, cpu_flags
+from lraee.ort.cpu import available_cores, cpu_flags
 from lraee_benchmarks.results.model import Device
 
 _INT8_FEATURES = {

@@ -22,7 +22,7 @@ def main() -> None:
 
     imported = time.monotonic_ns()
     if thread_pool == "global":
-        from lraee.sessions import use_global_thread_pool
+        from lraee.ort.sessions import use_global_thread_pool
 
         use_global_thread_pool(int(threads))
     model = lraee.load(bundle, threads=int(threads), thread_pool="global" if thread_pool == "global" else "session")

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from lraee.commands.terminal import errors_as_one_line, run_command
 from lraee.errors import DataError
-from lraee.terminal import errors_as_one_line, run_command
 from lraee_benchmarks.output_files import check_writable, write_file
 from lraee_benchmarks.render.wording import (
     RATIO_TITLE,

@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from lraee.bundle.strict_json import decode, encode
 from lraee.errors import DataError
-from lraee.strict_json import decode, encode
 
 SCHEMA: Final = "lraee-bench/3"
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
 from lraee_benchmarks.images import open_source
 from lraee_benchmarks.rows.variants import Variant
 from lraee_calibration_data import Unreadable, check_classes_are_read, label_rows, load_pixels

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lraee.bundle import Bundle
+from lraee.bundle.external_data import external_locations
+from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError
-from lraee.onnx_wire import external_locations
 
 
 def baseline_path(bundle: Bundle, name: str) -> Path:

@@ -15,12 +15,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
+from lraee.bundle.linked_graph import LinkedGraph
 from lraee.errors import BundleError, MissingExtraError
-from lraee.images import Pixels
+from lraee.images.read import Pixels
 from lraee.install import install_command
-from lraee.linked_graph import LinkedGraph
-from lraee.sessions import RUNTIME_ERRORS, SessionSettings, make_session, threads_of
+from lraee.ort.sessions import RUNTIME_ERRORS, SessionSettings, make_session, threads_of
 from lraee_benchmarks.results.model import Peer
 from lraee_benchmarks.rows.baseline_files import baseline_path, checked_baseline, export_command
 from lraee_benchmarks.rows.onnxruntime_row import (

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle
-from lraee.images import Pixels
-from lraee.preprocess import Preprocessing
+from lraee.bundle.folder import Bundle
+from lraee.images.preprocess import Preprocessing
+from lraee.images.read import Pixels
 
 FloatArray = NDArray[np.float32]
 

@@ -15,9 +15,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle
-from lraee.manifest import TowerInfo
-from lraee.sessions import SessionSettings, make_session
+from lraee.bundle.folder import Bundle
+from lraee.bundle.manifest import TowerInfo
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_benchmarks.rows.baseline_files import checked_baseline
 
 FloorPart = Literal["gemm", "read"]

@@ -8,10 +8,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee.errors import SettingsError
-from lraee.images import Pixels
-from lraee.sessions import SessionSettings, session_options
+from lraee.images.read import Pixels
+from lraee.ort.sessions import SessionSettings, session_options
 from lraee_benchmarks.rows.float_input import LabelSimilarity, Normalizer
 
 Probabilities = Callable[[Pixels], NDArray[np.float32]]

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError
-from lraee.images import Pixels
+from lraee.images.read import Pixels
 from lraee_benchmarks.results.model import Peer
 from lraee_benchmarks.rows.float_input import LabelSimilarity
 from lraee_benchmarks.rows.onnxruntime_row import Probabilities

@@ -14,11 +14,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import Manifest
+from lraee.engine.orchestrator import Answers
 from lraee.errors import PolicyError
-from lraee.images import Pixels
-from lraee.manifest import Manifest
+from lraee.images.read import Pixels
 from lraee.model import Model
-from lraee.orchestrator import Answers
 from lraee.policies import (
     Adaptive,
     AnytimeRoute,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lraee.bundle.manifest import Manifest
 from lraee.errors import LraeeError
-from lraee.images import Pixels
-from lraee.manifest import Manifest
+from lraee.images.read import Pixels
 from lraee.model import Model
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.results.model import Peer, RowKind

@@ -20,10 +20,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from lraee.bundle.strict_json import decode, encode
 from lraee.errors import BundleError
-from lraee.images import Pixels
+from lraee.images.read import Pixels
 from lraee.model import Model
-from lraee.strict_json import decode, encode
 from lraee_benchmarks.output_files import temporary_folder, temporary_room
 from lraee_benchmarks.results.model import Peer, RowKind
 from lraee_benchmarks.rows.answers import Judged, LabelledSource

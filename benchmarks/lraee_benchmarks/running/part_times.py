@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.images import Pixels
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
+from lraee.images.read import Pixels
 from lraee.model import Model
 from lraee.policies import Full
 from lraee.policies.base import Verdict

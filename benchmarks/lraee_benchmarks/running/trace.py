@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lraee.images import Pixels, open_picture, pillow_is_installed
+from lraee.images.preprocess import pixels as preprocess
+from lraee.images.read import Pixels, open_picture, pillow_is_installed
 from lraee.model import Model
 from lraee.policies.spec import parse_policy
-from lraee.preprocess import pixels as preprocess
 
 IMAGES = 20
 """For each policy."""

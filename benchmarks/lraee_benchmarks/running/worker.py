@@ -17,11 +17,11 @@ from typing import Any, Literal, TextIO, cast, get_args
 
 import numpy as np
 
+from lraee.bundle.strict_json import decode, encode
 from lraee.errors import LraeeError
 from lraee.model import Model, load
+from lraee.ort.sessions import use_global_thread_pool
 from lraee.policies.spec import parse_policy
-from lraee.sessions import use_global_thread_pool
-from lraee.strict_json import decode, encode
 from lraee_benchmarks.output_files import temporary_room
 from lraee_benchmarks.results.model import Peer, RowKind
 from lraee_benchmarks.rows.answers import LabelledSource, answers_right

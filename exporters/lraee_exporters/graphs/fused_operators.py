@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 
 from lraee.errors import BundleError, ExportError
-from lraee.sessions import SessionSettings, make_session, session_options
+from lraee.ort.sessions import SessionSettings, make_session, session_options
 
 _InvalidProtobuf = ort.capi.onnxruntime_pybind11_state.InvalidProtobuf
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from onnx import TensorProto, checker, helper
 
-from lraee.resize.onnx_resize import GRAPH
+from lraee.images.resize.onnx_resize import GRAPH
 
 OPSET = 19
 """ai.onnx opset: older than the parts', because `Resize` needs no more."""

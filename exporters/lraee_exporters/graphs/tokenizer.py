@@ -1,9 +1,10 @@
 """The tokenizer as an ONNX graph, for runtimes in languages that have none of their own: texts in, token ids out.
 
-Built of onnxruntime-extensions' `CLIPTokenizer`, whose library must be registered with the session. `lraee.tokenizer`
-is exact where the operator is not: texts must come cleaned (`lraee.tokenizer.clean`), and runs of digits, some
-contractions and letters younger than the operator's tables are split otherwise than open_clip does. All of ImageNet's
-1,000 prompts and 416 of 500 difficult texts, cleaned, get open_clip's ids; `test_tokenizer_graph.py` holds that.
+Built of onnxruntime-extensions' `CLIPTokenizer`, whose library must be registered with the session. The runtime's own
+`lraee.labels.tokenizer` is exact where the operator is not: texts must come cleaned (`lraee.labels.tokenizer.clean`),
+and runs of digits, some contractions and letters younger than the operator's tables are split otherwise than open_clip
+does. All of ImageNet's 1,000 prompts and 416 of 500 difficult texts, cleaned, get open_clip's ids;
+`test_tokenizer_graph.py` holds that.
 
 One text at a time: beside one that is cut, the operator (0.15) forgets the others.
 """
@@ -20,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lraee.errors import MissingExtraError
 from lraee.install import install_command
-from lraee.tokenizer import byte_characters
+from lraee.labels.tokenizer import byte_characters
 from lraee_exporters.graphs.builder import IR_VERSION, OPSET
 
 DOMAIN = "ai.onnx.contrib"

@@ -18,7 +18,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from open_clip.transformer import QuickGELU
 
 from lraee.errors import TowerError
-from lraee.preprocess import Preprocessing
+from lraee.images.preprocess import Preprocessing
 from lraee_exporters.loading.checkpoints import LoadedWeights, checkpoint_sha256, load_checkpoint
 from lraee_exporters.loading.one_line import one_line
 from lraee_exporters.loading.sources import Source, find_source

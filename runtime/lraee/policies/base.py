@@ -10,9 +10,9 @@ from typing import Protocol, TypeGuard, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import Manifest
 from lraee.errors import PolicyError
-from lraee.manifest import Manifest
-from lraee.part_costs import PartCosts
+from lraee.policies.part_costs import PartCosts
 
 
 @dataclass(frozen=True, slots=True, eq=False)

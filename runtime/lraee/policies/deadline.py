@@ -27,12 +27,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import Manifest, block_names
 from lraee.checks import is_number
 from lraee.errors import PolicyError
-from lraee.manifest import Manifest, block_names
-from lraee.part_costs import PartCosts
 from lraee.policies.base import Policy, Route, Verdict, bind
 from lraee.policies.full import Full
+from lraee.policies.part_costs import PartCosts
 
 AT_EASE = 2.0
 """How many times the way to the next answer must fit for an exit to be passed by."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import Manifest
 from lraee.checks import is_number
 from lraee.errors import PolicyError
-from lraee.manifest import Manifest
 from lraee.policies.base import Verdict
 
 

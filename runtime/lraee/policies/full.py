@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
 from lraee.policies.base import Verdict
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import Manifest
 from lraee.checks import is_count, is_number
 from lraee.errors import PolicyError
-from lraee.manifest import Manifest
 from lraee.policies.base import Verdict
 
 STEPS = ((5**0.5 - 1) / 2, 2**0.5 - 1)

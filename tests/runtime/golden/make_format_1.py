@@ -40,8 +40,8 @@ def images() -> np.ndarray:
 
 def build(folder: Path) -> None:
     """Write the bundle into `folder`, which must not exist."""
-    from lraee.label_set import LabelSet
-    from lraee.preprocess import Preprocessing
+    from lraee.images.preprocess import Preprocessing
+    from lraee.labels.label_set import LabelSet
     from lraee_exporters.graphs.exit import ExitWeights
     from lraee_exporters.int8.linear import ActivationRange, quantize_linear
     from lraee_exporters.tower import Attention, Block, LayerNorm, Linear, Mlp, Tower
@@ -149,7 +149,7 @@ def build(folder: Path) -> None:
 
 def _finish(folder: Path) -> None:
     """Add a point with thresholds by class, and take away graph.onnx, which would be the largest file."""
-    from lraee.manifest import MANIFEST_NAME, Threshold, read_manifest, write_manifest
+    from lraee.bundle.manifest import MANIFEST_NAME, Threshold, read_manifest, write_manifest
 
     manifest = read_manifest(folder)
     (balanced,) = manifest.operating_points

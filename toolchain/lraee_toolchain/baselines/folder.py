@@ -24,8 +24,8 @@ from pathlib import Path
 
 import onnx
 
+from lraee.bundle.strict_json import decode, encode
 from lraee.errors import MissingExtraError
-from lraee.strict_json import decode, encode
 from lraee_exporters.graphs.bare_gemms import build_floor, save_floor
 from lraee_toolchain.baselines.library_defaults import Quantizer, Recipe, quantize_by_default, trace
 from lraee_toolchain.data.splits import load_pixel_set

@@ -30,8 +30,8 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, qu
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lraee.errors import MissingExtraError
+from lraee.images.preprocess import Preprocessing
 from lraee.install import install_command
-from lraee.preprocess import Preprocessing
 from lraee_exporters.graphs.builder import INLINE_BYTES
 
 Quantizer = Literal["static", "dynamic"]

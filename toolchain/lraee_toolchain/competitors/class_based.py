@@ -5,7 +5,7 @@ whose details are filled in here: for each class the mean of the probability vec
 all exits; its largest entry less its second largest tells how easy the class is; the easiest class gets the threshold
 `low`, the hardest `high`, the others lie between in proportion. The paper does so for pixels, here it is images.
 
-With the score ``gate`` the same table of thresholds fits `lraee.manifest.Threshold.per_class`.
+With the score ``gate`` the same table of thresholds fits `lraee.bundle.manifest.Threshold.per_class`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from lraee.sessions import SessionSettings, make_session
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_toolchain.early_exit.routing import Costs
 from lraee_toolchain.parts.runner import BATCH, Chain
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import DataError
-from lraee.label_set import LabelSet
-from lraee.preprocess import Preprocessing
-from lraee.preprocess import pixels as preprocess
+from lraee.images.preprocess import Preprocessing
+from lraee.images.preprocess import pixels as preprocess
+from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import (
     Dataset,
     augmented_crops,

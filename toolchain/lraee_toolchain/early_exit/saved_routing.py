@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lraee.strict_json import decode, encode
+from lraee.bundle.strict_json import decode, encode
 from lraee_exporters.graphs.exit import ExitWeights, HeadInput
 from lraee_toolchain.early_exit.routing import Routing
 from lraee_toolchain.early_exit.threshold_search import Point

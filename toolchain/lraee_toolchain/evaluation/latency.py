@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lraee
-from lraee.orchestrator import run
-from lraee.parts import Parts
+from lraee.engine.orchestrator import run
+from lraee.engine.parts import Parts
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.base import Verdict
 from lraee_toolchain.parts.runner import Chain

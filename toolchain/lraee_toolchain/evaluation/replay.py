@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.engine.orchestrator import Answers, run
 from lraee.model import Model
-from lraee.orchestrator import Answers, run
 from lraee.policies import Policy
 from lraee.policies.base import Verdict
 
@@ -41,7 +41,7 @@ class _EveryExit:
 
 
 class Recording:
-    """What stem, blocks, exits and tail said of one batch; a tower for `lraee.orchestrator.run`."""
+    """What stem, blocks, exits and tail said of one batch; a tower for `lraee.engine.orchestrator.run`."""
 
     def __init__(self, model: Model, pixels: NDArray[np.uint8]) -> None:
         """Run the batch to the end.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lraee.strict_json import encode
+from lraee.bundle.strict_json import encode
 from lraee_toolchain.early_exit.risk_control import risk_controlled_point
 from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, choose, search
 from lraee_toolchain.evaluation.paper_tables import Setting, Tower

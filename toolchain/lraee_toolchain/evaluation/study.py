@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.strict_json import encode
+from lraee.bundle.strict_json import encode
 from lraee_calibration_data import Dataset
 from lraee_toolchain.bootstrap import bootstrap_mean
 from lraee_toolchain.data.splits import load_pixel_set

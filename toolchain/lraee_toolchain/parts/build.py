@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lraee.manifest import PartEntry, block_names
-from lraee.strict_json import decode, encode
+from lraee.bundle.manifest import PartEntry, block_names
+from lraee.bundle.strict_json import decode, encode
 from lraee_exporters.graphs.block import BlockWeights, build_block, float_block, operators_of_block
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.exit import ExitWeights, build_exit, operators_of_exit

@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lraee.manifest import block_names
-from lraee.sessions import SessionSettings, make_session
-from lraee.threads import fitting_threads
+from lraee.bundle.manifest import block_names
+from lraee.ort.sessions import SessionSettings, make_session
+from lraee.ort.threads import fitting_threads
 from lraee_exporters.graphs.block import QUANTIZED_INPUTS
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 

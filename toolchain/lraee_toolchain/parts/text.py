@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import PartEntry, TextInfo
+from lraee.bundle.strict_json import decode, encode
 from lraee.errors import ParityError
-from lraee.label_set import LabelSet
-from lraee.manifest import PartEntry, TextInfo
-from lraee.sessions import SessionSettings, make_session
-from lraee.strict_json import decode, encode
-from lraee.tokenizer import Tokenizer, padded
+from lraee.labels.label_set import LabelSet
+from lraee.labels.tokenizer import Tokenizer, padded
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.text import TextPrecision, build_text, operators_of_text
 from lraee_exporters.graphs.tokenizer import build_tokenizer
 from lraee_exporters.labels import encode_prompts

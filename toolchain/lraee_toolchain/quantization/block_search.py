@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lraee.sessions import SessionSettings, make_session
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.block import QUANTIZED_INPUTS, BlockWeights, build_block, float_block
 from lraee_exporters.int8.gptq import round_with_compensation
 from lraee_exporters.int8.linear import (

@@ -6,7 +6,7 @@ scale for each output channel. The stem stays float, since its patch layer is a 
 both attention products and the cosine with the labels.
 
 Weights keep all 8 bits (no ``reduce_range``): where uint8 x int8 products saturate, sessions already take ONNX
-Runtime's exact kernel, which covers these operators too; see `lraee.sessions`.
+Runtime's exact kernel, which covers these operators too; see `lraee.ort.sessions`.
 
 An activation's scale covers everything that runs together, so an image's embedding depends a little on the rest of its
 batch.
@@ -24,7 +24,7 @@ from onnx import TensorProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from lraee.manifest import PartEntry
+from lraee.bundle.manifest import PartEntry
 from lraee_exporters.graphs.builder import INLINE_BYTES
 from lraee_exporters.graphs.fused_operators import optimized_operators
 from lraee_toolchain.parts.build import load_parts, save_parts

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.strict_json import decode, encode, parse
 from lraee.errors import ExportError
-from lraee.strict_json import decode, encode, parse
 from lraee_toolchain.parts.runner import BATCH, Chain
 
 FloatArray = NDArray[np.float32]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.manifest import block_names
+from lraee.bundle.manifest import block_names
 from lraee_exporters.graphs.block import BlockWeights, build_block, quantize_block
 from lraee_exporters.graphs.stem import build_stem
 from lraee_exporters.graphs.tail import float_tail, quantize_tail

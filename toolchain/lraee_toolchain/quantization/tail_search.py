@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lraee.sessions import SessionSettings, make_session
+from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.tail import TailWeights, build_tail, quantize_tail, quantized_inputs_of_tail
 from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_exporters.int8.smooth_quant import smooth

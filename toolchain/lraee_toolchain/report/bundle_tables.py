@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
 from lraee_toolchain.report.table import MISSING, Table, accuracy, percent, points
 
 Row = Mapping[str, Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lraee.manifest import Manifest
-from lraee.strict_json import decode
+from lraee.bundle.manifest import Manifest
+from lraee.bundle.strict_json import decode
 from lraee_exporters.graphs.exit import HEAD_INPUTS
 from lraee_toolchain.bootstrap import Interval
 from lraee_toolchain.quantization.noise import NoiseProfile

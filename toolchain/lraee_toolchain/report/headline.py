@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.report.bundle_tables import default_row, part_sizes, precision_name, tower_bytes
 from lraee_toolchain.report.page import Tile, paragraph, tiles_html

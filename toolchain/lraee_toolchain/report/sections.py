@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.routing import candidates
 from lraee_toolchain.evaluation.example_images import Picture

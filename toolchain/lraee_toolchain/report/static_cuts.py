@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lraee.manifest import Manifest
+from lraee.bundle.manifest import Manifest
 from lraee_toolchain.report.bundle_tables import default_row
 from lraee_toolchain.report.table import percent
 

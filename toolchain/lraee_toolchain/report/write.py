@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lraee.bundle import Bundle
-from lraee.manifest import Manifest
+from lraee.bundle.folder import Bundle
+from lraee.bundle.manifest import Manifest
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.quantization.noise import profile_csv

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.colours import bits_of_grey, ready_to_resize, to_rgb
 from lraee.errors import ImageError, MissingExtraError
-from lraee.image_files import EncodedImage, check_size, decoding, opened
-from lraee.image_words import how_to_give, source_name
+from lraee.images.colours import bits_of_grey, ready_to_resize, to_rgb
+from lraee.images.files import EncodedImage, check_size, decoding, opened
+from lraee.images.words import how_to_give, source_name
 from lraee.install import install_command
 from lraee.reading import PLAIN_READING, Reading
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Literal
 
-from lraee.bundle_files import unreadable
+from lraee.bundle.files import unreadable
+from lraee.bundle.strict_json import OPTIONAL, decode, encode, parse
 from lraee.errors import BundleError
-from lraee.preprocess import Preprocessing
-from lraee.strict_json import OPTIONAL, decode, encode, parse
+from lraee.images.preprocess import Preprocessing
 
 FORMAT = 1
 """The newest bundle format that this code reads and writes."""
@@ -201,7 +201,7 @@ class Manifest:
     with `logit_bias`: these need not add up to 1. Gates judge the softmax in both cases."""
     onnxruntime: str | None = field(default=None, metadata={OPTIONAL: True})
     """The oldest release of ONNX Runtime that runs every part, such as ``1.17``; None where the bundle does not name
-    it: see `lraee.onnxruntime_version`."""
+    it: see `lraee.ort.version`."""
 
     def part(self, name: str) -> PartEntry:
         """The part called `name`."""

@@ -15,16 +15,16 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from lraee.info_tables import plain_table
+from lraee.commands.info import plain_table
+from lraee.commands.terminal import print_line, printable, show, tab_separated
 from lraee.model import Model
 from lraee.prediction import Prediction
-from lraee.terminal import print_line, printable, show, tab_separated
 
 Printer = Callable[[str, Prediction], None]
 """Called with the name of each image and its answer."""
 
 COLUMNS = ("image", "label", ">probability", ">left after block", ">FLOPs of full depth")
-"""As in `lraee.info_tables.plain_table`."""
+"""As in `lraee.commands.info.plain_table`."""
 
 _WIDEST_LABEL = 40
 """Columns of a terminal that labels get at most; longer ones are folded."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import LabelsError
-from lraee.label_set import LabelSet, normal_form
+from lraee.labels.label_set import LabelSet, normal_form
 
 ROUNDING = 1e-5
 """Distance of two embeddings of unit length that differ by rounding alone: one text in two batches gives 1e-6."""

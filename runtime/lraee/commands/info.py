@@ -9,10 +9,10 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from lraee.bundle import Bundle
-from lraee.manifest import Manifest, PartEntry
-from lraee.onnxruntime_version import UNNAMED
-from lraee.strict_json import encode
+from lraee.bundle.folder import Bundle
+from lraee.bundle.manifest import Manifest, PartEntry
+from lraee.bundle.strict_json import encode
+from lraee.ort.version import UNNAMED
 
 
 def info_tables(bundle: Bundle) -> list[Table]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeVar
 
 from lraee.errors import ImageError, shortened
-from lraee.image_words import why_no_file, why_no_image
+from lraee.images.words import why_no_file, why_no_image
 
 if TYPE_CHECKING:
     from PIL import Image

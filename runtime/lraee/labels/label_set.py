@@ -88,7 +88,7 @@ def check_told_apart(labels: LabelSet, read: Callable[[str], Hashable], *, where
 
 
 def _why(one: str, other: str) -> str:
-    from lraee.tokenizer import clean  # whose imports take longest
+    from lraee.labels.tokenizer import clean  # whose imports take longest
 
     if clean(one) == clean(other):
         return f", which reads both as {clean(one)!r}; keep one of them"
@@ -114,7 +114,7 @@ def read_label_file(path: Path, templates: tuple[str, ...] = DEFAULT_TEMPLATES) 
     Raises:
         LabelsError: The file is missing, malformed or empty, repeats a name, or two labels are one to a text tower.
     """
-    from lraee.label_file import parse_label_file  # which needs csv and json
+    from lraee.labels.label_file import parse_label_file  # which needs csv and json
 
     labels = parse_label_file(_read_text(path), path, templates)
     _check_cleaned(labels, f"{path}: ")
@@ -148,7 +148,7 @@ def parse_labels(text: str, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> L
 
 
 def _check_cleaned(labels: LabelSet, where: str = "") -> None:
-    from lraee.tokenizer import clean
+    from lraee.labels.tokenizer import clean
 
     check_told_apart(LabelSet(names=labels.names, templates=("{}",)), clean, where=where)
 

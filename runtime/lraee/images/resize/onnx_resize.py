@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import onnxruntime as ort
 
-from lraee.forking import no_fork_meanwhile
-from lraee.images import Pixels
-from lraee.resize.numpy_resize import heights_first, resize_first
-from lraee.sessions import SessionSettings, global_thread_pool_is_set, make_session
+from lraee.images.read import Pixels
+from lraee.images.resize.numpy_resize import heights_first, resize_first
+from lraee.ort.forking import no_fork_meanwhile
+from lraee.ort.sessions import SessionSettings, global_thread_pool_is_set, make_session
 
 SMALL = 4
 """Images of less than so many times the wanted pixels are small."""

@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float32]
 
 
 class Tower(Protocol):
-    """The parts of an image tower as functions; `lraee.parts.Parts` runs them with ONNX Runtime."""
+    """The parts of an image tower as functions; `lraee.engine.parts.Parts` runs them with ONNX Runtime."""
 
     depth: int
 
@@ -50,7 +50,7 @@ class Answers:
     embedding: FloatArray
     """(batch, embed_dim) float32, unit rows."""
     probabilities: FloatArray
-    """(batch, labels) float32; see `lraee.manifest.Manifest.probabilities`."""
+    """(batch, labels) float32; see `lraee.bundle.manifest.Manifest.probabilities`."""
     exit_block: NDArray[np.int32]
     """(batch,) int32, counted from 1: whose answer it is; the depth for images that ran to the end."""
     blocks_run: NDArray[np.int32]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.images import Interpolation, Pixels
+from lraee.images.read import Interpolation, Pixels
 
 WEIGHT_BITS = 22
 """Of the fraction of a weight; sums of weight times level then fit into 32 bits."""

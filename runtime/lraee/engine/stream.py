@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.orchestrator import Answers, Tower
+from lraee.engine.orchestrator import Answers, Tower
 from lraee.policies.base import Route, Verdict
 
 FloatArray = NDArray[np.float32]

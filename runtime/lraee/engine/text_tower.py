@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
+from lraee.engine.part_sessions import Sessions
 from lraee.errors import LabelsError
-from lraee.label_set import LabelSet, check_told_apart
-from lraee.part_sessions import Sessions
-from lraee.tokenizer import Tokenizer, padded
+from lraee.labels.label_set import LabelSet, check_told_apart
+from lraee.labels.tokenizer import Tokenizer, padded
 
 FloatArray = NDArray[np.float32]
 

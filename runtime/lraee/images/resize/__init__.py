@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
-from lraee.colours import to_rgb
 from lraee.errors import ImageError
-from lraee.images import Box, Interpolation, Pixels, pillow_is_installed
+from lraee.images.colours import to_rgb
+from lraee.images.read import Box, Interpolation, Pixels, pillow_is_installed
+from lraee.images.resize import numpy_resize, onnx_resize, pillow_resize
+from lraee.ort.sessions import global_thread_pool_is_set
 from lraee.reading import Resizer
-from lraee.resize import numpy_resize, onnx_resize, pillow_resize
-from lraee.sessions import global_thread_pool_is_set
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "resize", "size_of"]
 
 Picture: TypeAlias = Union[Pixels, "Image.Image"]
-"""uint8 (height, width, 3), or a decoded Pillow image as `lraee.images.open_picture` gives it."""
+"""uint8 (height, width, 3), or a decoded Pillow image as `lraee.images.read.open_picture` gives it."""
 
 
 def size_of(picture: Picture) -> tuple[int, int]:

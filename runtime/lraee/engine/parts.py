@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle import Bundle
-from lraee.label_matrix import Labels
-from lraee.manifest import block_names
-from lraee.part_sessions import Sessions
+from lraee.bundle.folder import Bundle
+from lraee.bundle.manifest import block_names
+from lraee.engine.part_sessions import Sessions
+from lraee.labels.matrix import Labels
 from lraee.policies.base import Verdict
 
 FloatArray = NDArray[np.float32]
 
 
 class Parts:
-    """An image tower with its exits for one set of labels; see `lraee.orchestrator.Tower`."""
+    """An image tower with its exits for one set of labels; see `lraee.engine.orchestrator.Tower`."""
 
     def __init__(self, bundle: Bundle, sessions: Sessions, labels: Labels) -> None:
         self.labels = labels

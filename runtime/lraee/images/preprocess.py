@@ -1,9 +1,10 @@
 """Turns an image into the square of uint8 pixels that a bundle's stem takes, exactly as open_clip does.
 
 Equal bit for bit to `open_clip.image_transform(image_size, is_train=False, ...)` up to its ToTensor and Normalize, with
-Pillow and numpy alone; for boards without Pillow see `lraee.resize`, for the exceptions docs/photos.md. The order of
-arithmetic is that of torchvision: the long edge is truncated (`int(size * long / short)`) and the crop offset rounded
-to even (`round((size - crop) / 2)`); a crop at `(size - crop) // 2` would be a pixel off for a quarter of all sizes.
+Pillow and numpy alone; for boards without Pillow see `lraee.images.resize`, for the exceptions docs/photos.md. The
+order of arithmetic is that of torchvision: the long edge is truncated (`int(size * long / short)`) and the crop offset
+rounded to even (`round((size - crop) / 2)`); a crop at `(size - crop) // 2` would be a pixel off for a quarter of all
+sizes.
 
 Mean and standard deviation are folded into the stem's weights; `normalize` is for comparing with torch.
 
@@ -18,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ImageError
-from lraee.image_files import decoding
-from lraee.image_words import source_name
-from lraee.images import Box, ImageSource, Interpolation, Pixels, check_pixels, open_picture
+from lraee.images.files import decoding
+from lraee.images.read import Box, ImageSource, Interpolation, Pixels, check_pixels, open_picture
+from lraee.images.reduced_jpeg import open_reduced
+from lraee.images.resize import Picture, resize, size_of
+from lraee.images.words import source_name
 from lraee.reading import PLAIN_READING, Reading, Resizer
-from lraee.reduced_jpeg import open_reduced
-from lraee.resize import Picture, resize, size_of
 
 ResizeMode = Literal["shortest", "squash", "longest"]
 

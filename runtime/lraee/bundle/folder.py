@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle_files import is_folder, read_file, real_file, sha256_of
+from lraee.bundle.external_data import external_locations
+from lraee.bundle.files import is_folder, read_file, real_file, sha256_of
+from lraee.bundle.linked_graph import LinkedGraph, linked_graph
+from lraee.bundle.manifest import MANIFEST_NAME, Manifest, PartEntry, decode_manifest, manifest_bytes
+from lraee.bundle.strict_json import decode, parse
 from lraee.errors import BundleError
-from lraee.linked_graph import LinkedGraph, linked_graph
-from lraee.manifest import MANIFEST_NAME, Manifest, PartEntry, decode_manifest, manifest_bytes
-from lraee.onnx_wire import external_locations
-from lraee.strict_json import decode, parse
 
-SHIPPED = Path(__file__).parent / "bundles"
+SHIPPED = Path(__file__).parents[1] / "bundles"
 """Bundles inside the wheel: ``reference.lraee``."""
 
 _ARRAY_HEADER = re.compile(

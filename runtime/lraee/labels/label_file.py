@@ -1,6 +1,6 @@
 """The forms of a label file: lines, a table, JSON; each may map folders of images to labels.
 
-Apart from `lraee.label_set`, so that loading a bundle imports no reader of tables.
+Apart from `lraee.labels.label_set`, so that loading a bundle imports no reader of tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lraee.errors import LabelsError
-from lraee.label_set import LabelSet, normal_form
+from lraee.labels.label_set import LabelSet, normal_form
 
 Pairs = list[tuple[str, str]]
 """Folder and label of each line; the same name twice where the file says nothing of folders."""
@@ -23,7 +23,7 @@ COLUMNS = ("label", "folder")
 
 
 def parse_label_file(text: str, path: Path, templates: tuple[str, ...]) -> LabelSet:
-    """Labels of a file's text; forms and errors as `lraee.label_set.read_label_file`.
+    """Labels of a file's text; forms and errors as `lraee.labels.label_set.read_label_file`.
 
     >>> parse_label_file("cat\\nshorts\\tswim trunks / shorts", Path("x.txt"), ("{}",)).folders
     (('shorts', 'swim trunks / shorts'),)

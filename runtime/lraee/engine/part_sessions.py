@@ -11,16 +11,16 @@ from weakref import WeakSet
 
 import onnxruntime as ort
 
-from lraee.buffers import TokenBuffers
-from lraee.bundle import Bundle
+from lraee.bundle.folder import Bundle
+from lraee.bundle.linked_graph import LinkedGraph
+from lraee.bundle.manifest import block_names
+from lraee.engine.buffers import TokenBuffers
 from lraee.errors import ForkError, LraeeError, SettingsError
-from lraee.forking import give_up, no_fork_meanwhile, watch_forks
-from lraee.linked_graph import LinkedGraph
-from lraee.manifest import block_names
-from lraee.mapped_pages import MappedPages, make_mapped
-from lraee.onnxruntime_version import check_onnxruntime
-from lraee.sessions import SessionSettings, global_thread_pool_is_set, make_session, threads_of
-from lraee.threads import default_threads, fitting_threads
+from lraee.ort.forking import give_up, no_fork_meanwhile, watch_forks
+from lraee.ort.mapped_pages import MappedPages, make_mapped
+from lraee.ort.sessions import SessionSettings, global_thread_pool_is_set, make_session, threads_of
+from lraee.ort.threads import default_threads, fitting_threads
+from lraee.ort.version import check_onnxruntime
 
 _everyones: WeakSet[Sessions] = WeakSet()
 """Of all models of this process."""

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lraee.bundle.external_data import with_locations
 from lraee.errors import BundleError
-from lraee.onnx_wire import with_locations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

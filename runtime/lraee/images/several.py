@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lraee.checks import check_count
 from lraee.errors import ImageError, SettingsError
-from lraee.images import ImageSource, Pixels, is_pillow_image
+from lraee.images.read import ImageSource, Pixels, is_pillow_image
 
 Read: TypeAlias = Callable[[ImageSource], Pixels]
 """From an image to the model's square of pixels."""

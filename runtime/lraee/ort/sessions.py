@@ -10,7 +10,7 @@
   free, spinning saves 5 % of the ViT-B/32 (`python benchmarks/threads.py`). Where threads are asked to spin,
   `force_spinning_stop` ends it with the run of their session.
 - Where memory is to stay low, `disable_prepacking`: weights are read where their file is mapped, instead of from a
-  private copy; `lraee.mapped_pages` gives their pages back.
+  private copy; `lraee.ort.mapped_pages` gives their pages back.
 - `x64quantprecision` only where U8S8 products saturate (see `cpu.int8_products_saturate`).
 """
 
@@ -23,12 +23,12 @@ from typing import Literal
 
 import onnxruntime as ort
 
-from lraee.cpu import int8_products_saturate
+from lraee.bundle.linked_graph import LinkedGraph
 from lraee.errors import BundleError, SettingsError
-from lraee.forking import no_fork_meanwhile
-from lraee.linked_graph import LinkedGraph
-from lraee.onnxruntime_version import check_global_pool, load_failure
-from lraee.threads import default_threads, fitting_threads, room_for
+from lraee.ort.cpu import int8_products_saturate
+from lraee.ort.forking import no_fork_meanwhile
+from lraee.ort.threads import default_threads, fitting_threads, room_for
+from lraee.ort.version import check_global_pool, load_failure
 
 _arena_lock = threading.Lock()
 _arena_is_registered = False
@@ -54,7 +54,7 @@ class SessionSettings:
     """How sessions are made."""
 
     threads: int | None = None
-    """That run one operator, the caller among them; None takes `lraee.threads.default_threads`."""
+    """That run one operator, the caller among them; None takes `lraee.ort.threads.default_threads`."""
     thread_pool: Literal["session", "global"] = "session"
     """``global`` uses ONNX Runtime's process-wide pool, which `use_global_thread_pool` must have set up: only for
     programs that own their process, since it makes any other default session raise."""
@@ -149,7 +149,7 @@ def make_session(
             if "EnvCreatedWithGlobalThreadPools() was false" in str(error):
                 raise SettingsError(
                     "thread_pool is 'global', but this process has no such pool; call "
-                    "lraee.sessions.use_global_thread_pool(threads) before any session is made, or load with "
+                    "lraee.ort.sessions.use_global_thread_pool(threads) before any session is made, or load with "
                     "thread_pool='session'"
                 ) from error
             raise BundleError(load_failure(path.name, str(error))) from error

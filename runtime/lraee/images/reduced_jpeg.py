@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from lraee.images import Box, ImageSource, open_picture
+from lraee.images.read import Box, ImageSource, open_picture
 from lraee.reading import Reading
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lraee.cpu import available_cores
 from lraee.errors import ThreadsWarning
-from lraee.limits import ROOT, cpu_quota, task_limit
+from lraee.ort.cpu import available_cores
+from lraee.ort.limits import ROOT, cpu_quota, task_limit
 
 SPARE = 4
 """Tasks left to the rest of the process, such as the thread that preloads."""
