@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lraee
-from lraee.images.preprocess import Preprocessing, pixels
+from lraee.bundle.preprocessing import Preprocessing
+from lraee.images.preprocess import pixels
 from lraee.images.read import Pixels
 from lraee.reading import Reading
 from lraee_calibration_data import open_dataset, photos

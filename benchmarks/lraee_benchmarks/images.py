@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle.manifest import ModelInfo
+from lraee.bundle.preprocessing import Preprocessing as PixelsWanted
 from lraee.errors import DataError, ImageError, MissingExtraError
-from lraee.images.preprocess import Preprocessing as PixelsWanted
 from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import INSTALL_PILLOW, Pixels, open_picture
 from lraee_benchmarks.results.model import Preprocessing

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import DataError, ImageError
-from lraee.images.preprocess import Preprocessing
 from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import Pixels, read_image
 from lraee_calibration_data.digest import picture_digest

@@ -19,8 +19,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import TowerError
-from lraee.images.preprocess import Preprocessing
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 Activation: TypeAlias = Literal["gelu", "quick_gelu", "gelu_tanh"]

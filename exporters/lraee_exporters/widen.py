@@ -22,8 +22,8 @@ from open_clip.transformer import LayerNorm as TorchLayerNorm
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torchvision import transforms  # type: ignore[import-untyped]  # torchvision ships no type information
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import TowerError
-from lraee.images.preprocess import Preprocessing
 from lraee_exporters.tower import Attention, Block, FloatArray, LayerNorm, Linear, Mlp, Tower
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 import lraee
 from lraee.bundle.folder import Bundle, find_bundle
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import BundleError, MissingExtraError
-from lraee.images.preprocess import Preprocessing
 from lraee.ort.cpu import int8_products_saturate
 from lraee.ort.sessions import SessionSettings
 from lraee_benchmarks.images import load_sample

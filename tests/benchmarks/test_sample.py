@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import DataError
-from lraee.images.preprocess import Preprocessing
 from lraee_benchmarks.images import files_instead, load_sample, open_source, summarize_preprocessing
 
 WANTED = Preprocessing(

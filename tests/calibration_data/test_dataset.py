@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import DataError, ImageError
-from lraee.images.preprocess import Preprocessing
 from lraee_calibration_data.crops import augmented_crops
 from lraee_calibration_data.dataset import load_pixels, open_dataset
 from lraee_calibration_data.digest import picture_digest

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import DataError, ImageError
-from lraee.images.preprocess import Preprocessing
 from lraee_calibration_data import image_formats
 from lraee_calibration_data.dataset import Dataset, load_pixels, open_dataset
 from lraee_calibration_data.files import CIRCULAR, HIDDEN, PLAIN

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import DataError
-from lraee.images.preprocess import Preprocessing
 from lraee_calibration_data import build_archives, shipped
 from lraee_calibration_data.dataset import load_pixels, open_dataset
 from lraee_calibration_data.splits import check_disjoint

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lraee.images.preprocess import Preprocessing
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.tower import Activation, Attention, Block, FloatArray, LayerNorm, Linear, Mlp, Tower

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import TowerError
-from lraee.images.preprocess import Preprocessing, normalize, pixels
+from lraee.images.preprocess import normalize, pixels
 from lraee_exporters.loading.hugging_face_images import read_preprocessor
 from lraee_exporters.loading.open_clip_models import load_model
 

@@ -16,8 +16,8 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageOps
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import ParityError
-from lraee.images.preprocess import Preprocessing
 from lraee.images.preprocess import pixels as preprocess
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_calibration_data import photos

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import TowerError
-from lraee.images.preprocess import Preprocessing
 from lraee_exporters.loading.open_clip_models import tower_of
 from lraee_exporters.tower import LayerNorm, Linear, Tower
 

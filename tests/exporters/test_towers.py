@@ -18,7 +18,7 @@ import timm
 import torch
 from PIL import Image
 
-from lraee.images.preprocess import Preprocessing
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.images.preprocess import pixels as preprocess
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_calibration_data import photos

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import TowerError
-from lraee.images.preprocess import Preprocessing
 from lraee_exporters.labels import embed_labels, reference_labels
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model, tower_of
 from lraee_exporters.widen import inject_outliers, nearest_transform, to_open_clip, widen

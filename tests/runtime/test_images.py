@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import ImageError, ImageWarning
-from lraee.images.preprocess import Preprocessing, pixels
+from lraee.images.preprocess import pixels
 from lraee.images.read import open_image, open_picture, read_image
 from lraee.reading import Reading
 

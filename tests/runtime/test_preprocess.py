@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import ImageError
-from lraee.images.preprocess import Preprocessing, normalize, pixels, resized_size
+from lraee.images.preprocess import normalize, pixels, resized_size
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

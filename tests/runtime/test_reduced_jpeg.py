@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import ImageError
-from lraee.images.preprocess import Preprocessing, pixels, resized_size
+from lraee.images.preprocess import pixels, resized_size
 from lraee.images.read import Pixels, open_image
 from lraee.images.reduced_jpeg import open_reduced
 from lraee.reading import Reading

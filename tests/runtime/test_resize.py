@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import ImageError
-from lraee.images.preprocess import Preprocessing, pixels
+from lraee.images.preprocess import pixels
 from lraee.images.read import Pixels, read_image
 from lraee.images.resize import resize
 from lraee.reading import Reading

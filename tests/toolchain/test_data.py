@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import DataError
-from lraee.images.preprocess import Preprocessing
 from lraee.images.preprocess import pixels as preprocess
 from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import fashion_mnist_test, label_rows, open_dataset

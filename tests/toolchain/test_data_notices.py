@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from lraee.bundle.folder import Bundle
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import DataError, LabelsError
-from lraee.images.preprocess import Preprocessing
 from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import Dataset, fashion_mnist_test
 from lraee_exporters.labels import check_labels

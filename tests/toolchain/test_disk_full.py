@@ -171,7 +171,7 @@ def test_a_work_folder_that_was_removed_is_said(tmp_path: Path) -> None:
 @pytest.fixture
 def few_pixels(few_images: Path) -> Callable[[Path], None]:
     """Writes 240 images of 28 x 28 pixels into a folder."""
-    from lraee.images.preprocess import Preprocessing
+    from lraee.bundle.preprocessing import Preprocessing
     from lraee_calibration_data import open_dataset
 
     wanted = Preprocessing(

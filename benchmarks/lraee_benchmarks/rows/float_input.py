@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle.folder import Bundle
-from lraee.images.preprocess import Preprocessing
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.images.read import Pixels
 
 FloatArray = NDArray[np.float32]

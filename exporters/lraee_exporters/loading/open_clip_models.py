@@ -17,8 +17,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import QuickGELU
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import TowerError
-from lraee.images.preprocess import Preprocessing
 from lraee_exporters.loading.checkpoints import LoadedWeights, checkpoint_sha256, load_checkpoint
 from lraee_exporters.loading.one_line import one_line
 from lraee_exporters.loading.sources import Source, find_source

@@ -14,9 +14,9 @@ from reprlib import repr as short
 from typing import Literal
 
 from lraee.bundle.files import unreadable
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.bundle.strict_json import OPTIONAL, decode, encode, parse
 from lraee.errors import BundleError
-from lraee.images.preprocess import Preprocessing
 
 FORMAT = 1
 """The newest bundle format that this code reads and writes."""

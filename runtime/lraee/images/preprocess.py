@@ -12,21 +12,17 @@ Source: torchvision.transforms.functional (resize, center_crop) and open_clip.tr
 center_crop_or_pad).
 """
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.preprocessing import Interpolation, Preprocessing
 from lraee.errors import ImageError
 from lraee.images.files import decoding
-from lraee.images.read import Box, ImageSource, Interpolation, Pixels, check_pixels, open_picture
+from lraee.images.read import Box, ImageSource, Pixels, check_pixels, open_picture
 from lraee.images.reduced_jpeg import open_reduced
 from lraee.images.resize import Picture, resize, size_of
 from lraee.images.words import source_name
 from lraee.reading import PLAIN_READING, Reading, Resizer
-
-ResizeMode = Literal["shortest", "squash", "longest"]
 
 MAX_RESIZED_PIXELS = 2**26
 """An image so narrow that its resized copy, or the copy of which only the width is resized yet, would be larger than
@@ -34,43 +30,6 @@ this (192 MB) is refused: ratio 1:1,337 at 224."""
 
 REDUCED_JPEG_KEEPS = 2
 """How many times the width and height that it is resized to a JPEG keeps that is decoded at reduced scale."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """How a tower wants its images.
-
-    Raises:
-        ValueError: A field is out of its range.
-    """
-
-    image_size: int
-    """Height and width of the model's input, in pixels."""
-    resize_mode: ResizeMode
-    """`shortest`: short edge to `image_size`, centre crop. `squash`: both edges. `longest`: long edge, then padding."""
-    interpolation: Interpolation
-    """Pillow's filter of that name; `bicubic` and `bilinear` are antialiased."""
-    mean: tuple[float, float, float]
-    """RGB mean that the tower subtracts, on the scale 0..1."""
-    std: tuple[float, float, float]
-    """RGB standard deviation that the tower divides by, on the scale 0..1."""
-    fill_color: int = 0
-    """Grey level 0..255 of the padding of `longest`."""
-
-    def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise ValueError(f"image_size is {self.image_size}; wanted at least 1 pixel")
-        if self.resize_mode not in get_args(ResizeMode):
-            raise ValueError(f"resize_mode is {self.resize_mode!r}; wanted one of {', '.join(get_args(ResizeMode))}")
-        if self.interpolation not in get_args(Interpolation):
-            wanted = ", ".join(get_args(Interpolation))
-            raise ValueError(f"interpolation is {self.interpolation!r}; wanted one of {wanted}")
-        if len(self.mean) != 3 or not np.isfinite(self.mean).all():
-            raise ValueError(f"mean is {self.mean}; wanted three finite numbers")
-        if len(self.std) != 3 or not np.isfinite(self.std).all() or min(self.std) <= 0:
-            raise ValueError(f"std is {self.std}; wanted three finite numbers above 0")
-        if not 0 <= self.fill_color <= 255:
-            raise ValueError(f"fill_color is {self.fill_color}; wanted a grey level of 0..255")
 
 
 def pixels(

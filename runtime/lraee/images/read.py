@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, Union
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,6 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 ImageSource: TypeAlias = Union[str, os.PathLike[str], bytes, Pixels, "Image.Image"]
 """A path, the bytes of an encoded image, uint8 RGB (height, width, 3), or a Pillow image."""
-
-Interpolation = Literal["bicubic", "bilinear", "nearest"]
-"""Pillow's filter of that name; `bicubic` and `bilinear` are antialiased."""
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of an image, in its pixels."""

@@ -40,7 +40,7 @@ def images() -> np.ndarray:
 
 def build(folder: Path) -> None:
     """Write the bundle into `folder`, which must not exist."""
-    from lraee.images.preprocess import Preprocessing
+    from lraee.bundle.preprocessing import Preprocessing
     from lraee.labels.label_set import LabelSet
     from lraee_exporters.graphs.exit import ExitWeights
     from lraee_exporters.int8.linear import ActivationRange, quantize_linear

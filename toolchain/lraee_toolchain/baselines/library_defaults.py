@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import MissingExtraError
-from lraee.images.preprocess import Preprocessing
 from lraee.install import install_command
 from lraee_exporters.graphs.builder import INLINE_BYTES
 

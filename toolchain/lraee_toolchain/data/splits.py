@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import DataError
-from lraee.images.preprocess import Preprocessing
 from lraee.images.preprocess import pixels as preprocess
 from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import (

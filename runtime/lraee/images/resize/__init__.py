@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
+from lraee.bundle.preprocessing import Interpolation
 from lraee.errors import ImageError
 from lraee.images.colours import to_rgb
-from lraee.images.read import Box, Interpolation, Pixels, pillow_is_installed
+from lraee.images.read import Box, Pixels, pillow_is_installed
 from lraee.images.resize import numpy_resize, onnx_resize, pillow_resize
 from lraee.ort.sessions import global_thread_pool_is_set
 from lraee.reading import Resizer

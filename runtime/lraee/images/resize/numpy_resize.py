@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.images.read import Interpolation, Pixels
+from lraee.bundle.preprocessing import Interpolation
+from lraee.images.read import Pixels
 
 WEIGHT_BITS = 22
 """Of the fraction of a weight; sums of weight times level then fit into 32 bits."""

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
+from lraee.bundle.preprocessing import Interpolation
 from lraee.images.colours import to_rgb
-from lraee.images.read import Box, Interpolation, Pixels, import_pillow
+from lraee.images.read import Box, Pixels, import_pillow
 
 if TYPE_CHECKING:
     from PIL import Image
