@@ -10,7 +10,7 @@ import numpy as np
 
 from lraee.bundle.manifest import Manifest
 from lraee.errors import DataError
-from lraee.labels.label_set import read_label_file
+from lraee.labels.label_file import read_label_file
 from lraee.model import Model, load
 from lraee_benchmarks.analysis.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.analysis.notes import disturbance_notes, failure_notes, make_notes

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from lraee.errors import TowerError
-from lraee.labels.label_set import LabelSet, check_told_apart, read_label_file
+from lraee.labels.label_file import read_label_file
+from lraee.labels.label_set import LabelSet, check_told_apart
 from lraee_exporters.loading.open_clip_models import LoadedModel
 from lraee_exporters.loading.sources import REFERENCE_FOLDER
 from lraee_exporters.tower import FloatArray

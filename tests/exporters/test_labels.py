@@ -9,7 +9,8 @@ import open_clip
 import pytest
 
 from lraee.errors import LabelsError
-from lraee.labels.label_set import LabelSet, read_label_file
+from lraee.labels.label_file import read_label_file
+from lraee.labels.label_set import LabelSet
 from lraee_exporters import labels as labels_module
 from lraee_exporters.labels import embed_labels, reference_labels
 from lraee_exporters.loading.open_clip_models import load_model

@@ -15,7 +15,7 @@ from PIL import Image
 import lraee
 from lraee.errors import LONGEST_MESSAGE, BundleError, ImageError, LabelsError, LraeeError, PolicyError, shortened
 from lraee.images.read import read_image
-from lraee.labels.label_set import parse_labels
+from lraee.labels.label_file import parse_labels
 from lraee.policies.spec import parse_policy
 
 HUGE = base64.b64encode(np.random.default_rng(0).bytes(3_000_000)).decode()

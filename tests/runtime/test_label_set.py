@@ -11,7 +11,8 @@ import pytest
 import lraee
 from lraee.bundle.manifest import TextInfo
 from lraee.errors import LabelsError
-from lraee.labels.label_set import LabelSet, check_told_apart, parse_labels, read_label_file
+from lraee.labels.label_file import parse_labels, read_label_file
+from lraee.labels.label_set import LabelSet, check_told_apart
 
 SHORTS = "swim trunks / shorts"
 

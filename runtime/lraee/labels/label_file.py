@@ -1,29 +1,84 @@
-"""The forms of a label file: lines, a table, JSON; each may map folders of images to labels.
+"""Labels as people give them: typed, or in a file of lines, a table or JSON that may map folders of images to labels.
 
 Apart from `lraee.labels.label_set`, so that loading a bundle imports no reader of tables.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from lraee.errors import LabelsError
-from lraee.labels.label_set import LabelSet, normal_form
+from lraee.labels.label_set import DEFAULT_TEMPLATES, LabelSet, check_told_apart, normal_form
 
 Pairs = list[tuple[str, str]]
 """Folder and label of each line; the same name twice where the file says nothing of folders."""
+
+FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml", ".xls", ".xlsx", ".ods", ".names")
+"""A text that ends like this is taken for a file's name, also where there is no such file."""
 
 COLUMNS = ("label", "folder")
 """What the first line of a table names, the second if it likes."""
 
 
+def read_label_file(path: Path, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> LabelSet:
+    """Read labels from a file: UTF-8, or UTF-16 with its byte order mark.
+
+    A folder of images is expected to be called like its label. Where it is not, because a label holds a character that
+    no folder's name may have, a file may map folders to labels; several folders may have one label.
+
+    Args:
+        path: by its suffix:
+
+            - ``.json``: a list of names, or ``{"names": ..., "templates": [...]}``, where names is a list or an object
+              ``{folder: label}`` and templates may be missing;
+            - ``.csv`` and ``.tsv``: a first line with the columns ``label`` and perhaps ``folder``, then one label a
+              line; with commas, semicolons or tabs between them;
+            - any other: one label a line, or folder, tab, label. Blank lines are skipped.
+        templates: Prompts where the file names none.
+
+    Raises:
+        LabelsError: The file is missing, malformed or empty, repeats a name, or two labels are one to a text tower.
+    """
+    labels = parse_label_file(_read_text(path), path, templates)
+    _check_cleaned(labels, f"{path}: ")
+    return labels
+
+
+def parse_labels(text: str, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> LabelSet:
+    """Labels as they are typed: names with commas between them, or a file for `read_label_file`.
+
+    >>> parse_labels("a cat, a dog").names
+    ('a cat', 'a dog')
+
+    Raises:
+        LabelsError: as `read_label_file`; also when a file is named that is not there.
+    """
+    names = [normal_form(name.strip()) for name in text.split(",")]
+    if os.path.isfile(text) or text.lower().endswith(FILE_SUFFIXES):
+        return read_label_file(Path(text), templates)
+    if len(names) == 1 and (os.sep in text or "\\" in text or os.path.isdir(text)):
+        return read_label_file(Path(text), templates)  # which says that there is no such file
+    if files := [name for name in names if name.lower().endswith(FILE_SUFFIXES)]:
+        raise LabelsError(f"labels: {files[0]!r} looks like a file; give one file, or names with commas between them")
+    if len(names) == 1:
+        raise LabelsError(
+            f"labels: met the one label {text!r}, and there is no file of that name; wanted at least two labels with "
+            "commas between them, or a label file"
+        )
+    labels = LabelSet(names=tuple(names), templates=templates)
+    _check_cleaned(labels)
+    return labels
+
+
 def parse_label_file(text: str, path: Path, templates: tuple[str, ...]) -> LabelSet:
-    """Labels of a file's text; forms and errors as `lraee.labels.label_set.read_label_file`.
+    """Labels of a file's text; forms and errors as `read_label_file`.
 
     >>> parse_label_file("cat\\nshorts\\tswim trunks / shorts", Path("x.txt"), ("{}",)).folders
     (('shorts', 'swim trunks / shorts'),)
@@ -112,3 +167,30 @@ def _check_folders(path: Path, pairs: Pairs) -> None:
     for folder, label in pairs:
         if folder != label and (not folder or "/" in folder):
             raise LabelsError(f"{path}: {folder!r} is no name of a folder; give the name of the last folder alone.")
+
+
+def _check_cleaned(labels: LabelSet, where: str = "") -> None:
+    from lraee.labels.tokenizer import clean
+
+    check_told_apart(LabelSet(names=labels.names, templates=("{}",)), clean, where=where)
+
+
+def _read_text(path: Path) -> str:
+    """Content of a label file."""
+    wanted = "wanted UTF-8 text, CSV or JSON"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        met = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise LabelsError(f"{path}: the label file cannot be read, {met}; {wanted}.") from error
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelsError(
+            f"{path}: the label file cannot be read, byte {error.start} is no {error.encoding.upper()}; {wanted}; save "
+            "it as UTF-8."
+        ) from error
+    if "\0" in text:
+        raise LabelsError(f"{path}: the label file cannot be read, it holds zero bytes; {wanted}; save it as UTF-8.")
+    return text

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
-import os
 import unicodedata
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from pathlib import Path
 
 from lraee.errors import LabelsError
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 """Prompts of a label file that names none; the prompt that CLIP's authors recommend."""
-
-FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".yml", ".xls", ".xlsx", ".ods", ".names")
-"""A text that ends like this is taken for a file's name, also where there is no such file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,82 +87,3 @@ def _why(one: str, other: str) -> str:
     if clean(one) == clean(other):
         return f", which reads both as {clean(one)!r}; keep one of them"
     return ": it reads the same tokens of both, as far as it reads; give names that differ sooner, or keep one of them"
-
-
-def read_label_file(path: Path, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> LabelSet:
-    """Read labels from a file: UTF-8, or UTF-16 with its byte order mark.
-
-    A folder of images is expected to be called like its label. Where it is not, because a label holds a character that
-    no folder's name may have, a file may map folders to labels; several folders may have one label.
-
-    Args:
-        path: by its suffix:
-
-            - ``.json``: a list of names, or ``{"names": ..., "templates": [...]}``, where names is a list or an object
-              ``{folder: label}`` and templates may be missing;
-            - ``.csv`` and ``.tsv``: a first line with the columns ``label`` and perhaps ``folder``, then one label a
-              line; with commas, semicolons or tabs between them;
-            - any other: one label a line, or folder, tab, label. Blank lines are skipped.
-        templates: Prompts where the file names none.
-
-    Raises:
-        LabelsError: The file is missing, malformed or empty, repeats a name, or two labels are one to a text tower.
-    """
-    from lraee.labels.label_file import parse_label_file  # which needs csv and json
-
-    labels = parse_label_file(_read_text(path), path, templates)
-    _check_cleaned(labels, f"{path}: ")
-    return labels
-
-
-def parse_labels(text: str, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> LabelSet:
-    """Labels as they are typed: names with commas between them, or a file for `read_label_file`.
-
-    >>> parse_labels("a cat, a dog").names
-    ('a cat', 'a dog')
-
-    Raises:
-        LabelsError: as `read_label_file`; also when a file is named that is not there.
-    """
-    names = [normal_form(name.strip()) for name in text.split(",")]
-    if os.path.isfile(text) or text.lower().endswith(FILE_SUFFIXES):
-        return read_label_file(Path(text), templates)
-    if len(names) == 1 and (os.sep in text or "\\" in text or os.path.isdir(text)):
-        return read_label_file(Path(text), templates)  # which says that there is no such file
-    if files := [name for name in names if name.lower().endswith(FILE_SUFFIXES)]:
-        raise LabelsError(f"labels: {files[0]!r} looks like a file; give one file, or names with commas between them")
-    if len(names) == 1:
-        raise LabelsError(
-            f"labels: met the one label {text!r}, and there is no file of that name; wanted at least two labels with "
-            "commas between them, or a label file"
-        )
-    labels = LabelSet(names=tuple(names), templates=templates)
-    _check_cleaned(labels)
-    return labels
-
-
-def _check_cleaned(labels: LabelSet, where: str = "") -> None:
-    from lraee.labels.tokenizer import clean
-
-    check_told_apart(LabelSet(names=labels.names, templates=("{}",)), clean, where=where)
-
-
-def _read_text(path: Path) -> str:
-    """Content of a label file."""
-    wanted = "wanted UTF-8 text, CSV or JSON"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        met = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise LabelsError(f"{path}: the label file cannot be read, {met}; {wanted}.") from error
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = content.decode("utf-16" if marked else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LabelsError(
-            f"{path}: the label file cannot be read, byte {error.start} is no {error.encoding.upper()}; {wanted}; save "
-            "it as UTF-8."
-        ) from error
-    if "\0" in text:
-        raise LabelsError(f"{path}: the label file cannot be read, it holds zero bytes; {wanted}; save it as UTF-8.")
-    return text

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import lraee_calibration_data
 from lraee.errors import LabelsError
-from lraee.labels.label_set import LabelSet, read_label_file
+from lraee.labels.label_file import read_label_file
+from lraee.labels.label_set import LabelSet
 from lraee_exporters.labels import reference_labels
 
 LABEL_SETS = ("reference", "imagenet", "imagenet-80")
