@@ -18,8 +18,8 @@ BARE = re.compile(r"\b(?:InferenceSession(?:\.create)?|SessionOptions)\(")
 ALLOWED = {
     "runtime/lraee/ort/sessions.py": "makes them all",
     "tests/test_bare_sessions.py": "its examples",
-    "tests/runtime/test_sessions.py": "plays other code of the process, and compares it with itself",
-    "tests/benchmarks/test_hidden_features.py": "shows that products do saturate without the option",
+    "tests/runtime/ort/test_sessions.py": "plays other code of the process, and compares it with itself",
+    "tests/benchmarks/scripts/test_hidden_features.py": "shows that products do saturate without the option",
 }
 """Files that may, and why."""
 

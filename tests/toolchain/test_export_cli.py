@@ -117,7 +117,7 @@ def killed(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """The same export by processes of their own, killed in every kind of stage: the bundle, and what was wrong.
 
     ONNX Runtime finds ranges, features are written through a memory map, torch trains exits. For the installation of
-    what was made see test_pack.py.
+    what was made see test_bundle.py.
     """
     path = Path(__file__).with_name("kill_and_resume.py")
     spec = importlib.util.spec_from_file_location("kill_and_resume", path)

@@ -4,7 +4,7 @@ Built of onnxruntime-extensions' `CLIPTokenizer`, whose library must be register
 `lraee.labels.tokenizer` is exact where the operator is not: texts must come cleaned (`lraee.labels.tokenizer.clean`),
 and runs of digits, some contractions and letters younger than the operator's tables are split otherwise than open_clip
 does. All of ImageNet's 1,000 prompts and 416 of 500 difficult texts, cleaned, get open_clip's ids;
-`test_tokenizer_graph.py` holds that.
+`tests/exporters/graphs/test_tokenizer.py` holds that.
 
 One text at a time: beside one that is cut, the operator (0.15) forgets the others.
 """

@@ -1,0 +1,110 @@
+"""The recorded evidence: compared figure by figure, and the README shows it as it is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def evidence() -> ModuleType:
+    """``benchmarks/evidence/evidence.py``, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence" / "evidence.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_shows_the_recorded_figures(evidence: ModuleType) -> None:
+    """Filling it again changes nothing, and there is something to fill."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert text.count("<!-- evidence:") == 3
+    assert evidence.filled(text) == text
+
+
+def test_what_the_readme_says_of_cut_towers_is_in_the_record(evidence: ModuleType) -> None:
+    """Each number of the sentence stands in the recorded report, and every exit that it names is one of its rows."""
+    sentence = evidence.cuts_sentence()
+    assert sentence in (ROOT / "README.md").read_text("utf-8")
+    report = (ROOT / "benchmarks" / "evidence" / "evidence.md").read_text("utf-8")
+    numbers = re.findall(r"\d+\.\d+ %", sentence)
+    assert len(numbers) == 4
+    assert all(number in report for number in numbers)
+    kept = {row["name"] for row in evidence.recorded("evidence")["evaluation"]["rows"]}
+    blocks = re.findall(r"after block (\d+)", sentence)
+    assert blocks
+    assert all(f"exit={block}" in kept for block in blocks)
+
+
+@pytest.mark.parametrize(("accuracy", "words"), [(0.80, "No cut is as accurate"), (0.95, "after block 7 and saves")])
+def test_cuts_win_or_lose_by_their_accuracy(
+    evidence: ModuleType, monkeypatch: pytest.MonkeyPatch, accuracy: float, words: str
+) -> None:
+    """The sentence follows the record, whichever way that turns out."""
+    metrics = evidence.recorded("evidence")
+    for row in metrics["evaluation"]["rows"]:
+        if row["name"].startswith("exit="):
+            row["accuracy"]["mean"] = accuracy if row["name"] == "exit=7" else 0.5
+    monkeypatch.setattr(evidence, "recorded", lambda _study: metrics)
+    assert words in evidence.cuts_sentence()
+
+
+def test_a_changed_figure_is_named(evidence: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal apart from times is equal; one figure that moved is told with its place."""
+    report = tmp_path / "evidence.report"
+    report.mkdir()
+    metrics = evidence.recorded("evidence")
+    (report / "metrics.json").write_text(json.dumps(metrics | {"latency": {"rows": {}}}))
+    assert evidence.compare(tmp_path) == 0
+    metrics["evaluation"]["rows"][0]["accuracy"]["mean"] += 0.01
+    (report / "metrics.json").write_text(json.dumps(metrics))
+    assert evidence.compare(tmp_path) == 1
+    assert "/evaluation/rows/0/accuracy/mean" in capsys.readouterr().out
+
+
+def test_the_joined_images_are_whole(evidence: ModuleType, tmp_path: Path) -> None:
+    """10,000 for training and 5,000 for testing, no name twice, in the order of their names."""
+    evidence.join_images(tmp_path)
+    for name, count in (("pool.zip", 10_000), ("test.zip", 5_000)):
+        members = zipfile.ZipFile(tmp_path / name).namelist()
+        assert len(members) == len(set(members)) == count
+        assert members == sorted(members)
+
+
+def test_the_evidence_keeps_what_the_project_claims(evidence: ModuleType) -> None:
+    """Routing on strong INT8, with and without labels; quantizers with outliers; promises."""
+    ablations = evidence.recorded("evidence")["ablations"]
+    rows = {row["name"]: row for row in ablations["rows"]}
+    labelled, free = rows["LRA-EE on strong INT8"], rows["LRA-EE on strong INT8, label-free"]
+    assert (ablations["images"], ablations["seeds"]) == (5000, 3)
+    assert labelled["flops_saved"] >= 0.45
+    assert free["flops_saved"] >= 0.35
+    assert labelled["difference_to_float"]["low"] > -0.005
+    assert rows["strong INT8, full depth"]["accuracy"]["mean"] >= rows["FP32, full depth"]["accuracy"]["mean"] - 0.002
+    checks = {check["name"]: check for check in ablations["promise"]["checks"]}
+    assert checks["risk-controlled, 1 points"]["kept"]
+    assert checks["risk-controlled, 1 points"]["mean_saved"] > 0
+    assert not checks["no test: the boldest that measures well"]["kept"]
+
+
+@pytest.mark.parametrize("study", ["outliers", "b32-outliers"])
+def test_strong_recovers_from_outlier_channels(evidence: ModuleType, study: str) -> None:
+    """Naive loses at least 5 points, strong at most 0.3, and its noise at the last block is half of naive's at most."""
+    metrics = evidence.recorded(study)
+    found = metrics["precisions"] or metrics["ablations"]
+    right = {row["name"].removesuffix(", full depth"): row["accuracy"]["mean"] for row in found["rows"]}
+    assert right["naive INT8"] <= right["FP32"] - 0.05
+    assert right["strong INT8"] >= right["FP32"] - 0.003
+    last = {name: metrics["noise"][name]["blocks"][-1] for name in ("naive INT8", "strong INT8")}
+    ratios = {name: block["delta_quant"] / block["delta_nat"] for name, block in last.items()}
+    assert ratios["strong INT8"] <= 0.5 * ratios["naive INT8"]

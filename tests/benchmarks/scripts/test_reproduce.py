@@ -1,0 +1,157 @@
+"""The recipe for the paper's comparison: its commands parse, its README is true, and all of it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.main import get_command
+
+from lraee_benchmarks.cli import app as bench_app
+from lraee_benchmarks.results.model import from_json
+from lraee_exporters.loading.sources import REFERENCE_FOLDER
+from lraee_toolchain.cli import app as export_app
+
+FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "reproduce"
+SCRIPT = FOLDER / "reproduce.sh"
+README = (FOLDER / "README.md").read_text("utf-8")
+COMMANDS: dict[str, Any] = {"lraee-export": get_command(export_app), "lraee-bench": get_command(bench_app)}
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of every `lraee-*` command of a shell text; a line that ends in a backslash goes on."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [shlex.split(line, comments=True) for line in lines if re.match(r"lraee-", line)]
+    default = shlex.split(re.findall(r"\|\| set -- (.+)", SCRIPT.read_text("utf-8"))[0])
+    return [[word for given in words for word in (default if given == "$@" else [given])] for words in found]
+
+
+def shell_blocks(text: str) -> str:
+    """What stands between the fences of a Markdown text."""
+    return "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+
+
+ALL_COMMANDS = [*commands(SCRIPT.read_text("utf-8")), *commands(shell_blocks(README))]
+
+
+@pytest.mark.parametrize("words", ALL_COMMANDS, ids=lambda words: " ".join(words)[:60])
+def test_a_command_of_the_recipe_is_accepted(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the parser of the command itself: every option, choice and argument."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("$results", "results"):
+        (tmp_path / name).mkdir()  # lraee-bench looks whether it could write
+    program, *arguments = words
+    context = COMMANDS[program].make_context(program, arguments.copy())
+    assert "$@" not in arguments
+    assert context.params["model" if program == "lraee-export" else "bundle"]
+
+
+def test_the_recipe_exports_and_measures() -> None:
+    """Else the test above would find nothing."""
+    assert {words[0] for words in ALL_COMMANDS} == set(COMMANDS)
+    assert commands(SCRIPT.read_text("utf-8"))[0][-3:] == ["ViT-B-32-quickgelu", "--pretrained", "openai"]
+
+
+def test_the_readme_shows_the_first_command_of_the_script() -> None:
+    """The same options; the script's variables have the values that the README gives them."""
+    values = {"$images": "imagenet", "$results": "results"}
+
+    def options(words: list[str]) -> dict[str, Any]:
+        for name, value in values.items():
+            words = [word.replace(name, value) for word in words]
+        return dict(COMMANDS["lraee-export"].make_context("lraee-export", words[1:]).params)
+
+    shown = next(words for words in commands(shell_blocks(README)) if words[0] == "lraee-export")
+    assert options(shown) == options(commands(SCRIPT.read_text("utf-8"))[0])
+
+
+def test_the_weights_have_the_name_that_open_clip_knows() -> None:
+    """Tags are renamed now and then."""
+    assert "openai" in open_clip.list_pretrained_tags_by_model("ViT-B-32-quickgelu")
+
+
+def test_nothing_is_shown_as_measured_here() -> None:
+    """Every row of the table has an empty place until results are in the folder."""
+    rows = re.findall(r"^\| .+ \|$", README.split("## The table")[1], re.MULTILINE)[2:]
+    assert len(rows) >= 10
+    assert all("| not measured here |" in row for row in rows) or (FOLDER / "results").is_dir()
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
+def test_a_link_of_the_readme_leads_to_a_file(target: str) -> None:
+    """Beside it."""
+    assert (FOLDER / target).is_file()
+
+
+def test_scripts_that_the_readme_calls_exist() -> None:
+    """By the path from the project's folder."""
+    named = set(re.findall(r"benchmarks/reproduce/([\w.]+\.(?:py|sh))", README))
+    assert named == {"arrange_imagenet.py", "reproduce.sh"}
+    assert all((FOLDER / name).is_file() for name in named)
+
+
+def test_options_of_the_readme_exist() -> None:
+    """Of the commands, or of the script that arranges."""
+    known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
+    known |= set(re.findall(r'"(--[a-z]+)"', (FOLDER / "arrange_imagenet.py").read_text("utf-8")))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known
+
+
+def small_model(folder: Path) -> Path:
+    """A CLIP of three blocks with random weights that do not call themselves random, so that accuracy is measured."""
+    config = json.loads((REFERENCE_FOLDER / "open_clip_config.json").read_text("utf-8"))
+    config["model_cfg"]["vision_cfg"]["layers"] = 3
+    config["model_cfg"]["text_cfg"]["layers"] = 1
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    save_file(open_clip.CLIP(**config["model_cfg"]).state_dict(), str(folder / "open_clip_model.safetensors"))
+    return folder
+
+
+def run(*words: str | Path) -> str:
+    """What a program prints; it must succeed. It sees nothing of this process but where programs are."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_whole_recipe_runs_on_a_small_model(make_imagenet: Callable[..., Any], tmp_path: Path) -> None:
+    """From the official archives to the files to send, with ImageNet's 1,000 labels; only the model is another."""
+    fake = make_imagenet(train=60, val=6)
+    train, val, truth = fake.archives()
+    images, results = tmp_path / "imagenet", tmp_path / "results"
+    script = [sys.executable, FOLDER / "arrange_imagenet.py", "--train", train, "--val", val, "--truth", truth]
+    printed = run(*script, "--out", images, "--share", "0.5", "--calibration", "8")
+    assert f"{images / 'train'}: 90 images\n" in printed
+    model = small_model(tmp_path / "tiny")
+    printed = run("sh", SCRIPT, images, results, model, "--exits", "1,2", "--seeds", "1", "--epochs", "1")
+    assert f"send {results}/*.report/report.md and metrics.json" in printed
+    for name in ("paper", "default"):
+        metrics = json.loads((results / f"{name}.report/metrics.json").read_text("utf-8"))
+        counts = metrics["images"]
+        assert (counts["calibration"], counts["heads"] + counts["gating"], counts["evaluation"]) == (24, 90, 18)
+        assert metrics["supervision"] == "labels"
+        assert (metrics["ablations"] is not None) == (name == "paper")
+        assert (results / f"{name}.report/report.md").is_file()
+        bench = results / f"{name}.bench.json"
+        few = ["--repeats", "3", "--warmup", "0", "--cold-starts", "0", "--launches", "1"]
+        run("lraee-bench", results / f"{name}.lraee", "--images", images / "val", "--json", bench, *few)
+        report = from_json(bench.read_text("utf-8"))
+        assert report.bundle.labels == 1000
+        assert report.row("fp32") is not None
