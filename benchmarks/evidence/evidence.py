@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lraee_benchmarks.render.table import Table
+
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 README = ROOT / "README.md"
@@ -106,7 +108,7 @@ def record(folder: Path) -> None:
 
 
 def filled(text: str) -> str:
-    """A text with its blocks between ``<!-- evidence:NAME -->`` and ``<!-- /evidence -->`` made anew."""
+    """A text whose blocks between ``<!-- evidence:NAME -->`` and ``<!-- /evidence -->`` are filled again."""
     tables = {"routing": routing_table, "cuts": cuts_sentence, "outliers": outliers_table}
 
     def block(match: re.Match[str]) -> str:
@@ -118,93 +120,95 @@ def filled(text: str) -> str:
 def routing_table() -> str:
     """What routing adds on the reference, from the paper's T1 and T2."""
     ablations = recorded("evidence")["ablations"]
-    main = ablations["main"]
-    rows = {row["name"]: row for row in ablations["rows"]}
-    others = {row["name"]: row for row in ablations["comparisons"]["rows"]}
-    lines = [
-        f"| {ablations['images']:,} images, {ablations['seeds']} seeds | top-1 | FLOPs saved | points to FP32 |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for name, words in (
-        ("FP32, full depth", "FP32, full depth"),
-        ("naive INT8, full depth", "naive INT8, full depth"),
-        (f"{main}, full depth", f"{main}, full depth"),
-        (
-            f"{main}, SSA head at the last block, full depth",
-            f"{main}, a head like those of the exits at the last block",
-        ),
-        (f"LRA-EE on {main}", f"**LRA-EE on {main}**"),
-        (f"LRA-EE on {main}, label-free", f"**LRA-EE on {main}, no labels**"),
-        (f"LRA-EE on {main}, SSA heads only", f"LRA-EE on {main}, heads as in the paper (SSA)"),
+    main = ablations["precision"]
+    ways = {(row["way"], row["precision"]): row for row in ablations["main"]}
+    rows = []
+    for way, precision, words in (
+        ("full", "FP32", "FP32, full depth"),
+        ("full", "naive INT8", "naive INT8, full depth"),
+        ("full", main, f"{main}, full depth"),
+        ("ssa_last", main, f"{main}, a head like those of the exits at the last block"),
+        ("routed", main, f"**LRA-EE on {main}**"),
+        ("routed_label_free", main, f"**LRA-EE on {main}, no labels**"),
+        ("routed_ssa", main, f"LRA-EE on {main}, heads as in the paper (SSA)"),
     ):
-        row = rows[name]
-        change = "" if name == "FP32, full depth" else _points(row["difference_to_float"])
-        lines.append(f"| {words} | {100 * row['accuracy']['mean']:.2f} % | {_saved(row)} | {change} |")
-    lines += ["", "| at the same FLOPs | top-1 | FLOPs saved | points to LRA-EE |", "| --- | ---: | ---: | ---: |"]
-    for name in COMPARED:
-        row = others[name]
-        if row["accuracy"] is None:
-            lines.append(f"| {name} | | cannot save as much | |")
+        row = ways[way, precision]
+        change = "" if precision == "FP32" else _points(row["difference_to_float"])
+        rows.append([words, percent(row["accuracy"]["mean"], 2), _saved(row), change])
+    header = [f"{ablations['images']:,} images, {ablations['seeds']} seeds", "top-1", "FLOPs saved", "points to FP32"]
+    first = Table(header=header, rows=rows)
+    others = {row["method"]: row["at_match"] for row in ablations["methods"]["rows"]}
+    rows = []
+    for method, name in COMPARED.items():
+        if (row := others[method]) is None:
+            rows.append([name, "", "cannot save as much", ""])
             continue
         change = _points(row["difference_to_lra_ee"])
-        lines.append(f"| {name} | {100 * row['accuracy']['mean']:.2f} % | {_saved(row)} | {change} |")
-    return "\n".join(lines)
+        rows.append([name, percent(row["accuracy"]["mean"], 2), _saved(row), change])
+    second = Table(header=["at the same FLOPs", "top-1", "FLOPs saved", "points to LRA-EE"], rows=rows)
+    return f"{first.to_markdown()}\n\n{second.to_markdown()}"
 
 
 def cuts_sentence() -> str:
-    """What early exit saves beside the tower cut after one exit, whose head then answers every image.
+    """What early exit saves, and what the tower saves when it is cut after one exit, whose head answers every image.
 
     Only blocks whose exit the recorded bundle keeps can be cut at. Accuracies are means over the same images.
     """
-    evaluation = recorded("evidence")["evaluation"]
-    rows = {row["name"]: row for row in evaluation["rows"]}
-    cuts = {int(name.removeprefix("exit=")): row for name, row in rows.items() if name.startswith("exit=")}
-    routed = rows["adaptive=balanced"]
+    rows = recorded("evidence")["evaluation"]["rows"]
+    cuts = {int(row["block"]): row for row in rows if row["kind"] == "exit"}
+    routed = next(row for row in rows if row["point"] == "balanced")
     as_good = {block: row for block, row in cuts.items() if row["accuracy"]["mean"] >= routed["accuracy"]["mean"]}
     blocks = ", ".join(str(block) for block in sorted(cuts))
     begun = (
         f"Cutting the tower after one block is the simplest way to save. In the recorded bundle (seed 0, exits after "
-        f"blocks {blocks}) `balanced` answers {_percent(routed['accuracy']['mean'], 2)} right and saves "
-        f"{_percent(routed['flops_saved'], 1)} of the FLOPs."
+        f"blocks {blocks}) `balanced` answers {percent(routed['accuracy']['mean'], 2)} right and saves "
+        f"{percent(routed['flops_saved'], 1)} of the FLOPs."
     )
     if not as_good:
         best = max(cuts, key=lambda block: float(cuts[block]["accuracy"]["mean"]))
         return (
             f"{begun} No cut is as accurate: the best, after block {best}, answers "
-            f"{_percent(cuts[best]['accuracy']['mean'], 2)} right and saves {_percent(cuts[best]['flops_saved'], 1)}."
+            f"{percent(cuts[best]['accuracy']['mean'], 2)} right and saves {percent(cuts[best]['flops_saved'], 1)}."
         )
     cheapest = max(as_good, key=lambda block: float(as_good[block]["flops_saved"]))
-    saved = _percent(as_good[cheapest]["flops_saved"], 1)
+    saved = percent(as_good[cheapest]["flops_saved"], 1)
     return f"{begun} The cheapest cut that is as accurate is after block {cheapest} and saves {saved}."
 
 
-COMPARED = (
-    "confidence, one threshold",
-    "BranchyNet: entropy, free LCT",
-    "CLS-EE: [CLS] heads, confidence",
-    "PABEE, exits behind every candidate block",
-    "token pruning (in the manner of AdaViT)",
-)
-"""Rows of the paper's T2 that the README shows; the reports have all."""
+COMPARED = {
+    "confidence_shared": "confidence, one threshold",
+    "branchynet": "BranchyNet: entropy, free LCT",
+    "cls_ee": "CLS-EE: [CLS] heads, confidence",
+    "pabee_everywhere": "PABEE, exits behind every candidate block",
+    "token_pruning": "token pruning (in the manner of AdaViT)",
+}
+"""Rows of the paper's T2 that the README shows, and what it calls them; the reports have all."""
 
 
 def outliers_table() -> str:
     """What the quantizers and routing do where INT8 fails."""
-    lines = [
-        "| outlier channels times 128 | FP32 | naive INT8 | strong INT8 | noise at the last block, naive and strong |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for study, words in (("outliers", "`reference`"), ("b32-outliers", "`reference-b32`")):
-        metrics = recorded(study)
-        if (table := metrics["precisions"]) is not None:
-            right = {row["name"]: row["accuracy"]["mean"] for row in table["rows"]}
-        else:
-            rows = {row["name"]: row["accuracy"]["mean"] for row in metrics["ablations"]["rows"]}
-            right = {name: rows[f"{name}, full depth"] for name in ("FP32", "naive INT8", "strong INT8")}
-        cells = [f"{100 * right[name]:.2f} %" for name in ("FP32", "naive INT8", "strong INT8")]
-        noise = [_noise(metrics["noise"][name]) for name in ("naive INT8", "strong INT8")]
-        lines.append(f"| {words} | {' | '.join(cells)} | {' and '.join(noise)} |")
-    return "\n".join(lines)
+        noise = [_noise(recorded(study)["noise"][name]) for name in ("naive INT8", "strong INT8")]
+        right = accuracies(study)
+        shown = [percent(right[name], 2) for name in ("FP32", "naive INT8", "strong INT8")]
+        rows.append([words, *shown, " and ".join(noise)])
+    return Table(
+        header=[
+            *("outlier channels times 128", "FP32", "naive INT8", "strong INT8"),
+            "noise at the last block, naive and strong",
+        ],
+        rows=rows,
+    ).to_markdown()
+
+
+def accuracies(study: str) -> dict[str, float]:
+    """Top-1 of full depth at every precision that a study measured."""
+    metrics = recorded(study)
+    if (table := metrics["precisions"]) is not None:
+        return {row["precision"]: row["accuracy"]["mean"] for row in table["rows"]}
+    rows = metrics["ablations"]["main"]
+    return {row["precision"]: row["accuracy"]["mean"] for row in rows if row["way"] == "full"}
 
 
 def _noise(profile: dict[str, Any]) -> str:
@@ -212,7 +216,8 @@ def _noise(profile: dict[str, Any]) -> str:
     return f"{100 * last['delta_quant'] / last['delta_nat']:.3g} %"
 
 
-def _percent(share: float, digits: int) -> str:
+def percent(share: float, digits: int) -> str:
+    """A share of 1 as percent."""
     return f"{100 * share:.{digits}f} %"
 
 

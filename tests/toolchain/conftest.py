@@ -1,16 +1,15 @@
 """What the toolchain's tests share: exports whose stages are kept."""
 
-import json
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
 from lraee_toolchain.config import ExportConfig, HeadTraining
+from lraee_toolchain.evaluation.metrics import Metrics, read_metrics
 from lraee_toolchain.export import export
 
 
@@ -51,11 +50,9 @@ def with_tables(
 
 
 @pytest.fixture(scope="session")
-def table_metrics(with_tables: ExportConfig) -> dict[str, Any]:
+def table_metrics(with_tables: ExportConfig) -> Metrics:
     """Its ``metrics.json``."""
-    path = with_tables.out.with_suffix(".report") / "metrics.json"
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    return read_metrics(with_tables.out.with_suffix(".report"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Arrays larger than memory in ``.npy`` files that are written row by row, on a disk that may be full.
+"""Write arrays larger than memory into ``.npy`` files row by row, on a disk that may be full.
 
 Differs from numpy's memory-mapped files, which begin as holes: a disk that fills up later ends the process with SIGBUS.
 Here the whole size is reserved at once, and what cannot be written is an error of Python.
@@ -24,7 +24,7 @@ _NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
 
 
 class ArrayFile:
-    """A ``.npy`` file, as ``numpy.save`` would write it; a context manager."""
+    """A context manager that writes a ``.npy`` file as ``numpy.save`` would."""
 
     def __init__(self, path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
         """Make the file and reserve its whole size.
@@ -35,7 +35,7 @@ class ArrayFile:
             shape: of the array; rows are along its first axis.
 
         Raises:
-            OSError: there is no room, which is said with the size, or the file cannot be made.
+            OSError: the disk is full, which the message says with the size, or the file cannot be made.
         """
         self._dtype, self._shape, self._path = np.dtype(dtype), shape, path
         self._row_bytes = self._dtype.itemsize * math.prod(shape[1:])
@@ -62,14 +62,14 @@ class ArrayFile:
         self._write_at(self._begin + start * self._row_bytes, np.ascontiguousarray(rows, self._dtype).tobytes())
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """A copy of rows `start` to `stop`, which are cut to the array."""
+        """Copy rows `start` to `stop`, both cut to the length of the array."""
         start, stop = (min(row, self._shape[0]) for row in (start, stop))
         self._file.seek(self._begin + start * self._row_bytes)
         content = self._file.read((stop - start) * self._row_bytes)
         return np.frombuffer(content, self._dtype).reshape(stop - start, *self._shape[1:]).copy()
 
     def shorten(self, count: int) -> None:
-        """Keep the first rows alone."""
+        """Keep only the first `count` rows."""
         self._shape = (count, *self._shape[1:])
         header = self._header(self._shape)
         if len(header) != self._begin:  # numpy leaves room in headers for the first axis to grow
@@ -90,7 +90,7 @@ class ArrayFile:
             os.posix_fallocate(self._file.fileno(), 0, size)
         except OSError as error:
             if error.errno not in _NOT_SUPPORTED:
-                self._file.truncate(0)  # what could be reserved of it, or it would count as used
+                self._file.truncate(0)  # give back what could be reserved, or it would count as used
                 raise NoRoomError(error, self._path, size) from error
 
     def _write_at(self, position: int, content: bytes) -> None:
@@ -100,6 +100,6 @@ class ArrayFile:
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as ``numpy.save`` does, byte for byte, with the system's own error where there is no room."""
+    """Write an array as ``numpy.save`` does, byte for byte; a full disk raises `NoRoomError`."""
     with ArrayFile(path, array.dtype, array.shape) as file:
         file.write(0, array)

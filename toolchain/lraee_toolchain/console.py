@@ -81,8 +81,8 @@ class ConsoleProgress:
             self._progress.console.print(words)
         self._task = self._progress.add_task(words, total=1)
 
-    def steps(self, total: int) -> Callable[[int], None]:
-        """Give the running stage a length."""
+    def steps(self, total: int | None) -> Callable[[int], None]:
+        """Give the running stage a length, or with None let it run without one."""
         task = self._task
         if task is None:
             return lambda done: None
@@ -95,8 +95,9 @@ class ConsoleProgress:
 
     def _finish(self) -> None:
         if self._task is not None:
-            total = self._progress.tasks[self._task].total
-            self._progress.update(self._task, completed=total)
+            task = self._progress.tasks[self._task]
+            total = task.completed if task.total is None else task.total
+            self._progress.update(self._task, completed=total, total=total)
             self._task = None
 
 

@@ -11,16 +11,16 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lraee.bundle.strict_json import encode
+from lraee.bundle.folder import Bundle
+from lraee.bundle.strict_json import decode, encode, parse
 from lraee.errors import ExportError
 from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import open_image
 from lraee_calibration_data import Dataset, open_dataset, photos
-from lraee_exporters.parity import check_parity
+from lraee_exporters.parity import StageParity, check_parity
 from lraee_toolchain.baselines.folder import BaselineMaker
 from lraee_toolchain.bundle import OTHER_PLACE, BundleInputs, pack, put_in_place, stage_copies
 from lraee_toolchain.cache import WorkFolder, key_of, writing
@@ -36,12 +36,15 @@ from lraee_toolchain.early_exit.routing import (
 )
 from lraee_toolchain.early_exit.saved_routing import load_routing, save_routing, weights_of_exits
 from lraee_toolchain.evaluation.example_images import Picture, run_pictures
-from lraee_toolchain.evaluation.study import Study
+from lraee_toolchain.evaluation.metrics import Metrics
+from lraee_toolchain.evaluation.study import measure
 from lraee_toolchain.parts.build import build_exits
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
+from lraee_toolchain.quantization.precision import Precision
 from lraee_toolchain.quantization.quantizers import load_choices
+from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.write import write_report
-from lraee_toolchain.stages import Precision, Progress, Silent, Stages
+from lraee_toolchain.stages import Progress, Silent, Stages
 
 PARITY_IMAGES = 64
 
@@ -224,33 +227,14 @@ class _Export:
         )
         pack(inputs, folder)
 
-    def _metrics(self, bundle: Path, parity: Path, exits: Path, noise: NoiseProfile | None) -> dict[str, Any]:
-        splits, read = self.stages.splits, self.stages.read
-        metrics: dict[str, Any] = {
-            "parity": json.loads((parity / "parity.json").read_text()),
-            "supervision": self.stages.supervision,
-            "noise": {} if noise is None else {self.precision: encode(noise)},
-            "images": {"evaluation": 0} | read.images,
-            "skipped": read.skipped,
-            "passed_over": read.passed_over,
-            "notices": read.notices,
-            "evaluation": None,
-            "precisions": None,
-            "ablations": None,
-            "latency": None,
-        }
-        if splits.evaluation is None or self.stages.is_random:
-            return metrics
-        study = Study(self.stages, splits.evaluation, bundle, exits, self.precision)
-        metrics["evaluation"] = study.evaluate()
-        if self.config.precisions:
-            metrics["noise"] = study.noise()
-            metrics["precisions"] = study.precisions()
-        if self.config.ablations:
-            metrics["noise"] = study.noise()
-            metrics["ablations"] = study.ablate()
-            metrics["latency"] = study.latency()
-        return metrics
+    def _metrics(self, bundle: Path, parity: Path, exits: Path, noise: NoiseProfile | None) -> Metrics:
+        stages = parse((parity / "parity.json").read_text(), "parity.json")
+        proved = tuple(decode(StageParity, stage, "parity.json") for stage in stages)
+        return measure(self.stages, bundle, exits, self.precision, parity=proved, noise=noise)
+
+    def _findings(self, bundle: Path, metrics: Metrics) -> Findings:
+        manifest = Bundle(bundle).manifest
+        return Findings(manifest=manifest, metrics=metrics, config=self.config, pictures=self._pictures(bundle))
 
     def _pictures(self, bundle: Path) -> list[Picture]:
         """Images of the evaluation split by the block where they leave."""
@@ -261,12 +245,12 @@ class _Export:
         classes = stages.classes(stages.splits.evaluation)[rows.source]
         return run_pictures(bundle, rows.pixels, classes, seed=self.config.seed)
 
-    def _install(self, bundle: Path, tower_parts: Path, metrics: dict[str, Any]) -> ExportResult:
+    def _install(self, bundle: Path, tower_parts: Path, metrics: Metrics) -> ExportResult:
         out = self.config.out
         report = self.work.stage(
             "report",
-            {"bundle": bundle.name, "metrics": key_of(metrics), "name": out.name},
-            lambda folder: write_report(bundle, metrics, self.config, folder, pictures=self._pictures(bundle)),
+            {"bundle": bundle.name, "metrics": key_of(encode(metrics)), "name": out.name},
+            lambda folder: write_report(self._findings(bundle, metrics), folder),
         )
         baselines = None if self.baselines is None else self.baselines.make(tower_parts)
         targets = {out.with_suffix(".report"): report}

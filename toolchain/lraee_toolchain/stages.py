@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,10 @@ from lraee_toolchain.parts.text import build_text_part
 from lraee_toolchain.quantization.calibration import calibrate, load_ranges, save_ranges
 from lraee_toolchain.quantization.dynamic import build_dynamic
 from lraee_toolchain.quantization.noise import NoiseProfile, diagnose, load_profile, profile_csv, save_profile
+from lraee_toolchain.quantization.precision import Precision
 from lraee_toolchain.quantization.quantizers import build_int8, build_int8_strong
 
 FloatArray = NDArray[np.float32]
-
-Precision: TypeAlias = Literal["FP32", "naive INT8", "strong INT8", "dynamic INT8"]
 
 NOISE_IMAGES = 512
 """Images of the gating split that the noise profile is measured on."""
@@ -57,8 +56,8 @@ class Progress(Protocol):
         """A stage begins; `found` when its result is there already."""
         ...
 
-    def steps(self, total: int) -> Callable[[int], None]:
-        """The stage has `total` steps; call the result with how many were done."""
+    def steps(self, total: int | None) -> Callable[[int], None]:
+        """The stage has `total` steps, or with None so many as come; call the result with how many were done."""
         ...
 
     def notice(self, text: str) -> None:
@@ -72,7 +71,7 @@ class Silent:
     def stage(self, name: str, found: bool) -> None:
         """Say nothing."""
 
-    def steps(self, total: int) -> Callable[[int], None]:
+    def steps(self, total: int | None) -> Callable[[int], None]:
         """Count nothing."""
         return lambda done: None
 
@@ -297,8 +296,7 @@ class Stages:
             rows = load_pixel_set(pixels).pixels[:NOISE_IMAGES]
             advance = self.progress.steps(len(rows))
             profile = diagnose(
-                self.chain(self.float_parts),
-                self.chain(tower_parts),
+                (self.chain(self.float_parts), self.chain(tower_parts)),
                 rows,
                 label_embeddings=self.labels,
                 class_token=self.tower.has_class_token,

@@ -40,10 +40,10 @@ def test_what_the_readme_says_of_cut_towers_is_in_the_record(evidence: ModuleTyp
     numbers = re.findall(r"\d+\.\d+ %", sentence)
     assert len(numbers) == 4
     assert all(number in report for number in numbers)
-    kept = {row["name"] for row in evidence.recorded("evidence")["evaluation"]["rows"]}
+    kept = {row["block"] for row in evidence.recorded("evidence")["evaluation"]["rows"]}
     blocks = re.findall(r"after block (\d+)", sentence)
     assert blocks
-    assert all(f"exit={block}" in kept for block in blocks)
+    assert all(int(block) in kept for block in blocks)
 
 
 @pytest.mark.parametrize(("accuracy", "words"), [(0.80, "No cut is as accurate"), (0.95, "after block 7 and saves")])
@@ -53,8 +53,8 @@ def test_cuts_win_or_lose_by_their_accuracy(
     """The sentence follows the record, whichever way that turns out."""
     metrics = evidence.recorded("evidence")
     for row in metrics["evaluation"]["rows"]:
-        if row["name"].startswith("exit="):
-            row["accuracy"]["mean"] = accuracy if row["name"] == "exit=7" else 0.5
+        if row["kind"] == "exit":
+            row["accuracy"]["mean"] = accuracy if row["block"] == 7 else 0.5
     monkeypatch.setattr(evidence, "recorded", lambda _study: metrics)
     assert words in evidence.cuts_sentence()
 
@@ -82,27 +82,28 @@ def test_the_joined_images_are_whole(evidence: ModuleType, tmp_path: Path) -> No
 
 
 def test_the_evidence_keeps_what_the_project_claims(evidence: ModuleType) -> None:
-    """Routing on strong INT8, with and without labels; quantizers with outliers; promises."""
+    """Routing on strong INT8, with and without labels; quantizers with outliers; the guarantee of risk control."""
     ablations = evidence.recorded("evidence")["ablations"]
-    rows = {row["name"]: row for row in ablations["rows"]}
-    labelled, free = rows["LRA-EE on strong INT8"], rows["LRA-EE on strong INT8, label-free"]
+    rows = {(row["way"], row["precision"]): row for row in ablations["main"]}
+    labelled, free = rows["routed", "strong INT8"], rows["routed_label_free", "strong INT8"]
     assert (ablations["images"], ablations["seeds"]) == (5000, 3)
     assert labelled["flops_saved"] >= 0.45
     assert free["flops_saved"] >= 0.35
     assert labelled["difference_to_float"]["low"] > -0.005
-    assert rows["strong INT8, full depth"]["accuracy"]["mean"] >= rows["FP32, full depth"]["accuracy"]["mean"] - 0.002
-    checks = {check["name"]: check for check in ablations["promise"]["checks"]}
-    assert checks["risk-controlled, 1 points"]["kept"]
-    assert checks["risk-controlled, 1 points"]["mean_saved"] > 0
-    assert not checks["no test: the boldest that measures well"]["kept"]
+    right = evidence.accuracies("evidence")
+    assert right["strong INT8"] >= right["FP32"] - 0.002
+    point, caught = ablations["risk"]["controlled"][-1], ablations["risk"]["uncontrolled"]
+    assert point["epsilon"] == caught["epsilon"] == 0.01
+    assert max(point["exceeded"], point["exceeded_on_pool"]) <= point["limit"]
+    assert point["mean_saved"] > 0
+    assert max(caught["exceeded"], caught["exceeded_on_pool"]) > caught["limit"]
 
 
 @pytest.mark.parametrize("study", ["outliers", "b32-outliers"])
 def test_strong_recovers_from_outlier_channels(evidence: ModuleType, study: str) -> None:
     """Naive loses at least 5 points, strong at most 0.3, and its noise at the last block is half of naive's at most."""
     metrics = evidence.recorded(study)
-    found = metrics["precisions"] or metrics["ablations"]
-    right = {row["name"].removesuffix(", full depth"): row["accuracy"]["mean"] for row in found["rows"]}
+    right = evidence.accuracies(study)
     assert right["naive INT8"] <= right["FP32"] - 0.05
     assert right["strong INT8"] >= right["FP32"] - 0.003
     last = {name: metrics["noise"][name]["blocks"][-1] for name in ("naive INT8", "strong INT8")}

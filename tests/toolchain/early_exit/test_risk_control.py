@@ -11,7 +11,7 @@ import pytest
 
 from lraee_toolchain.early_exit.risk_control import images_of, last_to_pass, propose_sequence, risk_controlled_point
 from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, evaluate
-from lraee_toolchain.evaluation.risk_check import LUCK, Chooser, check_promise, most_by_luck
+from lraee_toolchain.evaluation.risk_check import FALSE_ALARM, Chooser, binomial_limit, check_risk
 
 
 def blind(seed: int, images: int, *, drop: float) -> ExitScores:
@@ -64,7 +64,7 @@ def test_the_true_drop_is_above_epsilon_no_more_often_than_delta(epsilon: float)
         share_leaving = float(np.clip(1 - point.thresholds[0], 0, 1))
         broken += share_leaving * drop > epsilon
         open_points += share_leaving > 0
-    assert broken <= most_by_luck(repeats, delta)
+    assert broken <= binomial_limit(repeats, delta)
     assert open_points > repeats / 4  # it does not keep its promise by never opening an exit
 
 
@@ -73,7 +73,7 @@ def test_useful_exits_save_and_keep_the_promise() -> None:
     truth = knowing(999, 50_000)
     points = [risk_controlled_point(knowing(seed, 3000), epsilon=0.01, delta=0.1, seed=seed) for seed in range(20)]
     drops = [-evaluate(truth, point.thresholds).difference for point in points]
-    assert np.mean(np.array(drops) > 0.01) <= most_by_luck(20, 0.1) / 20
+    assert np.mean(np.array(drops) > 0.01) <= binomial_limit(20, 0.1) / 20
     assert np.mean([point.saved for point in points]) > 0.2
 
 
@@ -176,7 +176,7 @@ def best_by_eye(scores: ExitScores, *, epsilon: float, delta: float, seed: int) 
 
 def test_the_risk_controlled_choice_keeps_its_promise_and_saves() -> None:
     """On a pool like a gating and an evaluation split together."""
-    check = check_promise(knowing(0, 3000), epsilon=0.01, delta=0.1, seed=0, repeats=40)
+    check = check_risk(knowing(0, 3000), epsilon=0.01, delta=0.1, seed=0, repeats=40)
     assert check.kept
     assert check.images == 1500
     assert check.mean_saved > 0.1
@@ -187,7 +187,7 @@ def test_the_risk_controlled_choice_keeps_its_promise_and_saves() -> None:
 @pytest.mark.parametrize("choose", [reckless, best_by_eye])
 def test_a_chooser_without_a_proof_is_caught(choose: Chooser) -> None:
     """Though what it chose looked good enough on the gating images in the second case."""
-    check = check_promise(blind(1, 3000, drop=0.04), epsilon=0.01, delta=0.1, seed=0, repeats=40, choose=choose)
+    check = check_risk(blind(1, 3000, drop=0.04), epsilon=0.01, delta=0.1, seed=0, repeats=40, choose_point=choose)
     assert not check.kept
     assert check.exceeded > check.limit
     assert check.exceeded_on_pool > check.limit
@@ -199,13 +199,13 @@ def test_closed_exits_promise_nothing_and_keep_it() -> None:
     def closed(scores: ExitScores, *, epsilon: float, delta: float, seed: int) -> Point:
         return evaluate(scores, (math.inf,) * len(scores.blocks))
 
-    check = check_promise(knowing(0, 300), epsilon=0.0, delta=0.1, seed=0, repeats=5, choose=closed)
+    check = check_risk(knowing(0, 300), epsilon=0.0, delta=0.1, seed=0, repeats=5, choose_point=closed)
     assert check.kept
     assert (check.exceeded, check.mean_drop, check.mean_saved, check.closed) == (0, 0, 0, 1)
 
 
 def test_every_repeat_measures_on_images_that_the_chooser_did_not_get() -> None:
-    """Each chooser gets other images, of the size that was asked for, and another seed."""
+    """Each chooser gets other images, half of the pool, and another seed."""
     pool = knowing(0, 200)
     pool.gate[:, 0] = np.arange(200)  # tells images apart
     seen = []
@@ -214,10 +214,10 @@ def test_every_repeat_measures_on_images_that_the_chooser_did_not_get() -> None:
         seen.append((seed, set(scores.gate[:, 0].tolist())))
         return evaluate(scores, (math.inf,) * len(scores.blocks))
 
-    check = check_promise(pool, epsilon=0.1, delta=0.1, seed=0, repeats=4, gating_share=0.3, choose=spy)
-    assert check.images == 140
+    check = check_risk(pool, epsilon=0.1, delta=0.1, seed=0, repeats=4, choose_point=spy)
+    assert check.images == 100
     assert [seed for seed, _ in seen] == [0, 1, 2, 3]
-    assert all(len(images) == 60 for _, images in seen)
+    assert all(len(images) == 100 for _, images in seen)
     assert len({frozenset(images) for _, images in seen}) == 4
 
 
@@ -227,6 +227,6 @@ def test_luck_exceeds_the_limit_rarely_and_would_exceed_one_less_more_often(repe
     counts = np.arange(repeats + 1)
     logarithm = np.array([math.lgamma(repeats + 1) - math.lgamma(k + 1) - math.lgamma(repeats - k + 1) for k in counts])
     chances = np.exp(logarithm + counts * math.log(delta) + (repeats - counts) * math.log(1 - delta))
-    limit = most_by_luck(repeats, delta)
-    assert chances[limit + 1 :].sum() <= LUCK + 1e-9
-    assert chances[limit:].sum() > LUCK
+    limit = binomial_limit(repeats, delta)
+    assert chances[limit + 1 :].sum() <= FALSE_ALARM + 1e-9
+    assert chances[limit:].sum() > FALSE_ALARM

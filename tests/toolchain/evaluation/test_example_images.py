@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -13,39 +14,39 @@ from lraee.bundle.folder import find_bundle
 from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import open_image
 from lraee_calibration_data import fashion_mnist_pool, label_rows, open_dataset
-from lraee_toolchain.evaluation.example_images import LARGEST, choose_pictures, run_pictures
+from lraee_toolchain.evaluation.example_images import LARGEST, Answered, choose_pictures, run_pictures
 
 NAMES = ("dress", "coat", "bag")
 
 
-def made(images: int = 60, size: int = 28) -> dict[str, np.ndarray]:
-    """Images that left behind blocks 4 and 12 or ran to the end of 12 blocks."""
+def made(images: int = 60, size: int = 28) -> Answered:
+    """Images that left after blocks 4 and 12 or ran to the end of 12 blocks."""
     generator = np.random.default_rng(0)
     place = np.arange(images) % 3
-    return {
-        "pixels": generator.integers(0, 256, (images, size, size, 3)).astype(np.uint8),
-        "exit_block": np.array([4, 12, 12], np.int32)[place],
-        "early": np.array([True, True, False])[place],
-        "predicted": generator.integers(0, 3, images),
-        "classes": generator.integers(0, 3, images),
-    }
+    return Answered(
+        pixels=generator.integers(0, 256, (images, size, size, 3)).astype(np.uint8),
+        exit_block=np.array([4, 12, 12], np.int32)[place],
+        early=np.array([True, True, False])[place],
+        predicted=generator.integers(0, 3, images),
+        classes=generator.integers(0, 3, images),
+    )
 
 
 def test_every_place_is_shown_and_not_more_than_asked_for() -> None:
-    """An exit behind the last block is told from full depth."""
-    pictures = choose_pictures(**made(), label_names=NAMES, each=8, seed=0)
+    """An exit after the last block is told from full depth."""
+    pictures = choose_pictures(made(), NAMES, each=8, seed=0)
     places = [(picture.block, picture.early) for picture in pictures]
     assert places == [(4, True)] * 8 + [(12, True)] * 8 + [(12, False)] * 8
-    few = choose_pictures(**made(images=6), label_names=NAMES, each=8, seed=0)
+    few = choose_pictures(made(images=6), NAMES, each=8, seed=0)
     assert len(few) == 6
 
 
 def test_right_is_what_the_label_says() -> None:
     """Labels and answers are given by name; without labels neither right nor wrong is claimed."""
-    pictures = choose_pictures(**made(), label_names=NAMES, each=20, seed=0)
+    pictures = choose_pictures(made(), NAMES, each=20, seed=0)
     assert {picture.right for picture in pictures} == {True, False}
     assert all(picture.right == (picture.label == picture.predicted) for picture in pictures)
-    unknown = choose_pictures(**(made() | {"classes": None}), label_names=NAMES, seed=0)
+    unknown = choose_pictures(dataclasses.replace(made(), classes=None), NAMES, seed=0)
     assert {(picture.label, picture.right) for picture in unknown} == {(None, None)}
 
 
@@ -53,16 +54,16 @@ def test_right_is_what_the_label_says() -> None:
 def test_pictures_are_small(size: int, wanted: int) -> None:
     """Large ones are scaled down; small ones keep every pixel."""
     arrays = made(images=3, size=size)
-    pictures = choose_pictures(**arrays, label_names=NAMES, seed=0)
+    pictures = choose_pictures(arrays, NAMES, seed=0)
     image = Image.open(io.BytesIO(pictures[0].png))
     assert (image.format, image.size) == ("PNG", (wanted, wanted))
     if size == wanted:
-        assert np.array_equal(np.asarray(image), arrays["pixels"][0])
+        assert np.array_equal(np.asarray(image), arrays.pixels[0])
 
 
 def test_the_draw_depends_on_the_seed_alone() -> None:
     """Equal exports show equal pictures."""
-    first, again, other = (choose_pictures(**made(), label_names=NAMES, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (choose_pictures(made(), NAMES, seed=seed) for seed in (0, 0, 1))
     assert first == again
     assert first != other
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import lraee
 from lraee.errors import ExportError
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.evaluation.metrics import Metrics, read_metrics
 from lraee_toolchain.export import ExportResult, export
 
 
@@ -24,27 +24,29 @@ def quantized(with_tables: ExportConfig) -> ExportResult:
 
 
 @pytest.fixture(scope="module")
-def metrics(quantized: ExportResult) -> dict[str, Any]:
+def metrics(quantized: ExportResult) -> Metrics:
     """``metrics.json``."""
-    found: dict[str, Any] = json.loads((quantized.report / "metrics.json").read_text())
-    return found
+    return read_metrics(quantized.report)
 
 
-def test_a_bundle_without_exits_runs_to_the_end(quantized: ExportResult, metrics: dict[str, Any]) -> None:
+def test_a_bundle_without_exits_runs_to_the_end(quantized: ExportResult, metrics: Metrics) -> None:
     """No exit, no operating point; the default policy is full depth."""
     model = lraee.load(quantized.bundle, threads=1)
     assert model.manifest.exits == model.manifest.operating_points == ()
     assert model.policy == lraee.Full()
-    assert [row["name"] for row in metrics["evaluation"]["rows"]] == ["full depth"]
+    assert metrics.evaluation is not None
+    assert [row.kind for row in metrics.evaluation.rows] == ["full"]
 
 
-def test_strong_repairs_what_outlier_channels_break_in_naive(metrics: dict[str, Any]) -> None:
+def test_strong_repairs_what_outlier_channels_break_in_naive(metrics: Metrics) -> None:
     """200 images: naive loses at least 20 points, strong at most 2 (the recorded evidence has 5,000 images)."""
-    right = {row["name"]: row["accuracy"]["mean"] for row in metrics["precisions"]["rows"]}
+    assert metrics.precisions is not None
+    assert metrics.evaluation is not None
+    right = {row.precision: row.accuracy.mean for row in metrics.precisions.rows}
     assert right["FP32"] > 0.85
     assert right["naive INT8"] < right["FP32"] - 0.20
     assert right["strong INT8"] > right["FP32"] - 0.02
-    evaluated = metrics["evaluation"]["rows"][0]["accuracy"]["mean"]
+    evaluated = metrics.evaluation.full.accuracy.mean
     assert evaluated == pytest.approx(right["strong INT8"], abs=1 / 200 + 1e-9)  # one image between two levels
 
 

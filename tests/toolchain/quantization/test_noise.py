@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 
 from lraee.errors import BundleError, ExportError
 from lraee_toolchain.quantization.noise import (
-    PAPER_CANDIDATES,
-    PAPER_EXITS,
     PAPER_NOISE_CURVE,
     BlockNoise,
     NoiseProfile,
@@ -78,7 +76,7 @@ def labels() -> np.ndarray:
 
 def run(exact: Any, noisy: Any, pixels: np.ndarray, labels: np.ndarray, **options: Any) -> NoiseProfile:
     """`diagnose`, with chains that are none."""
-    return diagnose(exact, noisy, pixels, label_embeddings=labels, **options)
+    return diagnose((exact, noisy), pixels, label_embeddings=labels, **options)
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +102,11 @@ def slow_block(exact: list[np.ndarray], noisy: list[np.ndarray], number: int) ->
         block=number,
         delta_nat=float(np.mean([np.linalg.norm(a[i] - before[i]) for i in images])),
         delta_quant=float(np.mean([np.linalg.norm(b[i] - a[i]) for i in images])),
-        mse=float(np.mean((a - b) ** 2)),
         cosine=float(np.mean([cosine(a[i], b[i]) for i in images])),
-        cosine_patch_mean=float(np.mean([cosine(patch[0, i], patch[1, i]) for i in images])),
-        cosine_class_token=float(np.mean([cosine(a[i, 0], b[i, 0]) for i in images])),
         largest_float=float(np.abs(a).max()),
         largest_int8=float(np.abs(b).max()),
         signal=float(np.linalg.norm(patch[0].mean(axis=0)) ** 2),
         noise_variance=float(np.trace(covariance)),
-        noise_bias=float(np.linalg.norm(noise.mean(axis=0)) ** 2),
     )
 
 
@@ -126,32 +120,22 @@ def test_every_measure_of_a_block_is_its_definition(profile: NoiseProfile, pixel
         assert dataclasses.asdict(block) == pytest.approx(dataclasses.asdict(wanted), rel=1e-9)
         assert block.noise_to_signal == pytest.approx(wanted.delta_quant / wanted.delta_nat)
         assert block.information_to_noise == pytest.approx(wanted.signal / wanted.noise_variance)
-    stem = [np.linalg.norm(a.astype(np.float64) - b) for a, b in zip(exact[0], noisy[0], strict=True)]
-    assert profile.stem_delta_quant == pytest.approx(np.mean(stem))
 
 
 def test_the_drift_of_the_embedding_is_its_definition(
     profile: NoiseProfile, pixels: np.ndarray, labels: np.ndarray
 ) -> None:
-    """One image after the other, with arccos, and margins from sorted rivals."""
+    """One image after the other, with arccos."""
     a, b = (chain.tail(list(chain.after_blocks(pixels))[-1])[0] for chain in (FakeChain(0.0), FakeChain(NOISE)))
     cosines = np.array([cosine(x, y) for x, y in zip(a, b, strict=True)])
-    of_answer, margins, flips = [], [], 0
+    flips = 0
     for x, y in zip(a, b, strict=True):
         to_labels = [np.array([cosine(v, label) for label in labels]) for v in (x, y)]
-        answer = int(to_labels[0].argmax())
-        of_answer.append([similar[answer] for similar in to_labels])
-        margins.append([similar[answer] - max(np.delete(similar, answer)) for similar in to_labels])
-        flips += int(to_labels[1].argmax()) != answer
+        flips += int(to_labels[1].argmax()) != int(to_labels[0].argmax())
     assert dataclasses.asdict(profile.embedding) == pytest.approx(
         {
             "cosine": cosines.mean(),
-            "cosine_first_percentile": np.percentile(cosines, 1),
             "angle_degrees": np.degrees(np.arccos(cosines)).mean(),
-            "label_cosine": np.mean(of_answer, axis=0)[0],
-            "label_cosine_change": np.diff(np.mean(of_answer, axis=0))[0],
-            "margin": np.mean(margins, axis=0)[0],
-            "margin_change": np.diff(np.mean(margins, axis=0))[0],
             "flipped": flips / IMAGES,
         },
         rel=1e-6,
@@ -181,19 +165,18 @@ def test_batches_do_not_change_the_result(batch: int) -> None:
 def test_equal_towers_have_no_noise(pixels: np.ndarray, labels: np.ndarray) -> None:
     """Exactly none, and nothing is pathological."""
     found = run(FakeChain(0.0), FakeChain(0.0), pixels, labels, batch=4)
-    assert found.stem_delta_quant == 0
     for block in found.blocks:
-        assert (block.delta_quant, block.mse, block.noise_variance, block.noise_bias) == (0, 0, 0, 0)
+        assert (block.delta_quant, block.noise_variance) == (0, 0)
         assert block.noise_to_signal == 0
         assert block.information_to_noise == math.inf
         assert block.cosine == pytest.approx(1, abs=1e-12)
     drift = found.embedding
-    assert (drift.angle_degrees, drift.label_cosine_change, drift.margin_change, drift.flipped) == (0, 0, 0, 0)
+    assert (drift.angle_degrees, drift.flipped) == (0, 0)
     assert pathological(found, [1, 2, 3]) == []
 
 
 def test_small_noise_on_large_activations_is_not_lost_to_rounding(pixels: np.ndarray, labels: np.ndarray) -> None:
-    """A shift of 50 for all images, and noise of 0.001 on top of large activations: neither hides in the other."""
+    """A shift of 50 for all images does not hide noise of 0.001 on top of large activations."""
 
     class Shifted(FakeChain):
         def after_blocks(self, pixels: np.ndarray) -> Iterator[np.ndarray]:
@@ -204,7 +187,6 @@ def test_small_noise_on_large_activations_is_not_lost_to_rounding(pixels: np.nda
 
     found = run(FakeChain(0.0, outlier=30.0), Shifted(0.0, outlier=30.0), pixels, labels, batch=5)
     for block in found.blocks:
-        assert block.noise_bias == pytest.approx(WIDTH * 50.0**2, rel=1e-3)
         assert block.noise_variance == pytest.approx(WIDTH * 1e-6, rel=0.3)
 
 
@@ -221,9 +203,8 @@ def made_profile(profile: NoiseProfile, ratios: list[float]) -> NoiseProfile:
 def test_a_candidate_below_half_the_candidates_mean_is_pathological(profile: NoiseProfile) -> None:
     """As the paper drops block 9; blocks that are no candidates do not count."""
     made = made_profile(profile, [1000.0] * 7 + [10.0, 3.0, 9.0, 8.0, 0.1])
-    assert inr_limit(made, PAPER_CANDIDATES) == pytest.approx(3.75)
-    assert pathological(made, PAPER_CANDIDATES) == [9]
-    assert sorted({*PAPER_CANDIDATES} - {9}) == list(PAPER_EXITS)
+    assert inr_limit(made, (8, 9, 10, 11)) == pytest.approx(3.75)
+    assert pathological(made, (8, 9, 10, 11)) == [9]
     assert pathological(made, [11, 9, 9, 10, 8]) == [9]
     assert pathological(made, [9]) == []
     assert pathological(made, []) == []
@@ -241,7 +222,7 @@ def test_a_block_without_noise_does_not_make_the_others_pathological(profile: No
 @pytest.mark.parametrize("wrong", [0, 5, -1])
 def test_a_candidate_that_is_no_block_is_refused(profile: NoiseProfile, wrong: int) -> None:
     """Not wrapped round to another block."""
-    with pytest.raises(ExportError, match=f"candidate {wrong} is no block of this profile, wanted 1 to 4"):
+    with pytest.raises(ExportError, match=f"candidate {wrong} is not a block of this profile, wanted 1 to 4"):
         pathological(profile, [2, wrong])
 
 
@@ -253,9 +234,9 @@ def test_a_profile_comes_back_from_its_file(profile: NoiseProfile, tmp_path: Pat
         save_profile(one, path)
         assert load_profile(path) == one
     damaged = json.loads((tmp_path / "0.json").read_text())
-    del damaged["blocks"][1]["mse"]
+    del damaged["blocks"][1]["signal"]
     (tmp_path / "0.json").write_text(json.dumps(damaged))
-    with pytest.raises(BundleError, match="mse"):
+    with pytest.raises(BundleError, match="signal"):
         load_profile(tmp_path / "0.json")
 
 
@@ -264,7 +245,7 @@ def test_the_table_has_a_line_for_each_block_with_both_ratios(profile: NoiseProf
     rows = list(csv.DictReader(profile_csv(profile).splitlines()))
     assert [int(row["block"]) for row in rows] == [1, 2, 3, 4]
     for row, block in zip(rows, profile.blocks, strict=True):
-        assert float(row["mse"]) == block.mse
+        assert float(row["signal"]) == block.signal
         assert float(row["noise_to_signal"]) == block.noise_to_signal
         assert float(row["information_to_noise"]) == block.information_to_noise
 

@@ -12,15 +12,13 @@ import matplotlib
 import pytest
 
 from lraee_benchmarks.analysis.intervals import Estimate
+from lraee_toolchain.evaluation.metrics import ExitShare, Quadrants
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
 from lraee_toolchain.report.plots.exits import (
-    AccuracyCurve,
-    ExitShare,
     Front,
     Level,
     Marker,
-    Quadrants,
-    Selectivity,
+    ReleasedAndKept,
     exit_accuracy_plot,
     exit_shares_plot,
     pareto_plot,
@@ -34,34 +32,21 @@ LEVELS = [Level(label="FP32, full depth", accuracy=0.633), Level(label="INT8, fu
 
 def made_profile(depth: int = 12, *, noise: float = 1.0, pathological: int = 9) -> NoiseProfile:
     """Noise that grows with depth, with one block of low INR."""
-    drift = EmbeddingDrift(
-        cosine=0.9,
-        cosine_first_percentile=0.8,
-        angle_degrees=20.0,
-        label_cosine=0.3,
-        label_cosine_change=-0.01,
-        margin=0.02,
-        margin_change=-0.01,
-        flipped=0.1,
-    )
+    drift = EmbeddingDrift(cosine=0.9, angle_degrees=20.0, flipped=0.1)
     blocks = tuple(
         BlockNoise(
             block=block,
             delta_nat=100.0,
             delta_quant=noise * 4 * block,
-            mse=noise * 1e-3 * block,
             cosine=1 - noise * 0.005 * block,
-            cosine_patch_mean=1 - noise * 0.004 * block,
-            cosine_class_token=1 - noise * 0.006 * block,
             largest_float=10.0,
             largest_int8=9.5,
             signal=10.0 if block == pathological else 100.0,
             noise_variance=noise * 0.1 * block,
-            noise_bias=0.0,
         )
         for block in range(1, depth + 1)
     )
-    return NoiseProfile(images=100, stem_delta_quant=0.1, blocks=blocks, embedding=drift)
+    return NoiseProfile(images=100, blocks=blocks, embedding=drift)
 
 
 def around(mean: float) -> Estimate:
@@ -70,18 +55,14 @@ def around(mean: float) -> Estimate:
 
 
 def draw_pareto() -> str:
-    """Both splits, a chosen point and two baselines, one with an interval."""
+    """Two methods and a chosen point with its interval."""
     return pareto_plot(
         [
-            Front(label="gating split", saved=(0.0, 0.1, 0.3), accuracy=(0.587, 0.611, 0.53)),
-            Front(label="evaluation split", saved=(0.0, 0.1, 0.3), accuracy=(0.587, 0.606, 0.52)),
+            Front(label="PABEE", saved=(0.0, 0.1, 0.3), accuracy=(0.587, 0.611, 0.53)),
+            Front(label='A<b>&"c"', saved=(0.0, 0.1, 0.3), accuracy=(0.587, 0.606, 0.52)),
         ],
-        chosen=Marker(label="LRA-EE balanced", saved=0.134, accuracy=0.6116, interval=around(0.6116)),
+        chosen=Marker(label="LRA-EE balanced", saved=0.134, accuracy=around(0.6116)),
         levels=LEVELS,
-        baselines=[
-            Marker(label="PABEE", saved=0.036, accuracy=0.618, interval=around(0.618)),
-            Marker(label='A<b>&"c"', saved=-0.004, accuracy=0.59),
-        ],
     )
 
 
@@ -97,37 +78,32 @@ DRAWN: dict[str, tuple[Callable[[], str], list[str]]] = {
     "pareto": (
         draw_pareto,
         [
-            *("FLOPs saved (%)", "top-1 accuracy (%)", "gating split", "evaluation split", "LRA-EE balanced", "PABEE"),
+            *("FLOPs saved (%)", "top-1 accuracy (%)", "LRA-EE balanced", "PABEE"),
             *('A<b>&"c"', "FP32, full depth", "INT8, full depth"),
         ],
     ),
     "shares": (
         lambda: exit_shares_plot(
             [
-                ExitShare(label="8", share=0.101, deviation=0.01),
-                ExitShare(label="10", share=0.253),
-                ExitShare(label="full depth", share=0.646, deviation=0.02),
+                ExitShare(block=8, share=0.101),
+                ExitShare(block=10, share=0.253),
+                ExitShare(block=None, share=0.646),
             ]
         ),
-        ["left behind block", "images (%)", "8", "10", "full depth", "10.1", "25.3", "64.6"],
+        ["exit after block", "images (%)", "8", "10", "full depth", "10.1", "25.3", "64.6"],
     ),
     "selectivity": (
         lambda: selectivity_plot(
             [
-                Selectivity(label="8", left=around(0.92), stayed=around(0.41)),
-                Selectivity(label="all exits", left=around(0.688), stayed=around(0.37)),
+                ReleasedAndKept(label="with exits", left=around(0.92), stayed=around(0.41)),
+                ReleasedAndKept(label="full depth", left=around(0.688), stayed=around(0.37)),
             ]
         ),
-        ["exit behind block", "top-1 accuracy (%)", "left here", "went on", "all exits", "92", "41", "69", "37"],
+        ["answered", "top-1 accuracy (%)", "exited", "went on", "full depth", "92", "41", "69", "37"],
     ),
     "exits": (
         lambda: exit_accuracy_plot(
-            {
-                "patch_mean": AccuracyCurve(blocks=(8, 10, 11), accuracy=(0.47, 0.5, 0.6), deviation=(0.01, 0.01, 0.0)),
-                "cls": AccuracyCurve(blocks=(8, 10, 11), accuracy=(0.2, 0.4, 0.5)),
-                "both": AccuracyCurve(blocks=(8, 10, 11), accuracy=(0.48, 0.5, 0.6)),
-            },
-            depth=12,
+            {"patch_mean": (0.47, 0.5, 0.6) * 4, "cls": (0.2, 0.4, 0.5) * 4, "both": (0.48, 0.5, 0.6) * 4},
             levels=LEVELS,
         ),
         ["block", "top-1 accuracy (%)", "mean patch token (SSA)", "class token", "both side by side", "12"],
@@ -200,26 +176,25 @@ def test_all_plots_in_one_page_share_no_id_of_different_meaning() -> None:
                 assert meanings.setdefault(name, text) == text
 
 
-def test_the_papers_curve_can_be_left_out_and_follows_another_depth() -> None:
+def test_the_papers_curve_follows_another_depth() -> None:
     """On a tower of 24 blocks it is drawn by share of the depth, and says so."""
-    assert "paper, ViT-B/32" not in texts(noise_plot({"INT8": made_profile()}, paper=False))
-    assert "paper, ViT-B/32, by share of depth" in texts(noise_plot({"INT8": made_profile(24)}))
+    assert "paper, ViT-B/32, by share of depth" in texts(noise_plot({"naive INT8": made_profile(24)}))
 
 
 def test_nothing_is_crossed_out_where_no_exit_is_dropped() -> None:
     """The legend does not speak of what is not there."""
-    svg = quality_plot({"INT8": made_profile(pathological=0)}, candidates=(8, 9, 10, 11))
+    svg = quality_plot({"naive INT8": made_profile(pathological=0)}, candidates=(8, 9, 10, 11))
     assert "dropped exit" not in texts(svg)
 
 
 def test_a_profile_without_noise_can_be_drawn() -> None:
     """Its INR is infinite: the line is missing, the plot is not."""
-    svg = quality_plot({"INT8": made_profile(noise=0.0)}, candidates=(8, 9))
+    svg = quality_plot({"naive INT8": made_profile(noise=0.0)}, candidates=(8, 9))
     assert "INR (information / noise)" in texts(svg)
-    assert "INT8" in texts(noise_plot({"INT8": made_profile(noise=0.0)}))
+    assert "INT8" in texts(noise_plot({"naive INT8": made_profile(noise=0.0)}))
 
 
-def test_a_front_needs_neither_chosen_point_nor_baselines() -> None:
+def test_a_front_needs_no_chosen_point() -> None:
     """A model where no exit pays has a front of one point."""
     svg = pareto_plot([Front(label="gating split", saved=(0.0,), accuracy=(0.6,))], chosen=None, levels=LEVELS)
     assert "gating split" in texts(svg)

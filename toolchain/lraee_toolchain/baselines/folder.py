@@ -1,13 +1,12 @@
-"""What lies beside a bundle for ``lraee-bench`` to compare it with, each part a stage of its own.
+"""Make the folder of models that ``lraee-bench`` compares a bundle with, each a stage of its own.
 
     fp32.onnx     the float tower built node by node, pixels to probabilities
     static.onnx   what torch.onnx.export and ONNX Runtime's quantize_static give by default
     dynamic.onnx  the same with quantize_dynamic
-    floor.onnx    the bundle's products alone, a bound rather than a model
+    floor.onnx    the bundle's GEMMs alone, a lower bound rather than a model
     baselines.json  how each was made
 
-The tools are other people's and may fail on a model: what cannot be made is left out and said, and nothing else is
-lost.
+The tools of other libraries may fail on a model: what cannot be made is left out with its reason, and the rest is kept.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _FAILURES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineFile:
-    """One file of the folder."""
+    """A file of the folder, with what identifies its content."""
 
     name: str
     size_bytes: int
@@ -63,7 +62,7 @@ class BaselineFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineEntry:
-    """One baseline."""
+    """A baseline and how it was made."""
 
     name: str
     recipe: Recipe
@@ -74,7 +73,7 @@ class BaselineEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineRecord:
-    """``baselines.json``."""
+    """The content of ``baselines.json``."""
 
     format: int
     model: str
@@ -92,7 +91,7 @@ def read_record(folder: Path) -> BaselineRecord:
 
 
 class BaselineMaker:
-    """Makes the folder; `trace` while torch's model is still there, the rest whenever it suits."""
+    """Makes the folder: `trace` runs while torch's model is still in memory, `make` at any time after it."""
 
     def __init__(self, stages: Stages) -> None:
         self.stages = stages
@@ -112,10 +111,10 @@ class BaselineMaker:
             self.failed["dynamic"] = self.failed["static"]
 
     def make(self, tower_parts: Path) -> Path:
-        """All that can be made, as one folder.
+        """Make all baselines that can be made, as one folder.
 
         Args:
-            tower_parts: the bundle's parts, whose products the floor takes.
+            tower_parts: the bundle's parts, whose GEMMs the floor takes.
         """
         stages = self.stages
         made = {
@@ -183,7 +182,7 @@ class BaselineMaker:
 
 
 def failure_reason(error: Exception) -> str:
-    """One line on a failure, which may be published with a bundle: of paths only the last name is left.
+    """Describe a failure in one line that may be published with a bundle: of paths only the last name is kept.
 
     >>> failure_reason(ValueError("cannot read '/srv/model/block_01.onnx'"))
     "ValueError: cannot read 'block_01.onnx'"
@@ -201,7 +200,7 @@ def failure_reason(error: Exception) -> str:
 
 
 def _without_folders(line: str) -> str:
-    """A line in which ``/-`` stands for each folder of this machine, so that no path holds a blank that is there."""
+    """Replace each folder of this machine by ``/-``, so that no path holds a blank that is there."""
     for start in reversed([found.start() for found in re.finditer(r"(?<![\w/])/", line)]):
         ends = [start + found.end() for found in re.finditer(r"[^/](?=/)", line[start:])]
         if end := next((end for end in reversed(ends) if os.path.isdir(line[start:end])), 0):

@@ -1,4 +1,4 @@
-"""What a user gets without lraee: the tower by ``torch.onnx.export``, quantized by ONNX Runtime's own tools.
+"""Export a tower as a user would without lraee: by ``torch.onnx.export`` and ONNX Runtime's own quantizers.
 
 Nothing is tuned here. `trace` takes torch's default exporter and opset, `quantize_by_default` ONNX Runtime's own
 preparation and then ``quantize_static`` (QDQ, minimum and maximum, one scale a tensor) or ``quantize_dynamic`` with
@@ -45,7 +45,7 @@ SAMPLE_BATCH = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How one baseline was made."""
+    """Describes how one baseline was made."""
 
     tool: str
     """Function of the library, such as ``onnxruntime.quantization.quantize_static``."""
@@ -110,7 +110,7 @@ def trace(torch_model: Any, image_size: int, folder: Path) -> Recipe:
 def quantize_by_default(
     quantizer: Quantizer, traced: Path, pixels: NDArray[np.uint8], preprocessing: Preprocessing, folder: Path
 ) -> Recipe:
-    """Write ``static.onnx`` or ``dynamic.onnx`` with its weights in ``.data`` beside it.
+    """Write ``static.onnx`` or ``dynamic.onnx`` with its weights in a ``.data`` file next to it.
 
     Args:
         quantizer: which of ONNX Runtime's two functions.
@@ -155,7 +155,7 @@ def separate_constants(graph: onnx.GraphProto) -> int:
     """Give every use of a dequantized constant a DequantizeLinear, values and a zero point of its own.
 
     A number that several nodes share (a scale of attention, say) is one int8 tensor in the graph of `quantize_static`.
-    With ``session.x64quantprecision``, which a CPU without VNNI needs for exact products, ONNX Runtime (1.32) turns it
+    With ``session.x64quantprecision``, which a CPU without VNNI needs for exact GEMMs, ONNX Runtime (1.32) turns it
     into uint8 once for each use, under one name, and then cannot load the graph. What is computed stays the same.
 
     Returns:
@@ -196,7 +196,7 @@ def separate_constants(graph: onnx.GraphProto) -> int:
 
 
 def _defaults(quantize: Callable[..., None]) -> dict[str, str]:
-    """Of the settings that decide on numbers, read from the function itself."""
+    """Read the defaults of the settings that decide on numbers from the function itself."""
     names = ("quant_format", "activation_type", "weight_type", "per_channel", "reduce_range", "calibrate_method")
     parameters = inspect.signature(quantize).parameters
     return {name: str(parameters[name].default) for name in names if name in parameters}
@@ -216,7 +216,7 @@ class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # the li
             yield {"image": np.ascontiguousarray(((batch - mean) / std).transpose(0, 3, 1, 2))}
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch, or None at the end."""
+        """Return the next batch, or None at the end."""
         return next(self._batches, None)
 
 

@@ -158,19 +158,19 @@ def standard_entries(
     own, class_token = both(exits), both(class_exits)
     ease = class_ease(exits, heads, labels, logit_scale=logit_scale)
     methods: dict[str, tuple[Method, tuple[Outputs, Outputs]]] = {
-        "LRA-EE, free LCT": (Searched("gate"), own),
-        "LRA-EE, one threshold": (Shared("gate"), own),
-        "confidence, one threshold": (Shared("confidence"), own),
-        "confidence, free LCT": (Searched("confidence"), own),
-        "entropy, one threshold": (Shared("entropy"), own),
-        "BranchyNet: entropy, free LCT": (Searched("entropy"), own),
-        "PABEE": (Pabee(), own),
-        "CLS-EE: [CLS] heads, confidence": (Shared("confidence"), class_token),
-        "class-based thresholds, confidence": (ClassBased(ease), own),
-        "class-based thresholds, gate": (ClassBased(ease, "gate"), own),
+        "lra_ee_free": (Searched("gate"), own),
+        "lra_ee_shared": (Shared("gate"), own),
+        "confidence_shared": (Shared("confidence"), own),
+        "confidence_free": (Searched("confidence"), own),
+        "entropy_shared": (Shared("entropy"), own),
+        "branchynet": (Searched("entropy"), own),
+        "pabee": (Pabee(), own),
+        "cls_ee": (Shared("confidence"), class_token),
+        "class_based_confidence": (ClassBased(ease), own),
+        "class_based_gate": (ClassBased(ease, "gate"), own),
     }
     if information_to_noise is not None:
-        methods["LRA-EE, LCT monotone in INR"] = (Monotone(tuple(information_to_noise)), own)
+        methods["lra_ee_monotone"] = (Monotone(tuple(information_to_noise)), own)
     return {
         name: Entry(method=method, gating=outputs[0], evaluation=outputs[1])
         for name, (method, outputs) in methods.items()

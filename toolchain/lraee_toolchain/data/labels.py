@@ -1,4 +1,4 @@
-"""The label sets that a command names: the reference model's, ImageNet's, or a file."""
+"""Read the label set that a command names: the reference model's, ImageNet's, or a file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_labels(name: str) -> LabelSet:
 
 
 def imagenet_labels(*, all_templates: bool = False) -> LabelSet:
-    """The 1,000 classes of ImageNet and their prompts.
+    """Make the 1,000 classes of ImageNet and their prompts.
 
     Two of CLIP's names stand for two classes each (missile, sunglasses), as in all published zero-shot figures.
 

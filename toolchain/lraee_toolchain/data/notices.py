@@ -1,4 +1,4 @@
-"""Reads the images of an export before anything that takes long, and says what was passed over, left out or too few."""
+"""Read the images of an export before anything that takes long, and say what was passed over, left out or too few."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lraee_toolchain.data.splits import Splits, load_pixel_set
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesRead:
-    """What became of the images of an export. Splits that the export does not use are not in it."""
+    """What became of the images of an export, for the splits that it uses."""
 
     images: dict[str, int]
     """Images that were read, by split."""
@@ -29,7 +29,7 @@ class ImagesRead:
     skipped: dict[str, dict[str, str]]
     """Reason of each image that could not be read, by its path in the source, by split; splits without are missing."""
     passed_over: dict[str, dict[str, int]]
-    """How many files are no images, by the end of their names, by the option that named the source."""
+    """How many files are not images, by the end of their names, by the option that named the source."""
     notices: list[str] = field(default_factory=list)
     """What the user was told."""
 
@@ -92,7 +92,7 @@ def read_images(
 
 
 def _given(config: ExportConfig, splits: Splits) -> dict[str, Dataset]:
-    """Sources that the user named, by option."""
+    """Collect the sources that the user named, by option."""
     given = {
         "--train": splits.train if config.train is not None else None,
         "--calibration": splits.calibration if config.calibration is not None else None,
@@ -102,7 +102,7 @@ def _given(config: ExportConfig, splits: Splits) -> dict[str, Dataset]:
 
 
 def _used(config: ExportConfig, splits: Splits, *, is_random: bool) -> dict[str, int]:
-    """Views of each split that this export looks at."""
+    """Say which splits this export looks at, and how many views of each image."""
     quantizes = config.precision == "int8"
     uses = {
         "calibration": quantizes or config.baselines,
@@ -116,14 +116,14 @@ def _used(config: ExportConfig, splits: Splits, *, is_random: bool) -> dict[str,
 
 
 def passed_over_text(dataset: Dataset) -> str:
-    """What a source holds that is no image; empty when there is nothing of the kind."""
+    """Say what a source holds besides images; empty when there is nothing else."""
     words = [f"passed over {passed_over_words(dataset.passed_over)}"] if dataset.passed_over else []
     words += [f"no image in {some_words(dataset.without_images)}"] if dataset.without_images else []
     return "; ".join(words)
 
 
 def too_few_text(splits: Splits, skipped: Collection[str]) -> str:
-    """Of which classes no image is there to learn from or to judge gates by; empty when there is none such.
+    """Say which classes have no image to learn from or to fit gates on; empty when all have.
 
     Args:
         splits: labelled.

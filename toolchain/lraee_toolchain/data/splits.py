@@ -1,4 +1,4 @@
-"""Which images serve which purpose: calibration, heads, gating, promise, evaluation. No picture serves two."""
+"""Decide which images serve which purpose: calibration, heads, gating, risk control, evaluation. None serves two."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ CROPS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splits:
-    """The images of an export by purpose."""
+    """Holds the images of an export by purpose."""
 
     train: Dataset
-    """All that the splits were divided from."""
+    """The source that the splits were divided from."""
     calibration: Dataset
     heads: Dataset
     gating: Dataset
     promise: Dataset | None
-    """Images that only prove the promised point; None when no promise was asked for."""
+    """Images that only the betting test of risk control sees; None when no guarantee was asked for."""
     evaluation: Dataset | None
     views: int
     """Views of each calibration and heads image; 1 is the image alone."""
 
     def named(self) -> dict[str, Dataset]:
-        """Those that there are, by name."""
+        """Return the splits that exist, by name."""
         named = {"calibration": self.calibration, "heads": self.heads, "gating": self.gating}
         named |= {} if self.promise is None else {"promise": self.promise}
         return named | ({} if self.evaluation is None else {"evaluation": self.evaluation})
@@ -131,7 +131,7 @@ def _check_labels(train: Dataset, labels: LabelSet, config: ExportConfig) -> Non
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelSet:
-    """Preprocessed images of one split."""
+    """Holds the preprocessed images of one split."""
 
     pixels: NDArray[np.uint8]
     """(rows, size, size, 3) uint8, memory-mapped."""
@@ -142,7 +142,7 @@ class PixelSet:
 
     @property
     def images(self) -> int:
-        """Images that were read, whatever their number of views."""
+        """Count the images that were read, whatever their number of views."""
         return len(np.unique(self.source))
 
 

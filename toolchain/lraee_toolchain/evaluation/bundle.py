@@ -5,86 +5,109 @@ Every image runs once, through all exits; the policies are replayed over that by
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import lraee
+from lraee.bundle.manifest import Manifest
 from lraee.policies import Adaptive, ExitAt, Full, Policy
-from lraee_benchmarks.analysis.intervals import Estimate, mean_over_images
+from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_toolchain.early_exit.features import Teacher
+from lraee_toolchain.evaluation.metrics import Evaluation, ExitShare, PolicyKind, PolicyRow, Quadrants
 from lraee_toolchain.evaluation.replay import Recording
 from lraee_toolchain.parts.runner import BATCH
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One policy over all images."""
+
+    right: NDArray[np.float64]
+    """(images,) 1 where the answer is right."""
+    flops: NDArray[np.int64]
+    """(images,)."""
+    exits: NDArray[np.int32]
+    """(images,) block of the exit; 0 for images that ran to the end."""
+
+
 def evaluate_bundle(
     bundle: Path, pixels: NDArray[np.uint8], classes: NDArray[np.int64], teacher: Teacher
-) -> dict[str, Any]:
-    """Top-1, FLOPs and exit shares of every policy of a bundle, as JSON-able data.
+) -> Evaluation:
+    """Measure top-1, FLOPs and exit shares of every policy of a bundle.
 
     Args:
         bundle: folder.
         pixels: (images, size, size, 3) uint8.
         classes: (images,) true label index.
         teacher: the float tower's answers.
-
-    Returns:
-        ``{"images": n, "float": {...}, "rows": [...]}``; accuracies are shares, differences are to full-depth INT8.
     """
     model = lraee.load(bundle)
     manifest = model.manifest
-    policies: dict[str, Policy] = {"full depth": Full()}
-    policies |= {f"adaptive={point.name}": Adaptive(point.name) for point in manifest.operating_points}
-    policies |= {f"exit={exit.block}": ExitAt(exit.block) for exit in manifest.exits}
-    parts: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int32]]]] = {n: [] for n in policies}
+    policies = list(_policies(manifest))
+    batches: list[list[_Run]] = []
     for start in range(0, len(pixels), BATCH):
         recording = Recording(model, np.ascontiguousarray(pixels[start : start + BATCH]))
-        wanted = classes[start : start + BATCH]
-        for name, policy in policies.items():
+        batches.append([])
+        for *_, policy in policies:
             answers = recording.replay(policy)
-            right = answers.probabilities.argmax(axis=1) == wanted
-            parts[name].append((right, model.flops_of_run(answers), np.where(answers.early, answers.exit_block, 0)))
-    results = {name: [np.concatenate(column) for column in zip(*found, strict=True)] for name, found in parts.items()}
-    full_right = results["full depth"][0].astype(np.float64)
+            right = answers.probabilities.argmax(axis=1) == classes[start : start + BATCH]
+            exits = np.where(answers.early, answers.exit_block, 0).astype(np.int32)
+            batches[-1].append(_Run(right.astype(np.float64), model.flops_of_run(answers), exits))
+    runs = [_joined(parts) for parts in zip(*batches, strict=True)]
     float_right = (teacher.probabilities.argmax(axis=1) == classes).astype(np.float64)
     rows = []
-    for name, (is_right, flops, exits) in results.items():
-        right = is_right.astype(np.float64)
-        blocks, counts = np.unique(exits, return_counts=True)
+    for (kind, point, block, _), run in zip(policies, runs, strict=True):
         rows.append(
-            {
-                "name": name,
-                "accuracy": _interval(mean_over_images(right)),
-                "difference_to_full": _interval(mean_over_images(right - full_right)),
-                "difference_to_float": _interval(mean_over_images(right - float_right)),
-                "flops": float(flops.mean()),
-                "flops_saved": float(1 - flops.mean() / manifest.full_flops),
-                "exit_shares": {
-                    ("full" if block == 0 else str(block)): float(count / len(right))
-                    for block, count in zip(blocks.tolist(), counts.tolist(), strict=True)
-                },
-                "quadrants": _quadrants(right, full_right),
-            }
+            PolicyRow(
+                kind=kind,
+                point=point,
+                block=block,
+                accuracy=mean_over_images(run.right),
+                difference_to_full=mean_over_images(run.right - runs[0].right),
+                difference_to_float=mean_over_images(run.right - float_right),
+                flops=float(run.flops.mean()),
+                flops_saved=float(1 - run.flops.mean() / manifest.full_flops),
+                exit_shares=_shares(run.exits),
+                quadrants=_quadrants(run.right, runs[0].right),
+            )
         )
-    return {
-        "images": len(pixels),
-        "full_flops": manifest.full_flops,
-        "float": {"accuracy": _interval(mean_over_images(float_right))},
-        "rows": rows,
-    }
+    return Evaluation(
+        images=len(pixels),
+        full_flops=manifest.full_flops,
+        float_accuracy=mean_over_images(float_right),
+        rows=tuple(rows),
+    )
 
 
-def _quadrants(right: NDArray[np.float64], full: NDArray[np.float64]) -> dict[str, int]:
-    """The paper's four quadrants: how exit and full depth agree, as numbers of images."""
-    return {
-        "both_right": int((right * full).sum()),
-        "rescue": int((right * (1 - full)).sum()),
-        "loss": int(((1 - right) * full).sum()),
-        "both_wrong": int(((1 - right) * (1 - full)).sum()),
-    }
+def _policies(manifest: Manifest) -> Iterator[tuple[PolicyKind, str | None, int | None, Policy]]:
+    """Full depth first, then operating points, then exits, as kind, name, block and policy."""
+    yield "full", None, None, Full()
+    for point in manifest.operating_points:
+        yield "adaptive", point.name, None, Adaptive(point.name)
+    for exit in manifest.exits:
+        yield "exit", None, exit.block, ExitAt(exit.block)
 
 
-def _interval(interval: Estimate) -> dict[str, float]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+def _joined(parts: Sequence[_Run]) -> _Run:
+    """Join the batches of one policy."""
+    return _Run(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Run.__slots__))
+
+
+def _shares(exits: NDArray[np.int32]) -> tuple[ExitShare, ...]:
+    """Shares of the images by place, by depth; those that ran to the end come last."""
+    blocks, counts = np.unique(exits, return_counts=True)
+    places = sorted(zip(blocks.tolist(), counts.tolist(), strict=True), key=lambda place: place[0] or np.inf)
+    return tuple(ExitShare(block=block or None, share=count / len(exits)) for block, count in places)
+
+
+def _quadrants(right: NDArray[np.float64], full: NDArray[np.float64]) -> Quadrants:
+    return Quadrants(
+        both_right=float((right * full).sum()),
+        rescue=float((right * (1 - full)).sum()),
+        loss=float(((1 - right) * full).sum()),
+        both_wrong=float(((1 - right) * (1 - full)).sum()),
+    )

@@ -1,4 +1,4 @@
-"""Example images for the report, by the block where they left."""
+"""Choose example images for the report, by the block after which they left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Picture:
     """One image and what the model said of it."""
 
     block: int
-    """Where it left; the depth when it ran to the end."""
+    """Block after which it left; the depth when it ran to the end."""
     early: bool
     """Whether it left through an exit."""
     label: str | None
@@ -37,32 +37,35 @@ class Picture:
     png: bytes
 
 
-def choose_pictures(
-    pixels: NDArray[np.uint8],
-    exit_block: NDArray[np.integer],
-    early: NDArray[np.bool_],
-    predicted: NDArray[np.integer],
-    classes: NDArray[np.integer] | None,
-    label_names: Sequence[str],
-    *,
-    each: int = 8,
-    seed: int,
-) -> list[Picture]:
-    """Draw pictures for every exit and for full depth at random, so that they show what is usual.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answered:
+    """Images and what the model answered."""
+
+    pixels: NDArray[np.uint8]
+    """(images, size, size, 3) RGB."""
+    exit_block: NDArray[np.integer]
+    """(images,) where each left."""
+    early: NDArray[np.bool_]
+    """(images,) whether through an exit."""
+    predicted: NDArray[np.integer]
+    """(images,) label index."""
+    classes: NDArray[np.integer] | None
+    """(images,) true label index, or None when unknown."""
+
+
+def choose_pictures(images: Answered, label_names: Sequence[str], *, each: int = 8, seed: int) -> list[Picture]:
+    """Draw pictures at random for every exit and for full depth, so that they show what is usual.
 
     Args:
-        pixels: (images, size, size, 3) uint8 RGB.
-        exit_block: (images,) where each left.
-        early: (images,) whether through an exit.
-        predicted: (images,) label index.
-        classes: (images,) true label index, or None.
+        images: to choose from.
         label_names: by index.
         each: most pictures for one place.
         seed: of the draw.
 
     Returns:
-        By depth, full depth last; within one place in the order of `pixels`.
+        By depth, full depth last; within one place in the order of `images`.
     """
+    early, exit_block, classes = images.early, images.exit_block, images.classes
     places = [(int(block), True) for block in np.unique(exit_block[early])]
     places += [(int(block), False) for block in np.unique(exit_block[~early])]
     pictures = []
@@ -76,9 +79,9 @@ def choose_pictures(
                     block=block,
                     early=through_exit,
                     label=None if truth is None else label_names[truth],
-                    predicted=label_names[int(predicted[row])],
-                    right=None if truth is None else truth == int(predicted[row]),
-                    png=to_png(pixels[row]),
+                    predicted=label_names[int(images.predicted[row])],
+                    right=None if truth is None else truth == int(images.predicted[row]),
+                    png=to_png(images.pixels[row]),
                 )
             )
     return pictures
@@ -116,13 +119,11 @@ def run_pictures(
     rows = np.unique(np.linspace(0, len(pixels) - 1, min(images, len(pixels))).astype(np.int64))
     few = np.ascontiguousarray(pixels[rows])
     answers = [model.run_pixels(few[start : start + BATCH]) for start in range(0, len(few), BATCH)]
-    return choose_pictures(
-        few,
-        np.concatenate([batch.exit_block for batch in answers]),
-        np.concatenate([batch.early for batch in answers]),
-        np.concatenate([batch.probabilities.argmax(axis=1) for batch in answers]),
-        None if classes is None else classes[rows],
-        model.labels,
-        each=each,
-        seed=seed,
+    answered = Answered(
+        pixels=few,
+        exit_block=np.concatenate([batch.exit_block for batch in answers]),
+        early=np.concatenate([batch.early for batch in answers]),
+        predicted=np.concatenate([batch.probabilities.argmax(axis=1) for batch in answers]),
+        classes=None if classes is None else classes[rows],
     )
+    return choose_pictures(answered, model.labels, each=each, seed=seed)

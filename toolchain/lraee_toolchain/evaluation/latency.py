@@ -1,11 +1,10 @@
-"""Time the rows of the comparison table against each other, image by image in one run."""
+"""Time rows of T1 against each other, image by image in one run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,9 @@ from lraee.engine.parts import Parts
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.base import Verdict
 from lraee_benchmarks.running.rounds import Measure, Plan, interleave
+from lraee_toolchain.evaluation.metrics import Latency, LatencyRow, Way
 from lraee_toolchain.parts.runner import Chain
+from lraee_toolchain.quantization.precision import Precision
 
 IMAGES = 200
 WARM_UP = 10
@@ -29,7 +30,7 @@ Run = Callable[[NDArray[np.uint8]], object]
 
 
 class _ExitAtTheEnd:
-    """A tower whose tail is an exit: what an SSA head at the last block costs.
+    """A tower whose tail is an exit, to time an SSA head at the last block.
 
     Another block and its exit stand in: the bundle's last block gives the class token alone, and all blocks and exits
     have the same shapes.
@@ -40,61 +41,60 @@ class _ExitAtTheEnd:
         self.depth, self.stem = parts.depth, parts.stem
 
     def block(self, number: int, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As in the bundle, but for the last."""
+        """Run a block of the bundle; its last is replaced by the one before."""
         return self._parts.block(min(number, self.depth - 1), tokens)
 
     def has_exit(self, number: int) -> bool:
-        """Only at the end."""
+        """No exit stands before the end."""
         return False
 
     def exit(self, number: int, tokens: NDArray[np.float32], rows: NDArray[np.intp]) -> Verdict:
-        """The exit that stands in."""
+        """Run the exit that stands in."""
         return self._parts.exit(self._block, tokens, rows)
 
     def tail(self, tokens: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The exit in place of the tail."""
+        """Run the exit in place of the tail."""
         verdict = self._parts.exit(self._block, tokens, np.arange(len(tokens)))
         return verdict.embedding, verdict.probabilities
 
 
-def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8], *, main: str) -> dict[str, Any]:
-    """Mean milliseconds of each row on the same images, batch 1, interleaved.
+def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8], *, main: Precision) -> Latency:
+    """Measure the mean time of each row on the same images, batch 1, interleaved.
 
     Args:
         bundle: with at least one exit, or only the full-depth rows are timed.
         float_chain: the float parts, on `THREADS` threads.
         pixels: (images, size, size, 3) uint8; the first `IMAGES` are used.
-        main: name of the bundle's precision.
-
-    Returns:
-        ``{"threads": n, "images": n, "rows": {name: {"mean_ms": x, "saved": share}}}``, saved against INT8 full depth.
+        main: the bundle's precision.
     """
     model = lraee.load(bundle, threads=THREADS)
     model.warm()
-    rows: dict[str, Run] = {
-        "FP32, full depth": lambda batch: float_chain.stages(batch),
-        f"{main}, full depth": lambda batch: model.run_pixels(batch, policy=Full()),
+    rows: dict[tuple[Way, Precision], Run] = {
+        ("full", "FP32"): lambda batch: float_chain.stages(batch),
+        ("full", main): lambda batch: model.run_pixels(batch, policy=Full()),
     }
     if model.manifest.exits:
         block = model.manifest.exits[-1].block
         ExitAt(block).bind(model.manifest)
         ended = _ExitAtTheEnd(model.parts, block)
-        rows[f"{main}, SSA head at the last block, full depth"] = lambda batch: run(ended, batch, Full())
-        rows[f"LRA-EE on {main}"] = lambda batch: model.run_pixels(batch, policy=Adaptive("balanced"))
+        rows["ssa_last", main] = lambda batch: run(ended, batch, Full())
+        rows["routed", main] = lambda batch: model.run_pixels(batch, policy=Adaptive("balanced"))
     images = [np.ascontiguousarray(image[None]) for image in pixels[:IMAGES]]
     plan = Plan(warmup_rounds=WARM_UP, rounds=len(images), min_seconds=0, seed=0)
     times = interleave([_timed(run, images) for run in rows.values()], len(images), plan).samples_ms
     means = dict(zip(rows, times.mean(axis=0).tolist(), strict=True))
-    full = means[f"{main}, full depth"]
-    return {
-        "threads": THREADS,
-        "images": len(images),
-        "rows": {name: {"mean_ms": mean, "saved": 1 - mean / full} for name, mean in means.items()},
-    }
+    return Latency(
+        threads=THREADS,
+        images=len(images),
+        rows=tuple(
+            LatencyRow(way=way, precision=precision, mean_ms=mean, saved=1 - mean / means["full", main])
+            for (way, precision), mean in means.items()
+        ),
+    )
 
 
 def _timed(run: Run, images: Sequence[NDArray[np.uint8]]) -> Measure:
-    """Milliseconds of a row on the image of an index."""
+    """Make a function that gives the milliseconds of a row on the image of an index."""
 
     def measure(image: int) -> float:
         start = time.perf_counter()

@@ -22,20 +22,20 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(slots=True)
 class _EveryExit:
-    """Visits all exits and lets nobody leave."""
+    """Visits all exits and keeps what they say; no image leaves."""
 
     verdicts: dict[int, Verdict]
 
     def bind(self, manifest: Any) -> _EveryExit:
-        """Any bundle will do."""
+        """Accept any bundle."""
         return self
 
     def visits(self, block: int) -> bool:
-        """All."""
+        """Every exit is visited."""
         return True
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Nobody; what the exit says is kept."""
+        """No image leaves; what the exit says is kept."""
         self.verdicts[block] = verdict
         return np.zeros(len(verdict.gate), np.bool_)
 
@@ -55,7 +55,7 @@ class Recording:
         self.depth = model.manifest.tower.blocks
 
     def replay(self, policy: Policy) -> Answers:
-        """What a run of the batch under `policy` gives.
+        """Compute what a run of the batch under `policy` gives.
 
         Raises:
             PolicyError: the bundle lacks what the policy asks for.
@@ -64,19 +64,19 @@ class Recording:
         return run(self, numbers, policy.bind(self._model.manifest))
 
     def stem(self, pixels: NDArray[Any]) -> FloatArray:
-        """Row numbers stand for images."""
+        """Take row numbers, which stand for images."""
         return pixels.astype(np.float32)
 
     def block(self, number: int, tokens: FloatArray) -> FloatArray:
-        """Nothing is left to compute."""
+        """Pass the row numbers on, since nothing is left to compute."""
         return tokens
 
     def has_exit(self, number: int) -> bool:
-        """As in the bundle."""
+        """Say whether the bundle has an exit after this block."""
         return number in self._verdicts
 
     def exit(self, number: int, tokens: FloatArray, rows: NDArray[np.intp]) -> Verdict:
-        """What the exit said of these rows."""
+        """Look up what the exit said of these rows."""
         asked, verdict = tokens.astype(np.intp), self._verdicts[number]
         return Verdict(
             embedding=verdict.embedding[asked],
@@ -87,6 +87,6 @@ class Recording:
         )
 
     def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """What the end said of these rows."""
+        """Look up what the tail said of these rows."""
         asked = tokens.astype(np.intp)
         return self._end.embedding[asked], self._end.probabilities[asked]

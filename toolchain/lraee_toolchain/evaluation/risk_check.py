@@ -1,117 +1,125 @@
-"""Does a chooser of thresholds keep its promise? Divide a pool of images many times and count how often it does not.
+"""Is the guarantee of risk-controlled thresholds kept, and would a broken one be caught?
 
-Two things are counted. On the hold-out, images that the chooser has not seen: the measured drop, nothing taken off for
-the noise of so few images, as somebody who deploys the thresholds would measure it. On the pool: with the pool taken as
-the population, the gating images are a random sample of it, so the drop over the whole pool is the true one and has no
-noise. Given the pool, repeats are independent; that is why a binomial bound says how often luck alone exceeds `delta`.
+The training images are divided once more: heads, gates, and a population that neither of them saw. Thresholds are
+chosen many times on half of the population, drawn at random, and the other half shows what they lose. Two things are
+counted. On the hold-out: the measured drop, nothing taken off for the noise of so few images, as somebody who deploys
+the thresholds would measure it. On the whole population: since the gating images are a random sample of it, the drop
+over it is the true one and has no noise. Given the population, repeats are independent; a binomial bound therefore says
+how often sampling error alone exceeds `delta`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from lraee_toolchain.early_exit.risk_control import images_of, risk_controlled_point
-from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, evaluate
+from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, choose, evaluate, search
+from lraee_toolchain.evaluation.metrics import RiskCheck, RiskChecks
+from lraee_toolchain.evaluation.setting import Setting, Tower
 
-LUCK = 0.01
-"""Probability that a chooser which breaks its promise in exactly `delta` of the repeats is called broken."""
+HEADS_SHARE, GATES_SHARE = 0.5, 0.15
+"""Of the training images; the rest is the population."""
+
+EPSILONS = (0.005, 0.01)
+"""Accuracy that may be lost."""
+
+DELTA = 0.1
+
+REPEATS = 200
+"""Divisions of the population."""
+
+FALSE_ALARM = 0.01
+"""Probability that a chooser which exceeds `epsilon` in exactly `delta` of the repeats is called broken."""
 
 
 class Chooser(Protocol):
-    """A way to choose thresholds, such as `risk.risk_controlled_point`."""
+    """A way to choose thresholds, such as `risk_control.risk_controlled_point`."""
 
     def __call__(self, scores: ExitScores, *, epsilon: float, delta: float, seed: int) -> Point:
         """Thresholds for the images of `scores`."""
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromiseCheck:
-    """What became of the promise "at most `epsilon` lost, with probability ``1 - delta``"."""
-
-    epsilon: float
-    delta: float
-    repeats: int
-    images: int
-    """Hold-out images of each repeat."""
-    exceeded: float
-    """Share of repeats whose drop on the hold-out is above `epsilon`."""
-    exceeded_on_pool: float
-    """The same for the drop over the whole pool."""
-    limit: float
-    """The largest share that `delta` explains, with probability ``1 - LUCK``."""
-    mean_drop: float
-    """On the hold-out, -1 to 1; below 0 when routing is better than full depth."""
-    mean_saved: float
-    """Share of full-depth FLOPs on the hold-out."""
-    closed: float
-    """Share of repeats that opened no exit."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether neither share is above the limit."""
-        return max(self.exceeded, self.exceeded_on_pool) <= self.limit
+def uncontrolled_point(scores: ExitScores, *, epsilon: float, delta: float, seed: int) -> Point:
+    """Choose the point that saves most among those whose measured drop is within `epsilon`, which proves nothing."""
+    chosen = choose(search(scores, quick=True), max_drop=epsilon, safe=False)
+    assert chosen is not None  # all exits closed loses nothing
+    return chosen
 
 
-def check_promise(
+def measure_risk(tower: Tower, setting: Setting) -> RiskChecks:
+    """Check the guarantee for every one of `EPSILONS`, and the uncontrolled chooser at the last."""
+    seed, count = setting.config.seed, len(tower.pool.features.embedding)
+    order = np.random.default_rng([seed, 2405]).permutation(count).astype(np.int64)
+    first, second = round(HEADS_SHARE * count), round((HEADS_SHARE + GATES_SHARE) * count)
+    heads, gating, population = (
+        tower.pool.rows(np.sort(rows)) for rows in (order[:first], order[first:second], order[second:])
+    )
+    routing = setting.fit(tower, (heads, gating), seed)
+    scores = setting.score(routing.exits, population)
+    checks = []
+    for choose_point, epsilon in [*((risk_controlled_point, e) for e in EPSILONS), (uncontrolled_point, EPSILONS[-1])]:
+        checks.append(check_risk(scores, epsilon=epsilon, delta=DELTA, seed=seed, choose_point=choose_point))
+        setting.advance(1)
+    return RiskChecks(population=len(scores.full_good), controlled=tuple(checks[:-1]), uncontrolled=checks[-1])
+
+
+def check_risk(
     scores: ExitScores,
     *,
     epsilon: float,
     delta: float,
     seed: int,
-    repeats: int = 200,
-    gating_share: float = 0.5,
-    choose: Chooser = risk_controlled_point,
-) -> PromiseCheck:
-    """Choose on random gating images of a pool, measure on the rest, many times.
+    repeats: int = REPEATS,
+    choose_point: Chooser = risk_controlled_point,
+) -> RiskCheck:
+    """Choose on a random half of a population and measure on the rest, many times.
 
     Args:
-        scores: of a pool of images that neither heads nor gates were trained on.
+        scores: of images that neither heads nor gates were trained on.
         epsilon: accuracy that may be lost, 0 to 1.
         delta: probability with which more may be lost.
         seed: of the divisions.
         repeats: divisions.
-        gating_share: of the pool that the chooser gets.
-        choose: the chooser to be checked.
+        choose_point: the chooser to be checked.
     """
     count = len(scores.full_good)
-    gating = round(gating_share * count)
+    gating = round(count / 2)
     drops, pool_drops, saved, closed = np.zeros((4, repeats))
     for repeat in range(repeats):
         order = np.random.default_rng([seed, repeat]).permutation(count)
-        chosen = choose(images_of(scores, order[:gating]), epsilon=epsilon, delta=delta, seed=repeat)
+        chosen = choose_point(images_of(scores, order[:gating]), epsilon=epsilon, delta=delta, seed=repeat)
         held_out = evaluate(images_of(scores, order[gating:]), chosen.thresholds)
         drops[repeat], saved[repeat] = -held_out.difference, held_out.saved
         pool_drops[repeat] = -evaluate(scores, chosen.thresholds).difference
         closed[repeat] = np.isinf(chosen.thresholds).all()
     allowed = epsilon + 1e-12
-    return PromiseCheck(
+    return RiskCheck(
         epsilon=epsilon,
         delta=delta,
         repeats=repeats,
         images=count - gating,
         exceeded=float((drops > allowed).mean()),
         exceeded_on_pool=float((pool_drops > allowed).mean()),
-        limit=most_by_luck(repeats, delta) / repeats,
+        limit=binomial_limit(repeats, delta) / repeats,
         mean_drop=float(drops.mean()),
         mean_saved=float(saved.mean()),
         closed=float(closed.mean()),
     )
 
 
-def most_by_luck(repeats: int, delta: float) -> int:
-    """The smallest count that a binomial of `repeats` and `delta` exceeds with probability `LUCK` at most.
+def binomial_limit(repeats: int, delta: float) -> int:
+    """Find the smallest count that a binomial of `repeats` and `delta` exceeds with probability `FALSE_ALARM` at most.
 
-    >>> most_by_luck(200, 0.1)
+    >>> binomial_limit(200, 0.1)
     30
     """
     reached = 0.0
     for count in range(repeats + 1):
         reached += math.comb(repeats, count) * delta**count * (1 - delta) ** (repeats - count)
-        if reached >= 1 - LUCK:
+        if reached >= 1 - FALSE_ALARM:
             return count
     return repeats

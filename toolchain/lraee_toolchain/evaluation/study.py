@@ -1,4 +1,4 @@
-"""What the report shows of a finished bundle on images that no other step has seen: evaluation, tables, times."""
+"""Everything that a report shows of a finished bundle: noise, evaluation, the paper's tables, times."""
 
 from __future__ import annotations
 
@@ -7,32 +7,85 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle.strict_json import encode
+from lraee.bundle.strict_json import decode, encode, parse
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_calibration_data import Dataset
+from lraee_exporters.parity import StageParity
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.routing import Material, candidates
 from lraee_toolchain.evaluation.bundle import evaluate_bundle
 from lraee_toolchain.evaluation.latency import THREADS, measure_latency
-from lraee_toolchain.evaluation.method_table import measure_methods, steps_of_methods
-from lraee_toolchain.evaluation.paper_tables import (
-    Setting,
-    Tower,
-    concatenate,
-    interval_json,
-    measure_evidence,
-    steps_of,
+from lraee_toolchain.evaluation.method_table import Runnable, measure_methods
+from lraee_toolchain.evaluation.metrics import (
+    Ablations,
+    Evaluation,
+    FrontPoint,
+    Latency,
+    Metrics,
+    PrecisionRow,
+    Precisions,
 )
-from lraee_toolchain.evaluation.risk_study import STEPS_OF_PROMISES, measure_promises
-from lraee_toolchain.quantization.noise import pathological
-from lraee_toolchain.stages import Precision, Stages
+from lraee_toolchain.evaluation.paper_tables import head_study, measure_ways
+from lraee_toolchain.evaluation.risk_check import measure_risk
+from lraee_toolchain.evaluation.setting import Setting, Tower
+from lraee_toolchain.quantization.noise import NoiseProfile, pathological
+from lraee_toolchain.quantization.precision import INT8, Precision
+from lraee_toolchain.stages import Stages
 
-INT8: tuple[Precision, ...] = ("dynamic INT8", "naive INT8", "strong INT8")
+ALL: tuple[Precision, ...] = ("FP32", *INT8)
+
+T = TypeVar("T")
+
+
+def measure(
+    stages: Stages,
+    bundle: Path,
+    exits: Path,
+    precision: Precision,
+    *,
+    parity: tuple[StageParity, ...],
+    noise: NoiseProfile | None,
+) -> Metrics:
+    """Measure what the configuration asks for.
+
+    Args:
+        stages: the model, its splits and its parts.
+        bundle: the finished bundle.
+        exits: its exits' stage.
+        precision: of the bundle.
+        parity: of the float graphs.
+        noise: of the bundle's precision; None for FP32.
+    """
+    config, read = stages.config, stages.read
+    metrics = Metrics(
+        parity=parity,
+        supervision=stages.supervision,
+        noise={} if noise is None else {precision: noise},
+        images={"evaluation": 0} | read.images,
+        skipped=read.skipped,
+        passed_over=read.passed_over,
+        notices=tuple(read.notices),
+        evaluation=None,
+        precisions=None,
+        ablations=None,
+        latency=None,
+    )
+    if stages.splits.evaluation is None or stages.is_random:
+        return metrics
+    study = Study(stages, stages.splits.evaluation, bundle, exits, precision)
+    return dataclasses.replace(
+        metrics,
+        evaluation=study.evaluate(),
+        noise=study.noise() if config.precisions or config.ablations else metrics.noise,
+        precisions=study.precisions() if config.precisions else None,
+        ablations=study.ablate() if config.ablations else None,
+        latency=study.latency() if config.ablations else None,
+    )
 
 
 class Study:
@@ -54,108 +107,112 @@ class Study:
         self.rows = load_pixel_set(self._pixels)
         self.classes: NDArray[np.int64] = stages.classes(evaluation)[self.rows.source]
 
-    def evaluate(self) -> Any:
-        """Every policy of the bundle, run by the runtime."""
+    def evaluate(self) -> Evaluation:
+        """Measure every policy of the bundle, run by the runtime."""
         teacher = self._stages.answers(self._evaluation, self._stages.float_parts, views=1)
         return self._measure(
+            Evaluation,
             "evaluation",
             {"bundle": self._bundle.name},
             lambda: evaluate_bundle(self._bundle, self.rows.pixels, self.classes, teacher),
         )
 
-    def noise(self) -> Any:
-        """The noise profile of every INT8 precision."""
-        return {name: encode(self._stages.noise(self._stages.parts(name))) for name in INT8}
+    def noise(self) -> dict[Precision, NoiseProfile]:
+        """Measure the noise profile of every INT8 precision."""
+        return {name: self._stages.noise(self._stages.parts(name)) for name in INT8}
 
-    def precisions(self) -> Any:
-        """Every precision at full depth: what quantization alone costs."""
-        right = {name: self._right(self._stages.parts(name)) for name in ("FP32", *INT8)}
-        return {
-            "images": len(self.classes),
-            "rows": [
-                {
-                    "name": name,
-                    "accuracy": interval_json(mean_over_images(good)),
-                    "difference_to_float": interval_json(mean_over_images(good - right["FP32"])),
-                }
-                for name, good in right.items()
-            ],
-        }
+    def precisions(self) -> Precisions:
+        """Measure every precision at full depth: what quantization alone costs."""
+        right = {name: self._right(self._stages.parts(name)) for name in ALL}
+        rows = tuple(
+            PrecisionRow(
+                precision=name,
+                accuracy=mean_over_images(good),
+                difference_to_float=mean_over_images(good - right["FP32"]),
+            )
+            for name, good in right.items()
+        )
+        return Precisions(images=len(self.classes), rows=rows)
 
     def _right(self, parts: Path) -> NDArray[np.float64]:
         """(images,) 1 where full depth of these parts is right."""
         answers = self._stages.answers(self._evaluation, parts, views=1)
         return np.asarray(answers.probabilities.argmax(axis=1) == self.classes, np.float64)
 
-    def ablate(self) -> Any:
-        """The paper's tables, every method at matched FLOPs, and the promise."""
-        stages, config = self._stages, self._stages.config
-        parts = {name: stages.parts(name) for name in ("FP32", *INT8)}
-        main = parts[self._precision]
-        setting = Setting(
-            labels=stages.labels, logit_scale=stages.tower.logit_scale, costs=stages.costs(main), config=config
-        )
+    def ablate(self) -> Ablations:
+        """Measure the paper's tables, every method at matched FLOPs, and the check of risk control."""
+        stages = self._stages
+        parts = {name: stages.parts(name) for name in ALL}
         materials = {  # memory-mapped
             name: (*stages.split_material(folder), self._material(folder)) for name, folder in parts.items()
         }
-        noise = stages.noise(main)
-
-        def measure() -> Any:
-            count = steps_of(len(parts)) + steps_of_methods(config.seeds) + STEPS_OF_PROMISES
-            advance = self._stages.progress.steps(count)
-            tower = _tower(self._precision, *materials[self._precision])
-            others = {str(n): partial(_tower, n, *found) for n, found in materials.items() if n != tower.name}
-            tables, routings = measure_evidence(tower, others, setting, order=list(parts), advance=advance)
-            tables["comparisons"] = measure_methods(
-                tower,
-                setting,
-                routings,
-                chain=stages.chain(main),
-                parts=main,
-                pixels=self.rows.pixels,
-                information_to_noise={block.block: block.information_to_noise for block in noise.blocks},
-                advance=advance,
-            )
-            tables["promise"] = measure_promises(tower, setting, advance=advance)
-            blocks = candidates("auto", stages.tower.depth)
-            tables["pruned"] = {name: pathological(stages.noise(parts[name]), blocks) for name in INT8}
-            return tables
-
+        noise = self.noise()
         key = {
             "parts": [folder.name for folder in parts.values()],
             "exits": self._exits.name,
-            "seeds": config.seeds,
+            "seeds": stages.config.seeds,
         }
-        return self._measure("ablations", key, measure)
+        return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise))
 
-    def latency(self) -> Any:
-        """The rows of the comparison table against each other."""
+    def _tables(
+        self,
+        parts: dict[Precision, Path],
+        materials: dict[Precision, tuple[Material, Material, Material]],
+        noise: dict[Precision, NoiseProfile],
+    ) -> Ablations:
+        stages, main = self._stages, self._precision
+        setting = Setting(
+            labels=stages.labels,
+            logit_scale=stages.tower.logit_scale,
+            costs=stages.costs(parts[main]),
+            config=stages.config,
+            advance=stages.progress.steps(None),
+        )
+        tower = Tower.of(main, *materials[main])
+        ways = measure_ways(
+            tower, {name: partial(Tower.of, name, *found) for name, found in materials.items() if name != main}, setting
+        )
+        runnable = Runnable(chain=stages.chain(parts[main]), parts=parts[main], pixels=self.rows.pixels)
+        ratios = {block.block: block.information_to_noise for block in stages.noise(parts[main]).blocks}
+        blocks = candidates("auto", stages.tower.depth)
+        return Ablations(
+            images=len(self.classes),
+            seeds=stages.config.seeds,
+            precision=main,
+            main=ways.main(ALL),
+            methods=measure_methods(tower, setting, ways.routings, runnable, ratios),
+            factorial=ways.factorial(),
+            quadrants=ways.quadrants(),
+            selectivity=ways.selectivity(),
+            fronts=tuple(
+                tuple(FrontPoint(accuracy=point.accuracy, saved=point.saved) for point in routing.front)
+                for routing in ways.routings
+            ),
+            exits_kept=tuple(tuple(trained.block for trained in routing.exits) for routing in ways.routings),
+            heads=head_study(tower, setting),
+            risk=measure_risk(tower, setting),
+            pruned={name: tuple(pathological(profile, blocks)) for name, profile in noise.items()},
+        )
+
+    def latency(self) -> Latency:
+        """Time the rows of T1 against each other."""
         chain = self._stages.chain(self._stages.float_parts, threads=THREADS)
         return self._measure(
+            Latency,
             "latency",
             {"bundle": self._bundle.name},
             lambda: measure_latency(self._bundle, chain, self.rows.pixels, main=self._precision),
         )
 
-    def _measure(self, name: str, key: dict[str, Any], measure: Callable[[], Any]) -> Any:
-        """What `measure` returns, kept as JSON in a stage."""
+    def _measure(self, kind: type[T], name: str, key: dict[str, Any], measured: Callable[[], T]) -> T:
+        """Keep what `measured` returns as JSON in a stage."""
 
         def write(folder: Path) -> None:
-            (folder / f"{name}.json").write_text(json.dumps(measure(), indent=1))
+            (folder / f"{name}.json").write_text(json.dumps(encode(measured()), indent=1))
 
-        stage = self._stages.work.stage(name, {**key, "pixels": self._pixels.name}, write)
-        return json.loads((stage / f"{name}.json").read_text())
+        path = self._stages.work.stage(name, {**key, "pixels": self._pixels.name}, write) / f"{name}.json"
+        return decode(kind, parse(path.read_text(), path.name), path.name)
 
     def _material(self, parts: Path) -> Material:
         material = self._stages.material(self._evaluation, parts, views=1)
         return dataclasses.replace(material, classes=self.classes)
-
-
-def _tower(name: str, heads: Material, gating: Material, evaluation: Material) -> Tower:
-    """One precision with the material of every split, that for training read into memory."""
-    return Tower(
-        name=name,
-        pool=concatenate(heads, gating),
-        gate_count=len(gating.features.embedding),
-        evaluation=evaluation,
-    )

@@ -21,7 +21,7 @@ from lraee_exporters.tower import Tower
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartList:
-    """``parts.json`` of a stage: entries for the manifest."""
+    """The content of a stage's ``parts.json``: entries for the manifest."""
 
     parts: tuple[PartEntry, ...]
 

@@ -76,7 +76,7 @@ class Chain:
         self.names = block_names(depth)
 
     def session(self, name: str) -> ort.InferenceSession:
-        """The session of part `name`."""
+        """Return the session of part `name`, made when it is first asked for."""
         if name not in self._sessions:
             self._sessions[name] = make_session(self._folder / f"{name}.onnx", self._settings)
         return self._sessions[name]
@@ -86,12 +86,12 @@ class Chain:
         self._sessions.pop(name, None)
 
     def stem(self, pixels: NDArray[np.uint8]) -> FloatArray:
-        """(batch, size, size, 3) uint8 to tokens (batch, tokens, width)."""
+        """Turn (batch, size, size, 3) uint8 into tokens (batch, tokens, width)."""
         tokens: FloatArray = self.session("stem").run(["tokens_out"], {"pixels": pixels})[0]
         return tokens
 
     def after_blocks(self, pixels: NDArray[np.uint8]) -> Iterator[FloatArray]:
-        """Tokens before block 1, then after each block."""
+        """Yield tokens before block 1, then after each block."""
         tokens = self.stem(pixels)
         yield tokens
         for name in self.names:
@@ -99,14 +99,14 @@ class Chain:
             yield tokens
 
     def run_block(self, name: str, tokens: FloatArray) -> FloatArray:
-        """One block on any number of images, (images, tokens, width) in and out."""
+        """Run one block on any number of images, (images, tokens, width) in and out."""
         session = self.session(name)
         starts = range(0, len(tokens), BATCH)
         batches = (np.ascontiguousarray(tokens[start : start + BATCH]) for start in starts)
         return np.concatenate([session.run(["tokens_out"], {"tokens": batch})[0] for batch in batches])
 
     def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Embedding (batch, embed_dim) and softmax over the labels (batch, labels), by which exits are trained."""
+        """Compute embedding (batch, embed_dim) and softmax over the labels (batch, labels); exits learn from both."""
         embedding, probabilities = self.session("tail").run(
             ["embedding", "probabilities"], {"tokens": tokens, **self._labels}
         )

@@ -1,4 +1,4 @@
-"""The text tower's stage: graph, weights and the tokenizer's merges, proved against torch before anything uses them."""
+"""Build the text tower: graph, weights and the tokenizer's merges, checked against torch before anything uses them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MERGES_NAME = "merges.txt"
 TOKENIZER_NAME = "tokenizer.onnx"
 
 PARITY_LABELS = 64
-"""Labels whose prompts are compared with torch, beside `PARITY_TEXTS`."""
+"""Labels whose prompts are compared with torch, in addition to `PARITY_TEXTS`."""
 
 PARITY_TEXTS = (
     "",
@@ -88,12 +88,12 @@ def _write(tower: TextTower, precision: TextPrecision, folder: Path) -> PartEntr
 
 
 def load_text_info(folder: Path) -> TextInfo:
-    """What the manifest says of the text tower in a stage's folder."""
+    """Read what the manifest says of the text tower in a stage's folder."""
     return decode(TextInfo, json.loads((folder / "text.json").read_text()), "text.json")
 
 
 def _same_tokens(texts: list[str], tokenizer: Tokenizer, theirs: torch.Tensor) -> NDArray[np.int64]:
-    """Our token ids of the texts, if they are open_clip's."""
+    """Tokenize texts, and refuse token ids that are not open_clip's."""
     tokens = padded([tokenizer.row(text, theirs.shape[1]) for text in texts])
     differ = (tokens != theirs.numpy()[:, : tokens.shape[1]]).any(axis=1)
     if differ.any():

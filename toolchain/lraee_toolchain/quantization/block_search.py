@@ -1,4 +1,4 @@
-"""The strong quantizer: what the best static INT8 of a block can do, chosen by the error it really makes.
+"""The strong quantizer: search SmoothQuant, ranges, GPTQ and bias correction for each block by its measured error.
 
 For each block, in order, on the tokens that the INT8 blocks before it really give: SmoothQuant (or not, with alpha
 searched), activation ranges (min-max, percentile or least squared error), weight rounding (to nearest, or
@@ -51,7 +51,7 @@ READS: dict[Layer, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How one block is quantized."""
+    """Describes how one block is quantized."""
 
     alpha: float | None = None
     """SmoothQuant's alpha; None leaves the block as it is."""
@@ -68,7 +68,7 @@ class Recipe:
 
 @dataclass(slots=True)
 class Observed:
-    """Statistics of one quantized input over the calibration images."""
+    """Holds statistics of one quantized input over the calibration images."""
 
     collector: RangeCollector
     sample: FloatArray
@@ -164,7 +164,7 @@ def _least(error: Callable[[Recipe], float], recipes: list[Recipe]) -> Recipe:
 
 
 def smooth_block(block: BlockWeights, observed: Mapping[str, Observed], alpha: float) -> BlockWeights:
-    """SmoothQuant of both LayerNorms of a float block."""
+    """Apply SmoothQuant to both LayerNorms of a float block."""
     norm_1, (query, key, value) = smooth(
         block.norm_1, _floats(block, "query", "key", "value"), observed["norm_1"].largest, alpha
     )
@@ -196,7 +196,7 @@ def quantize_layer(
     hessian: npt.NDArray[np.float64] | None,
     corrected: bool,
 ) -> QuantizedLinear:
-    """One layer in INT8.
+    """Quantize one layer to INT8.
 
     Args:
         linear: float layer.
@@ -220,7 +220,7 @@ def quantize_layer(
 
 
 def chosen_range(observed: Observed, method: str) -> ActivationRange:
-    """The range of one input by one method."""
+    """Find the range of one input by one method."""
     if method == "minmax":
         return observed.collector.minmax()
     if method == "percentile":
@@ -229,7 +229,7 @@ def chosen_range(observed: Observed, method: str) -> ActivationRange:
 
 
 def dequantized(values: FloatArray, activation: ActivationRange) -> FloatArray:
-    """What the kernel sees of float values: rounded to the levels of a range."""
+    """Round float values to the levels of a range, as the kernel sees them."""
     levels = np.clip(np.rint(values / np.float32(activation.scale)) + activation.zero_point, 0, 255)
     return np.asarray((levels - activation.zero_point) * np.float32(activation.scale), np.float32)
 

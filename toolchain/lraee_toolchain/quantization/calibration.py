@@ -24,7 +24,7 @@ from lraee_toolchain.quantization.ranges import RangeCollector
 def calibrate(
     chain: Chain, pixels: NDArray[np.uint8], scratch: Path, *, method: RangeMethod, percentile: float
 ) -> dict[str, ActivationRange]:
-    """Ranges of every quantized tensor, by ``block_NN/<input>`` and ``tail/<input>``.
+    """Find the ranges of every quantized tensor, by ``block_NN/<input>`` and ``tail/<input>``.
 
     Args:
         chain: the float parts, with their observed variants.

@@ -1,11 +1,11 @@
 """Dynamic INT8, the paper's quantization: weights are INT8, activations get their scale while the model runs.
 
-A baseline to set beside the static INT8 of `build`, made by ONNX Runtime's own ``quantize_dynamic`` from the float
+A baseline for the static INT8 of `quantizers`, made by ONNX Runtime's own ``quantize_dynamic`` from the float
 parts. Quantized are the linear layers of every block and the projection of the tail: int8 weights, symmetric, with a
 scale for each output channel. The stem stays float, since its patch layer is a convolution in the model, and so do
-both attention products and the cosine with the labels.
+both attention GEMMs and the cosine with the labels.
 
-Weights keep all 8 bits (no ``reduce_range``): where uint8 x int8 products saturate, sessions already take ONNX
+Weights keep all 8 bits (no ``reduce_range``): where uint8 x int8 GEMMs saturate, sessions already take ONNX
 Runtime's exact kernel, which covers these operators too; see `lraee.ort.sessions`.
 
 An activation's scale covers everything that runs together, so an image's embedding depends a little on the rest of its
@@ -37,7 +37,7 @@ FLOAT_PRODUCTS = ("pool_logits", "pool_heads")
 matrix for each head, ONNX Runtime has no dynamic kernel."""
 
 ONE_GRAPH = "graph"
-"""Part that is left away: it would hold all weights a second time."""
+"""Part that is left out: it would hold all weights a second time."""
 
 
 def build_dynamic(float_parts: Path, folder: Path) -> None:
@@ -66,7 +66,7 @@ def _build_part(part: PartEntry, source: Path, folder: Path) -> PartEntry:
 
 
 def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A model with every product with constant weights in INT8; a Gemm becomes a MatMulInteger and an Add."""
+    """Quantize every GEMM with constant weights to INT8; a Gemm becomes a MatMulInteger and an Add."""
     # The parts are built as they shall run. Without this mark a warning asks for a preparation that would change them.
     add_pre_process_metadata(model)
     with tempfile.TemporaryDirectory() as temporary:
@@ -80,14 +80,14 @@ def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
             extra_options={
                 "MatMulConstBOnly": True,
-                "DefaultTensorType": TensorProto.FLOAT,  # onnx cannot infer it behind QuickGelu
+                "DefaultTensorType": TensorProto.FLOAT,  # onnx cannot infer it after QuickGelu
             },
         )
         return onnx.load(path)
 
 
 def _save(model: onnx.ModelProto, path: Path, data: str) -> None:
-    """Write a model with its large tensors in a file beside it."""
+    """Write a model with its large tensors in a file next to it."""
     onnx.save_model(
         model,
         path,

@@ -1,4 +1,4 @@
-"""How INT8 noise grows over the blocks of a tower, and how far it turns the embedding.
+"""Measure how INT8 noise grows over the blocks of a tower, and how far it turns the embedding.
 
 The float and the INT8 tower run side by side on the same images, each on its own tokens, so that a block's noise
 includes what all blocks before it added. Only sums and one number per image are kept. Measures and the paper's values:
@@ -28,8 +28,6 @@ Doubles = NDArray[np.float64]
 
 PAPER_NOISE_CURVE = (1, 2, 3, 4, 5, 6, 8, 10, 30, 40, 52, 48)
 """delta_quant / delta_nat of blocks 1 to 12 of ViT-B/32 in percent, as the paper gives it."""
-PAPER_CANDIDATES, PAPER_EXITS = (8, 9, 10, 11), (8, 10, 11)
-"""Blocks at which the paper considers an exit, and keeps one: block 9 is pathological."""
 PATHOLOGICAL_SHARE = 0.5
 """A candidate below this share of the candidates' mean INR is dropped."""
 
@@ -44,14 +42,8 @@ class BlockNoise:
     """Mean of ``||z_L(FP32) - z_(L-1)(FP32)||``, Frobenius over all tokens and channels; z_0 is the stem's output."""
     delta_quant: float
     """Mean of ``||z_L(INT8) - z_L(FP32)||``, the same norm."""
-    mse: float
-    """Mean squared difference INT8 to FP32 over images, tokens and channels."""
     cosine: float
     """Mean cosine INT8 to FP32 of all tokens and channels flattened."""
-    cosine_patch_mean: float
-    """Mean cosine INT8 to FP32 of the mean patch token, which heads read."""
-    cosine_class_token: float | None
-    """Mean cosine INT8 to FP32 of the class token, which full depth reads; None for a tower without one."""
     largest_float: float
     """Largest magnitude of any activation in float."""
     largest_int8: float
@@ -59,9 +51,8 @@ class BlockNoise:
     signal: float
     """``||E_x[z]||^2`` of the float tower's mean patch token z."""
     noise_variance: float
-    """Trace of the covariance over images (divisor n) of eps = z(INT8) - z(FP32), z the mean patch token."""
-    noise_bias: float
-    """``||E_x[eps]||^2``: noise that is the same for all images, which INR does not count and a bias can undo."""
+    """Trace of the covariance over images (divisor n) of eps = z(INT8) - z(FP32), z the mean patch token. Noise that is
+    the same for all images does not count; a bias can undo it."""
 
     @property
     def noise_to_signal(self) -> float:
@@ -78,22 +69,12 @@ class BlockNoise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingDrift:
-    """How far INT8 turns the embedding at full depth; cosines to labels are without the logit scale."""
+    """How far INT8 turns the embedding at full depth."""
 
     cosine: float
     """Mean cosine INT8 to FP32."""
-    cosine_first_percentile: float
-    """1 % of the images are turned further than this cosine."""
     angle_degrees: float
     """Mean angle between INT8 and FP32."""
-    label_cosine: float
-    """Mean cosine of the float embedding to its most similar label, the FP32 answer."""
-    label_cosine_change: float
-    """Mean change of that cosine in INT8, the label held fixed."""
-    margin: float
-    """Mean of the FP32 answer's cosine less that of the best other label, in float."""
-    margin_change: float
-    """Mean change of that margin in INT8, the answer held fixed; an image whose margin falls below 0 flips."""
     flipped: float
     """Share of images whose most similar label changes, 0 to 1."""
 
@@ -104,8 +85,6 @@ class NoiseProfile:
 
     images: int
     """Over which means are taken."""
-    stem_delta_quant: float
-    """Mean of ``||z_0(INT8) - z_0(FP32)||``: noise that is there before block 1."""
     blocks: tuple[BlockNoise, ...]
     """Of every block, in order."""
     embedding: EmbeddingDrift
@@ -113,8 +92,7 @@ class NoiseProfile:
 
 
 def diagnose(
-    float_chain: Chain,
-    quantized_chain: Chain,
+    chains: tuple[Chain, Chain],
     pixels: NDArray[np.uint8],
     *,
     label_embeddings: FloatArray,
@@ -127,10 +105,9 @@ def diagnose(
     Whoever chooses exits by it must not use images of the evaluation split.
 
     Args:
-        float_chain: FP32 parts.
-        quantized_chain: INT8 parts of the same tower.
+        chains: FP32 parts, and INT8 parts of the same tower.
         pixels: (images, size, size, 3) uint8.
-        label_embeddings: (labels, embed_dim), at least two labels; rows need not be unit.
+        label_embeddings: (labels, embed_dim), at least two; rows need not be unit.
         class_token: whether token 0 is a class token.
         batch: images that run together; bounds memory and does not change the result beyond rounding.
         advance: called after each batch with its number of images.
@@ -142,6 +119,7 @@ def diagnose(
         raise ExportError(f"a noise profile of {len(pixels)} images has no variance; give at least 2, better 1,000")
     if len(label_embeddings) < 2:
         raise ExportError(f"a margin needs two labels, got {len(label_embeddings)}; give more label embeddings")
+    float_chain, quantized_chain = chains
     depth, noisy_depth = len(float_chain.names), len(quantized_chain.names)
     if depth != noisy_depth:
         raise ExportError(f"{depth} float blocks, {noisy_depth} INT8 blocks; give parts of the same model")
@@ -159,22 +137,21 @@ def diagnose(
         drifts.append(_drift(float_chain.tail(exact)[0], quantized_chain.tail(noisy)[0], labels))
         if advance is not None:
             advance(len(images))
+    cosine, angle, flipped = (float(column.mean()) for column in np.concatenate(drifts).T)
     return NoiseProfile(
         images=len(pixels),
-        stem_delta_quant=sums[0].delta_quant / len(pixels),
         blocks=tuple(block.result(number) for number, block in enumerate(sums) if number > 0),
-        embedding=_summary(np.concatenate(drifts)),
+        embedding=EmbeddingDrift(cosine=cosine, angle_degrees=angle, flipped=flipped),
     )
 
 
 class _BlockSums:
-    """Sums over images of one block's measures; those of the noise are about its first image, against cancellation."""
+    """Sums one block's measures over images; those of the noise are about its first image, against cancellation."""
 
     def __init__(self, class_token: bool) -> None:
         self.class_token = class_token
         self.count = 0
-        self.delta_nat = self.delta_quant = self.mean_squares = 0.0
-        self.cosines = np.zeros(3)
+        self.delta_nat = self.delta_quant = self.cosines = 0.0
         self.largest_float = self.largest_int8 = 0.0
         self.signal = self.origin = self.shifted = np.zeros(())
         self.shifted_squares = 0.0
@@ -185,14 +162,12 @@ class _BlockSums:
         if before is not None:
             self.delta_nat += float(np.sqrt(np.square(exact - before).sum(axis=(1, 2))).sum())
         self.delta_quant += float(np.sqrt(squares).sum())
-        self.mean_squares += float(squares.sum()) / noise[0].size
         flat, first = (len(exact), -1), int(self.class_token)
-        means = exact[:, first:].mean(axis=1), noisy[:, first:].mean(axis=1)
-        pairs = ((exact.reshape(flat), noisy.reshape(flat)), means, (exact[:, 0], noisy[:, 0]))
-        self.cosines += [float(_cosines(a, b).sum()) for a, b in pairs]
+        mean = exact[:, first:].mean(axis=1)
+        self.cosines += float(_cosines(exact.reshape(flat), noisy.reshape(flat)).sum())
         self.largest_float = max(self.largest_float, float(np.abs(exact).max()))
         self.largest_int8 = max(self.largest_int8, float(np.abs(noisy).max()))
-        self.signal = self.signal + means[0].sum(axis=0)
+        self.signal = self.signal + mean.sum(axis=0)
         noise_means: Doubles = noise[:, first:].mean(axis=1)
         if self.count == 0:
             self.origin = noise_means[0]
@@ -202,20 +177,15 @@ class _BlockSums:
 
     def result(self, number: int) -> BlockNoise:
         count, shift = self.count, self.shifted / self.count
-        cosine, cosine_patch_mean, cosine_class_token = (self.cosines / count).tolist()
         return BlockNoise(
             block=number,
             delta_nat=self.delta_nat / count,
             delta_quant=self.delta_quant / count,
-            mse=self.mean_squares / count,
-            cosine=cosine,
-            cosine_patch_mean=cosine_patch_mean,
-            cosine_class_token=cosine_class_token if self.class_token else None,
+            cosine=self.cosines / count,
             largest_float=self.largest_float,
             largest_int8=self.largest_int8,
             signal=float(np.square(self.signal / count).sum()),
             noise_variance=max(self.shifted_squares / count - float(np.square(shift).sum()), 0.0),
-            noise_bias=float(np.square(self.origin + shift).sum()),
         )
 
 
@@ -230,53 +200,30 @@ def _cosines(a: Doubles, b: Doubles) -> Doubles:
 
 
 def _drift(exact: FloatArray, noisy: FloatArray, labels: Doubles) -> Doubles:
-    """Columns of `_summary` for each image, (batch, 7)."""
+    """Compute cosine, angle in degrees and whether the answer changes for each image, (batch, 3)."""
     a, b = _unit(exact.astype(np.float64)), _unit(noisy.astype(np.float64))
     # of two unit vectors; exact near 0, where arccos is not (Kahan)
     angle = 2 * np.arctan2(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))
-    to_labels = a @ labels.T, b @ labels.T
-    answer = to_labels[0].argmax(axis=1)
-    rows = np.arange(len(answer))
-    cosines, margins = [], []
-    for similar in to_labels:
-        others = similar.copy()
-        others[rows, answer] = -np.inf
-        cosines.append(similar[rows, answer])
-        margins.append(similar[rows, answer] - others.max(axis=1))
-    flipped = to_labels[1].argmax(axis=1) != answer
-    return np.stack([_cosines(a, b), np.degrees(angle), *cosines, *margins, flipped.astype(np.float64)], axis=1)
-
-
-def _summary(drift: Doubles) -> EmbeddingDrift:
-    cosine, angle, label, label_int8, margin, margin_int8, flipped = drift.T
-    return EmbeddingDrift(
-        cosine=float(cosine.mean()),
-        cosine_first_percentile=float(np.quantile(cosine, 0.01)),
-        angle_degrees=float(angle.mean()),
-        label_cosine=float(label.mean()),
-        label_cosine_change=float((label_int8 - label).mean()),
-        margin=float(margin.mean()),
-        margin_change=float((margin_int8 - margin).mean()),
-        flipped=float(flipped.mean()),
-    )
+    flipped = (a @ labels.T).argmax(axis=1) != (b @ labels.T).argmax(axis=1)
+    return np.stack([_cosines(a, b), np.degrees(angle), flipped.astype(np.float64)], axis=1)
 
 
 def inr_limit(profile: NoiseProfile, candidates: Sequence[int]) -> float:
-    """Half the mean INR of the candidates; blocks without noise (infinite INR) are left out of the mean.
+    """Compute half the mean INR of the candidates; blocks without noise (infinite INR) are left out of the mean.
 
     Raises:
-        ExportError: a candidate is no block of the profile.
+        ExportError: a candidate is not a block of the profile.
     """
     depth = len(profile.blocks)
     if wrong := [block for block in candidates if not 1 <= block <= depth]:
-        raise ExportError(f"candidate {wrong[0]} is no block of this profile, wanted 1 to {depth}")
+        raise ExportError(f"candidate {wrong[0]} is not a block of this profile, wanted 1 to {depth}")
     values = [profile.blocks[block - 1].information_to_noise for block in candidates]
     finite = [value for value in values if math.isfinite(value)]
     return PATHOLOGICAL_SHARE * sum(finite) / len(finite) if finite else 0.0
 
 
 def pathological(profile: NoiseProfile, candidates: Sequence[int]) -> list[int]:
-    """Candidate exits whose INR is below half the candidates' mean INR, which the paper drops; rising."""
+    """Find candidate exits whose INR is below half the candidates' mean INR, which the paper drops; rising."""
     limit = inr_limit(profile, candidates)
     return [b for b in sorted(set(candidates)) if profile.blocks[b - 1].information_to_noise < limit]
 
@@ -292,7 +239,7 @@ def load_profile(path: Path) -> NoiseProfile:
 
 
 def profile_csv(profile: NoiseProfile) -> str:
-    """One line for each block: the fields of `BlockNoise`, then both ratios."""
+    """Write one line for each block: the fields of `BlockNoise`, then both ratios."""
     header = [*BlockNoise.__slots__, "noise_to_signal", "information_to_noise"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

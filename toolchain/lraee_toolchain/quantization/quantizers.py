@@ -1,4 +1,4 @@
-"""Quantize a tower to INT8: `naive` by the ranges alone, `strong` by a search for each block."""
+"""Quantize a tower to INT8: `naive` by ranges alone, `strong` by a GPTQ and SmoothQuant search for each block."""
 
 from __future__ import annotations
 
@@ -68,6 +68,6 @@ def build_int8_strong(
 
 
 def load_choices(folder: Path) -> dict[str, str]:
-    """The recipe of each part that `build_int8_strong` wrote; empty for the naive quantizer."""
+    """Read the recipe of each part that `build_int8_strong` wrote; empty for the naive quantizer."""
     path = folder / "choices.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}

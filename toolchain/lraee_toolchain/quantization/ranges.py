@@ -1,4 +1,4 @@
-"""Activation ranges in bounded memory: minimum and maximum, or percentiles of a streaming histogram."""
+"""Collect activation ranges in bounded memory: minimum and maximum, or percentiles of a streaming histogram."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class RangeCollector:
         self._limit *= 2
 
     def minmax(self) -> ActivationRange:
-        """Everything seen."""
+        """Return the range of everything seen."""
         return ActivationRange(minimum=self.minimum, maximum=self.maximum)
 
     def percentile(self, percent: float) -> ActivationRange:
-        """The interval that leaves out ``(100 - percent) / 2`` percent of the values at either end."""
+        """Return the interval that leaves out ``(100 - percent) / 2`` percent of the values at either end."""
         cut = (100.0 - percent) / 200.0 * self._counts.sum()
         width = self._limit / HALF_BINS
         below = np.searchsorted(np.cumsum(self._counts), cut, side="right")
@@ -69,7 +69,7 @@ class RangeCollector:
 
 
 def least_error_range(values: NDArray[np.float32], *, steps: int = 24, most: int = 200_000) -> ActivationRange:
-    """The range whose 256 levels give the least mean squared error on `values` of any shape.
+    """Find the range whose 256 levels give the least mean squared error on `values` of any shape.
 
     Both ends are drawn in by factors from 1 down to 0.2, one end after the other until neither moves.
 

@@ -34,7 +34,7 @@ def quantize_tail_strongly(tail: TailWeights, tokens: FloatArray) -> tuple[TailW
 
     Args:
         tail: float weights.
-        tokens: (images, tokens, width) behind the last INT8 block.
+        tokens: (images, tokens, width) after the last INT8 block.
 
     Returns:
         The tail in INT8 and the recipe's text.
@@ -49,7 +49,7 @@ def quantize_tail_strongly(tail: TailWeights, tokens: FloatArray) -> tuple[TailW
 
 
 def _observe(tail: TailWeights, tokens: FloatArray) -> dict[str, FloatArray]:
-    """The quantized inputs of a float tail, by name, each (images, channels)."""
+    """Collect the quantized inputs of a float tail, by name, each (images, channels)."""
     width = tokens.shape[2]
     embed_dim = tail.projection.weight.shape[0] if isinstance(tail.projection, Linear) else width
     graph, file = build_tail(tail, width=width, embed_dim=embed_dim, token_count=tokens.shape[1], observe=True)
@@ -71,7 +71,7 @@ def _observe(tail: TailWeights, tokens: FloatArray) -> dict[str, FloatArray]:
 def quantize_projection_strongly(
     norm: LayerNorm, projection: Linear, tokens: FloatArray
 ) -> tuple[LayerNorm, QuantizedLinear, str]:
-    """The tail's projection: smoothing, ranges, rounding and bias by the error of the direction of the embedding.
+    """Search SmoothQuant and ranges for the tail's projection by the error of the embedding's direction.
 
     Args:
         norm: the LayerNorm before it.

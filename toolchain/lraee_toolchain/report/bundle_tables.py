@@ -5,51 +5,29 @@ Those of the comparisons between ways to export and to leave are in `lraee_toolc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from lraee.bundle.manifest import Manifest
 from lraee_benchmarks.render.table import MISSING, Table
+from lraee_exporters.parity import StageParity
+from lraee_toolchain.evaluation.metrics import Evaluation, PolicyRow
+from lraee_toolchain.report.names import policy_name
 from lraee_toolchain.report.wording import accuracy, percent, points
-
-Row = Mapping[str, Any]
-
-
-def precision_name(manifest: Manifest) -> str:
-    """As in `lraee_toolchain.stages.Precision`."""
-    return "FP32" if manifest.quantization is None else f"{manifest.quantization.quantizer} INT8"
-
-
-def default_row(manifest: Manifest, evaluation: Row | None) -> Row | None:
-    """The evaluation of the default operating point; None without one."""
-    if evaluation is None:
-        return None
-    wanted = f"adaptive={manifest.default_point}"
-    return next((row for row in evaluation["rows"] if row["name"] == wanted), None)
-
-
-def by_depth(shares: Mapping[str, float]) -> dict[str, float]:
-    """Shares of images by block, full depth last.
-
-    >>> by_depth({"full": 0.5, "10": 0.2, "8": 0.3})
-    {'8': 0.3, '10': 0.2, 'full': 0.5}
-    """
-    return dict(sorted(shares.items(), key=lambda item: (item[0] == "full", int(item[0]) if item[0] != "full" else 0)))
 
 
 def part_sizes(manifest: Manifest) -> dict[str, int]:
-    """Bytes of graph and weights by part."""
+    """Add up the bytes of graph and weights of each part."""
     size = {entry.name: entry.size_bytes for entry in manifest.files}
     return {part.name: size[part.graph] + (size[part.data] if part.data else 0) for part in manifest.parts}
 
 
 def tower_bytes(manifest: Manifest) -> int:
-    """Stem, blocks and tail; exits, the text tower and the one graph for comparison do not run at full depth."""
+    """Add up stem, blocks and tail: what runs at full depth."""
     return sum(size for name, size in part_sizes(manifest).items() if not name.startswith(("exit", "graph", "text")))
 
 
 def parts_table(manifest: Manifest) -> Table:
-    """FLOPs and bytes of each part."""
+    """Show FLOPs and bytes of each part."""
     sizes = part_sizes(manifest)
     full = manifest.full_flops
     rows = []
@@ -65,14 +43,10 @@ def parts_table(manifest: Manifest) -> Table:
         if full < dense
         else ""
     )
-    text = (
-        ""
-        if manifest.text is None
-        else " `text` embeds other labels: its FLOPs are those of one prompt as long as can be."
-    )
+    text = "" if manifest.text is None else " `text` embeds other labels: its FLOPs are those of the longest prompt."
     return Table(
         title="Parts",
-        note="FLOPs of one image: multiply-add = 2, matrix products only. `graph` is the whole tower as one graph over "
+        note="FLOPs of one image: multiply-add = 2, GEMMs only. `graph` is the whole tower as one graph over "
         f"the weights of the other parts, for comparison; it is not needed to run.{pruned}{text}",
         header=["part", "MFLOPs", "of full depth", "MB"],
         rows=rows,
@@ -80,16 +54,16 @@ def parts_table(manifest: Manifest) -> Table:
 
 
 def measure_of(manifest: Manifest) -> str:
-    """What the gating split was judged by."""
+    """Say what heads and gates were fitted to."""
     labelled = not manifest.exits or manifest.exits[0].supervision == "labels"
     return "accuracy" if labelled else "agreement with FP32"
 
 
 def exits_table(manifest: Manifest) -> Table:
-    """Heads; without their accuracy for random weights."""
+    """Show the exits, without their accuracy for random weights."""
     random = manifest.model.is_random
     with_ratio = not random and any(exit.information_to_noise is not None for exit in manifest.exits)
-    header = ["behind block", "head reads", "temperature", *(["INR"] if with_ratio else [])]
+    header = ["after block", "head reads", "temperature", *(["INR"] if with_ratio else [])]
     header += [] if random else [f"{measure_of(manifest)} alone, gating split"]
     rows = []
     for exit in manifest.exits:
@@ -101,7 +75,7 @@ def exits_table(manifest: Manifest) -> Table:
 
 
 def points_table(manifest: Manifest) -> Table:
-    """Operating points as they were chosen, on the gating split."""
+    """Show the operating points as they were chosen, on the gating split."""
     random, measure = manifest.model.is_random, measure_of(manifest)
     rows = []
     for point in manifest.operating_points:
@@ -124,35 +98,38 @@ def points_table(manifest: Manifest) -> Table:
     )
 
 
-def evaluation_table(manifest: Manifest, evaluation: Row) -> Table:
-    """Every policy of the bundle on unseen images."""
-    rows = [["FP32, full depth", accuracy(evaluation["float"]["accuracy"]), "", "", ""]]
-    for row in evaluation["rows"]:
-        shares = ", ".join(f"{name}: {100 * share:.0f}" for name, share in by_depth(row["exit_shares"]).items())
-        difference = points(row["difference_to_full"]) if row["name"] != "full depth" else ""
-        rows.append([row["name"], accuracy(row["accuracy"]), difference, percent(row["flops_saved"], 1), shares])
+def evaluation_table(manifest: Manifest, evaluation: Evaluation) -> Table:
+    """Show every policy of the bundle on unseen images."""
+    rows = [["FP32, full depth", accuracy(evaluation.float_accuracy), "", "", ""]]
+    for row in evaluation.rows:
+        difference = "" if row.kind == "full" else points(row.difference_to_full)
+        rows.append([policy_name(row), accuracy(row.accuracy), difference, percent(row.flops_saved, 1), _places(row)])
     return Table(
         title="Every policy of the bundle",
-        note=f"{evaluation['images']:,} images that no other step has seen, run by the runtime from the finished "
+        note=f"{evaluation.images:,} images that no other step has seen, run by the runtime from the finished "
         "bundle. 95 % bootstrap intervals over images; differences are paired, in points, to full depth.",
-        header=["policy", "top-1", "against full depth", "FLOPs saved", "left behind block (%)"],
+        header=["policy", "top-1", "against full depth", "FLOPs saved", "exit after block (%)"],
         rows=rows,
         highlight=[f"adaptive={manifest.default_point}"],
     )
 
 
-def parity_table(stages: Sequence[Row]) -> Table:
-    """Of the float graphs."""
+def _places(row: PolicyRow) -> str:
+    return ", ".join(f"{place.block or 'full'}: {100 * place.share:.0f}" for place in row.exit_shares)
+
+
+def parity_table(stages: Sequence[StageParity]) -> Table:
+    """Show how well the float graphs agree with torch."""
     return Table(
         title="Parity of the float graphs with torch",
         note="Smallest mean-centred cosine over the images, and largest error over the spread between images.",
         header=["stage", "cosine", "error"],
-        rows=[[stage["name"], f"{stage['cosine']:.7f}", f"{stage['error']:.1e}"] for stage in stages],
+        rows=[[stage.name, f"{stage.cosine:.7f}", f"{stage.error:.1e}"] for stage in stages],
     )
 
 
 def provenance_table(manifest: Manifest) -> Table:
-    """What the bundle was made from."""
+    """Show what the bundle was made from."""
     return Table(
         title="Fingerprints and versions",
         header=["made from", "version or fingerprint"],

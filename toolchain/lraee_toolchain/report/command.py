@@ -1,4 +1,4 @@
-"""The commands that repeat an export, from its configuration."""
+"""Write the commands that repeat an export, from its configuration."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from lraee_toolchain.config import ExportConfig, HeadTraining
 
 ELSEWHERE = {"model", "out", "heads", "work", "overwrite"}
-"""Fields that are no plain option, or say nothing about the result."""
+"""Fields that are not plain options, or say nothing about the result."""
 
 
 def commands_of(config: ExportConfig) -> list[str]:
-    """Export and measure; options that have their default value are left out.
+    """Write the commands that export and measure, without options that have their default value.
 
     An absolute path is cut to its last name, so that a report may be shown around.
 

@@ -1,146 +1,112 @@
-"""The plots of a report, from its metrics; each is left out when its numbers are not there."""
+"""The plots of a report, drawn from its findings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from lraee.bundle.manifest import Manifest
-from lraee.bundle.strict_json import decode
 from lraee_benchmarks.analysis.intervals import Estimate
-from lraee_exporters.graphs.exit import HEAD_INPUTS
-from lraee_toolchain.quantization.noise import NoiseProfile
-from lraee_toolchain.report.bundle_tables import by_depth, default_row, precision_name
+from lraee_toolchain.evaluation.metrics import FrontPoint, MethodTable, PolicyRow, Selectivity
+from lraee_toolchain.report.findings import Findings
+from lraee_toolchain.report.names import METHODS, way_name
 from lraee_toolchain.report.plots.exits import (
-    AccuracyCurve,
-    ExitShare,
     Front,
     Level,
     Marker,
-    Quadrants,
-    Selectivity,
+    ReleasedAndKept,
     exit_accuracy_plot,
-    exit_shares_plot,
     pareto_plot,
-    quadrants_plot,
     selectivity_plot,
 )
 
-Row = Mapping[str, Any]
-
-COMPARED = ("PABEE", "CLS-EE", "confidence", "BranchyNet", "token pruning")
-"""Beginnings of the names of methods whose fronts are drawn; all are in the table."""
+COMPARED = {
+    "PABEE": ("pabee", "pabee_everywhere"),
+    "CLS-EE": ("cls_ee",),
+    "confidence": ("confidence_shared", "confidence_free"),
+    "BranchyNet": ("branchynet",),
+    "token pruning": ("token_pruning",),
+}
+"""Methods whose fronts are drawn; of several variants the one with most points. The table has all."""
 
 MAY_FALL = 0.08
 """Accuracy below full depth at which a front leaves the plot, so that what matters can be told apart."""
 
 
-def noise_profiles(metrics: Row) -> dict[str, NoiseProfile]:
-    """By precision."""
-    noise: Row = metrics.get("noise") or {}
-    return {name: decode(NoiseProfile, profile, f"noise of {name}") for name, profile in noise.items()}
-
-
-def levels_of(manifest: Manifest, metrics: Row) -> list[Level]:
-    """FP32 and the bundle's precision at full depth."""
-    evaluation = metrics["evaluation"]
-    full = next(row for row in evaluation["rows"] if row["name"] == "full depth")
-    levels = [Level(label="FP32, full depth", accuracy=evaluation["float"]["accuracy"]["mean"])]
-    if (name := precision_name(manifest)) != "FP32":
-        levels.append(Level(label=f"{name}, full depth", accuracy=full["accuracy"]["mean"]))
+def levels_of(found: Findings) -> list[Level]:
+    """Give FP32 and the bundle's precision at full depth, to compare with."""
+    evaluation = found.metrics.evaluation
+    assert evaluation is not None
+    levels = [Level(label=way_name("full", "FP32"), accuracy=evaluation.float_accuracy.mean)]
+    if found.precision != "FP32":
+        levels.append(Level(label=way_name("full", found.precision), accuracy=evaluation.full.accuracy.mean))
     return levels
 
 
-def draw_heads(manifest: Manifest, metrics: Row) -> str:
-    """Accuracy of a head behind every block, by what it reads."""
-    heads = metrics["ablations"]["heads"]
-    curves = {
-        reads: AccuracyCurve(blocks=tuple(range(1, len(heads[reads]) + 1)), accuracy=tuple(heads[reads]))
-        for reads in HEAD_INPUTS
-        if reads in heads
-    }
-    return exit_accuracy_plot(curves, depth=manifest.tower.blocks, levels=levels_of(manifest, metrics))
+def draw_heads(found: Findings) -> str:
+    """Draw the accuracy of a head after every block, by what it reads."""
+    assert found.metrics.ablations is not None
+    return exit_accuracy_plot(found.metrics.ablations.heads, levels=levels_of(found))
 
 
-def draw_pareto(manifest: Manifest, metrics: Row) -> str:
-    """Accuracy over FLOPs saved, on images that no choice was made on.
+def draw_pareto(found: Findings) -> str:
+    """Draw accuracy over FLOPs saved, on images that no choice was made on.
 
-    With a comparison, the fronts of LRA-EE and of some other methods, mean of the seeds; without, the bundle's own
-    operating points and fixed exits.
+    With ablations, the fronts of LRA-EE and of some other methods, mean of the seeds; without, the bundle's own
+    operating points. Both with the tower cut after one exit.
     """
-    levels = levels_of(manifest, metrics)
-    ablations = metrics["ablations"] or {}
-    if comparisons := ablations.get("comparisons"):
-        floor = levels[-1].accuracy - MAY_FALL
-        compared = _compared(comparisons["rows"])
-        fronts = [_front(label, row["front"], floor) for label, row in compared.items()]
-        fronts += _cuts(metrics, floor)
-        chosen = next((_marker(row, "LRA-EE, chosen") for row in comparisons["rows"] if row["name"] == "LRA-EE"), None)
-        return pareto_plot([front for front in fronts if front.saved], chosen=chosen, levels=levels)
-    rows = metrics["evaluation"]["rows"]
-    points = [row for row in rows if row["name"].startswith("adaptive=")]
-    places = [{"saved": row["flops_saved"], "accuracy": row["accuracy"]["mean"]} for row in points]
-    front = _front("operating points of the bundle", places, 0.0)
-    fronts = [front] if points else []
-    fronts += _cuts(metrics, 0.0)
-    default = default_row(manifest, metrics["evaluation"])
-    chosen = None if default is None else _marker(default, f"{manifest.default_point}, the default")
-    return pareto_plot(fronts, chosen=chosen, levels=levels)
+    levels, evaluation, ablations = levels_of(found), found.metrics.evaluation, found.metrics.ablations
+    assert evaluation is not None
+    floor = 0.0 if ablations is None else levels[-1].accuracy - MAY_FALL
+    default = found.row
+    if ablations is None:
+        fronts = [_front("operating points of the bundle", _places(evaluation.points), floor)]
+        chosen = default and Marker(
+            label=f"{found.manifest.default_point}, the default", saved=default.flops_saved, accuracy=default.accuracy
+        )
+    else:
+        fronts = [_front(label, points, floor) for label, points in _compared(ablations.methods).items()]
+        own = ablations.methods.lra_ee.at_match
+        chosen = own and Marker(label="LRA-EE, chosen", saved=own.flops_saved, accuracy=own.accuracy)
+    fronts.append(_front("tower cut after one exit", _places(evaluation.cuts), floor))
+    return pareto_plot([front for front in fronts if front.saved], chosen=chosen, levels=levels)
 
 
-def _cuts(metrics: Row, floor: float) -> list[Front]:
-    """A smaller static model for each exit: the tower cut there, with the exit's head, for every image."""
-    fixed = [row for row in metrics["evaluation"]["rows"] if row["name"].startswith("exit=")]
-    places = [{"saved": row["flops_saved"], "accuracy": row["accuracy"]["mean"]} for row in fixed]
-    return [_front("tower cut behind one exit", places, floor)] if fixed else []
+def _places(rows: Iterable[PolicyRow]) -> list[FrontPoint]:
+    return [FrontPoint(saved=row.flops_saved, accuracy=row.accuracy.mean) for row in rows]
 
 
-def _compared(rows: Sequence[Row]) -> dict[str, Row]:
-    """LRA-EE and, for each of `COMPARED`, the method with most points."""
-    picked = {row["name"]: row for row in rows if row["name"] == "LRA-EE"}
-    for beginning in COMPARED:
-        found = [row for row in rows if row["name"].startswith(beginning) and row["front"]]
-        if found:
-            picked[beginning] = max(found, key=lambda row: len(row["front"]))
+def _compared(methods: MethodTable) -> dict[str, Sequence[FrontPoint]]:
+    """Give the fronts of LRA-EE and of `COMPARED`, without methods that have none."""
+    fronts = {row.method: row.front for row in methods.rows}
+    picked: dict[str, Sequence[FrontPoint]] = {METHODS["lra_ee"]: methods.lra_ee.front}
+    for label, variants in COMPARED.items():
+        picked[label] = max((fronts.get(method, ()) for method in variants), key=len)
     return picked
 
 
-def _front(label: str, places: Sequence[Row], floor: float) -> Front:
-    kept = sorted({(place["saved"], place["accuracy"]) for place in places if place["accuracy"] >= floor})
+def _front(label: str, points: Sequence[FrontPoint], floor: float) -> Front:
+    kept = sorted({(point.saved, point.accuracy) for point in points if point.accuracy >= floor})
     return Front(label=label, saved=tuple(saved for saved, _ in kept), accuracy=tuple(accuracy for _, accuracy in kept))
 
 
-def _marker(row: Row, label: str) -> Marker:
-    return Marker(
-        label=label, saved=row["flops_saved"], accuracy=row["accuracy"]["mean"], interval=Estimate(**row["accuracy"])
-    )
+def draw_selectivity(seeds: Sequence[Selectivity]) -> str | None:
+    """Draw images that exited and that went on, as answered and at full depth; None where no image exited.
 
+    Bars are means of the seeds, with a line from the lowest to the highest.
+    """
 
-def draw_shares(row: Row) -> str:
-    """Where images leave under one policy."""
-    shares = by_depth({"full": 0.0, **row["exit_shares"]})
-    return exit_shares_plot(
-        [ExitShare(label="full depth" if name == "full" else name, share=share) for name, share in shares.items()]
-    )
-
-
-def draw_quadrants(row: Row) -> str:
-    """Of one policy against full depth."""
-    return quadrants_plot(Quadrants(**row["quadrants"]))
-
-
-def draw_selectivity(seeds: Sequence[Row]) -> str | None:
-    """Images that left and that went on, as answered and at full depth; mean of the seeds, from lowest to highest."""
-
-    def over(key: str) -> Estimate | None:
-        values = [seed[key] for seed in seeds if seed.get(key) is not None]
-        return Estimate(mean=sum(values) / len(values), low=min(values), high=max(values)) if values else None
+    def over(values: Iterable[float | None]) -> Estimate | None:
+        known = [value for value in values if value is not None]
+        return Estimate(mean=sum(known) / len(known), low=min(known), high=max(known)) if known else None
 
     pairs = []
     for label, left, stayed in (
-        ("with exits", over("left_accuracy"), over("stayed_accuracy")),
-        ("same images, full depth", over("full_accuracy_of_left"), over("full_accuracy_of_stayed")),
+        ("with exits", over(s.left_accuracy for s in seeds), over(s.stayed_accuracy for s in seeds)),
+        (
+            "same images, full depth",
+            over(s.full_accuracy_of_left for s in seeds),
+            over(s.full_accuracy_of_stayed for s in seeds),
+        ),
     ):
         if left is not None and stayed is not None:
-            pairs.append(Selectivity(label=label, left=left, stayed=stayed))
-    return selectivity_plot(pairs, x_label="answered") if pairs else None
+            pairs.append(ReleasedAndKept(label=label, left=left, stayed=stayed))
+    return selectivity_plot(pairs) if pairs else None

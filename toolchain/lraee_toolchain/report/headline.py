@@ -2,136 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from lraee.bundle.manifest import Manifest
 from lraee_benchmarks.render.page import Tile, paragraph, tiles_html
-from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.report.bundle_tables import default_row, part_sizes, precision_name, tower_bytes
-from lraee_toolchain.report.wording import listed, percent
+from lraee_toolchain.evaluation.metrics import PolicyRow
+from lraee_toolchain.report.bundle_tables import part_sizes, tower_bytes
+from lraee_toolchain.report.findings import Findings
+from lraee_toolchain.report.wording import listed, percent, points, threads_text
 
-RANDOM = "Random weights: speed, size and memory mean something here, accuracy does not and is not given."
+RANDOM = "Random weights: speed, size and memory are meaningful; accuracy is not, and is not shown."
 
 PURPOSES = {
     "calibration": "calibration",
     "heads": "heads",
     "gating": "gates and thresholds",
-    "promise": "the promise",
+    "promise": "risk control",
     "evaluation": "evaluation",
 }
 """The splits in the order of their use."""
 
 
-def head_html(manifest: Manifest, metrics: dict[str, Any], config: ExportConfig) -> list[Markup]:
-    """Lead, warnings, tiles, and which images served what."""
-    head = [paragraph(_lead(manifest, metrics), "lead")]
-    head += [paragraph(text, "notice") for text in warnings_of(manifest, metrics, config)]
-    return [*head, tiles_html(list(_tiles(manifest, metrics))), paragraph(images_text(metrics, config), "small")]
+def head_html(found: Findings) -> list[Markup]:
+    """Write the lead, warnings, tiles, and which images served what."""
+    head = [paragraph(_lead(found), "lead")]
+    head += [paragraph(text, "notice") for text in warnings_of(found)]
+    return [*head, tiles_html(list(_tiles(found))), paragraph(images_text(found), "small")]
 
 
-def images_text(metrics: dict[str, Any], config: ExportConfig) -> str:
-    """Which images served what."""
-    images = metrics["images"]
-    counts = ", ".join(f"{images[name]:,} {words}" for name, words in PURPOSES.items() if images.get(name))
-    text = f"Images: {counts}; no picture serves two purposes. Supervision of the heads: {metrics['supervision']}. "
-    if skipped := sum(len(reasons) for reasons in metrics.get("skipped", {}).values()):
+def images_text(found: Findings) -> str:
+    """Say which images served what."""
+    metrics = found.metrics
+    counts = ", ".join(
+        f"{metrics.images[name]:,} {words}" for name, words in PURPOSES.items() if metrics.images.get(name)
+    )
+    text = f"Images: {counts}; no image serves two purposes. Supervision of the heads: {metrics.supervision}. "
+    if skipped := sum(len(reasons) for reasons in metrics.skipped.values()):
         text += f"{skipped:,} more could not be read; `metrics.json` names them. "
-    return f"{text}Seed {config.seed}."
+    return f"{text}Seed {found.config.seed}."
 
 
-def warnings_of(manifest: Manifest, metrics: dict[str, Any], config: ExportConfig) -> Iterator[str]:
-    """What must not be overlooked."""
-    if manifest.model.is_random:
+def warnings_of(found: Findings) -> Iterator[str]:
+    """Say what must not be overlooked."""
+    is_random, factor = found.manifest.model.is_random, found.config.inject_outliers
+    if is_random:
         yield RANDOM
-    if config.inject_outliers is not None:
+    if factor is not None:
         yield (
-            f"Outlier channels were injected (factor {config.inject_outliers:g}): the float function is the same, its "
-            "quantization is harder than that of the model as it was trained. A study, not a result."
+            f"Outlier channels were injected (factor {factor:g}): the float function is the same, but it is harder to "
+            "quantize than the model as it was trained. A study, not a result."
         )
-    if metrics["supervision"] == "label-free" and not manifest.model.is_random:
+    if found.metrics.supervision == "label-free" and not is_random:
         yield "Heads and gates saw no labels: they learned to agree with the float tower."
-    yield from (f"{text[:1].upper()}{text[1:]}." for text in metrics.get("notices", ()))
+    yield from (f"{text[:1].upper()}{text[1:]}." for text in found.metrics.notices)
 
 
-def no_exits_text(config: ExportConfig) -> str:
-    """Why a bundle has none."""
-    why = "None was asked for" if config.exits == "none" else "No exit pays for this model on these images"
+def no_exits_text(found: Findings) -> str:
+    """Say why a bundle has no exits."""
+    why = "None was asked for" if found.config.exits == "none" else "No exit pays for this model on these images"
     return f"{why}: every image runs to the end."
 
 
-def _lead(manifest: Manifest, metrics: dict[str, Any]) -> str:
-    tower, blocks = manifest.tower, [exit.block for exit in manifest.exits]
-    exits = f"exits behind {_blocks(blocks)}" if blocks else "no exits"
+def _lead(found: Findings) -> str:
+    manifest, row, evaluation = found.manifest, found.row, found.metrics.evaluation
+    blocks = [exit.block for exit in manifest.exits]
     text = (
         f"The image tower of {manifest.model.architecture}, weights `{manifest.model.weights}`, as "
-        f"{precision_name(manifest)} ONNX: one graph for each of its {tower.blocks} blocks of width {tower.width}, "
-        f"and {exits}."
+        f"{found.precision} ONNX: one graph for each of its {manifest.tower.blocks} blocks of width "
+        f"{manifest.tower.width}, and {f'exits after {_blocks(blocks)}' if blocks else 'no exits'}."
     )
-    row = default_row(manifest, metrics["evaluation"])
-    if row is None:
+    if row is None or evaluation is None:
         return text
-    early = 1 - row["exit_shares"].get("full", 0.0)
-    change = row["difference_to_full"]
-    low, high = 100 * change["low"], 100 * change["high"]
-    return text + (
-        f" Of {metrics['evaluation']['images']:,} images that no other step has seen, {percent(early, 1)} leave early. "
-        f"That saves {percent(row['flops_saved'], 1)} of the FLOPs and changes top-1 by "
-        f"{100 * change['mean']:+.2f} points ({low:+.2f} to {high:+.2f}) against full depth."
+    change = row.difference_to_full
+    mean, low, high = (f"{100 * value:+.2f}" for value in (change.mean, change.low, change.high))
+    return (
+        f"{text} Of {evaluation.images:,} images that no other step has seen, {percent(1 - row.share(None), 1)} exit "
+        f"early. That saves {percent(row.flops_saved, 1)} of the FLOPs and changes top-1 by {mean} points ({low} to "
+        f"{high}) against full depth."
     )
 
 
-def _tiles(manifest: Manifest, metrics: dict[str, Any]) -> Iterator[Tile]:
-    evaluation, full = metrics["evaluation"], manifest.full_flops / 1e9
-    row = default_row(manifest, evaluation)
+def _tiles(found: Findings) -> Iterator[Tile]:
+    manifest, row = found.manifest, found.row
+    full = manifest.full_flops / 1e9
     if row is None:
         yield Tile(name="FLOPs at full depth", value=f"{full:.3g} G", notes=["one image; multiply-add = 2"])
     else:
-        note = f"{row['flops'] / 1e9:.3g} instead of {full:.3g} GFLOPs an image"
+        note = f"{row.flops / 1e9:.3g} instead of {full:.3g} GFLOPs an image"
         notes = [note, f"operating point `{manifest.default_point}`"]
-        yield Tile(name="FLOPs saved", value=percent(row["flops_saved"], 1), notes=notes)
-    if (shown := row or _full(evaluation)) is not None:
-        interval = shown["accuracy"]
-        notes = [f"{100 * interval['low']:.1f} to {100 * interval['high']:.1f} (95 %)"]
-        if row is not None:
-            notes.append(f"{_change(row['difference_to_full'])} to full depth")
-        if manifest.precision != "fp32":
-            notes.append(f"{_change(shown['difference_to_float'])} to FP32")
-        yield Tile(name="Top-1 accuracy", value=percent(interval["mean"], 1), notes=notes)
-    yield from _latency_tile(metrics)
-    sizes = part_sizes(manifest)
-    exits = sum(size for name, size in sizes.items() if name.startswith("exit"))
+        yield Tile(name="FLOPs saved", value=percent(row.flops_saved, 1), notes=notes)
+    yield from _accuracy_tile(found, row)
+    yield from _latency_tile(found)
+    exits = sum(size for name, size in part_sizes(manifest).items() if name.startswith("exit"))
     notes = ["image tower", *([f"{exits / 1e6:.3g} MB more for exits"] if exits else [])]
     yield Tile(name="Size", value=f"{tower_bytes(manifest) / 1e6:.3g} MB", notes=notes)
     blocks = [exit.block for exit in manifest.exits]
-    note = f"behind {_blocks(blocks)} of {manifest.tower.blocks}" if blocks else "every image runs to the end"
+    note = f"after {_blocks(blocks)} of {manifest.tower.blocks}" if blocks else "every image runs to the end"
     yield Tile(name="Exits", value=str(len(blocks)), notes=[note])
 
 
-def _latency_tile(metrics: dict[str, Any]) -> Iterator[Tile]:
-    latency, ablations = metrics.get("latency"), metrics["ablations"]
-    if latency is None or ablations is None:
+def _accuracy_tile(found: Findings, row: PolicyRow | None) -> Iterator[Tile]:
+    """Of the default point, or of full depth where exits do not pay."""
+    evaluation = found.metrics.evaluation
+    if evaluation is None:
         return
-    name = ablations["main"]
-    routed, full = latency["rows"].get(f"LRA-EE on {name}"), latency["rows"].get(f"{name}, full depth")
+    shown = row or evaluation.full
+    notes = [f"{100 * shown.accuracy.low:.1f} to {100 * shown.accuracy.high:.1f} (95 %)"]
+    if row is not None:
+        notes.append(f"{points(row.difference_to_full, 1)} to full depth")
+    if found.precision != "FP32":
+        notes.append(f"{points(shown.difference_to_float, 1)} to FP32")
+    yield Tile(name="Top-1 accuracy", value=percent(shown.accuracy.mean, 1), notes=notes)
+
+
+def _latency_tile(found: Findings) -> Iterator[Tile]:
+    latency = found.metrics.latency
+    if latency is None:
+        return
+    routed, full = (latency.row(way, found.precision) for way in ("routed", "full"))
     if routed is None or full is None:
         return
-    threads = "1 thread" if latency["threads"] == 1 else f"{latency['threads']} threads"
-    notes = [f"{routed['mean_ms']:.3g} instead of {full['mean_ms']:.3g} ms", f"mean, batch 1, {threads}"]
-    yield Tile(name="Latency saved", value=percent(routed["saved"], 1), notes=notes)
+    notes = [
+        f"{routed.mean_ms:.3g} instead of {full.mean_ms:.3g} ms",
+        f"mean, batch 1, {threads_text(latency.threads)}",
+    ]
+    yield Tile(name="Latency saved", value=percent(routed.saved, 1), notes=notes)
 
 
-def _full(evaluation: dict[str, Any] | None) -> Any:
-    """Full depth of a bundle whose exits do not pay."""
-    rows = [] if evaluation is None else evaluation["rows"]
-    return next((row for row in rows if row["name"] == "full depth"), None)
-
-
-def _change(interval: dict[str, float]) -> str:
-    return f"{100 * interval['mean']:+.1f} [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}]"
-
-
-def _blocks(blocks: list[int]) -> str:
+def _blocks(blocks: Sequence[int]) -> str:
     return f"{'block' if len(blocks) == 1 else 'blocks'} {listed(blocks)}"

@@ -21,28 +21,28 @@ STUB = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TowerDrawing:
-    """What is drawn."""
+    """The tower and what images do in it."""
 
     depth: int
     exits: Sequence[int]
     """Blocks with an exit, rising."""
     shares: Mapping[int, float] | None = None
-    """Share of images that leave behind each exit, 0 to 1; None when not known."""
+    """Share of images that exit after each block, 0 to 1; None when not known."""
     dropped: Sequence[int] = ()
     """Blocks where quantization noise forbids an exit."""
 
     def svg(self, width: int) -> str:
-        """An ``<svg>`` element so many units wide; one unit should be about one pixel."""
+        """Draw an ``<svg>`` element `width` units wide; one unit should be about one pixel."""
         return _Draw(self, width).svg()
 
     def describe(self) -> str:
-        """For screen readers."""
+        """Describe the drawing for screen readers."""
         if not self.exits:
             return f"{self.depth} blocks without exits."
         if self.shares is None:
-            return f"{self.depth} blocks; exits behind {', '.join(str(block) for block in self.exits)}."
-        left = ", ".join(f"{100 * self.shares.get(block, 0.0):.1f} % behind block {block}" for block in self.exits)
-        return f"{self.depth} blocks; images that leave: {left}; {100 * self.rest:.1f} % run to the end."
+            return f"{self.depth} blocks; exits after {', '.join(str(block) for block in self.exits)}."
+        left = ", ".join(f"{100 * self.shares.get(block, 0.0):.1f} % after block {block}" for block in self.exits)
+        return f"{self.depth} blocks; images that exit: {left}; {100 * self.rest:.1f} % run to the end."
 
     @property
     def rest(self) -> float:
@@ -51,7 +51,7 @@ class TowerDrawing:
 
 
 class _Draw:
-    """Coordinates for one width."""
+    """Computes the coordinates for one width."""
 
     def __init__(self, tower: TowerDrawing, width: int) -> None:
         self.tower, self.width = tower, width
@@ -66,11 +66,11 @@ class _Draw:
         self.bottom = STREAM_TOP + self.scale + CORNER + DROP
 
     def right(self, block: int) -> float:
-        """Where `block` ends, 0 for the stem."""
+        """Return where `block` ends on x; block 0 is the stem."""
         return self.start + block * self.unit
 
     def svg(self) -> str:
-        """Everything."""
+        """Draw everything."""
         height = self.bottom + 24
         parts = [*self._ends(), *(self._block(block) for block in range(1, self.tower.depth + 1))]
         parts += self._stream()
@@ -125,7 +125,7 @@ class _Draw:
         return [stream, *leaving, rest]
 
     def _leave(self, x: float, low: float, thickness: float) -> str:
-        """A band that turns off the stream's lower edge and runs down."""
+        """Draw a band that turns off the stream's lower edge and runs down."""
         outer, down = CORNER + thickness, max(self.bottom, low + CORNER + 8)
         turn, near, far = low + CORNER, x + CORNER, x + outer
         around = f"A{outer:.1f} {outer:.1f} 0 0 1 {far:.1f} {turn:.1f}"

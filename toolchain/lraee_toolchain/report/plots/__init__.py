@@ -1,1 +1,1 @@
-"""report.plots."""
+"""Draw plots as SVG. Imports evaluation.metrics, quantization and report.names."""

@@ -14,28 +14,22 @@ from matplotlib.patches import Rectangle
 
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
+from lraee_toolchain.evaluation.metrics import ExitShare, Quadrants
+from lraee_toolchain.report.names import HEADS
 from lraee_toolchain.report.plots.style import (
     BLACK,
     BLUE,
-    COLOURS,
     GREY,
     ORANGE,
     PALE_GREY,
     PALE_ORANGE,
     PALE_SKY,
-    SHAPES,
     block_axis,
     draw_line,
     page,
 )
 
 ACCURACY = "top-1 accuracy (%)"
-READS: dict[HeadInput, str] = {
-    "patch_mean": "mean patch token (SSA)",
-    "cls": "class token",
-    "both": "both side by side",
-}
-"""How heads are named by what they read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +40,16 @@ class Marker:
     """In the legend."""
     saved: float
     """Share of full-depth FLOPs."""
-    accuracy: float
+    accuracy: Estimate
     """0 to 1."""
-    interval: Estimate | None = None
-    """Of the accuracy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """Thresholds that no others beat, on one split."""
+    """Accuracies and savings of one method at several thresholds."""
 
     label: str
-    """Which split it was measured on."""
+    """Of the method."""
     saved: tuple[float, ...]
     """Shares of full-depth FLOPs, rising."""
     accuracy: tuple[float, ...]
@@ -75,63 +67,22 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExitShare:
-    """How many images leave at one place."""
+class ReleasedAndKept:
+    """Accuracy of the images that gates release and of those that they keep."""
 
     label: str
-    """The block's number, or full depth."""
-    share: float
-    """0 to 1."""
-    deviation: float = 0.0
-    """Standard deviation over seeds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selectivity:
-    """Whether a gate lets the right images go."""
-
-    label: str
-    """The block's number, or all exits."""
+    """How both were answered."""
     left: Estimate
-    """Accuracy of the images that left there, answered there."""
     stayed: Estimate
-    """Accuracy of those that went on, as answered in the end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccuracyCurve:
-    """Accuracy of heads that all read the same, each answering for all images."""
-
-    blocks: tuple[int, ...]
-    """Behind which they sit, rising."""
-    accuracy: tuple[float, ...]
-    """0 to 1, one for each block."""
-    deviation: tuple[float, ...] = ()
-    """Standard deviation over seeds, one for each block, or empty."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quadrants:
-    """How the answers with exits agree with those at full depth, in images."""
-
-    both_right: int
-    rescue: int
-    """Right with exits, wrong at full depth."""
-    loss: int
-    """Wrong with exits, right at full depth."""
-    both_wrong: int
-
-
-def pareto_plot(
-    fronts: Sequence[Front], *, chosen: Marker | None, levels: Sequence[Level], baselines: Sequence[Marker] = ()
-) -> str:
-    """Accuracy over FLOPs saved.
+def pareto_plot(fronts: Sequence[Front], *, chosen: Marker | None, levels: Sequence[Level]) -> str:
+    """Draw accuracy over FLOPs saved.
 
     Args:
-        fronts: one for each split shown.
+        fronts: one for each method.
         chosen: the operating point, or None.
         levels: full depth in FP32 and INT8.
-        baselines: other ways to save.
     """
     with page("pareto", "Top-1 accuracy over the share of FLOPs saved", height_inches=4.6) as drawn:
         axes = drawn.axes("FLOPs saved (%)", ACCURACY)
@@ -139,19 +90,17 @@ def pareto_plot(
         for number, front in enumerate(fronts):
             saved, accuracy = [100 * s for s in front.saved], [100 * a for a in front.accuracy]
             draw_line(axes, number, front.label, saved, accuracy, marker=".")
-        points = [*baselines] if chosen is None else [chosen, *baselines]
-        for number, point in enumerate(points):
-            is_chosen = point is chosen
+        if chosen is not None:
             axes.errorbar(
-                100 * point.saved,
-                100 * point.accuracy,
-                yerr=_error([point.interval]) if point.interval else None,
-                fmt="*" if is_chosen else SHAPES[number % len(SHAPES)],
-                markersize=13 if is_chosen else 7,
-                color=BLACK if is_chosen else COLOURS[-number % len(COLOURS)],
+                100 * chosen.saved,
+                100 * chosen.accuracy.mean,
+                yerr=_error([chosen.accuracy]),
+                fmt="*",
+                markersize=13,
+                color=BLACK,
                 elinewidth=1.2,
-                zorder=4 if is_chosen else 3,
-                label=point.label,
+                zorder=4,
+                label=chosen.label,
             )
         axes.margins(x=0.08, y=0.12)
         drawn.legend(axes)
@@ -159,40 +108,23 @@ def pareto_plot(
 
 
 def exit_shares_plot(shares: Sequence[ExitShare]) -> str:
-    """Where images leave.
-
-    Args:
-        shares: in order of depth, full depth last.
-    """
-    with page("shares", "Share of images that leave behind each block", height_inches=3.0) as drawn:
-        axes = drawn.axes("left behind block", "images (%)")
-        heights = [100 * share.share for share in shares]
-        errors = [100 * share.deviation for share in shares]
-        colours = [BLUE] * (len(shares) - 1) + [GREY]
-        bars = axes.bar(
-            range(len(shares)),
-            heights,
-            width=0.65,
-            color=colours,
-            yerr=errors if any(errors) else None,
-            error_kw={"ecolor": BLACK, "elinewidth": 1.2, "capsize": 3},
-        )
+    """Draw where images leave; `shares` are in order of depth, those of full depth last."""
+    with page("shares", "Share of images that exit after each block", height_inches=3.0) as drawn:
+        axes = drawn.axes("exit after block", "images (%)")
+        heights = [100 * place.share for place in shares]
+        colours = [GREY if place.block is None else BLUE for place in shares]
+        bars = axes.bar(range(len(shares)), heights, width=0.65, color=colours)
         axes.bar_label(bars, fmt="{:.1f}", padding=3, fontsize=9)
-        axes.set_xticks(range(len(shares)), [share.label for share in shares])
+        axes.set_xticks(range(len(shares)), [str(place.block or "full depth") for place in shares])
         axes.margins(y=0.15)
     return drawn.svg
 
 
-def selectivity_plot(gates: Sequence[Selectivity], *, x_label: str = "exit behind block") -> str:
-    """Accuracy of the images that a gate let go, beside those that went on.
-
-    Args:
-        gates: one pair of bars each.
-        x_label: what their labels are.
-    """
-    with page("selectivity", "Accuracy of the images that left at an exit and of those that went on") as drawn:
-        axes = drawn.axes(x_label, ACCURACY)
-        sides = ((-0.2, BLUE, "", "left here", [g.left for g in gates]),
+def selectivity_plot(gates: Sequence[ReleasedAndKept]) -> str:
+    """Draw the accuracy of the images that exited next to that of those that went on, one pair of bars each."""
+    with page("selectivity", "Accuracy of the images that exited and of those that went on") as drawn:
+        axes = drawn.axes("answered", ACCURACY)
+        sides = ((-0.2, BLUE, "", "exited", [g.left for g in gates]),
                  (0.2, ORANGE, "//", "went on", [g.stayed for g in gates]))  # fmt: skip
         for offset, colour, hatch, label, intervals in sides:
             bars = axes.bar(
@@ -215,31 +147,26 @@ def selectivity_plot(gates: Sequence[Selectivity], *, x_label: str = "exit behin
     return drawn.svg
 
 
-def exit_accuracy_plot(curves: Mapping[HeadInput, AccuracyCurve], *, depth: int, levels: Sequence[Level] = ()) -> str:
-    """Accuracy of a head behind each block, by what it reads.
+def exit_accuracy_plot(curves: Mapping[HeadInput, Sequence[float]], *, levels: Sequence[Level] = ()) -> str:
+    """Draw the accuracy of a head after each block.
 
     Args:
-        curves: by what the heads read.
-        depth: blocks of the tower.
+        curves: accuracies of blocks 1, 2, ..., 0 to 1, by what the heads read.
         levels: full depth, to compare with.
     """
-    with page("exits", "Accuracy of an exit head behind each block, by what it reads") as drawn:
+    with page("exits", "Accuracy of an exit head after each block, by what it reads") as drawn:
         axes = drawn.axes("block", ACCURACY)
         for number, (reads, curve) in enumerate(curves.items()):
-            values = [100 * accuracy for accuracy in curve.accuracy]
-            draw_line(axes, number, READS[reads], curve.blocks, values)
-            if curve.deviation:
-                low = [value - 100 * spread for value, spread in zip(values, curve.deviation, strict=True)]
-                high = [value + 100 * spread for value, spread in zip(values, curve.deviation, strict=True)]
-                axes.fill_between(curve.blocks, low, high, color=COLOURS[number], alpha=0.18, linewidth=0)
+            blocks = range(1, len(curve) + 1)
+            draw_line(axes, number, HEADS[reads], blocks, [100 * accuracy for accuracy in curve])
         _draw_levels(axes, levels)
-        block_axis(axes, depth)
+        block_axis(axes, max(len(curve) for curve in curves.values()))
         drawn.legend(axes)
     return drawn.svg
 
 
 def quadrants_plot(quadrants: Quadrants) -> str:
-    """The paper's four quadrants, each with its number and share of images."""
+    """Draw the paper's four quadrants, each with its number and share of images."""
     cells = (
         (0, 1, "both right", quadrants.both_right, PALE_GREY),
         (1, 1, "rescue", quadrants.rescue, PALE_SKY),
@@ -253,7 +180,7 @@ def quadrants_plot(quadrants: Quadrants) -> str:
         for x, y, label, count, colour in cells:
             axes.add_patch(Rectangle((x + 0.015, y + 0.015), 0.97, 0.97, facecolor=colour, linewidth=0))
             axes.text(x + 0.5, y + 0.62, label, ha="center", va="center", fontsize=11)
-            share = f"{count:,} ({100 * count / total:.1f} %)"
+            share = f"{count:,.0f} ({100 * count / total:.1f} %)"
             axes.text(x + 0.5, y + 0.36, share, ha="center", va="center", fontsize=10)
         axes.set(xlim=(0, 2), ylim=(0, 2), xticks=[0.5, 1.5], yticks=[0.5, 1.5])
         axes.set_xticklabels(["right", "wrong"])
@@ -261,7 +188,7 @@ def quadrants_plot(quadrants: Quadrants) -> str:
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        axes.set_title(f"rescue less loss: {net:+.2f} points of {total:,} images", fontsize=10, loc="left")
+        axes.set_title(f"rescue less loss: {net:+.2f} points of {total:,.0f} images", fontsize=10, loc="left")
     return drawn.svg
 
 
@@ -271,8 +198,7 @@ def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
         axes.axhline(100 * level.accuracy, color=GREY, linestyle=dashes, linewidth=1.4, label=level.label)
 
 
-def _error(intervals: Sequence[Estimate | None]) -> list[list[float]]:
-    """Distances from the means down and up in percent, never negative, as matplotlib wants them."""
-    known = [interval for interval in intervals if interval is not None]
-    below, above = [i.mean - i.low for i in known], [i.high - i.mean for i in known]
+def _error(intervals: Sequence[Estimate]) -> list[list[float]]:
+    """Give distances from the means down and up in percent, never negative, as matplotlib wants them."""
+    below, above = [i.mean - i.low for i in intervals], [i.high - i.mean for i in intervals]
     return [[100 * max(distance, 0.0) for distance in distances] for distances in (below, above)]

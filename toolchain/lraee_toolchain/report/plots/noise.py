@@ -6,15 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lraee_toolchain.quantization.noise import PAPER_NOISE_CURVE, NoiseProfile, inr_limit, pathological
+from lraee_toolchain.quantization.precision import Precision
 from lraee_toolchain.report.plots.style import BLACK, COLOURS, GREY, block_axis, draw_line, page
 
 
-def noise_plot(profiles: Mapping[str, NoiseProfile], *, paper: bool = True) -> str:
-    """Noise against signal of every block, one line for each quantizer.
+def noise_plot(profiles: Mapping[Precision, NoiseProfile]) -> str:
+    """Draw noise against signal of every block, one line for each precision, and the paper's curve, dashed.
 
-    Args:
-        profiles: by quantizer, such as naive and strong INT8, all of one depth.
-        paper: whether to draw the paper's curve, dashed, over the same share of the depth.
+    The paper's curve is drawn over the same share of the depth. Profiles are all of one depth.
     """
     depth = max(len(profile.blocks) for profile in profiles.values())
     with page("noise", "Quantization noise relative to what each block changes, by block") as drawn:
@@ -22,21 +21,20 @@ def noise_plot(profiles: Mapping[str, NoiseProfile], *, paper: bool = True) -> s
         for number, (label, profile) in enumerate(profiles.items()):
             values = [100 * block.noise_to_signal for block in profile.blocks]
             draw_line(axes, number, label, [block.block for block in profile.blocks], values)
-        if paper:
-            x = [block * depth / len(PAPER_NOISE_CURVE) for block in range(1, len(PAPER_NOISE_CURVE) + 1)]
-            label = "paper, ViT-B/32" if depth == len(PAPER_NOISE_CURVE) else "paper, ViT-B/32, by share of depth"
-            axes.plot(x, PAPER_NOISE_CURVE, color=GREY, linestyle=(0, (4, 3)), label=label)
+        x = [block * depth / len(PAPER_NOISE_CURVE) for block in range(1, len(PAPER_NOISE_CURVE) + 1)]
+        words = "paper, ViT-B/32" if depth == len(PAPER_NOISE_CURVE) else "paper, ViT-B/32, by share of depth"
+        axes.plot(x, PAPER_NOISE_CURVE, color=GREY, linestyle=(0, (4, 3)), label=words)
         axes.set_ylim(bottom=0)
         block_axis(axes, depth)
         drawn.legend(axes)
     return drawn.svg
 
 
-def quality_plot(profiles: Mapping[str, NoiseProfile], *, candidates: Sequence[int]) -> str:
-    """Cosine and Information-to-Noise Ratio of every block, with the exits that pruning drops crossed out.
+def quality_plot(profiles: Mapping[Precision, NoiseProfile], *, candidates: Sequence[int]) -> str:
+    """Draw cosine and Information-to-Noise Ratio of every block, with the exits that pruning drops crossed out.
 
     Args:
-        profiles: by quantizer, all of one depth; each is pruned by its own ratios.
+        profiles: by precision, all of one depth; each is pruned by its own ratios.
         candidates: blocks that may get an exit.
     """
     depth = max(len(profile.blocks) for profile in profiles.values())
@@ -77,5 +75,5 @@ def quality_plot(profiles: Mapping[str, NoiseProfile], *, candidates: Sequence[i
 
 
 def _finite(value: float) -> float:
-    """Infinite ratios leave a gap in the line."""
+    """Turn infinite ratios into gaps of the line."""
     return value if math.isfinite(value) else math.nan

@@ -31,7 +31,7 @@ COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 PALE_GREY, PALE_SKY, PALE_ORANGE = "#E8E8E8", "#BFE0F5", "#FADDA0"
 """Of areas with words in them."""
 GRID = "#E4E4E4"
-"""Of the lines behind a plot."""
+"""Of the grid."""
 SHAPES = ("o", "s", "^", "D", "v", "P")
 """Of points, so that colour is never the only difference."""
 
@@ -96,7 +96,7 @@ class Page:
     """Set when the ``with`` block of `page` ends."""
 
     def axes(self, x_label: str, y_label: str) -> Axes:
-        """The only axes of a figure, labelled."""
+        """Add the only axes of a figure, labelled."""
         axes = self.figure.add_subplot()
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
@@ -132,7 +132,7 @@ def page(name: str, description: str, *, height_inches: float = HEIGHT_INCHES) -
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """An ``<svg>`` element without prolog, metadata, style sheet or unused ids, as wide as its place allows."""
+    """Write an ``<svg>`` element without prolog, metadata, style sheet or unused ids, as wide as its place allows."""
     text = io.StringIO()
     unknown = {"Date": None, "Creator": None, "Format": None, "Type": None}
     FigureCanvasSVG(figure)  # becomes the figure's canvas
@@ -159,7 +159,7 @@ def themed(svg: str) -> str:
 
 
 def block_axis(axes: Axes, depth: int) -> None:
-    """Blocks 1 to `depth` along x, whole numbers only."""
+    """Label x with blocks 1 to `depth`, whole numbers only."""
     axes.set_xlim(0.5, depth + 0.5)
     if depth <= 12:
         axes.set_xticks(range(1, depth + 1))
@@ -170,5 +170,5 @@ def block_axis(axes: Axes, depth: int) -> None:
 def draw_line(
     axes: Axes, number: int, label: str, x: Sequence[float], y: Sequence[float], *, marker: str | None = None
 ) -> None:
-    """A line with points, whose colour and shape go by its number."""
+    """Draw a line with points, whose colour and shape go by its number."""
     axes.plot(x, y, color=COLOURS[number % len(COLOURS)], marker=marker or SHAPES[number % len(SHAPES)], label=label)

@@ -1,0 +1,325 @@
+"""What an export measured: the types between evaluation and report, which are also the content of ``metrics.json``.
+
+Rows carry identifiers; `lraee_toolchain.report.names` says how the report calls them. Accuracies, shares and savings
+are fractions of 1, and differences of accuracies are paired image by image. `lraee.bundle.strict_json` encodes and
+decodes all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from lraee.bundle.strict_json import decode, parse
+from lraee_benchmarks.analysis.intervals import Estimate
+from lraee_exporters.graphs.exit import HeadInput
+from lraee_exporters.parity import StageParity
+from lraee_toolchain.quantization.noise import NoiseProfile
+from lraee_toolchain.quantization.precision import Precision
+
+Way: TypeAlias = Literal[
+    "full", "ssa_last", "ssa_last_hard", "routed", "routed_label_free", "routed_ssa", "routed_ssa_hard"
+]
+"""How a tower is run in the paper's tables: at full depth with its own head; at full depth with an SSA head at the last
+block, distilled or trained on hard labels; or routed through early exits as exported, without labels, or with SSA heads
+alone, distilled or trained on hard labels."""
+
+PolicyKind: TypeAlias = Literal["full", "adaptive", "exit"]
+"""Full depth, an operating point, or one exit that all images take."""
+
+LRA_EE = "lra_ee"
+"""The `MethodRow` that the others are compared with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitShare:
+    """How many images left at one place."""
+
+    block: int | None
+    """Block after which they took the exit; None for those that ran to the end."""
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quadrants:
+    """The paper's four quadrants: how answers with exits agree with those at full depth, in images."""
+
+    both_right: float
+    rescue: float
+    """Right with exits, wrong at full depth."""
+    loss: float
+    """Wrong with exits, right at full depth."""
+    both_wrong: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRow:
+    """What one policy of the bundle did."""
+
+    kind: PolicyKind
+    point: str | None
+    """Operating point of an adaptive policy."""
+    block: int | None
+    """Block after which all images exit, where there is one."""
+    accuracy: Estimate
+    difference_to_full: Estimate
+    difference_to_float: Estimate
+    flops: float
+    """Mean of an image."""
+    flops_saved: float
+    exit_shares: tuple[ExitShare, ...]
+    """By depth; places where no image left are missing."""
+    quadrants: Quadrants
+
+    @property
+    def spec(self) -> str:
+        """The policy as the runtime's commands take it, such as ``exit=8``."""
+        value = self.point if self.block is None else self.block
+        return self.kind if value is None else f"{self.kind}={value}"
+
+    def share(self, block: int | None) -> float:
+        """Share of the images that left after `block`, or with None ran to the end."""
+        return sum(place.share for place in self.exit_shares if place.block == block)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Every policy of the finished bundle, on images that no other step has seen."""
+
+    images: int
+    full_flops: int
+    float_accuracy: Estimate
+    rows: tuple[PolicyRow, ...]
+    """Full depth, operating points in the bundle's order, exits by depth."""
+
+    @property
+    def full(self) -> PolicyRow:
+        """Full depth."""
+        return next(row for row in self.rows if row.kind == "full")
+
+    @property
+    def points(self) -> list[PolicyRow]:
+        """Operating points."""
+        return [row for row in self.rows if row.kind == "adaptive"]
+
+    @property
+    def cuts(self) -> list[PolicyRow]:
+        """Policies under which all images take one exit, as if the tower were cut there."""
+        return [row for row in self.rows if row.kind == "exit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionRow:
+    """Full depth at one precision."""
+
+    precision: Precision
+    accuracy: Estimate
+    difference_to_float: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precisions:
+    """What quantization alone costs."""
+
+    images: int
+    rows: tuple[PrecisionRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayRow:
+    """A row of the paper's T1 or T3: mean of the seeds, with what each seed gave."""
+
+    way: Way
+    precision: Precision
+    accuracy: Estimate
+    per_seed: tuple[float, ...]
+    """Accuracy of each seed; one value where nothing is trained."""
+    flops_saved: float
+    flops_saved_std: float
+    """Standard deviation over the seeds."""
+    difference_to_float: Estimate
+    difference_to_int8: Estimate
+    """To full depth at the precision that is exported."""
+    difference_to_ssa_last: Estimate
+    exit_shares: tuple[tuple[ExitShare, ...], ...]
+    """Of each seed; empty at full depth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontPoint:
+    """Accuracy and FLOPs saved at some thresholds."""
+
+    accuracy: float
+    saved: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtMatch:
+    """What a method does where it saves at least as much as LRA-EE on the gating split."""
+
+    accuracy: Estimate
+    flops_saved: float
+    """On the evaluation split."""
+    flops_saved_std: float
+    difference_to_lra_ee: Estimate
+    difference_to_int8: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodRow:
+    """A row of the paper's T2: one method of saving FLOPs, mean of the seeds."""
+
+    method: str
+    """`LRA_EE`, or as in `competitors.methods.standard_entries` and `evaluation.method_table`."""
+    front: tuple[FrontPoint, ...]
+    """By rising saving."""
+    at_match: AtMatch | None
+    """None where the method cannot save that much on the gating split of some seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodTable:
+    """T2: every method at the FLOPs that LRA-EE saves."""
+
+    matched: float
+    """What LRA-EE saves on the evaluation split."""
+    rows: tuple[MethodRow, ...]
+
+    @property
+    def lra_ee(self) -> MethodRow:
+        """The row that the others are compared with."""
+        return next(row for row in self.rows if row.method == LRA_EE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selectivity:
+    """How right the answers of one seed are where images left early and where they stayed; None without such images."""
+
+    left_early: float
+    accuracy: float
+    left_accuracy: float | None
+    stayed_accuracy: float | None
+    full_accuracy_of_left: float | None
+    """Of full depth on the images that left early."""
+    full_accuracy_of_stayed: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskCheck:
+    """How often thresholds lost more than `epsilon`, which risk control allows with probability `delta` at most."""
+
+    epsilon: float
+    delta: float
+    repeats: int
+    images: int
+    """Hold-out images of each repeat."""
+    exceeded: float
+    """Share of repeats whose drop on the hold-out is above `epsilon`."""
+    exceeded_on_pool: float
+    """The same for the drop over the whole pool."""
+    limit: float
+    """Largest share that sampling error explains where `delta` is kept."""
+    mean_drop: float
+    """On the hold-out, -1 to 1; below 0 when routing is better than full depth."""
+    mean_saved: float
+    """Share of full-depth FLOPs on the hold-out."""
+    closed: float
+    """Share of repeats that opened no exit."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether neither share is above the limit."""
+        return max(self.exceeded, self.exceeded_on_pool) <= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskChecks:
+    """Checks of risk control, and of a chooser that proves nothing."""
+
+    population: int
+    """Images that hold-outs are drawn from."""
+    controlled: tuple[RiskCheck, ...]
+    """Of thresholds that the betting test of risk control allows."""
+    uncontrolled: RiskCheck
+    """Of thresholds chosen by their measured drop alone, which should be caught."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablations:
+    """The paper's tables for this model and these images."""
+
+    images: int
+    seeds: int
+    precision: Precision
+    """The exported one, on which all but T1 is measured."""
+    main: tuple[WayRow, ...]
+    """T1."""
+    methods: MethodTable
+    """T2."""
+    factorial: tuple[WayRow, ...]
+    """T3."""
+    quadrants: Quadrants
+    """T4, mean of the seeds."""
+    selectivity: tuple[Selectivity, ...]
+    """Of each seed."""
+    fronts: tuple[tuple[FrontPoint, ...], ...]
+    """Thresholds of each seed that no others beat on the gating split."""
+    exits_kept: tuple[tuple[int, ...], ...]
+    """Blocks of each seed."""
+    heads: dict[HeadInput, tuple[float, ...]]
+    """Accuracy of a head after each block, by what it reads; first seed."""
+    risk: RiskChecks
+    pruned: dict[Precision, tuple[int, ...]]
+    """Candidate exits that the noise of a precision forbids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyRow:
+    """Time of one row of T1."""
+
+    way: Way
+    precision: Precision
+    mean_ms: float
+    saved: float
+    """Share of full depth at the exported precision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Rows of T1 timed against each other, batch 1, interleaved."""
+
+    threads: int
+    images: int
+    rows: tuple[LatencyRow, ...]
+
+    def row(self, way: Way, precision: Precision) -> LatencyRow | None:
+        """The row of a way to run, if it was timed."""
+        return next((row for row in self.rows if (row.way, row.precision) == (way, precision)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """All of it; what was not measured is None or empty."""
+
+    parity: tuple[StageParity, ...]
+    supervision: str
+    """Whether heads learned from ``labels`` or ``label-free``."""
+    noise: dict[Precision, NoiseProfile]
+    images: dict[str, int]
+    """Images that were read, by split."""
+    skipped: dict[str, dict[str, str]]
+    """Why images could not be read, by path, by split."""
+    passed_over: dict[str, dict[str, int]]
+    """Files that are not images, by the end of their names, by option."""
+    notices: tuple[str, ...]
+    """What the user was told of the images."""
+    evaluation: Evaluation | None
+    precisions: Precisions | None
+    ablations: Ablations | None
+    latency: Latency | None
+
+
+def read_metrics(report: Path) -> Metrics:
+    """Read ``metrics.json`` from the folder of a report."""
+    return decode(Metrics, parse((report / "metrics.json").read_text("utf-8"), "metrics.json"), "metrics.json")

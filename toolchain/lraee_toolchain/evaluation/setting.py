@@ -1,0 +1,118 @@
+"""What all measurements of the paper's tables share: labels, costs and options, and the images of one precision.
+
+For each seed the training images are divided into heads' and gating splits, in the same way for every precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee_exporters.graphs.exit import HeadInput
+from lraee_toolchain.competitors.rules import Outputs, outputs_of
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.routing import Costs, Material, Routing, TrainedExit, fit_routing, score, train_exits
+from lraee_toolchain.early_exit.threshold_search import ExitScores
+from lraee_toolchain.quantization.precision import Precision
+
+FloatArray = NDArray[np.float32]
+
+Splits: TypeAlias = tuple[Material, Material]
+"""The heads' and the gating split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tower:
+    """One precision of the tower, as cached material of every split."""
+
+    name: Precision
+    pool: Material
+    """Heads' and gating splits together."""
+    gate_count: int
+    """Images of the pool that gates and thresholds get."""
+    evaluation: Material
+    """With classes."""
+
+    @classmethod
+    def of(cls, name: Precision, heads: Material, gating: Material, evaluation: Material) -> Tower:
+        """Join the training splits of one precision and read them into memory."""
+        count = len(gating.features.embedding)
+        return cls(name=name, pool=_concatenate(heads, gating), gate_count=count, evaluation=evaluation)
+
+    def without_labels(self) -> Tower:
+        """The same images without labels for heads and gates; the evaluation keeps them."""
+        return replace(self, pool=replace(self.pool, classes=None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Setting:
+    """Labels, costs and options; every fit of the tables goes through here."""
+
+    labels: FloatArray
+    """(labels, embed_dim) unit text embeddings."""
+    logit_scale: float
+    costs: Costs
+    config: ExportConfig
+    advance: Callable[[int], None]
+    """Called with 1 after each measurement."""
+
+    def divide(self, tower: Tower, seed: int) -> Splits:
+        """Divide the pool into heads' and gating splits, in the same way for every precision."""
+        generator = np.random.default_rng([self.config.seed, seed])
+        order = generator.permutation(len(tower.pool.features.embedding)).astype(np.int64)
+        gates, heads = np.sort(order[: tower.gate_count]), np.sort(order[tower.gate_count :])
+        return tower.pool.rows(heads), tower.pool.rows(gates)
+
+    def fit(self, tower: Tower, splits: Splits, seed: int) -> Routing:
+        """Fit heads, gates, exits and thresholds, as an export does."""
+        return fit_routing(
+            *splits,
+            self.labels,
+            logit_scale=self.logit_scale,
+            costs=self.costs,
+            config=self.config,
+            seed=seed,
+            int8=tower.name != "FP32",
+        )
+
+    def train(
+        self, tower: Tower, splits: Splits, blocks: Sequence[int], reads: HeadInput, seed: int
+    ) -> list[TrainedExit]:
+        """Train heads and gates after `blocks`, without choosing among them."""
+        return train_exits(
+            *splits,
+            self.labels,
+            blocks,
+            reads=reads,
+            logit_scale=self.logit_scale,
+            config=self.config,
+            seed=seed,
+            int8=tower.name != "FP32",
+        )
+
+    def score(self, exits: Sequence[TrainedExit], material: Material) -> ExitScores:
+        """Compute what exits would do for a split."""
+        return score(exits, material, self.labels, self.logit_scale, self.costs)
+
+    def outputs(self, exits: Sequence[TrainedExit], material: Material) -> Outputs:
+        """Compute what exits answer for a split, for rules other than gates."""
+        return outputs_of(exits, material, self.labels, logit_scale=self.logit_scale, costs=self.costs)
+
+
+def _concatenate(first: Material, second: Material) -> Material:
+    def all_of(kind: type[Any], a: Any, b: Any) -> Any:
+        return kind(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in kind.__slots__))
+
+    classes = None
+    if first.classes is not None and second.classes is not None:
+        classes = np.concatenate([first.classes, second.classes])
+    return Material(
+        features=all_of(Features, first.features, second.features),
+        teacher=all_of(Teacher, first.teacher, second.teacher),
+        classes=classes,
+    )
