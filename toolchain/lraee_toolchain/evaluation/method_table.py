@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
+from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.competitors.methods import Entry, compare, standard_entries
 from lraee_toolchain.competitors.pabee import Pabee
 from lraee_toolchain.competitors.token_pruning import keep_for, measure_pruned
@@ -128,7 +129,7 @@ def _entries(
         int8=tower.name != "FP32",
         information_to_noise=[information_to_noise[trained.block] for trained in routing.exits],
     )
-    reads = "both" if setting.config.reads == "auto" else setting.config.reads
+    reads: HeadInput = "both" if setting.config.reads == "auto" else setting.config.reads
     everywhere = setting.train(tower, splits, candidates("auto", setting.costs.depth), reads, seed)
     entries[PABEE_EVERYWHERE] = Entry(
         method=Pabee(),

@@ -60,8 +60,10 @@ def measure_risk(tower: Tower, setting: Setting) -> RiskChecks:
     )
     routing = setting.fit(tower, (heads, gating), seed)
     scores = setting.score(routing.exits, population)
+    tried: list[tuple[Chooser, float]] = [(risk_controlled_point, epsilon) for epsilon in EPSILONS]
+    tried.append((uncontrolled_point, EPSILONS[-1]))
     checks = []
-    for choose_point, epsilon in [*((risk_controlled_point, e) for e in EPSILONS), (uncontrolled_point, EPSILONS[-1])]:
+    for choose_point, epsilon in tried:
         checks.append(check_risk(scores, epsilon=epsilon, delta=DELTA, seed=seed, choose_point=choose_point))
         setting.advance(1)
     return RiskChecks(population=len(scores.full_good), controlled=tuple(checks[:-1]), uncontrolled=checks[-1])

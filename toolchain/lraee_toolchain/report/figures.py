@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lraee_benchmarks.analysis.intervals import Estimate
-from lraee_toolchain.evaluation.metrics import FrontPoint, MethodTable, PolicyRow, Selectivity
+from lraee_toolchain.evaluation.metrics import AtMatch, FrontPoint, MethodTable, PolicyRow, Selectivity
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.names import METHODS, way_name
 from lraee_toolchain.report.plots.exits import (
@@ -56,16 +56,14 @@ def draw_pareto(found: Findings) -> str:
     levels, evaluation, ablations = levels_of(found), found.metrics.evaluation, found.metrics.ablations
     assert evaluation is not None
     floor = 0.0 if ablations is None else levels[-1].accuracy - MAY_FALL
-    default = found.row
     if ablations is None:
         fronts = [_front("operating points of the bundle", _places(evaluation.points), floor)]
-        chosen = default and Marker(
-            label=f"{found.manifest.default_point}, the default", saved=default.flops_saved, accuracy=default.accuracy
-        )
+        label = f"{found.manifest.default_point}, the default"
+        own: PolicyRow | AtMatch | None = found.row
     else:
         fronts = [_front(label, points, floor) for label, points in _compared(ablations.methods).items()]
-        own = ablations.methods.lra_ee.at_match
-        chosen = own and Marker(label="LRA-EE, chosen", saved=own.flops_saved, accuracy=own.accuracy)
+        label, own = "LRA-EE, chosen", ablations.methods.lra_ee.at_match
+    chosen = None if own is None else Marker(label=label, saved=own.flops_saved, accuracy=own.accuracy)
     fronts.append(_front("tower cut after one exit", _places(evaluation.cuts), floor))
     return pareto_plot([front for front in fronts if front.saved], chosen=chosen, levels=levels)
 

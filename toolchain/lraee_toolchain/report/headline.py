@@ -120,7 +120,7 @@ def _latency_tile(found: Findings) -> Iterator[Tile]:
     latency = found.metrics.latency
     if latency is None:
         return
-    routed, full = (latency.row(way, found.precision) for way in ("routed", "full"))
+    routed, full = latency.row("routed", found.precision), latency.row("full", found.precision)
     if routed is None or full is None:
         return
     notes = [

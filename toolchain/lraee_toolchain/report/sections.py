@@ -197,8 +197,8 @@ def _risk(found: Findings) -> Section | None:
     if ablations is None:
         return None
     text = (
-        "Risk control: with a chosen probability, accuracy falls by at most a chosen amount below full depth. We "
-        "checked the guarantee by resampling, and that an uncontrolled choice fails the same check."
+        "Risk control: with a chosen probability, accuracy falls by at most a chosen amount below full depth. The "
+        "guarantee is checked by resampling; an uncontrolled choice of thresholds goes through the same check."
     )
     return Section(anchor="risk", title="Risk control", body=[paragraph(text), table_html(risk_table(ablations.risk))])
 

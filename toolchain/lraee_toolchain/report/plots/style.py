@@ -171,4 +171,6 @@ def draw_line(
     axes: Axes, number: int, label: str, x: Sequence[float], y: Sequence[float], *, marker: str | None = None
 ) -> None:
     """Draw a line with points, whose colour and shape go by its number."""
-    axes.plot(x, y, color=COLOURS[number % len(COLOURS)], marker=marker or SHAPES[number % len(SHAPES)], label=label)
+    dashes = "-" if number < len(COLOURS) else "--"  # there are more lines than colours
+    colour, shape = COLOURS[number % len(COLOURS)], marker or SHAPES[number % len(SHAPES)]
+    axes.plot(x, y, color=colour, linestyle=dashes, marker=shape, label=label)
