@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from lraee_toolchain.bootstrap import bootstrap_mean
 from lraee_toolchain.competitors.methods import Entry, compare, standard_entries
 from lraee_toolchain.competitors.pabee import Pabee
-from lraee_toolchain.competitors.rules import Outputs, outputs_of
+from lraee_toolchain.competitors.rules import outputs_of
 from lraee_toolchain.competitors.token_pruning import keep_for, measure_pruned
-from lraee_toolchain.early_exit.routing import Material, Routing, candidates, train_exits
-from lraee_toolchain.early_exit.threshold_search import outcome
-from lraee_toolchain.evaluation.paper_tables import Setting, Tower, divide, full_depth, interval_json
+from lraee_toolchain.early_exit.exits import candidates, score, train_exits
+from lraee_toolchain.early_exit.outcomes import outcome
+from lraee_toolchain.early_exit.routing import Routing
+from lraee_toolchain.early_exit.task import ExitTask, Material
+from lraee_toolchain.evaluation.paper_tables import Tower, divide, full_depth, interval_json
 from lraee_toolchain.parts.runner import Chain
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -47,7 +49,7 @@ def steps_of_methods(seeds: int) -> int:
 
 def measure_methods(
     tower: Tower,
-    setting: Setting,
+    setting: ExitTask,
     routings: Sequence[Routing],
     *,
     chain: Chain,
@@ -91,21 +93,17 @@ def measure_methods(
 
 
 def _methods_of_seed(
-    tower: Tower, setting: Setting, routing: Routing, seed: int, information_to_noise: Mapping[int, float]
+    tower: Tower, setting: ExitTask, routing: Routing, seed: int, information_to_noise: Mapping[int, float]
 ) -> dict[str, Levels]:
     """What each method does at LRA-EE's saving and at `LEVELS`; only LRA-EE itself when it kept no exit."""
     heads, gating = divide(tower, seed, setting.config.seed)
     balanced = routing.points["balanced"]
-    scores = setting.score(routing, tower.evaluation)
-    good, flops, _ = outcome(scores, balanced.thresholds)
-    own: Levels = [(good, float(1 - flops.mean() / setting.costs.full)), *(None for _ in LEVELS)]
+    found = outcome(score(setting, routing.exits, tower.evaluation), balanced.thresholds)
+    own: Levels = [(found.good, found.saved), *(None for _ in LEVELS)]
     methods: dict[str, Levels] = {REFERENCE: own}
     entries = _entries(tower, setting, routing, heads, gating, seed, information_to_noise)
-    for row in compare(entries, wanted=(balanced.saved, *LEVELS)):
-        found = None
-        if row.routed is not None and row.saved is not None:
-            found = (row.routed.good, row.saved)
-        methods.setdefault(row.name, []).append(found)
+    for name, outcomes in compare(entries, wanted=(balanced.saved, *LEVELS)).items():
+        methods[name] = [None if one is None else (one.good, one.saved) for one in outcomes]
     if entries:
         own[1:] = methods[SEARCHED][1:]
     return methods
@@ -113,7 +111,7 @@ def _methods_of_seed(
 
 def _entries(
     tower: Tower,
-    setting: Setting,
+    setting: ExitTask,
     routing: Routing,
     heads: Material,
     gating: Material,
@@ -123,45 +121,22 @@ def _entries(
     """Every method of one seed; none when LRA-EE kept no exit."""
     if not routing.exits:
         return {}
-    entries = standard_entries(
-        routing.exits,
-        heads,
-        gating,
-        tower.evaluation,
-        setting.labels,
-        logit_scale=setting.logit_scale,
-        costs=setting.costs,
-        config=setting.config,
-        seed=seed,
-        int8=tower.name != "FP32",
-        information_to_noise=[information_to_noise[trained.block] for trained in routing.exits],
-    )
-    everywhere = train_exits(
-        heads,
-        gating,
-        setting.labels,
-        candidates("auto", setting.costs.depth),
-        reads="both" if setting.config.reads == "auto" else setting.config.reads,
-        logit_scale=setting.logit_scale,
-        config=setting.config,
-        seed=seed,
-        int8=tower.name != "FP32",
-    )
+    task = tower.task(setting, seed)
+    ratios = [information_to_noise[trained.block] for trained in routing.exits]
+    entries = standard_entries(task, routing.exits, heads, gating, tower.evaluation, information_to_noise=ratios)
+    reads = "both" if setting.config.reads == "auto" else setting.config.reads
+    everywhere = train_exits(task, heads, gating, candidates("auto", setting.costs.depth), reads=reads)
     entries[PABEE_ALL] = Entry(
         method=Pabee(),
-        gating=_outputs(gating, everywhere, setting),
-        evaluation=_outputs(tower.evaluation, everywhere, setting),
+        gating=outputs_of(task, everywhere, gating),
+        evaluation=outputs_of(task, everywhere, tower.evaluation),
     )
     return entries
 
 
-def _outputs(material: Material, exits: Sequence[Any], setting: Setting) -> Outputs:
-    return outputs_of(exits, material, setting.labels, logit_scale=setting.logit_scale, costs=setting.costs)
-
-
 def _pruned(
     tower: Tower,
-    setting: Setting,
+    setting: ExitTask,
     chain: Chain,
     parts: Path,
     pixels: NDArray[np.uint8],

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from lraee_exporters.graphs.exit import HEAD_INPUTS
 from lraee_toolchain.bootstrap import Interval, bootstrap_mean
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.early_exit.exits import answers_of, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.routing import Costs, Material, Routing, answers_of, fit_routing, score, train_exits
-from lraee_toolchain.early_exit.threshold_search import ExitScores, outcome
+from lraee_toolchain.early_exit.outcomes import outcome
+from lraee_toolchain.early_exit.routing import Routing, fit_routing
+from lraee_toolchain.early_exit.task import ExitTask, Material
 
-FloatArray = NDArray[np.float32]
 GoodArray = NDArray[np.float64]
 
 
@@ -33,7 +33,7 @@ class Tower:
     """One precision of the tower, as cached material of every split."""
 
     name: str
-    """See `stages.Precision`."""
+    """See `config.Precision`."""
     pool: Material
     """Heads' and gating splits together."""
     gate_count: int
@@ -41,33 +41,9 @@ class Tower:
     evaluation: Material
     """With classes."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Setting:
-    """What all measurements share."""
-
-    labels: FloatArray
-    """(labels, embed_dim) unit text embeddings."""
-    logit_scale: float
-    costs: Costs
-    config: ExportConfig
-
-    def fit(self, heads: Material, gating: Material, *, seed: int, int8: bool) -> Routing:
-        """Heads, gates, exits and thresholds, as an export makes them."""
-        return fit_routing(
-            heads,
-            gating,
-            self.labels,
-            logit_scale=self.logit_scale,
-            costs=self.costs,
-            config=self.config,
-            seed=seed,
-            int8=int8,
-        )
-
-    def score(self, routing: Routing, material: Material) -> ExitScores:
-        """What a routing's exits would do for a split."""
-        return score(routing.exits, material, self.labels, self.logit_scale, self.costs)
+    def task(self, setting: ExitTask, seed: int) -> ExitTask:
+        """The task for this precision and seed."""
+        return replace(setting, int8=self.name != "FP32", seed=seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,41 +94,31 @@ def full_depth(tower: Tower) -> Measured:
     return Measured(good=[good], saved=[0.0], shares=[])
 
 
-def ssa_at_the_end(tower: Tower, setting: Setting) -> Measured:
+def ssa_at_the_end(tower: Tower, setting: ExitTask) -> Measured:
     """Full depth with an SSA head at the last block, trained like every exit."""
     good, costs = [], setting.costs
     for seed in range(setting.config.seeds):
         heads, gating = divide(tower, seed, setting.config.seed)
-        (last,) = train_exits(
-            heads,
-            gating,
-            setting.labels,
-            [costs.depth],
-            reads="patch_mean",
-            logit_scale=setting.logit_scale,
-            config=setting.config,
-            seed=seed,
-            int8=tower.name != "FP32",
-        )
-        answers = answers_of(last, tower.evaluation.features, setting.labels, setting.logit_scale)
+        (last,) = train_exits(tower.task(setting, seed), heads, gating, [costs.depth], reads="patch_mean")
+        answers = answers_of(setting, last, tower.evaluation.features)
         good.append(tower.evaluation.good(answers.probabilities).astype(np.float64))
     return Measured(good=good, saved=[1 - (costs.up_to(costs.depth) + costs.exit) / costs.full] * len(good), shares=[])
 
 
-def lra_ee(tower: Tower, setting: Setting) -> tuple[Measured, list[Routing]]:
+def lra_ee(tower: Tower, setting: ExitTask) -> tuple[Measured, list[Routing]]:
     """Adaptive at the default operating point."""
     measured, routings = Measured(good=[], saved=[], shares=[]), []
     for seed in range(setting.config.seeds):
         heads, gating = divide(tower, seed, setting.config.seed)
-        routing = setting.fit(heads, gating, seed=seed, int8=tower.name != "FP32")
+        routing = fit_routing(tower.task(setting, seed), heads, gating)
         routings.append(routing)
-        scores = setting.score(routing, tower.evaluation)
-        good, flops, where = outcome(scores, routing.points["balanced"].thresholds)
+        scores = score(setting, routing.exits, tower.evaluation)
+        found = outcome(scores, routing.points["balanced"].thresholds)
         blocks = [*(str(block) for block in scores.blocks), "full"]
-        measured.good.append(good)
-        measured.saved.append(float(1 - flops.mean() / setting.costs.full))
-        measured.left.append(where < len(scores.blocks))
-        measured.shares.append({name: float((where == i).mean()) for i, name in enumerate(blocks)})
+        measured.good.append(found.good)
+        measured.saved.append(found.saved)
+        measured.left.append(found.where < len(scores.blocks))
+        measured.shares.append({name: float((found.where == i).mean()) for i, name in enumerate(blocks)})
     return measured, routings
 
 
@@ -164,7 +130,7 @@ def label_free(tower: Tower) -> Tower:
 def measure_evidence(
     tower: Tower,
     others: Mapping[str, Callable[[], Tower]],
-    setting: Setting,
+    setting: ExitTask,
     *,
     order: Sequence[str],
     advance: Callable[[int], None],
@@ -240,24 +206,14 @@ def steps_of(towers: int) -> int:
     return towers + 6
 
 
-def head_study(tower: Tower, setting: Setting) -> dict[str, list[float]]:
+def head_study(tower: Tower, setting: ExitTask) -> dict[str, list[float]]:
     """Accuracy on the evaluation split of a head behind every block, by what it reads; first seed."""
     heads, gating = divide(tower, 0, setting.config.seed)
     blocks = list(range(1, setting.costs.depth + 1))
     study: dict[str, list[float]] = {}
     for reads in HEAD_INPUTS:
-        exits = train_exits(
-            heads,
-            gating,
-            setting.labels,
-            blocks,
-            reads=reads,
-            logit_scale=setting.logit_scale,
-            config=setting.config,
-            seed=0,
-            int8=tower.name != "FP32",
-        )
-        scores = score(exits, tower.evaluation, setting.labels, setting.logit_scale, setting.costs)
+        exits = train_exits(tower.task(setting, 0), heads, gating, blocks, reads=reads)
+        scores = score(setting, exits, tower.evaluation)
         study[reads] = [float(value) for value in scores.good.mean(axis=0)]
     return study
 

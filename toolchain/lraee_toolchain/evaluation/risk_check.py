@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate
 from lraee_toolchain.early_exit.risk_control import images_of, risk_controlled_point
-from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, evaluate
 
 LUCK = 0.01
 """Probability that a chooser which breaks its promise in exactly `delta` of the repeats is called broken."""

@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 
 from lraee.bundle.strict_json import encode
+from lraee_toolchain.early_exit.exits import score
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point
 from lraee_toolchain.early_exit.risk_control import risk_controlled_point
-from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, choose, search
-from lraee_toolchain.evaluation.paper_tables import Setting, Tower
+from lraee_toolchain.early_exit.routing import fit_routing
+from lraee_toolchain.early_exit.task import ExitTask
+from lraee_toolchain.early_exit.threshold_search import choose, search
+from lraee_toolchain.evaluation.paper_tables import Tower
 from lraee_toolchain.evaluation.risk_check import check_promise
 
 HEADS_SHARE, GATES_SHARE = 0.5, 0.15
@@ -36,7 +40,7 @@ def untested_point(scores: ExitScores, *, epsilon: float, delta: float, seed: in
     return chosen
 
 
-def measure_promises(tower: Tower, setting: Setting, *, advance: Callable[[int], None]) -> dict[str, Any]:
+def measure_promises(tower: Tower, setting: ExitTask, *, advance: Callable[[int], None]) -> dict[str, Any]:
     """Check the promise for every one of `EPSILONS`, and the untested chooser at the last.
 
     Args:
@@ -53,8 +57,8 @@ def measure_promises(tower: Tower, setting: Setting, *, advance: Callable[[int],
     heads, gating, population = (
         tower.pool.rows(np.sort(rows)) for rows in (order[:first], order[first:second], order[second:])
     )
-    routing = setting.fit(heads, gating, seed=setting.config.seed, int8=tower.name != "FP32")
-    scores = setting.score(routing, population)
+    routing = fit_routing(tower.task(setting, setting.config.seed), heads, gating)
+    scores = score(setting, routing.exits, population)
     choosers = [(f"risk-controlled, {100 * epsilon:g} points", epsilon, risk_controlled_point) for epsilon in EPSILONS]
     choosers.append(("no test: the boldest that measures well", EPSILONS[-1], untested_point))
     checks = []

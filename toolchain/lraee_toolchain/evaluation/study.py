@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from lraee.bundle.strict_json import encode
 from lraee_calibration_data import Dataset
 from lraee_toolchain.bootstrap import bootstrap_mean
+from lraee_toolchain.config import Precision
 from lraee_toolchain.data.splits import load_pixel_set
-from lraee_toolchain.early_exit.routing import Material, candidates
+from lraee_toolchain.early_exit.exits import candidates
+from lraee_toolchain.early_exit.task import Material
 from lraee_toolchain.evaluation.bundle import evaluate_bundle
 from lraee_toolchain.evaluation.latency import THREADS, measure_latency
 from lraee_toolchain.evaluation.method_table import measure_methods, steps_of_methods
 from lraee_toolchain.evaluation.paper_tables import (
-    Setting,
     Tower,
     concatenate,
     interval_json,
@@ -30,7 +31,7 @@ from lraee_toolchain.evaluation.paper_tables import (
 )
 from lraee_toolchain.evaluation.risk_study import STEPS_OF_PROMISES, measure_promises
 from lraee_toolchain.quantization.noise import pathological
-from lraee_toolchain.stages import Precision, Stages
+from lraee_toolchain.stages import Stages
 
 INT8: tuple[Precision, ...] = ("dynamic INT8", "naive INT8", "strong INT8")
 
@@ -92,9 +93,7 @@ class Study:
         stages, config = self._stages, self._stages.config
         parts = {name: stages.parts(name) for name in ("FP32", *INT8)}
         main = parts[self._precision]
-        setting = Setting(
-            labels=stages.labels, logit_scale=stages.tower.logit_scale, costs=stages.costs(main), config=config
-        )
+        setting = stages.task(main)
         materials = {  # memory-mapped
             name: (*stages.split_material(folder), self._material(folder)) for name, folder in parts.items()
         }

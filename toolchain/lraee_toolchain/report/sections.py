@@ -8,7 +8,7 @@ from typing import Any
 
 from lraee.bundle.manifest import Manifest
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.early_exit.routing import candidates
+from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.report.bundle_tables import (
     default_row,
@@ -16,6 +16,7 @@ from lraee_toolchain.report.bundle_tables import (
     exits_table,
     parity_table,
     parts_table,
+    per_class_text,
     points_table,
     precision_name,
     provenance_table,
@@ -219,7 +220,10 @@ def _points(found: Findings) -> Section | None:
     tables = [exits_table(found.manifest), points_table(found.manifest)]
     if found.metrics["evaluation"] is not None:
         tables.insert(0, evaluation_table(found.manifest, found.metrics["evaluation"]))
-    return Section(anchor="points", title="Operating points", body=[table.to_html() for table in tables])
+    body = [table.to_html() for table in tables]
+    if (text := per_class_text(found.manifest, found.config)) is not None:
+        body.append(paragraph(text))
+    return Section(anchor="points", title="Operating points", body=body)
 
 
 def _comparisons(found: Findings) -> Section | None:

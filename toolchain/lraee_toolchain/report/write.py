@@ -18,6 +18,7 @@ from lraee_toolchain.report.bundle_tables import (
     exits_table,
     parity_table,
     parts_table,
+    per_class_text,
     points_table,
     provenance_table,
     tower_bytes,
@@ -79,6 +80,8 @@ def _paragraphs(manifest: Manifest, metrics: dict[str, Any], config: ExportConfi
     if manifest.exits:
         yield exits_table(manifest).to_markdown()
         yield points_table(manifest).to_markdown()
+        if (text := per_class_text(manifest, config)) is not None:
+            yield text
     else:
         yield no_exits_text(config)
     if (profiles := noise_profiles(metrics)) and not manifest.model.is_random:
