@@ -16,7 +16,7 @@ import lraee
 from lraee.bundle.folder import Bundle
 from lraee.errors import ExportError
 from lraee.labels.label_set import LabelSet
-from lraee.policies import Adaptive, Full
+from lraee.policies import Adaptive, ExitAt, Full
 from lraee_calibration_data import label_rows, load_pixels
 from lraee_toolchain import cli
 from lraee_toolchain import export as pipeline
@@ -96,6 +96,30 @@ def test_the_runtime_does_on_the_gating_split_what_the_operating_points_promise(
         assert accuracy == pytest.approx(point.accuracy, abs=2 / 48 + 1e-9), point.name
         assert saved == pytest.approx(point.flops_saved, abs=0.03), point.name
         assert full_accuracy == pytest.approx(point.full_accuracy, abs=1e-9)
+
+
+def test_images_leave_by_class_as_the_fitted_rule_says(exported: Any) -> None:
+    """At the first exit whose gate reaches the threshold of the label that it predicts; the other points stay."""
+    out = exported.config.out.with_name("by-class.lraee")
+    result = export(replace(exported.config, out=out, thresholds="per-class"))
+    model, plain = lraee.load(out, threads=1), Bundle(exported.result.bundle).manifest
+    *others, point = model.manifest.operating_points
+    assert (point.name, tuple(others)) == ("per-class", plain.operating_points)
+    assert model.manifest.default_point == "balanced"
+    gating = open_splits(exported.config, LabelSet(names=model.labels), seed=0).gating
+    pixels = load_pixels(gating, model.manifest.preprocessing).pixels
+    left = np.full(len(pixels), model.manifest.tower.blocks)
+    for threshold in reversed(point.thresholds):
+        assert threshold.per_class is not None
+        assert threshold.value == max(threshold.per_class)
+        said = model.run_pixels(pixels, policy=ExitAt(threshold.block))
+        wanted = np.array(threshold.per_class, np.float32)[said.probabilities.argmax(axis=1)]
+        left[said.gate >= wanted] = threshold.block
+    answers = model.run_pixels(pixels, policy=Adaptive("per-class"))
+    assert answers.exit_block.tolist() == left.tolist()
+    saved = 1 - model.flops_of_run(answers).mean() / model.manifest.full_flops
+    assert saved == pytest.approx(point.flops_saved, abs=0.03)
+    assert "Class-based thresholds " in (result.report / "report.md").read_text("utf-8")
 
 
 def test_int8_keeps_the_answers_of_the_float_tower(exported: Any, small_config: Callable[..., ExportConfig]) -> None:
@@ -265,6 +289,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["reference", "--pretrained", "openai"], "reference has its own weights"),
         (["reference", "--exits", "4,12"], "--exits names block 12, wanted 1 to 11"),
         (["reference", "--exits", "0"], "wanted block numbers from 1"),
+        (["reference", "--exits", "none", "--thresholds", "per-class"], "leaves --thresholds per-class nothing to do"),
         (["reference", "--train", "nowhere.zip"], "nowhere.zip"),
         (["reference", "--labels", "nowhere.txt"], "nowhere.txt"),
         (["reference", "--min-flops-saving", "1.5"], "--min-flops-saving is 1.5"),
@@ -308,6 +333,7 @@ def test_a_target_with_another_ending_is_refused(
         ["reference"],
         ["reference", "--out", "x.lraee", "--exits", "four"],
         ["reference", "--out", "x.lraee", "--reads", "tokens"],
+        ["reference", "--out", "x.lraee", "--thresholds", "per-image"],
         ["reference", "--out", "x.lraee", "--precision", "int4"],
         ["reference", "--out", "x.lraee", "--text", "int4"],
         ["reference", "--out", "x.lraee", "--no-such-option"],
@@ -344,7 +370,7 @@ def test_an_export_that_died_while_installing_may_replace_its_own(tmp_path: Path
         config.check()
     config.installing.touch()
     config.check()
-    config.out.mkdir()  # it had died behind its last step
+    config.out.mkdir()  # it had died after its last step
     with pytest.raises(ExportError, match=r"clip\.lraee exists"):
         config.check()
     assert not config.installing.exists()

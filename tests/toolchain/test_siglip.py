@@ -177,6 +177,6 @@ def test_the_torch_peers_are_refused(bundle: lraee.Model) -> None:
 def test_what_needs_a_class_token_is_refused(folder: Path) -> None:
     """Before any image is read, with the way out."""
     for changes in ({"reads": "cls"}, {"reads": "both"}):
-        with pytest.raises(ExportError, match=r"needs a class token, which the tower of .* has not"):
+        with pytest.raises(ExportError, match=r"needs a class token, which the tower of .* does not have"):
             export(config_of(folder, "refused", **changes))
     assert not (folder / "refused.lraee").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +17,13 @@ from lraee.bundle.folder import Bundle, LabelFile
 from lraee.bundle.manifest import (
     FORMAT,
     MANIFEST_NAME,
-    ExitInfo,
     FileEntry,
-    GateInfo,
     LabelsInfo,
     Manifest,
     ModelInfo,
-    OperatingPoint,
+    PartEntry,
     QuantizationInfo,
-    Threshold,
+    TextInfo,
     TowerInfo,
     write_manifest,
 )
@@ -37,14 +34,14 @@ from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.cache import sync, sync_tree, writing
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.early_exit.saved_routing import SavedPoint, SavedRouting
+from lraee_toolchain.early_exit.routing import SavedRouting
 from lraee_toolchain.parts.build import load_parts
 from lraee_toolchain.parts.text import load_text_info
 
 DEFAULT_POINT = "balanced"
 
 OTHER_PLACE = "choose another --out; all stages are finished, and the same command goes on from them"
-"""What to do where a finished folder has no room."""
+"""Advice where a finished folder cannot be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,13 +58,9 @@ class BundleInputs:
     label_set: LabelSet
     labels: NDArray[np.float32]
     """(labels, embed_dim) unit rows."""
-    supervision: str
-    is_random: bool
     config: ExportConfig
     choices: Mapping[str, str]
     """Recipe of each part, for the strong quantizer."""
-    information_to_noise: Mapping[int, float]
-    """INR by block; empty at float precision."""
     calibration_views: int
     sources: Mapping[str, str]
     """Fingerprints for the provenance."""
@@ -76,7 +69,7 @@ class BundleInputs:
 def pack(inputs: BundleInputs, folder: Path) -> None:
     """Write a bundle into an empty folder and check it as the runtime will.
 
-    The bytes depend on the inputs alone: no time, no host name, so two runs of one export are equal.
+    The bytes depend on the inputs alone, not on time or host, so two runs of one export are equal.
     """
     entries = []
     for stage in (*inputs.parts, *([inputs.text] if inputs.text is not None else [])):
@@ -93,7 +86,15 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
     (folder / "labels.json").write_text(json.dumps(encode(label_file), indent=1, ensure_ascii=False) + "\n", "utf-8")
     save_array(folder / "labels.npy", inputs.labels)
     files = tuple(_file_entry(path) for path in sorted(folder.iterdir()))
-    tower, config = inputs.tower, inputs.config
+    manifest = _manifest(inputs, tuple(entries), text, files)
+    (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
+    Bundle(folder).verify()
+
+
+def _manifest(
+    inputs: BundleInputs, parts: tuple[PartEntry, ...], text: TextInfo | None, files: tuple[FileEntry, ...]
+) -> Manifest:
+    tower, config, points = inputs.tower, inputs.config, inputs.routing.points
     quantization = QuantizationInfo(
         scheme="static-qdq-u8s8",
         quantizer=config.quantizer,
@@ -101,7 +102,7 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
         images=inputs.calibration_views,
         choices=dict(sorted(inputs.choices.items())),
     )
-    manifest = Manifest(
+    return Manifest(
         format=FORMAT,
         model=ModelInfo(
             id=tower.model_id, weights=tower.weights, architecture=tower.architecture, fingerprint=inputs.fingerprint
@@ -122,10 +123,10 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
         quantization=quantization if config.precision == "int8" else None,
         logit_scale=tower.logit_scale,
         logit_bias=tower.logit_bias,
-        parts=tuple(entries),
-        exits=_exits(inputs),
-        operating_points=tuple(_point(name, point, inputs) for name, point in inputs.routing.points.items()),
-        default_point=DEFAULT_POINT if DEFAULT_POINT in inputs.routing.points else None,
+        parts=parts,
+        exits=inputs.routing.exits,
+        operating_points=points,
+        default_point=DEFAULT_POINT if DEFAULT_POINT in {point.name for point in points} else None,
         labels=LabelsInfo(names="labels.json", embeddings="labels.npy", count=len(inputs.labels)),
         text=text,
         files=files,
@@ -137,8 +138,6 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
         probabilities="softmax" if tower.logit_bias is None else "sigmoid",
         onnxruntime=OLDEST_ONNXRUNTIME,
     )
-    (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
-    Bundle(folder).verify()
 
 
 def _ranges(config: ExportConfig) -> str:
@@ -153,41 +152,6 @@ def _file_entry(path: Path) -> FileEntry:
     return FileEntry(name=path.name, size_bytes=path.stat().st_size, sha256=digest)
 
 
-def _exits(inputs: BundleInputs) -> tuple[ExitInfo, ...]:
-    return tuple(
-        ExitInfo(
-            block=saved.block,
-            part=f"exit_{saved.block:02d}",
-            reads=saved.reads,
-            supervision="labels" if inputs.supervision == "labels" else "label-free",
-            temperature=saved.temperature,
-            gate=GateInfo(weights=saved.gate_weights, bias=saved.gate_bias),
-            information_to_noise=_finite(inputs.information_to_noise.get(saved.block)),
-            accuracy=None if inputs.is_random else saved.accuracy,
-        )
-        for saved in inputs.routing.exits
-    )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _point(name: str, point: SavedPoint, inputs: BundleInputs) -> OperatingPoint:
-    thresholds = tuple(
-        Threshold(block=saved.block, value=value, per_class=None)
-        for saved, value in zip(inputs.routing.exits, point.thresholds, strict=True)
-        if value is not None
-    )
-    return OperatingPoint(
-        name=name,
-        thresholds=thresholds,
-        flops_saved=point.saved,
-        accuracy=None if inputs.is_random else point.accuracy,
-        full_accuracy=None if inputs.is_random else point.full_accuracy,
-    )
-
-
 def install(finished: Path, target: Path) -> Path:
     """Copy a finished folder to `target`; see `stage_copies` and `put_in_place`."""
     stage_copies([(finished, target)])
@@ -196,9 +160,9 @@ def install(finished: Path, target: Path) -> Path:
 
 
 def stage_copies(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Copy finished folders beside their targets, synced, so that nothing needs room any more once the first is moved.
+    """Copy finished folders next to their targets, synced, so that moving them later needs no more room.
 
-    What an earlier call left is put back or removed. If one cannot be copied, all copies are removed again.
+    What an earlier call left there is put back or removed. If one folder cannot be copied, all copies are removed.
 
     Args:
         pairs: finished folders and their targets.
@@ -223,13 +187,13 @@ def stage_copies(pairs: Sequence[tuple[Path, Path]]) -> None:
 
 
 def put_in_place(target: Path) -> None:
-    """Move the staged copy to `target`, which is at every moment the old folder, absent, or the new one.
+    """Move the staged copy to `target`, which at every moment is the old folder, absent, or the new one.
 
-    A folder that is there is set aside and removed last; if this dies in between, `stage_copies` puts it back, or
+    An old folder is set aside and removed last; if the process dies in between, `stage_copies` puts it back or
     removes it.
 
     Raises:
-        ExportError: it cannot be moved; the old folder is where it was.
+        ExportError: the copy cannot be moved; the old folder is where it was.
     """
     staged, aside = _staged(target), _aside(target)
     with writing(target.name, target.parent, OTHER_PLACE):
@@ -254,7 +218,7 @@ def _aside(target: Path) -> Path:
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    """As `shutil.copytree`, which gathers the system's errors into one without their numbers."""
+    """Copy a folder as `shutil.copytree` does, but let the system's errors through with their numbers."""
     target.mkdir()
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)

@@ -21,11 +21,11 @@ from lraee.disk import writing_trouble
 from lraee.errors import ExportError
 
 PACKAGES = ("lraee", "numpy", "onnx", "onnxruntime", "open_clip_torch", "torch")
-"""Whose versions are part of every stage's key."""
+"""Packages whose versions are part of every stage's key."""
 
 
 def key_of(inputs: Mapping[str, object]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of JSON-able inputs."""
+    """Hash JSON-able inputs: the first 16 hexadecimal digits of their SHA-256."""
     text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -48,15 +48,15 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def writing(what: str, folder: Path, advice: str) -> Iterator[None]:
-    """Turn what the system says of files that cannot be written into one line.
+    """Turn an error of the system while writing files into one line.
 
     Args:
-        what: is written.
-        folder: where.
-        advice: what else could be done than making room.
+        what: name of what is written.
+        folder: where it is written.
+        advice: what can be done instead of making room.
 
     Raises:
-        ExportError: for want of room, of rights, or of a disk that works.
+        ExportError: there is no room, no permission, or the disk fails.
     """
     try:
         yield
@@ -67,12 +67,12 @@ def writing(what: str, folder: Path, advice: str) -> Iterator[None]:
 
 
 def _unusable(root: Path, error: OSError) -> ExportError:
-    """Without --work the folder lies beside the target, so either option may be the one to change."""
+    """Name both options: without --work the folder lies next to the target."""
     return ExportError(f"the work folder {root} cannot be used ({error.strerror}); give another --work or --out")
 
 
 class WorkFolder:
-    """Stage results below one folder; as a context manager it is locked against other exports."""
+    """Keeps stage results in one folder; as a context manager it is locked against other exports."""
 
     def __init__(self, root: Path, notify: Callable[[str, bool], None] | None = None) -> None:
         """Open or create the folder.
@@ -82,7 +82,7 @@ class WorkFolder:
             notify: called before each stage with its name and whether its result was found.
 
         Raises:
-            ExportError: it cannot be made.
+            ExportError: the folder cannot be made.
         """
         self.root = root
         self._notify = notify
@@ -123,10 +123,10 @@ class WorkFolder:
             self._lock = None
 
     def stage(self, name: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Path:
-        """The folder of a stage's result, made by ``make(folder)`` unless it is there.
+        """Give the folder of a stage's result, made by ``make(folder)`` unless it is there.
 
         Args:
-            name: of the stage.
+            name: name of the stage.
             inputs: everything the result depends on, JSON-able.
             make: writes the result into the empty folder it is given.
         """
@@ -150,7 +150,7 @@ class WorkFolder:
         return target
 
     def _advice(self) -> str:
-        """What to do when a stage cannot be written; said before it is made, while the folder can be looked into."""
+        """Advise what to do if a stage cannot be written; asked before it is made, while the folder is readable."""
         kept = sum(1 for path in self.root.glob("[!.]*") if path.is_dir())
         resumes = f"; finished stages are kept ({kept} here), and the same command goes on from them"
         return f"give another --work{resumes if kept else ''}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from lraee.commands.terminal import run_command, tell
 from lraee.install import install_command
@@ -17,113 +18,122 @@ from lraee.ort.threads import usable_cores
 PROGRAM = "lraee-export"
 
 OPTIONS = {"unreadable": "pass --unreadable skip"}
-"""What to do with an option of this command, by the setting that an error names."""
+"""Advice that names an option of this command, by the setting that an error names."""
+
+CHOICES = {
+    "activation": ("gelu", "quick_gelu"),
+    "text": ("fp32", "fp16", "int8", "none"),
+    "supervision": ("auto", "labels", "label-free"),
+    "reads": ("auto", "patch_mean", "cls", "both"),
+    "thresholds": ("per-exit", "per-class"),
+    "precision": ("int8", "fp32"),
+    "quantizer": ("naive", "strong"),
+    "ranges": ("minmax", "percentile"),
+    "unreadable": ("refuse", "skip"),
+}
+"""Values of options that are names."""
 
 EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
 
-# Read when torch loads. Its threads would else spin between operators, which on cores that are shared makes the heads'
-# training take three times as long.
+# torch reads this when it loads. Otherwise its threads spin between operators, and on shared cores the heads' training
+# takes three times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+IMAGES, TOWER, INT8 = "Images and labels", "Model", "Quantization"
+EXITS, REPORT, RUN = "Early exits", "Report and baselines", "This run"
+"""Groups of options in the help."""
+
+
+class GroupedHelp(TyperCommand):
+    """A command whose plain help lists the options by their ``rich_help_panel``."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write one section for each group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                groups.setdefault(getattr(parameter, "rich_help_panel", None) or RUN, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _option(group: str, text: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=group, **settings)
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=GroupedHelp)
 def export_command(
-    model: Annotated[str, typer.Argument(help="reference, reference-b32, an open_clip name, or a local folder")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="bundle to write, ending in .lraee")],
-    pretrained: Annotated[str | None, typer.Option(help="tag, checkpoint file, or random[:SEED]")] = None,
-    activation: Annotated[str | None, typer.Option(help="gelu or quick_gelu, for bare weights")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(help="reference, reference-b32, an open_clip name, or a local folder", rich_help_panel=TOWER),
+    ],
+    out: Annotated[Path, _option(TOWER, "bundle to write, ending in .lraee", "--out", "-o")],
+    pretrained: Annotated[str | None, _option(TOWER, "tag, checkpoint file, or random[:SEED]")] = None,
+    activation: Annotated[str | None, _option(TOWER, "gelu or quick_gelu, for bare weights")] = None,
+    logit_scale: Annotated[float | None, _option(TOWER, "for weights without one, 100 for most CLIPs")] = None,
+    text: Annotated[
+        str, _option(TOWER, "text tower for other labels on the device: fp32, fp16, int8, or none: fixed labels")
+    ] = "fp16",
+    inject_outliers: Annotated[
+        float | None, _option(TOWER, "for studies: scale outlier channels up by this factor, same float function")
+    ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="reference, imagenet, imagenet-80, or a file with one label a line (or folder, tab, label)"),
+        _option(IMAGES, "reference, imagenet, imagenet-80, or a file with one label a line (or folder, tab, label)"),
     ] = None,
     label_embeddings: Annotated[
-        Path | None, typer.Option(help=".npy, one row a label, for an image tower alone; with --text none")
+        Path | None, _option(IMAGES, ".npy, one row a label, for an image tower alone; with --text none")
     ] = None,
-    logit_scale: Annotated[float | None, typer.Option(help="for weights without one, 100 for most CLIPs")] = None,
-    text: Annotated[
-        str, typer.Option(help="text tower for other labels on the device: fp32, fp16, int8, or none: fixed labels")
-    ] = "fp16",
-    calibration: Annotated[Path | None, typer.Option(help="folder or zip for activation ranges")] = None,
-    train: Annotated[Path | None, typer.Option(help="folder or zip for heads, gates and thresholds")] = None,
-    evaluate: Annotated[Path | None, typer.Option(help="labelled folder or zip, only for the report")] = None,
+    train: Annotated[Path | None, _option(IMAGES, "folder or zip for heads, gates and thresholds")] = None,
+    calibration: Annotated[Path | None, _option(IMAGES, "folder or zip for activation ranges")] = None,
+    evaluate: Annotated[Path | None, _option(IMAGES, "labelled folder or zip, only for the report")] = None,
     supervision: Annotated[
-        str, typer.Option(help="auto (labels where there are class folders), labels, or label-free")
+        str, _option(IMAGES, "auto (labels where there are class folders), labels, or label-free")
     ] = "auto",
-    exits: Annotated[str, typer.Option(help="auto, all, none, or blocks such as 8,10,11")] = "auto",
-    reads: Annotated[str, typer.Option(help="what heads read: auto, patch_mean (SSA), cls or both")] = "auto",
-    epochs: Annotated[int, typer.Option(help="passes of the heads' training over its images", min=1)] = 30,
-    max_accuracy_drop: Annotated[float, typer.Option(help="points the default operating point may lose")] = 0.2,
+    unreadable: Annotated[str, _option(IMAGES, "refuse, or skip and name images that cannot be decoded")] = "refuse",
+    exits: Annotated[str, _option(EXITS, "auto, all, none, or blocks such as 8,10,11")] = "auto",
+    reads: Annotated[str, _option(EXITS, "what heads read: auto, patch_mean (SSA), cls or both")] = "auto",
+    epochs: Annotated[int, _option(EXITS, "passes of the heads' training over its images", min=1)] = 30,
+    max_accuracy_drop: Annotated[float, _option(EXITS, "points the default operating point may lose")] = 0.2,
     min_flops_saving: Annotated[
-        float | None, typer.Option(help="share of FLOPs it must save, replaces --max-accuracy-drop")
+        float | None, _option(EXITS, "share of FLOPs it must save, replaces --max-accuracy-drop")
     ] = None,
+    thresholds: Annotated[
+        str, _option(EXITS, "per-exit, or per-class: add the point 'per-class', one threshold for each label")
+    ] = "per-exit",
     promise: Annotated[
-        float | None,
-        typer.Option(help="points that the point 'promised' may lose, proved on images kept back"),
+        float | None, _option(EXITS, "points that the point 'promised' may lose, proved on images kept back")
     ] = None,
-    promise_confidence: Annotated[float, typer.Option(help="probability that the promise is kept")] = 0.9,
-    precision: Annotated[str, typer.Option(help="int8 or fp32")] = "int8",
-    quantizer: Annotated[str, typer.Option(help="naive, or strong: the best static INT8 of each block")] = "naive",
-    inject_outliers: Annotated[
-        float | None, typer.Option(help="for studies: scale outlier channels up by this factor, same float function")
-    ] = None,
-    ranges: Annotated[str, typer.Option(help="activation ranges: minmax or percentile")] = "minmax",
-    percentile: Annotated[float, typer.Option(help="for --ranges percentile")] = 99.99,
-    baselines: Annotated[bool, typer.Option("--baselines", help="also write what lraee-bench compares with")] = False,
+    promise_confidence: Annotated[float, _option(EXITS, "probability that the promise is kept")] = 0.9,
+    precision: Annotated[str, _option(INT8, "int8 or fp32")] = "int8",
+    quantizer: Annotated[str, _option(INT8, "naive, or strong: the best static INT8 of each block")] = "naive",
+    ranges: Annotated[str, _option(INT8, "activation ranges: minmax or percentile")] = "minmax",
+    percentile: Annotated[float, _option(INT8, "for --ranges percentile")] = 99.99,
+    baselines: Annotated[bool, _option(REPORT, "also write what lraee-bench compares with", "--baselines")] = False,
     precisions: Annotated[
-        bool, typer.Option("--precisions", help="measure FP32, dynamic, naive and strong INT8 at full depth")
+        bool, _option(REPORT, "measure FP32, dynamic, naive and strong INT8 at full depth", "--precisions")
     ] = False,
-    ablations: Annotated[bool, typer.Option("--ablations", help="measure the comparison table")] = False,
-    seeds: Annotated[int, typer.Option(help="seeds of the comparison table")] = 3,
-    seed: Annotated[int, typer.Option(help="of splits, heads and random crops")] = 0,
-    work: Annotated[Path | None, typer.Option(help="keep stages here, to resume or to share between exports")] = None,
-    unreadable: Annotated[str, typer.Option(help="refuse, or skip and name images that cannot be decoded")] = "refuse",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing bundle")] = False,
+    ablations: Annotated[bool, _option(REPORT, "measure the comparison table", "--ablations")] = False,
+    seeds: Annotated[int, _option(REPORT, "seeds of the comparison table")] = 3,
+    seed: Annotated[int, _option(RUN, "of splits, heads and random crops")] = 0,
+    work: Annotated[Path | None, _option(RUN, "keep stages here, to resume or to share between exports")] = None,
+    overwrite: Annotated[bool, _option(RUN, "replace an existing bundle", "--overwrite")] = False,
 ) -> None:
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
+    options: dict[str, Any] = dict(locals())
     _require_extra()
     from lraee_toolchain.config import ExportConfig, HeadTraining
     from lraee_toolchain.console import ConsoleProgress, names_taken, summary
     from lraee_toolchain.export import export
 
-    choices: dict[str, Any] = {
-        "activation": _choice("--activation", activation, ("gelu", "quick_gelu", None)),
-        "text": _choice("--text", text, ("fp32", "fp16", "int8", "none")),
-        "supervision": _choice("--supervision", supervision, ("auto", "labels", "label-free")),
-        "reads": _choice("--reads", reads, ("auto", "patch_mean", "cls", "both")),
-        "precision": _choice("--precision", precision, ("int8", "fp32")),
-        "quantizer": _choice("--quantizer", quantizer, ("naive", "strong")),
-        "ranges": _choice("--ranges", ranges, ("minmax", "percentile")),
-        "unreadable": _choice("--unreadable", unreadable, ("refuse", "skip")),
-    }
-    config = ExportConfig(
-        model=model,
-        out=out,
-        pretrained=pretrained,
-        labels=labels,
-        label_embeddings=label_embeddings,
-        logit_scale=logit_scale,
-        calibration=calibration,
-        train=train,
-        evaluate=evaluate,
-        exits=_parse_exits(exits),
-        heads=HeadTraining(epochs=epochs),
-        max_accuracy_drop=max_accuracy_drop,
-        min_flops_saving=min_flops_saving,
-        promise=promise,
-        promise_confidence=promise_confidence,
-        percentile=percentile,
-        inject_outliers=inject_outliers,
-        baselines=baselines,
-        precisions=precisions,
-        ablations=ablations,
-        seeds=seeds,
-        seed=seed,
-        work=work,
-        overwrite=overwrite,
-        **choices,
-    )
+    for name, allowed in CHOICES.items():
+        _check_choice(name, options[name], allowed)
+    options |= {"exits": _parse_exits(exits), "heads": HeadTraining(epochs=options.pop("epochs"))}
+    config = ExportConfig(**options)
     for note in names_taken(model, labels):
         tell(f"note: {note}")
     _bound_torch()
@@ -144,16 +154,16 @@ def _require_extra() -> None:
 
 
 def _bound_torch(root: Path = ROOT) -> None:
-    """Let torch use no more threads than it has cores' worth of time: it knows of no container's CPU quota."""
+    """Bound torch's threads by the container's CPU quota, which torch does not read."""
     import torch
 
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores(root)))
 
 
-def _choice(option: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
-    if value not in allowed:
-        raise typer.BadParameter(f"{option} is {value!r}, wanted one of {', '.join(a for a in allowed if a)}")
-    return value
+def _check_choice(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        option = f"--{name.replace('_', '-')}"
+        raise typer.BadParameter(f"{option} is {value!r}, wanted one of {', '.join(allowed)}")
 
 
 def _parse_exits(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Everything an export can be told, as one immutable value."""
+"""Every option of an export, as one immutable value."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from lraee_exporters.graphs.text import TextPrecision
 
 RangeMethod: TypeAlias = Literal["minmax", "percentile"]
 
+Precision: TypeAlias = Literal["FP32", "naive INT8", "strong INT8", "dynamic INT8"]
+"""How the tower's parts are built; reports call them so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadTraining:
-    """How exit heads learn."""
+    """How exit heads are trained."""
 
     epochs: int = 30
     """Passes over the heads' split. The paper takes 3 over 128,117 images; a pool of a few thousand needs more."""
@@ -27,7 +30,7 @@ class HeadTraining:
     dropout: float = 0.1
     """On the head's input and hidden layer."""
     distillation: float = 1.0
-    """Weight of ``1 - cosine`` to the FP32 embedding beside the cross-entropy."""
+    """Weight of ``1 - cosine`` to the FP32 embedding, added to the cross-entropy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,8 @@ class ExportConfig:
     logit_scale: float | None = None
     """Factor on the cosine of image and label, for a checkpoint that has none."""
     text: TextPrecision | Literal["none"] = "fp16"
-    """How the bundle stores the text tower that embeds other labels on the device; ``none`` leaves it away. With fp16
-    it is half as large and almost exact: CLIP's weights were trained in half precision, and are often stored so."""
+    """How the bundle stores the text tower that embeds other labels on the device; ``none`` leaves it out. With fp16 it
+    is half as large and almost exact: CLIP's weights were trained in half precision, and are often stored so."""
     calibration: Path | None = None
     """Folder or zip for activation ranges; None splits some off `train`."""
     train: Path | None = None
@@ -59,9 +62,9 @@ class ExportConfig:
     evaluate: Path | None = None
     """Labelled folder or zip that only the report looks at."""
     supervision: Literal["auto", "labels", "label-free"] = "auto"
-    """``auto`` uses labels when `train` has class folders, and refuses images that lie beside them."""
+    """``auto`` uses labels when `train` has class folders, and refuses images that lie outside them."""
     exits: Literal["auto", "all", "none"] | tuple[int, ...] = "auto"
-    """Blocks with an exit; ``auto`` keeps those that pay, ``none`` only quantizes and needs no training images."""
+    """Blocks with an exit: ``auto`` keeps those that pay, ``none`` only quantizes and needs no training images."""
     reads: HeadInput | Literal["auto"] = "auto"
     """What heads read; ``patch_mean`` is the paper's SSA, ``auto`` decides for each exit on the gating split."""
     max_accuracy_drop: float = 0.2
@@ -69,41 +72,50 @@ class ExportConfig:
     difference to full depth is three standard errors worse than measured."""
     min_flops_saving: float | None = None
     """Share of FLOPs (0 to 1) that the default operating point must save; replaces `max_accuracy_drop`."""
+    thresholds: Literal["per-exit", "per-class"] = "per-exit"
+    """``per-class`` adds the operating point ``per-class``: class-based thresholds, chosen like the default point."""
     promise: float | None = None
-    """Points of accuracy for the operating point ``promised``: no more are lost against full depth, with probability
-    `promise_confidence`. Half of the gating split is kept back to prove it."""
+    """Points of accuracy (0 to 100) that the operating point ``promised`` loses at most against full depth, with
+    probability `promise_confidence` (risk control). Half of the gating split is kept back to prove it."""
     promise_confidence: float = 0.9
     """Above 0.5 and below 1."""
     precision: Literal["int8", "fp32"] = "int8"
     quantizer: Literal["naive", "strong"] = "naive"
     """``naive`` rounds to nearest within the ranges; ``strong`` searches the best static INT8 of each block."""
     inject_outliers: float | None = None
-    """Scale a few channels of every LayerNorm by this factor, and the weights behind it back: the same float function,
-    which naive INT8 suffers from. A model of quantization collapse that can be turned up; reports say so."""
+    """Scale a few channels of every LayerNorm up by this factor and the weights after it down: the float function stays
+    the same, but naive INT8 loses accuracy. It simulates quantization collapse; reports say so."""
     ranges: RangeMethod = "minmax"
-    """How activation ranges are found."""
+    """How activation ranges are chosen."""
     percentile: float = 99.99
     """For ``ranges=percentile``."""
     baselines: bool = False
-    """Also write ``<name>.baselines/`` beside the bundle, for lraee-bench."""
+    """Also write ``<name>.baselines/`` next to the bundle, for lraee-bench."""
     precisions: bool = False
     """Also measure the tower at FP32, dynamic, naive and strong INT8 on `evaluate`, all at full depth."""
     ablations: bool = False
     """Also measure the comparison table on `evaluate`, with `seeds` seeds."""
     seeds: int = 3
-    """Seeds of the comparison table: splits, heads and gates are drawn anew for each."""
+    """Seeds of the comparison table, each with its own splits, heads and gates."""
     heads: HeadTraining = field(default_factory=HeadTraining)
     seed: int = 0
     work: Path | None = None
-    """Where stages are kept; None keeps them beside the bundle and removes them at the end."""
+    """Where stages are kept; None keeps them next to the bundle and removes them at the end."""
     unreadable: Literal["refuse", "skip"] = "refuse"
-    """What happens to image files that cannot be decoded; ``skip`` names them, and they are counted nowhere."""
+    """What happens to image files that cannot be decoded; ``skip`` names them and counts them nowhere."""
     overwrite: bool = False
     """Replace an existing bundle, at the very end."""
 
     @property
+    def tower_precision(self) -> Precision:
+        """The precision of the bundle's tower."""
+        if self.precision == "fp32":
+            return "FP32"
+        return "strong INT8" if self.quantizer == "strong" else "naive INT8"
+
+    @property
     def installing(self) -> Path:
-        """A file beside the target while finished folders are put there, the bundle last."""
+        """A file next to the target while finished folders are moved there, the bundle last."""
         return self.out.with_name(f".{self.out.name}.installing")
 
     def check(self) -> None:
@@ -117,7 +129,7 @@ class ExportConfig:
         targets = [self.out, self.out.with_suffix(".report")]
         targets += [self.out.with_suffix(".baselines")] if self.baselines else []
         if self.out.exists():
-            self.installing.unlink(missing_ok=True)  # of an export that died behind its last step
+            self.installing.unlink(missing_ok=True)  # of an export that died after its last step
         own = self.installing.exists()
         for target in targets:
             if target.exists() and not self.overwrite and not own:
@@ -156,6 +168,7 @@ class ExportConfig:
             without = {
                 "--ablations": self.ablations,
                 "--promise": self.promise,
+                "--thresholds per-class": self.thresholds == "per-class",
                 "--min-flops-saving": self.min_flops_saving,
             }
             if given := [option for option, value in without.items() if value]:

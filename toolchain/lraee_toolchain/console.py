@@ -44,14 +44,14 @@ WORDS = {
     "report": "write the report",
     "traced": "export the torch tower as it is",
     "fp32": "build the float graph",
-    "floor": "build the graph of bare products",
+    "floor": "build the graph of bare GEMMs",
     "default-static": "quantize the torch tower by default, static",
     "baselines": "gather the baselines",
 }
 
 
 class ConsoleProgress:
-    """Shows stages on standard error."""
+    """Shows the stages of an export on standard error."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description:34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -71,7 +71,7 @@ class ConsoleProgress:
         self._progress.stop()
 
     def stage(self, name: str, found: bool) -> None:
-        """Begin a stage."""
+        """Begin a stage; a result that was found is only named."""
         self._finish()
         words = WORDS.get(name, name)
         if found:
@@ -82,7 +82,7 @@ class ConsoleProgress:
         self._task = self._progress.add_task(words, total=1)
 
     def steps(self, total: int | None) -> Callable[[int], None]:
-        """Give the running stage a length, or with None let it run without one."""
+        """Give the running stage `total` steps, or with None let it run without a total."""
         task = self._task
         if task is None:
             return lambda done: None
@@ -90,7 +90,7 @@ class ConsoleProgress:
         return lambda done: self._progress.advance(task, done)
 
     def notice(self, text: str) -> None:
-        """Print a line above the bars; never wrapped, so that it can be searched."""
+        """Print a line above the bars, unwrapped so that it can be searched."""
         self._progress.console.print(Text(f"note: {text}", style="yellow"), soft_wrap=True)
 
     def _finish(self) -> None:
@@ -102,7 +102,7 @@ class ConsoleProgress:
 
 
 def names_taken(model: str, labels: str | None) -> list[str]:
-    """A sentence for each argument that is both a name and a file or folder here: names go first."""
+    """Warn of each argument that is both a name and a file or folder here; names go first."""
     notes = []
     if (model in REFERENCE_NAMES or model.replace("/", "-") in list_models()) and Path(model).is_dir():
         whose = "shipped model" if model in REFERENCE_NAMES else "architecture of open_clip"
@@ -113,7 +113,7 @@ def names_taken(model: str, labels: str | None) -> list[str]:
 
 
 def summary(result: ExportResult) -> None:
-    """Print where things are, and the report's main tables: as Markdown where stdout is no terminal."""
+    """Print where the results are and the report's main tables, as Markdown source where stdout is not a terminal."""
     text = (result.report / "report.md").read_text("utf-8")
     wanted = [s for s in text.split("\n\n## ") if s.startswith(("Evaluation", "What routing adds", "Exits"))]
     if sys.stdout.isatty():

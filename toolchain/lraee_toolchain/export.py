@@ -26,45 +26,46 @@ from lraee_toolchain.bundle import OTHER_PLACE, BundleInputs, pack, put_in_place
 from lraee_toolchain.cache import WorkFolder, key_of, writing
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.splits import load_pixel_set
+from lraee_toolchain.early_exit.exits import candidates, head_inputs
 from lraee_toolchain.early_exit.routing import (
-    NO_EXITS,
-    candidates,
+    SavedRouting,
     fit_routing,
-    head_inputs,
+    load_routing,
+    saved_routing,
+    with_class_thresholds,
     with_promise,
     without_unused,
 )
-from lraee_toolchain.early_exit.saved_routing import load_routing, save_routing, weights_of_exits
 from lraee_toolchain.evaluation.example_images import Picture, run_pictures
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.evaluation.study import measure
+from lraee_toolchain.inputs import Progress, Silent
 from lraee_toolchain.parts.build import build_exits
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
-from lraee_toolchain.quantization.precision import Precision
 from lraee_toolchain.quantization.quantizers import load_choices
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.write import write_report
-from lraee_toolchain.stages import Progress, Silent, Stages
+from lraee_toolchain.stages import Stages
 
 PARITY_IMAGES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What an export left behind."""
+    """Where an export wrote its results."""
 
     bundle: Path
     """The bundle folder."""
     report: Path
-    """Folder with report.md and metrics.json."""
+    """Folder with report.html, report.md and metrics.json."""
     baselines: Path | None
     """Folder with the baselines, or None."""
     failed_baselines: dict[str, str] = field(default_factory=dict)
-    """Why a baseline that was asked for is not there, by its name."""
+    """Why a baseline that was asked for could not be made, by its name."""
 
 
 def export(config: ExportConfig, progress: Progress | None = None) -> ExportResult:
-    """Export a model as told.
+    """Export a model as the configuration says.
 
     Raises:
         ExportError: options contradict each other, or the target exists.
@@ -92,20 +93,19 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportResu
 
 
 class _Export:
-    """The stages of one export, each named as in architecture: what it makes and from what."""
+    """The stages of one export, in order; each method says what it reads and what it writes."""
 
     def __init__(self, config: ExportConfig, work: WorkFolder, progress: Progress) -> None:
         self.config, self.work, self.progress = config, work, progress
         self.stages = Stages(config, work, progress)
-        self.tower = self.stages.tower
         self.baselines = BaselineMaker(self.stages) if config.baselines else None
-        self.precision: Precision = "FP32"
-        if config.precision == "int8":
-            self.precision = "strong INT8" if config.quantizer == "strong" else "naive INT8"
+        self.precision = config.tower_precision
 
     def run(self) -> ExportResult:
-        """All stages, in order."""
+        """Run all stages and put the results where they were asked for."""
         stages = self.stages
+        stages.check()
+        text, labels = stages.text_folder, stages.label_folder
         parity = self.work.stage("parity", {"parts": stages.float_parts.name}, self._prove_parity)
         if self.baselines is not None:
             self.baselines.trace()
@@ -113,16 +113,13 @@ class _Export:
         tower_parts = stages.parts(self.precision)
         noise = None if self.precision == "FP32" else stages.noise(tower_parts)
         exits = self._exits(tower_parts, noise)
-        bundle = self.work.stage(
-            "bundle",
-            {
-                "tower": tower_parts.name,
-                "exits": exits.name,
-                "labels": stages.label_folder.name,
-                "text": stages.text_folder and stages.text_folder.name,
-            },
-            lambda folder: self._pack(tower_parts, exits, noise, folder),
-        )
+        inputs = {
+            "tower": tower_parts.name,
+            "exits": exits.name,
+            "labels": labels.name,
+            "text": text and text.name,
+        }
+        bundle = self.work.stage("bundle", inputs, lambda folder: self._pack(tower_parts, exits, folder))
         metrics = self._metrics(bundle, parity, exits, noise)
         return self._install(bundle, tower_parts, metrics)
 
@@ -135,7 +132,7 @@ class _Export:
             self.stages.chain(self.stages.float_parts).stages,
             self.stages.model.torch_model,
             self.stages.model.transform,
-            lambda image: preprocess(image, self.tower.preprocessing),
+            lambda image: preprocess(image, self.stages.tower.preprocessing),
             images,
         )
         (folder / "parity.json").write_text(json.dumps([dataclasses.asdict(stage) for stage in stages], indent=1))
@@ -144,7 +141,7 @@ class _Export:
         config, stages = self.config, self.stages
         if config.exits == "none":
             return self.work.stage("exits", {"blocks": ()}, self._no_exits)
-        blocks = candidates(config.exits, self.tower.depth, is_random=stages.is_random)
+        blocks = candidates(config.exits, stages.tower.depth, is_random=stages.is_random)
         if config.exits == "auto" and noise is not None and not stages.is_random:
             dropped = pathological(noise, blocks)
             blocks = tuple(block for block in blocks if block not in dropped)
@@ -160,60 +157,45 @@ class _Export:
             "supervision": stages.supervision,
             "blocks": blocks,
             "options": [config.exits, config.reads, config.max_accuracy_drop, config.min_flops_saving, config.seed],
+            "thresholds": config.thresholds,
             "training": dataclasses.asdict(config.heads),
         }
 
         def train(folder: Path) -> None:
-            rounds = len(head_inputs(config, class_token=self.tower.has_class_token))
+            rounds = len(head_inputs(config, class_token=stages.tower.has_class_token))
             advance = self.progress.steps(rounds * config.heads.epochs)
-            routing = fit_routing(
-                heads,
-                gating,
-                stages.labels,
-                logit_scale=self.tower.logit_scale,
-                costs=stages.costs(tower_parts),
-                config=config,
-                seed=config.seed,
-                int8=config.precision == "int8",
-                blocks=blocks,
-                is_random=stages.is_random,
-                advance=advance,
-            )
+            task = stages.task(tower_parts)
+            routing = fit_routing(task, heads, gating, blocks=blocks, advance=advance)
             if promise is not None:
-                routing = with_promise(
-                    routing,
-                    promise,
-                    stages.labels,
-                    logit_scale=self.tower.logit_scale,
-                    costs=stages.costs(tower_parts),
-                    config=config,
-                )
+                routing = with_promise(task, routing, promise)
             if config.exits == "auto" and not stages.is_random:
                 routing = without_unused(routing)
-            build_exits(weights_of_exits(routing, self.tower.logit_bias), self.tower, folder)
-            save_routing(routing, folder / "routing.json")
+            if config.thresholds == "per-class":
+                routing = with_class_thresholds(task, routing, heads, gating)
+            weights = {trained.block: trained.weights(stages.tower.logit_bias) for trained in routing.exits}
+            build_exits(weights, stages.tower, folder)
+            ratios = {} if noise is None else {block.block: block.information_to_noise for block in noise.blocks}
+            saved = saved_routing(task, routing, supervision=stages.supervision, information_to_noise=ratios)
+            saved.save(folder)
 
         return self.work.stage("exits", inputs, train)
 
     def _no_exits(self, folder: Path) -> None:
-        build_exits({}, self.tower, folder)
-        save_routing(NO_EXITS, folder / "routing.json")
+        build_exits({}, self.stages.tower, folder)
+        SavedRouting().save(folder)
 
-    def _pack(self, tower_parts: Path, exits: Path, noise: NoiseProfile | None, folder: Path) -> None:
+    def _pack(self, tower_parts: Path, exits: Path, folder: Path) -> None:
         config, stages = self.config, self.stages
         inputs = BundleInputs(
-            tower=self.tower,
+            tower=stages.tower,
             fingerprint=stages.fingerprint,
             parts=(tower_parts, exits),
             text=stages.text_folder,
-            routing=load_routing(exits / "routing.json"),
+            routing=load_routing(exits),
             label_set=stages.label_set,
             labels=stages.labels,
-            supervision=stages.supervision,
-            is_random=stages.is_random,
             config=config,
             choices=load_choices(tower_parts),
-            information_to_noise={} if noise is None else {b.block: b.information_to_noise for b in noise.blocks},
             calibration_views=stages.read.rows.get("calibration", 0),
             sources={
                 "weights_sha256": stages.model.source_sha256 or "none",
@@ -237,7 +219,7 @@ class _Export:
         return Findings(manifest=manifest, metrics=metrics, config=self.config, pictures=self._pictures(bundle))
 
     def _pictures(self, bundle: Path) -> list[Picture]:
-        """Images of the evaluation split by the block where they leave."""
+        """Choose images of the evaluation split by the block where they leave."""
         stages = self.stages
         if stages.splits.evaluation is None or stages.is_random:
             return []
@@ -271,7 +253,7 @@ class _Export:
 
 
 def _promise_words(dataset: Dataset | None, images: int, config: ExportConfig) -> str:
-    """What the point ``promised`` promises, for the provenance."""
+    """Say what the point ``promised`` guarantees, for the provenance."""
     if dataset is None:
         return "none"
     return (

@@ -40,6 +40,7 @@ def images() -> np.ndarray:
 
 def build(folder: Path) -> None:
     """Write the bundle into `folder`, which must not exist."""
+    from lraee.bundle.manifest import ExitInfo, GateInfo, OperatingPoint, Threshold
     from lraee.bundle.preprocessing import Preprocessing
     from lraee.labels.label_set import LabelSet
     from lraee_exporters.graphs.exit import ExitWeights
@@ -47,7 +48,7 @@ def build(folder: Path) -> None:
     from lraee_exporters.tower import Attention, Block, LayerNorm, Linear, Mlp, Tower
     from lraee_toolchain.bundle import BundleInputs, pack
     from lraee_toolchain.config import ExportConfig
-    from lraee_toolchain.early_exit.saved_routing import SavedExit, SavedPoint, SavedRouting
+    from lraee_toolchain.early_exit.routing import SavedRouting
     from lraee_toolchain.parts.build import build_exits, build_float
     from lraee_toolchain.parts.runner import Chain
     from lraee_toolchain.quantization.calibration import calibrate
@@ -117,29 +118,33 @@ def build(folder: Path) -> None:
         ranges = calibrate(chain, images(), work, method="minmax", percentile=100.0)
         build_int8(tower, ranges, stages[1])
         build_exits({1: weights}, tower, stages[2])
-        saved = SavedExit(
+        saved = ExitInfo(
             block=1,
+            part="exit_01",
             reads="both",
+            supervision="label-free",
             temperature=weights.temperature,
-            gate_weights=weights.gate_weights,
-            gate_bias=weights.gate_bias,
-            accuracy=0.0,
+            gate=GateInfo(weights=weights.gate_weights, bias=weights.gate_bias),
+            information_to_noise=None,
+            accuracy=None,
         )
-        point = SavedPoint(thresholds=(0.54,), accuracy=0.0, saved=0.2)
+        threshold = Threshold(block=1, value=0.54, per_class=None)
+        by_class = Threshold(block=1, value=1.0, per_class=(0.7, 1.0, 0.6))
+        points = tuple(
+            OperatingPoint(name=name, thresholds=(one,), flops_saved=0.2, accuracy=None, full_accuracy=None)
+            for name, one in (("balanced", threshold), ("by_class", by_class))
+        )
         folder.mkdir()
         inputs = BundleInputs(
             tower=tower,
             fingerprint=tower.fingerprint(),
             parts=tuple(stages[1:]),
             text=None,
-            routing=SavedRouting(exits=(saved,), front=(), points={"balanced": point}, full_accuracy=0.0),
+            routing=SavedRouting(exits=(saved,), points=points),
             label_set=LabelSet(names=LABELS, templates=("a {}.", "the {}.")),
             labels=labels,
-            supervision="label-free",
-            is_random=True,
             config=ExportConfig(model="golden-format-1", out=BUNDLE),
             choices={},
-            information_to_noise={},
             calibration_views=IMAGES,
             sources={"weights_sha256": "none"},
         )
@@ -148,17 +153,14 @@ def build(folder: Path) -> None:
 
 
 def _finish(folder: Path) -> None:
-    """Add a point with thresholds by class, and take away graph.onnx, which would be the largest file."""
-    from lraee.bundle.manifest import MANIFEST_NAME, Threshold, read_manifest, write_manifest
+    """Remove graph.onnx, which would be the largest file."""
+    from lraee.bundle.manifest import MANIFEST_NAME, read_manifest, write_manifest
 
     manifest = read_manifest(folder)
-    (balanced,) = manifest.operating_points
-    by_class = Threshold(block=1, value=1.0, per_class=(0.7, 1.0, 0.6))
     manifest = dataclasses.replace(
         manifest,
         parts=tuple(part for part in manifest.parts if part.name != "graph"),
         files=tuple(entry for entry in manifest.files if entry.name != "graph.onnx"),
-        operating_points=(balanced, dataclasses.replace(balanced, name="by_class", thresholds=(by_class,))),
     )
     (folder / "graph.onnx").unlink()
     (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")

@@ -10,32 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lraee_toolchain.competitors.class_based import ClassBased, class_ease, scaled, separation
+from lraee_toolchain.competitors.class_based import ByClass, ClassBased
 from lraee_toolchain.competitors.methods import Entry, Searched, Shared, at_saving, compare, standard_entries, sweep
 from lraee_toolchain.competitors.monotone import SLOPES, Monotone, scaled_information
 from lraee_toolchain.competitors.pabee import ByPatience, Pabee
 from lraee_toolchain.competitors.rules import ByScore, Outputs, outputs_of, point_of, route
 from lraee_toolchain.config import ExportConfig, HeadTraining
+from lraee_toolchain.early_exit.class_thresholds import class_ease, scaled, separation
+from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, best_exits, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
 from lraee_toolchain.early_exit.heads import head_embeddings, head_input, quantize_head
+from lraee_toolchain.early_exit.outcomes import evaluate
 from lraee_toolchain.early_exit.risk_control import risk_controlled_point
-from lraee_toolchain.early_exit.routing import (
-    Costs,
-    Material,
-    answers_of,
-    best_exits,
-    fit_routing,
-    score,
-    train_exits,
-    with_promise,
-)
-from lraee_toolchain.early_exit.threshold_search import evaluate, search
+from lraee_toolchain.early_exit.routing import Routing, fit_routing, with_class_thresholds, with_promise
+from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
+from lraee_toolchain.early_exit.threshold_search import search
 
 LABELS, WIDTH, DEPTH = 4, 16, 6
 COSTS = Costs(stem=5, block=100, last=100, exit=4, tail=3, depth=DEPTH)
 EXITS = (2, 3, 5)
-ARGUMENTS = {"logit_scale": 10.0, "costs": COSTS}
 
 
 def text() -> np.ndarray:
@@ -75,64 +69,69 @@ def splits() -> tuple[Material, Material]:
 
 
 @pytest.fixture(scope="module")
-def config() -> ExportConfig:
-    """Heads that learn for a second."""
-    return ExportConfig(model="reference", out=Path("unused.lraee"), heads=HeadTraining(epochs=8))
+def task() -> ExitTask:
+    """Heads in float that learn for a second."""
+    config = ExportConfig(model="reference", out=Path("unused.lraee"), heads=HeadTraining(epochs=8))
+    return ExitTask(labels=text(), logit_scale=10.0, costs=COSTS, config=config, int8=False)
+
+
+def told(task: ExitTask, **options: object) -> ExitTask:
+    """The task with other options of the export."""
+    return replace(task, config=replace(task.config, **options))
 
 
 @pytest.fixture(scope="module")
-def exits(heads, splits, config):
-    """Trained behind blocks 2, 3 and 5."""
-    return train_exits(
-        heads, splits[0], text(), EXITS, reads="patch_mean", logit_scale=10.0, config=config, seed=0, int8=False
-    )
+def exits(task, heads, splits) -> list[TrainedExit]:
+    """Trained after blocks 2, 3 and 5."""
+    return train_exits(task, heads, splits[0], EXITS, reads="patch_mean")
 
 
 @pytest.fixture(scope="module")
-def gating(exits, splits) -> Outputs:
+def gating(task, exits, splits) -> Outputs:
     """What these exits say of the gating split."""
-    return outputs_of(exits, splits[0], text(), **ARGUMENTS)
+    return outputs_of(task, exits, splits[0])
 
 
 @pytest.fixture(scope="module")
-def entries(exits, heads, splits, config) -> dict[str, Entry]:
+def entries(task, exits, heads, splits) -> dict[str, Entry]:
     """All methods."""
-    return standard_entries(
-        exits, heads, *splits, text(), **ARGUMENTS, config=config, seed=0, int8=False,
-        information_to_noise=[9.0, 4.0, 1.0],
-    )  # fmt: skip
+    return standard_entries(task, exits, heads, *splits, information_to_noise=[9.0, 4.0, 1.0])
 
 
-def test_outputs_are_what_the_exits_answer(exits, splits, gating) -> None:
+def test_outputs_are_what_the_exits_answer(task, exits, splits, gating) -> None:
     """Labels, probabilities and gates are those that heads and gates give one by one."""
     for position, trained in enumerate(exits):
-        answers = answers_of(trained, splits[0].features, text(), 10.0)
+        answers = answers_of(task, trained, splits[0].features)
         np.testing.assert_array_equal(gating.predicted[:, position], answers.probabilities.argmax(axis=1))
         np.testing.assert_array_equal(gating.confidence[:, position], answers.probabilities.max(axis=1))
         np.testing.assert_array_equal(gating.scores.gate[:, position], answers.gate)
         exact = -(answers.probabilities.astype(np.float64) * np.log(answers.probabilities)).sum(axis=1)
         np.testing.assert_allclose(gating.entropy[:, position], exact, atol=1e-5)
-    np.testing.assert_array_equal(gating.scores.good, score(exits, splits[0], text(), 10.0, COSTS).good)
+    np.testing.assert_array_equal(gating.scores.good, score(task, exits, splits[0]).good)
 
 
 def test_every_method_is_swept_chosen_and_applied(entries) -> None:
-    """At least the wanted saving on the gating split; beside it what the evaluation split gives."""
-    rows = compare(entries, wanted=(0.1, 0.3))
-    assert len(rows) == 2 * len(entries) == 22
-    for row in rows:
-        entry = entries[row.name]
-        assert [s.point.saved for s in row.swept] == sorted(s.point.saved for s in row.swept)
-        if row.chosen is None:
-            assert max(s.point.saved for s in row.swept) < row.wanted
-            assert (row.routed, row.saved) == (None, None)
-            continue
-        assert row.chosen.point.saved >= row.wanted
-        assert row.chosen.point == point_of(row.chosen.rule, entry.gating)
-        there = point_of(row.chosen.rule, entry.evaluation)
-        assert row.routed.good.shape == row.routed.flops.shape == (400,)
-        assert (row.routed.good.mean(), row.saved) == pytest.approx((there.accuracy, there.saved))
-    useful = {row.name for row in rows if row.wanted == 0.3 and row.routed is not None and row.routed.good.mean() > 0.6}
-    assert len(useful) >= 8
+    """At least the wanted saving on the gating split; the result is what the evaluation split gives."""
+    wanted = (0.1, 0.3)
+    rows = compare(entries, wanted=wanted)
+    assert rows.keys() == entries.keys()
+    assert len(rows) == 11
+    for name, outcomes in rows.items():
+        entry = entries[name]
+        swept = sweep(entry.method, entry.gating)
+        assert [s.point.saved for s in swept] == sorted(s.point.saved for s in swept)
+        for share, found in zip(wanted, outcomes, strict=True):
+            chosen = at_saving(swept, share)
+            if chosen is None:
+                assert max(s.point.saved for s in swept) < share
+                assert found is None
+                continue
+            assert chosen.point.saved >= share
+            assert chosen.point == point_of(chosen.rule, entry.gating)
+            there = point_of(chosen.rule, entry.evaluation)
+            assert found.good.shape == found.flops.shape == (400,)
+            assert (found.good.mean(), found.saved) == pytest.approx((there.accuracy, there.saved))
+    assert sum(at_30 is not None and at_30.good.mean() > 0.6 for _, at_30 in rows.values()) >= 8
 
 
 def test_only_cls_ee_has_heads_of_its_own(entries) -> None:
@@ -144,10 +143,9 @@ def test_only_cls_ee_has_heads_of_its_own(entries) -> None:
     assert ["cls_ee"] in tables.values()
 
 
-def test_without_information_to_noise_there_is_no_monotone_row(exits, heads, splits, config) -> None:
+def test_without_information_to_noise_there_is_no_monotone_row(task, exits, heads, splits) -> None:
     """It cannot be made up."""
-    arguments = {**ARGUMENTS, "config": config, "seed": 0, "int8": False}
-    assert "lra_ee_monotone" not in standard_entries(exits, heads, *splits, text(), **arguments)
+    assert "lra_ee_monotone" not in standard_entries(task, exits, heads, *splits)
 
 
 def test_a_saving_that_no_rule_reaches_gives_nothing(gating) -> None:
@@ -180,9 +178,9 @@ def test_pabee_tries_every_patience(gating) -> None:
     assert Pabee().rules(gating) == [ByPatience(1), ByPatience(2)]
 
 
-def test_easy_classes_get_lower_thresholds(exits, heads, gating) -> None:
+def test_easy_classes_get_lower_thresholds(task, exits, heads, gating) -> None:
     """The first class was made easier than the last; equal limits are one threshold for all."""
-    ease = class_ease(exits, heads, text(), logit_scale=10.0)
+    ease = class_ease(task, exits, heads)
     assert ease.shape == (LABELS,)
     assert ease[0] > ease[-1]
     rules = ClassBased(ease).rules(gating)
@@ -195,27 +193,23 @@ def test_easy_classes_get_lower_thresholds(exits, heads, gating) -> None:
     assert route(same, gating).where.tolist() == route(plain, gating).where.tolist()
 
 
-def test_the_ease_of_a_class_is_over_its_own_images_and_all_exits(exits, heads) -> None:
+def test_the_ease_of_a_class_is_over_its_own_images_and_all_exits(task, exits, heads) -> None:
     """Against a loop; a class without images is as hard as can be."""
     few = heads.rows(np.flatnonzero(heads.classes != 2))
     means = np.zeros((LABELS, LABELS))
     for label in (0, 1, 3):
         own = few.rows(np.flatnonzero(few.classes == label))
-        means[label] = np.mean(
-            [answers_of(e, own.features, text(), 10.0).probabilities.mean(axis=0) for e in exits], axis=0
-        )
-    ease = class_ease(exits, few, text(), logit_scale=10.0)
+        means[label] = np.mean([answers_of(task, e, own.features).probabilities.mean(axis=0) for e in exits], axis=0)
+    ease = class_ease(task, exits, few)
     np.testing.assert_allclose(ease, separation(means), atol=1e-6)
     assert ease[2] == 0
 
 
-def test_without_classes_the_float_towers_label_counts(exits, heads) -> None:
+def test_without_classes_the_float_towers_label_counts(task, exits, heads) -> None:
     """Label-free exports can have thresholds by class too."""
     free = replace(heads, classes=None)
-    told = replace(heads, classes=heads.teacher.probabilities.argmax(axis=1))
-    assert class_ease(exits, free, text(), logit_scale=10.0).tolist() == class_ease(
-        exits, told, text(), logit_scale=10.0
-    ).tolist()  # fmt: skip
+    named = replace(heads, classes=heads.teacher.probabilities.argmax(axis=1))
+    assert class_ease(task, exits, free).tolist() == class_ease(task, exits, named).tolist()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 0.5), st.floats(0.5, 1))
@@ -264,11 +258,11 @@ def test_information_for_another_number_of_exits_is_refused(gating) -> None:
         Monotone((1.0, 2.0)).rules(gating)
 
 
-def test_a_gate_is_fitted_to_and_judges_by_what_its_exit_says(exits, splits) -> None:
-    """Probabilities at the exit's temperature, and the variance behind its own block."""
+def test_a_gate_is_fitted_to_and_judges_by_what_its_exit_says(task, exits, splits) -> None:
+    """Probabilities at the exit's temperature, and the variance after its own block."""
     features = splits[0].features
     for trained in exits:
-        answers = answers_of(trained, features, text(), 10.0)
+        answers = answers_of(task, trained, features)
         variance = features.variance[:, trained.block - 1]
         met = gate_features(answers.probabilities, variance)
         fitted = fit_gate(met, splits[0].good(answers.probabilities))
@@ -276,11 +270,9 @@ def test_a_gate_is_fitted_to_and_judges_by_what_its_exit_says(exits, splits) -> 
         np.testing.assert_allclose(answers.gate, gate_values(trained.gate, met), rtol=1e-6)
 
 
-def test_heads_of_an_int8_export_are_quantized(exits, heads, splits, config) -> None:
+def test_heads_of_an_int8_export_are_quantized(task, exits, heads, splits) -> None:
     """As they will run."""
-    int8 = train_exits(
-        heads, splits[0], text(), EXITS, reads="patch_mean", logit_scale=10.0, config=config, seed=0, int8=True
-    )
+    int8 = train_exits(replace(task, int8=True), heads, splits[0], EXITS, reads="patch_mean")
     for plain, quantized in zip(exits, int8, strict=True):
         wanted = quantize_head(plain.head, head_input(heads.features, plain.block, "patch_mean"))
         probe = head_input(splits[1].features, plain.block, "patch_mean")
@@ -288,43 +280,64 @@ def test_heads_of_an_int8_export_are_quantized(exits, heads, splits, config) -> 
         assert not np.allclose(head_embeddings(quantized.head, probe), head_embeddings(plain.head, probe), atol=1e-5)
 
 
-def test_every_exit_reads_what_answers_best_there(heads, splits, config) -> None:
+def test_every_exit_reads_what_answers_best_there(task, heads, splits) -> None:
     """Each on its own, among heads that were trained alike."""
-    common = {"logit_scale": 10.0, "config": config, "seed": 0, "int8": False}
-    by_input = [
-        train_exits(heads, splits[0], text(), EXITS, reads=reads, **common) for reads in ("patch_mean", "cls", "both")
-    ]
-    best = best_exits(heads, splits[0], text(), EXITS, **common)
+    by_input = [train_exits(task, heads, splits[0], EXITS, reads=reads) for reads in ("patch_mean", "cls", "both")]
+    best = best_exits(task, heads, splits[0], EXITS)
     assert [trained.accuracy for trained in best] == [
         max(t.accuracy for t in each) for each in zip(*by_input, strict=True)
     ]
     assert min(t.accuracy for t in by_input[1]) < min(t.accuracy for t in best)
 
 
-def test_a_routing_keeps_the_exits_that_pay_or_those_that_were_asked_for(heads, splits, config) -> None:
+def test_a_routing_keeps_the_exits_that_pay_or_those_that_were_asked_for(task, heads, splits) -> None:
     """And all of them where the weights are random, which cannot tell."""
-    config = replace(config, reads="patch_mean")
-    common = {**ARGUMENTS, "seed": 0, "int8": False, "blocks": EXITS}
-    chosen = fit_routing(heads, splits[0], text(), config=replace(config, max_accuracy_drop=2.0), **common)
+    task = told(task, reads="patch_mean")
+    chosen = fit_routing(told(task, max_accuracy_drop=2.0), heads, splits[0], blocks=EXITS)
     assert 0 < len(chosen.exits) < len(EXITS)
-    scores = score(chosen.exits, splits[0], text(), 10.0, COSTS)
-    assert chosen.full_accuracy == scores.full_good.mean()
+    scores = score(task, chosen.exits, splits[0])
     for point in (*chosen.front, *chosen.points.values()):
         assert point == evaluate(scores, point.thresholds)
     assert chosen.points["balanced"].safe_difference >= -0.02
     assert any(name.startswith("saves-") for name in chosen.points)
-    asked = fit_routing(heads, splits[0], text(), config=replace(config, exits=EXITS), **common)
+    asked = fit_routing(told(task, exits=EXITS), heads, splits[0])
     assert tuple(trained.block for trained in asked.exits) == EXITS
-    random = fit_routing(heads, splits[0], text(), config=config, is_random=True, **common)
+    random = fit_routing(replace(task, is_random=True), heads, splits[0], blocks=EXITS)
     assert tuple(trained.block for trained in random.exits) == EXITS
     assert set(random.points) == {"balanced", "accurate", "fast"}
 
 
-def test_a_promise_is_proved_on_its_own_images_and_keeps_the_other_points(heads, splits, config) -> None:
+def test_a_promise_is_proved_on_its_own_images_and_keeps_the_other_points(task, heads, splits) -> None:
     """In percent of accuracy, with the confidence that was asked for."""
-    config = replace(config, reads="patch_mean", exits=(3,), promise=5.0, promise_confidence=0.9, seed=4)
-    routing = fit_routing(heads, splits[0], text(), config=config, **ARGUMENTS, seed=0, int8=False)
-    promised = with_promise(routing, splits[1], text(), config=config, **ARGUMENTS)
-    scores = score(routing.exits, splits[1], text(), 10.0, COSTS)
+    task = told(task, reads="patch_mean", exits=(3,), promise=5.0, promise_confidence=0.9, seed=4)
+    routing = fit_routing(task, heads, splits[0])
+    promised = with_promise(task, routing, splits[1])
+    scores = score(task, routing.exits, splits[1])
     wanted = risk_controlled_point(scores, epsilon=0.05, delta=1 - 0.9, seed=4)
     assert promised.points == {**routing.points, "promised": wanted}
+
+
+def test_class_thresholds_add_the_point_that_saves_most_within_the_budget(task, heads, splits, gating) -> None:
+    """Of all tables by class on the gate, at six decimals; the other points stay, and full depth is the reference."""
+    task = told(task, reads="patch_mean", exits=EXITS, max_accuracy_drop=10.0)
+    routing = fit_routing(task, heads, splits[0])
+    added = with_class_thresholds(task, routing, heads, splits[0])
+    assert {name: point for name, point in added.points.items() if name != "per-class"} == routing.points
+    point = added.points["per-class"]
+    assert point.per_class is not None
+    assert len(set(point.per_class)) > 1
+    rule = ByClass("gate", point.per_class)
+    outputs = outputs_of(task, routing.exits, splits[0])
+    assert replace(point, thresholds=(), per_class=None) == point_of(rule, outputs)
+    assert point.thresholds == (max(point.per_class),) * 3
+    swept = sweep(ClassBased(class_ease(task, routing.exits, heads), "gate"), outputs)
+    assert point.saved == pytest.approx(max(s.point.saved for s in swept if s.point.safe_difference >= -0.1), abs=0.01)
+
+
+def test_class_thresholds_are_left_out_where_none_meets_the_budget(task, heads, splits) -> None:
+    """Or where there is no exit to leave by."""
+    task = told(task, reads="patch_mean", exits=EXITS)
+    routing = fit_routing(task, heads, splits[0])
+    assert with_class_thresholds(told(task, min_flops_saving=0.99), routing, heads, splits[0]) is routing
+    closed = Routing(exits=(), front=(), points={})
+    assert with_class_thresholds(task, closed, heads, splits[0]) is closed

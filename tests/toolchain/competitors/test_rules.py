@@ -17,7 +17,7 @@ from lraee.policies import Adaptive, Confidence, Entropy, Patience, Policy, Verd
 from lraee_toolchain.competitors.class_based import ByClass
 from lraee_toolchain.competitors.pabee import ByPatience, agreements_in_a_row
 from lraee_toolchain.competitors.rules import ByScore, Outputs, Rule, outputs_from, point_of, route
-from lraee_toolchain.early_exit.threshold_search import ExitScores
+from lraee_toolchain.early_exit.outcomes import ExitScores
 
 LABELS = 3
 BLOCKS = (2, 3, 5, 6)
@@ -145,19 +145,19 @@ def test_a_routed_image_is_what_a_loop_says(seed: int, rule: Rule) -> None:
     assert point.thresholds == ()
 
 
-def test_agreements_are_counted_anew_after_every_change_of_mind() -> None:
+def test_agreements_are_counted_from_zero_after_every_other_answer() -> None:
     """As PABEE's counter does."""
     predicted = np.array([[1, 1, 1, 1], [1, 2, 2, 2], [1, 2, 1, 2], [0, 0, 3, 3]])
     assert agreements_in_a_row(predicted).tolist() == [[0, 1, 2, 3], [0, 0, 1, 2], [0, 0, 0, 0], [0, 1, 0, 1]]
 
 
-def test_sureness_rises_with_each_score() -> None:
-    """Entropy is turned round."""
+def test_a_confidence_score_is_higher_where_an_exit_is_surer() -> None:
+    """Entropy is negated."""
     probabilities = np.array([[[0.98, 0.01, 0.01], [0.4, 0.3, 0.3]]], np.float32)
     _, outputs = recorded(0, images=2)
     outputs = outputs_from(probabilities, outputs.scores)
     for score in ("confidence", "entropy"):
-        sureness = outputs.sureness(score)
-        assert sureness[0, 0] > sureness[1, 0]
-    assert outputs.sureness("gate") is outputs.scores.gate
+        confidence = outputs.confidence_score(score)
+        assert confidence[0, 0] > confidence[1, 0]
+    assert outputs.confidence_score("gate") is outputs.scores.gate
     assert outputs.predicted.tolist() == [[0], [0]]

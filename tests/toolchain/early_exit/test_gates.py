@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee_toolchain.early_exit.gates import Gate, fit_gate, gate_features, gate_values
+from lraee.bundle.manifest import GateInfo
+from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
 
 
 def scattered(count: int, seed: int = 0) -> np.ndarray:
@@ -17,7 +18,7 @@ def scattered(count: int, seed: int = 0) -> np.ndarray:
     ).astype(np.float32)
 
 
-def cross_entropy(gate: Gate, features: np.ndarray, good: np.ndarray) -> float:
+def cross_entropy(gate: GateInfo, features: np.ndarray, good: np.ndarray) -> float:
     """Mean over images."""
     value = np.clip(gate_values(gate, features).astype(np.float64), 1e-9, 1 - 1e-9)
     return float(-np.where(good, np.log(value), np.log(1 - value)).mean())
@@ -32,7 +33,7 @@ def test_the_features_are_confidence_margin_and_variance() -> None:
 
 def test_a_known_gate_is_recovered() -> None:
     """From 40,000 images drawn from it; what counts is the value, since confidence and margin go together."""
-    truth = Gate(weights=(6.0, 2.0, -0.004), bias=-3.0)
+    truth = GateInfo(weights=(6.0, 2.0, -0.004), bias=-3.0)
     features = scattered(40_000)
     value = gate_values(truth, features)
     good = np.random.default_rng(1).random(len(value)) < value
@@ -121,5 +122,5 @@ def test_no_other_gate_near_by_fits_better() -> None:
         for factor in (0.8, 1.25):
             weights = list(gate.weights)
             weights[index] *= factor
-            other = Gate(weights=(weights[0], weights[1], weights[2]), bias=gate.bias)
+            other = GateInfo(weights=(weights[0], weights[1], weights[2]), bias=gate.bias)
             assert cross_entropy(other, features, good) > best - 2e-3

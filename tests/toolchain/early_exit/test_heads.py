@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lraee.bundle.manifest import GateInfo
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.exit import HEAD_INPUTS, ExitWeights, HeadInput, build_exit
-from lraee_toolchain.config import HeadTraining
+from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.gates import Gate, gate_features, gate_values
+from lraee_toolchain.early_exit.gates import gate_features, gate_values
 from lraee_toolchain.early_exit.heads import (
     LEAST_STEPS,
     Head,
@@ -21,6 +22,7 @@ from lraee_toolchain.early_exit.heads import (
     softmax,
     train_heads,
 )
+from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
 
 WIDTH, TOKENS, EMBED, CLASSES, SCALE = 16, 10, 8, 4, 10.0
 
@@ -63,11 +65,17 @@ def train(
     seed: int = 0,
 ) -> Head:
     """The head of one exit."""
-    inputs = head_input(features_of(tokens), 1, reads)[None]
+    features = features_of(tokens)
     options = HeadTraining(epochs=epochs, batch_size=64)
-    (head,) = train_heads(
-        inputs, classes, teacher, labels(), reads=reads, logit_scale=SCALE, options=options, seed=seed
+    task = ExitTask(
+        labels=labels(),
+        logit_scale=SCALE,
+        costs=Costs(stem=0, block=0, last=0, exit=0, tail=0, depth=1),
+        config=ExportConfig(model="reference", out=Path("unused.lraee"), heads=options),
+        seed=seed,
     )
+    material = Material(features=features, teacher=teacher, classes=classes)
+    (head,) = train_heads(task, head_input(features, 1, reads)[None], material, reads=reads)
     return head
 
 
@@ -117,7 +125,7 @@ def test_a_simulated_exit_answers_as_its_part_does(reads: HeadInput, int8: bool,
     head = train(tokens, classes, teacher, reads=reads, epochs=3)
     inputs = head_input(features_of(tokens), 1, reads)
     head = quantize_head(head, inputs) if int8 else head
-    gate = Gate(weights=(1.5, 0.5, -0.1), bias=0.3)
+    gate = GateInfo(weights=(1.5, 0.5, -0.1), bias=0.3)
     weights = ExitWeights(
         reads=reads,
         norm=head.norm,

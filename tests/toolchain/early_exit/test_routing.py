@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.early_exit.exits import candidates, head_inputs
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.routing import Costs, Material, Routing, candidates, head_inputs, without_unused
-from lraee_toolchain.early_exit.threshold_search import Point
+from lraee_toolchain.early_exit.outcomes import Point
+from lraee_toolchain.early_exit.routing import Routing, without_unused
+from lraee_toolchain.early_exit.task import Costs, Material
 
 
 def test_the_last_block_has_a_price_of_its_own_and_an_exit_pays_whole_blocks() -> None:
@@ -73,7 +75,6 @@ def test_exits_that_no_point_opens_are_dropped_with_what_opens_them() -> None:
         exits=exits,
         front=(point(math.inf, math.inf, 0.5), point(math.inf, 0.4, 0.5)),
         points={"balanced": point(0.3, math.inf, math.inf), "fast": point(0.2, math.inf, 0.1)},
-        full_accuracy=0.8,
     )
     kept = without_unused(routing)
     assert kept.exits == ("first", "third")

@@ -8,18 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee_toolchain.early_exit.threshold_search import (
-    PRICES,
-    ExitScores,
-    Point,
-    choose,
-    choose_exits,
-    evaluate,
-    leaving_exit,
-    outcome,
-    pareto_front,
-    search,
-)
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate, outcome, pareto_front
+from lraee_toolchain.early_exit.threshold_search import LAGRANGE_WEIGHTS, choose, choose_exits, search
 
 LEVELS = (0.1, 0.4, 0.7, 0.9)
 
@@ -69,11 +59,11 @@ def test_an_outcome_is_what_a_loop_over_images_and_exits_says(seed: int, thresho
     """Who leaves where, what it cost with every open exit visited on the way, and whether it was good."""
     scores = make_scores(seed, images=25, exits=len(thresholds))
     good, flops, where = by_loop(scores, tuple(thresholds))
-    got_good, got_flops, got_where = outcome(scores, thresholds)
-    np.testing.assert_array_equal(got_good, good)
-    np.testing.assert_allclose(got_flops, flops, rtol=1e-12)
-    np.testing.assert_array_equal(got_where, where)
-    np.testing.assert_array_equal(leaving_exit(scores, thresholds), where)
+    found = outcome(scores, thresholds)
+    np.testing.assert_array_equal(found.good, good)
+    np.testing.assert_allclose(found.flops, flops, rtol=1e-12)
+    np.testing.assert_array_equal(found.where, where)
+    assert found.saved == pytest.approx(1 - np.mean(flops) / 100)
     point = evaluate(scores, thresholds)
     difference = np.array(good) - scores.full_good
     assert point.accuracy == pytest.approx(np.mean(good))
@@ -93,41 +83,41 @@ def test_closed_exits_cost_nothing() -> None:
 @pytest.mark.parametrize("exits", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
 def test_up_to_three_exits_no_combination_is_better_than_what_is_found(exits: int, seed: int) -> None:
-    """For every price: the best of all combinations of gate levels, which are all that thresholds can tell apart."""
+    """For every Lagrange weight the best of all combinations of gate levels is found; others decide the same."""
     scores = make_scores(seed, exits=exits)
     everything = [evaluate(scores, combination) for combination in itertools.product([*LEVELS, math.inf], repeat=exits)]
     found = search(scores)
-    for price in PRICES:
-        best = max(point.accuracy + price * point.saved for point in everything)
-        assert max(point.accuracy + price * point.saved for point in found) >= best - 1e-9
+    for weight in LAGRANGE_WEIGHTS:
+        best = max(point.accuracy + weight * point.saved for point in everything)
+        assert max(point.accuracy + weight * point.saved for point in found) >= best - 1e-9
 
 
-@pytest.mark.parametrize("aversion", [1.0, 2.0, 8.0])
+@pytest.mark.parametrize("loss_weight", [1.0, 2.0, 8.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_losses_that_count_more_are_searched_for_too(seed: int, aversion: float) -> None:
-    """A loss is an image that full depth gets right and the exit does not; for every price the best is found."""
+def test_losses_that_count_more_are_searched_for_too(seed: int, loss_weight: float) -> None:
+    """A loss is an image that only full depth gets right; for every Lagrange weight the best is found."""
     scores = make_scores(seed)
 
-    def value(thresholds: tuple[float, ...], price: float) -> float:
-        good, flops, _ = outcome(scores, thresholds)
-        losses = (scores.full_good > good).mean()
-        return float(good.mean() - (aversion - 1) * losses + price * (1 - flops.mean() / scores.full_flops))
+    def value(thresholds: tuple[float, ...], weight: float) -> float:
+        found = outcome(scores, thresholds)
+        losses = (scores.full_good > found.good).mean()
+        return float(found.good.mean() - (loss_weight - 1) * losses + weight * found.saved)
 
     everything = list(itertools.product([*LEVELS, math.inf], repeat=2))
     found = [point.thresholds for point in search(scores)]
-    for price in PRICES:
-        assert max(value(t, price) for t in found) >= max(value(t, price) for t in everything) - 1e-9
+    for weight in LAGRANGE_WEIGHTS:
+        assert max(value(t, weight) for t in found) >= max(value(t, weight) for t in everything) - 1e-9
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_above_three_exits_the_ascent_comes_close_to_the_best(seed: int) -> None:
-    """Within two images of a hundred, for every price, on gates that are mostly noise."""
+    """Within two images of a hundred, for every Lagrange weight, on gates that are mostly noise."""
     scores = make_scores(seed, images=100, exits=4)
     everything = [evaluate(scores, combination) for combination in itertools.product([*LEVELS, math.inf], repeat=4)]
     found = search(scores)
-    for price in PRICES:
-        best = max(point.accuracy + price * point.saved for point in everything)
-        assert max(point.accuracy + price * point.saved for point in found) >= best - 0.02
+    for weight in LAGRANGE_WEIGHTS:
+        best = max(point.accuracy + weight * point.saved for point in everything)
+        assert max(point.accuracy + weight * point.saved for point in found) >= best - 0.02
 
 
 def test_every_point_that_is_found_says_what_its_thresholds_do() -> None:

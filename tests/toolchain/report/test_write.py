@@ -15,7 +15,7 @@ from lraee.bundle.manifest import Manifest, read_manifest
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config import ExportConfig, Precision
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.evaluation.metrics import (
     Ablations,
@@ -38,7 +38,6 @@ from lraee_toolchain.evaluation.metrics import (
     read_metrics,
 )
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
-from lraee_toolchain.quantization.precision import Precision
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.sections import report_page
 from lraee_toolchain.report.write import report_markdown, write_report

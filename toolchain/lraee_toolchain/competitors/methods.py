@@ -2,7 +2,7 @@
 
 Each method sweeps its rules over the gating split. Of those that save at least the wanted share of FLOPs there, the one
 with the best difference to full depth (less three standard errors, as for the bundle's own points) is applied to the
-evaluation split, which nothing else has looked at. What it saves there is measured anew and stands beside the accuracy.
+evaluation split, which no other step reads. Accuracy and saving are measured there again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lraee_toolchain.competitors.class_based import ClassBased, class_ease
+from lraee_toolchain.competitors.class_based import ClassBased
 from lraee_toolchain.competitors.monotone import Monotone
 from lraee_toolchain.competitors.pabee import Pabee
-from lraee_toolchain.competitors.rules import ByScore, Method, Outputs, Routed, Rule, Score, outputs_of, point_of, route
-from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.early_exit.routing import Costs, FloatArray, Material, TrainedExit, train_exits
-from lraee_toolchain.early_exit.threshold_search import Point, search
+from lraee_toolchain.competitors.rules import ByScore, Method, Outputs, Rule, Score, outputs_of, point_of, route
+from lraee_toolchain.early_exit.class_thresholds import class_ease
+from lraee_toolchain.early_exit.exits import TrainedExit, train_exits
+from lraee_toolchain.early_exit.outcomes import Outcome, Point
+from lraee_toolchain.early_exit.task import ExitTask, Material
+from lraee_toolchain.early_exit.threshold_search import search
 
 LEVELS = 200
 """Thresholds that a method with a single one tries: quantiles of the score over all exits."""
@@ -31,20 +33,20 @@ class Shared:
     score: Score
 
     def rules(self, gating: Outputs) -> list[ByScore]:
-        """By rising threshold."""
-        levels = np.unique(np.quantile(gating.sureness(self.score), np.linspace(0, 1, LEVELS)))
+        """Try quantiles of the score, by rising threshold."""
+        levels = np.unique(np.quantile(gating.confidence_score(self.score), np.linspace(0, 1, LEVELS)))
         return [ByScore(self.score, (level,) * gating.exits) for level in levels.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """One threshold for each exit, searched together as for the bundle (`thresholds.search`)."""
+    """One threshold for each exit, searched together as for the bundle (`threshold_search.search`)."""
 
     score: Score
 
     def rules(self, gating: Outputs) -> list[ByScore]:
-        """What is best for some price on FLOPs."""
-        scores = replace(gating.scores, gate=gating.sureness(self.score))
+        """Give the rules that are best for some Lagrange weight on FLOPs."""
+        scores = replace(gating.scores, gate=gating.confidence_score(self.score))
         return [ByScore(self.score, point.thresholds) for point in search(scores)]
 
 
@@ -58,13 +60,13 @@ class Swept:
 
 
 def sweep(method: Method, gating: Outputs) -> list[Swept]:
-    """Every rule that a method would try, by rising saving."""
+    """Measure every rule that a method would try, by rising saving."""
     swept = [Swept(rule=rule, point=point_of(rule, gating)) for rule in method.rules(gating)]
     return sorted(swept, key=lambda tried: (tried.point.saved, tried.point.accuracy))
 
 
 def at_saving(swept: Sequence[Swept], saved: float) -> Swept | None:
-    """The rule that loses least while saving at least a share of FLOPs; None when none saves so much."""
+    """Choose the rule that loses least while saving at least a share of FLOPs; None if no rule saves as much."""
     fitting = [tried for tried in swept if tried.point.saved >= saved]
     return max(fitting, key=lambda tried: tried.point.safe_difference, default=None)
 
@@ -78,24 +80,7 @@ class Entry:
     evaluation: Outputs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Comparison:
-    """One method at one wanted saving."""
-
-    name: str
-    wanted: float
-    """Share of full-depth FLOPs to be saved on the gating split."""
-    swept: tuple[Swept, ...]
-    """All rules of the method on the gating split, by rising saving."""
-    chosen: Swept | None
-    """None when no rule saves so much."""
-    routed: Routed | None
-    """`chosen` on the evaluation split."""
-    saved: float | None
-    """There, share of full-depth FLOPs."""
-
-
-def compare(entries: Mapping[str, Entry], *, wanted: Sequence[float]) -> list[Comparison]:
+def compare(entries: Mapping[str, Entry], *, wanted: Sequence[float]) -> dict[str, list[Outcome | None]]:
     """Sweep every method, choose at the wanted savings, apply to the evaluation split.
 
     Args:
@@ -103,60 +88,42 @@ def compare(entries: Mapping[str, Entry], *, wanted: Sequence[float]) -> list[Co
         wanted: shares of full-depth FLOPs that must be saved on the gating split, 0 to 1.
 
     Returns:
-        For each method one comparison for each of `wanted`, in their order.
+        For each method what it does on the evaluation split at each of `wanted`; None where no rule saves as much.
     """
-    rows = []
+    rows: dict[str, list[Outcome | None]] = {}
     for name, entry in entries.items():
-        swept = tuple(sweep(entry.method, entry.gating))
-        for share in wanted:
-            chosen = at_saving(swept, share)
-            routed = None if chosen is None else route(chosen.rule, entry.evaluation)
-            saved = None if routed is None else float(1 - routed.flops.mean() / entry.evaluation.scores.full_flops)
-            rows.append(Comparison(name=name, wanted=share, swept=swept, chosen=chosen, routed=routed, saved=saved))
+        swept = sweep(entry.method, entry.gating)
+        chosen = [at_saving(swept, share) for share in wanted]
+        rows[name] = [None if one is None else route(one.rule, entry.evaluation) for one in chosen]
     return rows
 
 
 def standard_entries(
+    task: ExitTask,
     exits: Sequence[TrainedExit],
     heads: Material,
     gating: Material,
     evaluation: Material,
-    labels: FloatArray,
     *,
-    logit_scale: float,
-    costs: Costs,
-    config: ExportConfig,
-    seed: int,
-    int8: bool = True,
     information_to_noise: Sequence[float] | None = None,
 ) -> dict[str, Entry]:
-    """All methods behind the same blocks; heads that read [CLS] are trained for CLS-EE.
+    """Build all methods after the same blocks; heads that read [CLS] are trained for CLS-EE.
 
     Args:
+        task: labels, costs, and options of the [CLS] heads' training.
         exits: trained on `heads`, with gates fitted on `gating`.
         heads: material of the heads' split.
         gating: material of the gating split.
         evaluation: material of the evaluation split.
-        labels: (labels, embed_dim) unit text embeddings.
-        logit_scale: factor on the cosine.
-        costs: FLOPs of the parts.
-        config: for the training of the [CLS] heads.
-        seed: of the [CLS] heads.
-        int8: quantize the [CLS] heads.
         information_to_noise: INR of the block before each exit; None leaves the monotone LCT out.
     """
-    blocks = [trained.block for trained in exits]
-    class_exits = train_exits(
-        heads, gating, labels, blocks, reads="cls", logit_scale=logit_scale, config=config, seed=seed, int8=int8
-    )
+    class_exits = train_exits(task, heads, gating, [trained.block for trained in exits], reads="cls")
 
     def both(asked: Sequence[TrainedExit]) -> tuple[Outputs, Outputs]:
-        splits = (gating, evaluation)
-        first, second = (outputs_of(asked, s, labels, logit_scale=logit_scale, costs=costs) for s in splits)
-        return first, second
+        return outputs_of(task, asked, gating), outputs_of(task, asked, evaluation)
 
     own, class_token = both(exits), both(class_exits)
-    ease = class_ease(exits, heads, labels, logit_scale=logit_scale)
+    ease = class_ease(task, exits, heads)
     methods: dict[str, tuple[Method, tuple[Outputs, Outputs]]] = {
         "lra_ee_free": (Searched("gate"), own),
         "lra_ee_shared": (Shared("gate"), own),

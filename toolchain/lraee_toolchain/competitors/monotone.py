@@ -3,9 +3,9 @@
     logit(tau_L) = start - slope * u_L,    u_L = log INR(L) scaled to 0 ... 1 over the exits,    slope >= 0
 
 The paper says that layers of high INR tolerate lower thresholds (arXiv 2605.26415, section 3) but not how; this is the
-plainest such function. Two numbers cannot fit the luck of the gating split as one threshold for each exit can; what
-they lose against the free search is for the comparison to show. Thresholds are moved as logits because gates are
-sigmoids: a step means the same near 0.5 and near 1.
+simplest such function. Two numbers overfit the gating split less than one threshold for each exit; the comparison shows
+what they lose against the free search. Thresholds move as logits because gates are sigmoids: a step means the same near
+0.5 and near 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SLOPES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def scaled_information(information_to_noise: Sequence[float]) -> NDArray[np.float64]:
-    """The logarithm of INR, 0 for the exit with the least and 1 for that with the greatest.
+    """Scale the logarithm of INR to 0 for the exit with the least and 1 for that with the greatest.
 
     >>> scaled_information([1.0, 10.0, 100.0]).tolist()
     [0.0, 0.5, 1.0]
@@ -51,7 +51,7 @@ class Monotone:
     """INR of the block before each exit, in the order of the exits."""
 
     def rules(self, gating: Outputs) -> list[ByScore]:
-        """Thresholds on the gate; exits that no image of the gating split would leave by are closed.
+        """Give thresholds on the gate; exits that no image of the gating split would leave by are closed.
 
         Raises:
             ValueError: there is not one INR for each exit.

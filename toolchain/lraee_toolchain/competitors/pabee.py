@@ -12,22 +12,22 @@ from lraee_toolchain.competitors.rules import Outputs
 
 @dataclass(frozen=True, slots=True)
 class ByPatience:
-    """Leave after so many agreements in a row."""
+    """Leave after a number of agreements in a row."""
 
     agreements: int
     """At least 1; n of them need n + 1 exits."""
 
     def passes(self, outputs: Outputs) -> NDArray[np.bool_]:
-        """The counter of agreements has reached `agreements`."""
+        """Compare the counter of agreements with `agreements`."""
         return np.asarray(agreements_in_a_row(outputs.predicted) >= self.agreements)
 
     def visits(self, exits: int) -> NDArray[np.bool_]:
-        """Every exit: a counter needs them all."""
+        """Visit every exit, since a counter needs them all."""
         return np.ones(exits, np.bool_)
 
 
 def agreements_in_a_row(predicted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each exit and those right before it have agreed, (images, exits).
+    """Count how often each exit and those right before it have agreed, (images, exits).
 
     Args:
         predicted: (images, exits) label index.
@@ -47,5 +47,5 @@ class Pabee:
     """All patiences that can be reached. There are few, so a FLOPs target is seldom met exactly."""
 
     def rules(self, gating: Outputs) -> list[ByPatience]:
-        """From the least patient."""
+        """Give every patience, from the least."""
         return [ByPatience(agreements) for agreements in range(1, gating.exits)]

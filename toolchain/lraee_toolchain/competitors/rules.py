@@ -1,7 +1,8 @@
-"""A rule says which images leave where, given what all exits answer: the offline twin of a run-time policy.
+"""A rule says which images leave where, given what all exits answer: the vectorised twin of a run-time policy.
 
 Every exit's answer to every image is computed once (`Outputs`); a rule is then applied in microseconds, so whole
 families of them can be tried. A `Method` is such a family: it reads the gating split and gives the rules it would try.
+`tests/toolchain/competitors/test_rules.py` runs each rule and its policy on the same answers (``TWINS``).
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.policies.entropy import entropy_nats
-from lraee_toolchain.early_exit.routing import Costs, FloatArray, Material, TrainedExit, answers_of, score
-from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, evaluate, outcome
+from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, score
+from lraee_toolchain.early_exit.outcomes import ExitScores, Outcome, Point, decided, evaluate, outcome
+from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
 
 Score: TypeAlias = Literal["gate", "confidence", "entropy"]
-"""How sure an exit is: the learned gate, the largest probability, or the entropy."""
+"""What the confidence score is: the learned gate, the largest probability, or the negative entropy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outputs:
-    """What the exits say of one split, and what it costs to ask them."""
+    """What the exits say of one split, and what it costs to evaluate them."""
 
     scores: ExitScores
     predicted: NDArray[np.int64]
@@ -35,34 +37,30 @@ class Outputs:
 
     @property
     def exits(self) -> int:
-        """How many there are."""
+        """The number of exits."""
         return len(self.scores.blocks)
 
-    def sureness(self, score: Score) -> FloatArray:
-        """(images, exits) float32 that rises with sureness; of ``entropy`` the negative."""
+    def confidence_score(self, score: Score) -> FloatArray:
+        """(images, exits) float32, higher is surer; the negative entropy for ``entropy``."""
         if score == "entropy":
             return -self.entropy
         return self.confidence if score == "confidence" else self.scores.gate
 
 
-def outputs_of(
-    exits: Sequence[TrainedExit], material: Material, labels: FloatArray, *, logit_scale: float, costs: Costs
-) -> Outputs:
-    """Ask every exit about every image of a split.
+def outputs_of(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> Outputs:
+    """Evaluate every exit for every image of a split.
 
     Args:
+        task: labels and costs.
         exits: by rising block, at least one.
         material: of the split.
-        labels: (labels, embed_dim) unit text embeddings.
-        logit_scale: factor on the cosine.
-        costs: FLOPs of the parts.
     """
-    answers = (answers_of(trained, material.features, labels, logit_scale).probabilities for trained in exits)
-    return outputs_from(answers, score(exits, material, labels, logit_scale, costs))
+    answers = (answers_of(task, trained, material.features).probabilities for trained in exits)
+    return outputs_from(answers, score(task, exits, material))
 
 
 def outputs_from(probabilities: Iterable[FloatArray], scores: ExitScores) -> Outputs:
-    """Keep of each exit's probabilities what rules look at, so that a thousand labels need not stay in memory.
+    """Reduce each exit's probabilities to what rules read, so that a thousand labels need not stay in memory.
 
     Args:
         probabilities: (images, labels) of each exit, at least one, in the order of the exits.
@@ -74,7 +72,7 @@ def outputs_from(probabilities: Iterable[FloatArray], scores: ExitScores) -> Out
 
 
 class Rule(Protocol):
-    """A finished decision about leaving."""
+    """A decision about leaving without any choice left."""
 
     def passes(self, outputs: Outputs) -> NDArray[np.bool_]:
         """(images, exits): whether the image would leave there if it got that far."""
@@ -95,44 +93,30 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ByScore:
-    """Leave at the first exit that is sure enough: one threshold for each exit."""
+    """Leave at the first exit whose confidence score reaches its threshold."""
 
     score: Score
     thresholds: tuple[float, ...]
-    """On the scale of `Outputs.sureness`, so for ``entropy`` the negative of nats; infinity closes the exit."""
+    """One for each exit on the scale of `Outputs.confidence_score`; infinity closes the exit."""
 
     def passes(self, outputs: Outputs) -> NDArray[np.bool_]:
-        """The sureness reaches the exit's threshold."""
-        return np.asarray(outputs.sureness(self.score) >= np.asarray(self.thresholds, np.float32))
+        """Compare the score with the exit's threshold."""
+        return np.asarray(outputs.confidence_score(self.score) >= np.asarray(self.thresholds, np.float32))
 
     def visits(self, exits: int) -> NDArray[np.bool_]:
-        """Exits whose threshold is finite."""
+        """Visit exits whose threshold is finite."""
         return np.isfinite(self.thresholds)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Routed:
-    """What a rule does to the images of a split."""
-
-    good: NDArray[np.float64]
-    """(images,) 1 where the answer is right, or agrees with FP32."""
-    flops: NDArray[np.float64]
-    """(images,) with all visits of exits."""
-    where: NDArray[np.intp]
-    """(images,) position of the exit; the number of exits at full depth."""
-
-
-def route(rule: Rule, outputs: Outputs) -> Routed:
-    """Apply a rule image by image."""
-    return Routed(*outcome(*_as_thresholds(rule, outputs)))
+def route(rule: Rule, outputs: Outputs) -> Outcome:
+    """Apply a rule to every image."""
+    return outcome(*_decided(rule, outputs))
 
 
 def point_of(rule: Rule, outputs: Outputs) -> Point:
-    """Accuracy and saving of a rule on a split; the point's thresholds are empty, the rule has them."""
-    return replace(evaluate(*_as_thresholds(rule, outputs)), thresholds=())
+    """Measure accuracy and saving of a rule on a split; the point's thresholds are empty, the rule has them."""
+    return replace(evaluate(*_decided(rule, outputs)), thresholds=())
 
 
-def _as_thresholds(rule: Rule, outputs: Outputs) -> tuple[ExitScores, list[float]]:
-    """The rule's decisions as a gate of 0 and 1, so that costs are counted in one place only."""
-    decided = replace(outputs.scores, gate=rule.passes(outputs).astype(np.float32))
-    return decided, [0.5 if visited else np.inf for visited in rule.visits(outputs.exits)]
+def _decided(rule: Rule, outputs: Outputs) -> tuple[ExitScores, list[float]]:
+    return decided(outputs.scores, rule.passes(outputs), rule.visits(outputs.exits))

@@ -1,11 +1,10 @@
 """A token-pruning baseline in the manner of AdaViT and EViT, on the frozen tower.
 
-Every image keeps the whole depth, but the patches that matter least to [CLS] are dropped on the way.
-It spends fewer FLOPs on width where early exit spends fewer on depth, so it is what LRA-EE is compared with at matched
-FLOPs. Nothing is trained: after each of `PRUNED_AFTER` a share of the patches is kept, those whose token points most
-in the direction of the class token. AdaViT's learned masks (Meng et al., arXiv 2111.15668) choose better and need
-training through the tower; EViT (Liang et al., arXiv 2202.07800) drops by the attention of [CLS], which a frozen
-block does not give out.
+Every image runs through the whole depth, but the patches that matter least to [CLS] are dropped on the way. It saves
+FLOPs in width where early exit saves them in depth, so LRA-EE is compared with it at matched FLOPs. Nothing is trained:
+after each of `PRUNED_AFTER` a share of the patches is kept, those whose token has the largest cosine to the class
+token. AdaViT's learned masks (Meng et al., arXiv 2111.15668) choose better and need training through the tower; EViT
+(Liang et al., arXiv 2202.07800) drops by the attention of [CLS], which a frozen block does not output.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from lraee.ort.sessions import SessionSettings, make_session
-from lraee_toolchain.early_exit.routing import Costs
+from lraee_toolchain.early_exit.task import Costs
 from lraee_toolchain.parts.runner import BATCH, Chain
 
 FloatArray = NDArray[np.float32]
@@ -31,7 +30,7 @@ PRUNED_AFTER = (3 / 12, 6 / 12, 9 / 12)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pruned:
-    """What one keep rate does."""
+    """What the tower does at one keep rate."""
 
     keep: float
     """Share of the patches kept at each of `PRUNED_AFTER`."""
@@ -42,7 +41,7 @@ class Pruned:
 
 
 def token_counts(tokens: int, depth: int, keep: float) -> list[int]:
-    """Tokens that each block computes, [CLS] included."""
+    """Count the tokens that each block computes, [CLS] included."""
     counts, patches = [], tokens - 1
     stops = {round(depth * share) for share in PRUNED_AFTER}
     for block in range(1, depth + 1):
@@ -53,7 +52,7 @@ def token_counts(tokens: int, depth: int, keep: float) -> list[int]:
 
 
 def flops_saved(counts: list[int], costs: Costs, *, tokens: int, width: int) -> float:
-    """Share of full-depth FLOPs: a block is linear in its tokens but for the two attention products.
+    """Compute the share of full-depth FLOPs saved: a block is linear in its tokens but for the two attention GEMMs.
 
     The last block computes keys and values of its tokens, and of the rest the class token alone.
     """
@@ -66,7 +65,7 @@ def flops_saved(counts: list[int], costs: Costs, *, tokens: int, width: int) -> 
 
 
 def keep_for(saved: float, costs: Costs, *, tokens: int, width: int) -> float:
-    """The keep rate that saves about so much; found by bisection, as FLOPs fall with it."""
+    """Find the keep rate that saves about this share of FLOPs, by bisection."""
     low, high = 0.02, 1.0
     for _ in range(30):
         middle = (low + high) / 2
@@ -108,7 +107,7 @@ def measure_pruned(
 
 
 def _keep_patches(tokens: FloatArray, count: int) -> FloatArray:
-    """[CLS] and the `count` patches with the largest cosine to it, in their order."""
+    """Keep [CLS] and the `count` patches with the largest cosine to it, in their order."""
     if count >= tokens.shape[1] - 1:
         return tokens
     patches, first = tokens[:, 1:], tokens[:, :1]
@@ -119,7 +118,7 @@ def _keep_patches(tokens: FloatArray, count: int) -> FloatArray:
 
 
 def _session(path: Path, tokens: int, width: int, count: int) -> ort.InferenceSession:
-    """A block for `count` tokens: the same graph with other constants in its reshapes."""
+    """Open a block for `count` tokens: the same graph with other constants in its reshapes."""
     if count == tokens:
         return make_session(path, SessionSettings())
     model = onnx.load(str(path), load_external_data=False)

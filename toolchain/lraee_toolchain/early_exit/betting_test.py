@@ -1,8 +1,8 @@
 """A p-value for "routing loses more accuracy than this against full depth", valid for any number of images.
 
-Each image gives a loss ``full depth right - routed answer right``, which is -1 (rescue), 0 or 1 (loss). A gambler
-starts with 1 and bets image by image that the mean loss is below `epsilon`. Where it is not, the wealth is a
-supermartingale, so it ever reaches 1/p with probability p at most (Ville). Nothing is taken to be normal.
+Testing by betting: each image gives a loss ``full depth right - routed answer right``, which is -1 (rescue), 0 or 1
+(loss). Wealth starts at 1 and is multiplied for each image by a bet on a mean loss below `epsilon`. Under the null it
+is a supermartingale, so by Ville's inequality it exceeds 1/p with probability at most p. No normality is assumed.
 
 Source: Waudby-Smith and Ramdas, *Estimating means of bounded random variables by betting*, arXiv 2010.09686, section 4;
 used for early exits by Jazbec et al., arXiv 2405.20915.
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_AT_STAKE = 0.75
-"""Share of the wealth that one image may cost: a single loss never ends the game."""
+"""Largest share of the wealth that one image may cost, so that a single loss never ends the test."""
 
 
 def drop_p_value(losses: NDArray[np.float64], *, epsilon: float, delta: float) -> float:
-    """The p-value of "the mean loss is `epsilon` or more", 0 to 1.
+    """Compute the p-value of "the mean loss is `epsilon` or more", 0 to 1.
 
     Args:
         losses: (images,) in [-1, 1], independent, in an order that was fixed without looking at them.

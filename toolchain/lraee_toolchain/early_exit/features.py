@@ -1,4 +1,4 @@
-"""What exits see of each image, extracted once: heads, gates and thresholds are then cheap and reseedable."""
+"""Per-block features, extracted once and cached, so that exits can be refitted cheaply with other seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Of `images` rows, memory-mapped. Block axis: index 0 is block 1."""
+    """What exits read of each image, memory-mapped; index 0 of the block axis is block 1."""
 
     patch_mean: FloatArray
     """(images, blocks, width) float32, mean patch token after each block."""
@@ -33,7 +33,7 @@ class Features:
     """(images, labels) float32, full depth."""
 
     def rows(self, index: NDArray[np.int64]) -> Features:
-        """A copy of some rows."""
+        """Copy some rows."""
         return Features(*(_rows(getattr(self, name), index) for name in _NAMES))
 
 
@@ -95,7 +95,7 @@ def load_features(folder: Path) -> Features:
 
 
 def _open(path: Path) -> Any:
-    """A feature, memory-mapped, or None where the tower has no such thing."""
+    """Open a feature, memory-mapped, or give None where the tower has no class token."""
     return np.load(path, mmap_mode="r") if path.is_file() else None
 
 
@@ -128,7 +128,7 @@ class Teacher:
     """(images, labels) float32."""
 
     def rows(self, index: NDArray[np.int64]) -> Teacher:
-        """Some rows."""
+        """Select rows."""
         return Teacher(self.embedding[index], self.probabilities[index])
 
 

@@ -8,27 +8,19 @@ steps and without a seed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
+
+from lraee.bundle.manifest import GateInfo
 
 FloatArray = NDArray[np.float32]
 
 RIDGE = 1e-3
-"""Weight decay per image on the standardized weights: keeps them finite when an exit is always right."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """Weights in the features' natural units."""
-
-    weights: tuple[float, float, float]
-    bias: float
+"""Weight decay per image on the standardized weights; it keeps them finite when an exit is always right."""
 
 
 def gate_features(probabilities: FloatArray, variance: FloatArray) -> FloatArray:
-    """Confidence, top-2 margin and spatial activation variance, (images, 3) float32.
+    """Compute confidence, top-2 margin and spatial activation variance, (images, 3) float32.
 
     Args:
         probabilities: (images, labels), at least two labels.
@@ -38,8 +30,8 @@ def gate_features(probabilities: FloatArray, variance: FloatArray) -> FloatArray
     return np.stack([top[:, 1], top[:, 1] - top[:, 0], variance], axis=1).astype(np.float32)
 
 
-def fit_gate(features: FloatArray, good: NDArray[np.bool_]) -> Gate:
-    """Fit by Newton's method.
+def fit_gate(features: FloatArray, good: NDArray[np.bool_]) -> GateInfo:
+    """Fit a gate by Newton's method.
 
     Features are standardized first, and the scaling is folded into the weights, so that the run-time gate stays
     three weights and a bias.
@@ -72,14 +64,14 @@ def fit_gate(features: FloatArray, good: NDArray[np.bool_]) -> Gate:
         if np.abs(size * step).max() < 1e-9:
             break
     natural = weights[:3] / spread
-    return Gate(
+    return GateInfo(
         weights=(float(natural[0]), float(natural[1]), float(natural[2])),
         bias=float(weights[3] - (natural * center).sum()),
     )
 
 
-def gate_values(gate: Gate, features: FloatArray) -> FloatArray:
-    """The gate for each image, (images,) float32, 0 to 1."""
+def gate_values(gate: GateInfo, features: FloatArray) -> FloatArray:
+    """Compute the gate for each image, (images,) float32, 0 to 1."""
     logits = features.astype(np.float64) @ np.array(gate.weights) + gate.bias
     return _sigmoid(logits).astype(np.float32)
 

@@ -7,32 +7,30 @@ without, from the FP32 tower's label distribution and embedding alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from lraee.errors import ExportError
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.graphs.layers import AnyLinear
 from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear
-from lraee_toolchain.config import HeadTraining
-from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.features import Features
+from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
 
-FloatArray = NDArray[np.float32]
 EPSILON = 1e-5
 
 LEAST_STEPS = 20
-"""Steps that the learning rate's cycle has at least; torch divides by zero where a tenth of it is one step."""
+"""Least steps of the learning rate's cycle; torch divides by zero where a tenth of the cycle is one step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Head:
-    """A trained head."""
+    """A trained head, in float32 or INT8."""
 
     reads: HeadInput
     norm: LayerNorm
@@ -41,67 +39,45 @@ class Head:
 
 
 def head_input(features: Features, block: int, reads: HeadInput) -> FloatArray:
-    """What the head behind `block` (from 1) reads: (images, width), or (images, 2 * width) for ``both``."""
+    """Select what the head after `block` (from 1) reads: (images, width), or (images, 2 * width) for ``both``."""
     mean = features.patch_mean[:, block - 1]
     if reads == "patch_mean":
         return np.asarray(mean)
     if features.class_token is None:
-        raise ExportError(f"a head that reads {reads} needs a class token, which this tower has not; read patch_mean")
+        raise ExportError(
+            f"a head that reads {reads} needs a class token, which this tower does not have; read patch_mean"
+        )
     token = features.class_token[:, block - 1]
     return np.concatenate([mean, token], axis=1) if reads == "both" else np.asarray(token)
 
 
 def train_heads(
+    task: ExitTask,
     inputs: FloatArray,
-    classes: NDArray[np.int64] | None,
-    teacher: Teacher,
-    labels: FloatArray,
+    material: Material,
     *,
     reads: HeadInput,
-    logit_scale: float,
-    options: HeadTraining,
-    seed: int,
     advance: Callable[[int], None] | None = None,
 ) -> list[Head]:
     """Train the heads of several exits at once in float32: one stacked network, independent of each other.
 
     Args:
+        task: labels, training options and the seed of initial weights, order and dropout.
         inputs: (exits, images, d), each exit's `head_input`.
-        classes: (images,) label index, or None to learn from the teacher alone.
-        teacher: the FP32 tower's answers for the same images.
-        labels: (labels, embed_dim) unit text embeddings.
+        material: the same images' classes, or None to learn from the teacher alone, and the teacher's answers.
         reads: kept in the result.
-        logit_scale: factor on the cosine.
-        options: epochs and rates.
-        seed: of initial weights, order and dropout.
         advance: called after each epoch.
     """
-    generator = torch.Generator().manual_seed(seed)
+    options, generator = task.config.heads, torch.Generator().manual_seed(task.seed)
     exits, count, width = inputs.shape
     hidden = width if reads != "both" else width // 2
-    embed_dim = labels.shape[1]
-
-    def linear(size_in: int, size_out: int) -> list[torch.Tensor]:
-        bound = size_in**-0.5  # torch.nn.Linear's initial distribution
-        weight = torch.rand((exits, size_in, size_out), generator=generator) * (2 * bound) - bound
-        return [weight, torch.rand((exits, 1, size_out), generator=generator) * (2 * bound) - bound]
-
-    parameters = [torch.ones(exits, 1, width), torch.zeros(exits, 1, width)]
-    parameters += linear(width, hidden) + linear(hidden, embed_dim)
-    gain, shift, weight_1, bias_1, weight_2, bias_2 = (p.requires_grad_() for p in parameters)
-
-    masks = np.random.default_rng(seed)  # bytes are drawn six times as fast as torch draws float32
-    levels = round(256 * (1 - options.dropout))
-
-    def drop(values: torch.Tensor) -> torch.Tensor:
-        kept = torch.from_numpy(masks.integers(0, 256, tuple(values.shape), np.uint8)) < levels
-        return values * kept * (256 / levels)
-
+    parameters = _initial_parameters(exits, (width, hidden, task.labels.shape[1]), generator)
+    drop = _Dropout(options.dropout, task.seed)
     x = torch.from_numpy(np.ascontiguousarray(inputs))
-    target = torch.from_numpy(np.array(teacher.embedding))
-    text = torch.from_numpy(np.array(labels)).T.contiguous()
-    soft = torch.from_numpy(np.array(teacher.probabilities))
-    hard = None if classes is None else torch.from_numpy(np.array(classes))
+    target = torch.from_numpy(np.array(material.teacher.embedding))
+    text = torch.from_numpy(np.array(task.labels)).T.contiguous()
+    soft = torch.from_numpy(np.array(material.teacher.probabilities))
+    hard = None if material.classes is None else torch.from_numpy(np.array(material.classes))
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     steps = max(1, -(-count // options.batch_size)) * options.epochs
     total = max(steps, LEAST_STEPS)
@@ -110,10 +86,8 @@ def train_heads(
         order = torch.randperm(count, generator=generator)
         for start in range(0, count, options.batch_size):
             rows = order[start : start + options.batch_size]
-            normed = F.layer_norm(x[:, rows], (width,), eps=EPSILON) * gain + shift
-            middle = drop(F.gelu(torch.baddbmm(bias_1, drop(normed), weight_1)))
-            embedding = F.normalize(torch.baddbmm(bias_2, middle, weight_2), dim=-1)
-            logits = (logit_scale * embedding @ text).flatten(0, 1)
+            embedding = _embed(parameters, x[:, rows], drop)
+            logits = (task.logit_scale * embedding @ text).flatten(0, 1)
             if hard is not None:
                 wanted = hard[rows].repeat(exits)
                 loss = F.cross_entropy(logits, wanted, label_smoothing=options.label_smoothing)
@@ -126,12 +100,45 @@ def train_heads(
             schedule.step()
         if advance is not None:
             advance(1)
-    arrays = [tensor.detach().numpy() for tensor in (gain, shift, weight_1, bias_1, weight_2, bias_2)]
+    arrays = [tensor.detach().numpy() for tensor in parameters]
     return [_head(reads, *(array[position] for array in arrays)) for position in range(exits)]
 
 
+def _initial_parameters(exits: int, sizes: tuple[int, int, int], generator: torch.Generator) -> list[torch.Tensor]:
+    """LayerNorm's gain and shift, and weight (in, out) and bias of both layers, stacked over the exits."""
+
+    def linear(size_in: int, size_out: int) -> list[torch.Tensor]:
+        bound = size_in**-0.5  # torch.nn.Linear's initial distribution
+        weight = torch.rand((exits, size_in, size_out), generator=generator) * (2 * bound) - bound
+        return [weight, torch.rand((exits, 1, size_out), generator=generator) * (2 * bound) - bound]
+
+    width, hidden, embed_dim = sizes
+    norm = [torch.ones(exits, 1, width), torch.zeros(exits, 1, width)]
+    return [p.requires_grad_() for p in (*norm, *linear(width, hidden), *linear(hidden, embed_dim))]
+
+
+class _Dropout:
+    """Dropout whose masks are drawn as bytes, which is six times as fast as torch draws float32."""
+
+    def __init__(self, share: float, seed: int) -> None:
+        self._masks, self._levels = np.random.default_rng(seed), round(256 * (1 - share))
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """Set a share of the values to zero and scale up the others."""
+        kept = torch.from_numpy(self._masks.integers(0, 256, tuple(values.shape), np.uint8)) < self._levels
+        return values * kept * (256 / self._levels)
+
+
+def _embed(parameters: Sequence[torch.Tensor], x: torch.Tensor, drop: _Dropout) -> torch.Tensor:
+    """Compute the stacked heads' unit embeddings, (exits, images, embed_dim), in training."""
+    gain, shift, weight_1, bias_1, weight_2, bias_2 = parameters
+    normed = F.layer_norm(x, (x.shape[-1],), eps=EPSILON) * gain + shift
+    middle = drop(F.gelu(torch.baddbmm(bias_1, drop(normed), weight_1)))
+    return F.normalize(torch.baddbmm(bias_2, middle, weight_2), dim=-1)
+
+
 def _head(reads: HeadInput, *arrays: FloatArray) -> Head:
-    """A head from its slice of the stacked arrays, weights (in, out)."""
+    """Build a head from its slice of the stacked arrays, weights (in, out)."""
     gain, shift, weight_1, bias_1, weight_2, bias_2 = (np.ascontiguousarray(array) for array in arrays)
     return Head(
         reads=reads,
@@ -142,7 +149,7 @@ def _head(reads: HeadInput, *arrays: FloatArray) -> Head:
 
 
 def quantize_head(head: Head, inputs: FloatArray) -> Head:
-    """The head in INT8, its activation ranges from `inputs` (images, d)."""
+    """Quantize a head to INT8, its activation ranges from `inputs` (images, d)."""
     assert isinstance(head.fc1, Linear)
     assert isinstance(head.fc2, Linear)
     normed = _normed(head, inputs)
@@ -156,24 +163,24 @@ def quantize_head(head: Head, inputs: FloatArray) -> Head:
 
 
 def head_embeddings(head: Head, inputs: FloatArray) -> FloatArray:
-    """(images, embed_dim) float32 unit embeddings; an INT8 head is computed with the kernel's own integers."""
+    """Compute (images, embed_dim) float32 unit embeddings; an INT8 head uses the integers of the run-time kernel."""
     output = _apply(head.fc2, _gelu(_apply(head.fc1, _normed(head, inputs))))
     return np.asarray(output / np.maximum(np.linalg.norm(output, axis=1, keepdims=True), 1e-12))
 
 
 def label_logits(embeddings: FloatArray, labels: FloatArray, logit_scale: float) -> FloatArray:
-    """(images, labels) float32."""
+    """Compute the logits of every label, (images, labels) float32."""
     return np.asarray(embeddings @ labels.T * np.float32(logit_scale))
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Over the last axis."""
+    """Apply softmax over the last axis."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def fit_temperature(logits: FloatArray, target: FloatArray) -> float:
-    """The temperature under which ``softmax(logits / T)`` has the least cross-entropy to `target` (images, labels).
+    """Fit the temperature T that minimizes the cross-entropy of ``softmax(logits / T)`` to `target` (images, labels).
 
     Source: Guo et al., arXiv 1706.04599; found by golden-section search over log T in [1/20, 20].
     """

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from lraee.errors import ExportError
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, choose
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point
+from lraee_toolchain.early_exit.threshold_search import choose
 
 FRONT_LEVELS = (10, 20, 30, 40, 50, 60, 70)
 """Percent of FLOPs for which the Pareto front gives an operating point."""
@@ -15,17 +16,22 @@ FAST_DROP = 0.01
 """Accuracy that the point ``fast`` may lose beyond ``balanced``."""
 
 
+def balanced_point(points: Sequence[Point], config: ExportConfig) -> Point | None:
+    """Choose the point that the configured budget asks for; None if no point saves as much as it wants."""
+    return choose(points, max_drop=config.max_accuracy_drop / 100, min_saved=config.min_flops_saving)
+
+
 def operating_points(points: Sequence[Point], scores: ExitScores, config: ExportConfig) -> dict[str, Point]:
-    """``balanced`` as configured (the default), ``accurate`` (half of that drop) and ``fast`` (one more point lost).
+    """Choose ``balanced`` as configured, ``accurate`` (half of that drop) and ``fast`` (one more point lost).
 
     Raises:
         ExportError: no thresholds save what ``min_flops_saving`` asks for.
     """
-    balanced = choose(points, max_drop=config.max_accuracy_drop / 100, min_saved=config.min_flops_saving)
+    balanced = balanced_point(points, config)
     if balanced is None:
         most = max(point.saved for point in points)
         raise ExportError(
-            f"--min-flops-saving is {config.min_flops_saving}, the exits behind blocks "
+            f"--min-flops-saving is {config.min_flops_saving}, the exits after blocks "
             f"{', '.join(map(str, scores.blocks))} save at most {most:.3f}; ask for less, or give earlier --exits"
         )
     fast = choose(points, max_drop=config.max_accuracy_drop / 100 + FAST_DROP, safe=False)
@@ -34,9 +40,9 @@ def operating_points(points: Sequence[Point], scores: ExitScores, config: Export
 
 
 def points_of_front(points: Sequence[Point], named_before: Mapping[str, Point]) -> dict[str, Point]:
-    """The Pareto front as operating points, selectable at run time: ``saves-20`` loses least while saving 20 %.
+    """Name points of the Pareto front by their saving: ``saves-20`` loses least while saving 20 % of the FLOPs.
 
-    Those whose thresholds have a name already are left out.
+    Thresholds that already have a name are left out.
     """
     named: dict[str, Point] = {}
     known = {point.thresholds for point in named_before.values()}

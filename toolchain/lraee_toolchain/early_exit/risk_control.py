@@ -1,13 +1,14 @@
-"""Thresholds with a promise: at most `epsilon` of accuracy is lost against full depth, with probability `1 - delta`.
+"""Risk control: thresholds that lose at most `epsilon` of accuracy to full depth, with probability `1 - delta`.
 
-Learn then test: one half of the images proposes points and puts them in an order from certain to bold; the other half
-tests them in that order, each at level `delta`, and stops at the first that fails. However many points there are, one
-that breaks the promise passes with probability `delta` at most, since the order was fixed before the test.
+Learn then test: one half of the images proposes points and orders them from certain to bold; the other half tests them
+in that order, each at level `delta`, and stops at the first that fails. However many points there are, one that breaks
+the guarantee passes with probability `delta` at most, since the order was fixed before the test.
 
-The promise is about images like those of `scores`, of which neither half may have trained heads, temperatures or gates
-or have chosen the exits; `delta` is the chance of drawing images that mislead. `promise.check_promise` tries it out.
+The guarantee holds for images like those of `scores`. Neither half may have trained heads, temperatures or gates or
+have chosen the exits; `delta` is the chance of drawing images that mislead. `lraee_toolchain.evaluation.risk_check`
+checks it by resampling.
 
-Differs from `thresholds.choose`, which takes three standard errors off a difference and proves nothing.
+`threshold_search.choose` differs: it takes three standard errors off a difference and proves nothing.
 
 Source: Jazbec et al., *Fast yet Safe: Early-Exiting with Risk Control*, arXiv 2405.20915; fixed-sequence testing from
 Angelopoulos et al., *Learn then Test*, arXiv 2110.01052.
@@ -23,25 +24,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee_toolchain.early_exit.betting_test import drop_p_value
-from lraee_toolchain.early_exit.threshold_search import ExitScores, Point, evaluate, outcome, search
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate, outcome
+from lraee_toolchain.early_exit.threshold_search import search
 
 PROPOSAL_SHARE = 0.5
 """Of the images; the rest tests."""
 
 LEVELS = 32
-"""Shared thresholds proposed beside the points of `thresholds.search`."""
+"""Shared thresholds proposed alongside the points of `threshold_search.search`."""
 
 STEPS = 6
 """Points between two neighbours of the sequence."""
 
 
 def risk_controlled_point(scores: ExitScores, *, epsilon: float, delta: float, seed: int) -> Point:
-    """The boldest point that is proven to keep the promise; all exits closed when none is.
+    """Choose the boldest point that passes the test; all exits are closed when none does.
 
     Args:
         scores: of images that nothing was trained on.
         epsilon: accuracy that may be lost against full depth, 0 to 1.
-        delta: probability that more is lost all the same, 0 to 1.
+        delta: probability with which more may be lost, 0 to 1.
         seed: of the division into halves.
 
     Returns:
@@ -59,7 +61,7 @@ def risk_controlled_point(scores: ExitScores, *, epsilon: float, delta: float, s
 
 
 def propose_sequence(scores: ExitScores, *, epsilon: float) -> list[Point]:
-    """Points from the most certain to keep the promise to the boldest, each saving more than the one before.
+    """Order points from the most certain to pass to the boldest, each saving more than the one before.
 
     Certainty is ``(difference + epsilon) / standard error``; only points that no other beats in both certainty and
     saving are kept, so the sequence is one path through the thresholds. Empty without exits or images.
@@ -92,20 +94,20 @@ def last_to_pass(sequence: Sequence[Point], scores: ExitScores, *, epsilon: floa
         raise ValueError(f"delta is {delta}, wanted a probability above 0 and below 1, such as 0.1")
     passed = None
     for point in sequence:
-        good, _, _ = outcome(scores, point.thresholds)
-        if drop_p_value(scores.full_good - good, epsilon=epsilon, delta=delta) > delta:
+        losses = scores.full_good - outcome(scores, point.thresholds).good
+        if drop_p_value(losses, epsilon=epsilon, delta=delta) > delta:
             break
         passed = point
     return passed
 
 
 def images_of(scores: ExitScores, index: NDArray[np.int64]) -> ExitScores:
-    """Some images, in the order of `index`."""
+    """Select images, in the order of `index`."""
     return replace(scores, gate=scores.gate[index], good=scores.good[index], full_good=scores.full_good[index])
 
 
 def _most_certain(points: Iterable[Point], epsilon: float) -> list[Point]:
-    """Points that save something and that no other beats in certainty and saving, by falling certainty."""
+    """Keep points that save FLOPs and that no other beats in certainty and saving, by falling certainty."""
 
     def certainty(point: Point) -> float:
         return (point.difference + epsilon) / point.standard_error  # above 0 where any image leaves
@@ -118,7 +120,7 @@ def _most_certain(points: Iterable[Point], epsilon: float) -> list[Point]:
 
 
 def _blend(bold: Sequence[float], certain: Sequence[float], share: float) -> tuple[float, ...]:
-    """Thresholds between two points; an exit that only one of them opens counts as threshold 1 in the other."""
+    """Interpolate between two points; an exit that only one of them opens counts as threshold 1 in the other."""
     return tuple(
         np.inf if np.isinf([a, b]).all() else (1 - share) * min(a, 1.0) + share * min(b, 1.0)
         for a, b in zip(certain, bold, strict=True)

@@ -1,171 +1,82 @@
 """Choose the thresholds of all exits together: accuracy against FLOPs on the gating split (LCT).
 
-For each price on FLOPs, ``accuracy + price * saved`` is maximized over a grid of thresholds: over every combination up
-to `EXACT_EXITS` exits, by coordinate ascent with restarts above. Maximizing on a few thousand images picks what was
-lucky on them, so the same is done with losses (full depth right, exit wrong) weighed up to eight times; such points
-save less and keep what they promise. What is chosen in the end is judged by its plain paired difference to full depth
-less `SAFETY` standard errors.
+For each Lagrange weight on FLOPs we maximize ``accuracy + weight * saved`` over a grid of thresholds: over every
+combination up to `EXACT_EXITS` exits, by coordinate ascent with restarts above. Selecting on a few thousand images
+overfits them, so the search is repeated with losses (full depth right, exit wrong) weighted up to eight times; those
+points save less but generalize. The final choice is judged by its plain paired difference to full depth less
+`outcomes.SAFETY` standard errors.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate
+
 GRID = 24
-"""Thresholds tried for each exit: quantiles of its gate, and infinity (nobody leaves)."""
+"""Thresholds tried for each exit: quantiles of its gate, and infinity, which closes the exit."""
 
 EXACT_EXITS = 3
-PRICES = np.geomspace(0.002, 3.0, 28)
-AVERSIONS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-"""How much more a loss counts than a rescue while searching."""
+"""Up to this many exits every combination of thresholds is tried."""
 
-SAFETY = 3.0
-"""Standard errors taken off a difference before it is believed: it was the best of many."""
+LAGRANGE_WEIGHTS = np.geomspace(0.002, 3.0, 28)
+"""Weights of the share of FLOPs saved against accuracy."""
 
+LOSS_WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+"""How much more a loss counts than a rescue in the search."""
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ExitScores:
-    """What the exits would do for the images of one split."""
-
-    blocks: tuple[int, ...]
-    """Rising."""
-    gate: NDArray[np.float32]
-    """(images, exits)."""
-    good: NDArray[np.float64]
-    """(images, exits) 1 where the exit's answer is right, or agrees with FP32."""
-    full_good: NDArray[np.float64]
-    """(images,) the same at full depth."""
-    exit_flops: NDArray[np.float64]
-    """(exits,) of leaving there, without the exits visited before."""
-    visit_flops: NDArray[np.float64]
-    """(exits,) of evaluating each exit."""
-    full_flops: float
-    """At full depth, without exits."""
-
-    def subset(self, keep: Sequence[int]) -> ExitScores:
-        """Only some exits, by position."""
-        index = list(keep)
-        return ExitScores(
-            blocks=tuple(self.blocks[i] for i in index),
-            gate=self.gate[:, index],
-            good=self.good[:, index],
-            full_good=self.full_good,
-            exit_flops=self.exit_flops[index],
-            visit_flops=self.visit_flops[index],
-            full_flops=self.full_flops,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """Thresholds and what they do on the split they were chosen on."""
-
-    thresholds: tuple[float, ...]
-    """One for each exit; infinity closes the exit."""
-    accuracy: float
-    """0 to 1."""
-    saved: float
-    """Share of full-depth FLOPs, 0 to 1, visits of exits counted."""
-    difference: float
-    """Accuracy less that at full depth, -1 to 1."""
-    standard_error: float
-    """Of the paired difference; as if one more image differed when any leaves, since none among few proves little."""
-
-    @property
-    def safe_difference(self) -> float:
-        """The difference less `SAFETY` standard errors."""
-        return self.difference - SAFETY * self.standard_error
-
-
-def leaving_exit(scores: ExitScores, thresholds: Sequence[float]) -> NDArray[np.intp]:
-    """(images,) position of the exit where each image leaves; ``len(blocks)`` at full depth."""
-    if not scores.blocks:
-        return np.zeros(len(scores.full_good), np.intp)
-    passes = scores.gate >= np.asarray(thresholds, np.float32)
-    first = passes.argmax(axis=1)
-    return np.where(passes.any(axis=1), first, len(scores.blocks))
-
-
-def outcome(
-    scores: ExitScores, thresholds: Sequence[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
-    """For each image: 1 if good, FLOPs, and where it left. Exits with infinite thresholds are not visited."""
-    where = leaving_exit(scores, thresholds)
-    open_exits = np.isfinite(np.asarray(thresholds))
-    visits = np.cumsum(scores.visit_flops * open_exits)
-    table = np.append(scores.exit_flops + visits, scores.full_flops + (visits[-1] if len(visits) else 0.0))
-    good = np.concatenate([scores.good, scores.full_good[:, None]], axis=1)
-    return good[np.arange(len(where)), where], table[where], where
-
-
-def evaluate(scores: ExitScores, thresholds: Sequence[float]) -> Point:
-    """Accuracy and FLOPs saved with these thresholds."""
-    good, flops, where = outcome(scores, thresholds)
-    difference = good - scores.full_good
-    unseen = float((where < len(scores.blocks)).any())  # one image more that might have differed
-    return Point(
-        thresholds=tuple(float(t) for t in thresholds),
-        accuracy=float(good.mean()),
-        saved=float(1 - flops.mean() / scores.full_flops),
-        difference=float(difference.mean()),
-        standard_error=float(np.sqrt(np.square(difference - difference.mean()).sum() + unseen) / len(difference)),
-    )
-
-
-def pareto_front(points: Iterable[Point]) -> list[Point]:
-    """Points that no other beats in both accuracy and FLOPs saved, by rising saving."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (-p.saved, -p.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
-            front.append(point)
-    return front[::-1]
+LEAST_GAIN = 0.005
+"""FLOPs saved (or accuracy, where a saving is asked for) that another exit must gain to be kept."""
 
 
 def search(scores: ExitScores, *, quick: bool = False) -> list[Point]:
-    """Every point that is best for some price and some aversion to losses, by rising saving; the closed one first.
+    """Find every point that is best for some Lagrange weight and some loss weight, by rising saving.
 
     Args:
         scores: of the gating split.
-        quick: one aversion, fewer prices and no combinations, for comparing sets of exits.
+        quick: one loss weight, fewer Lagrange weights and no combinations, for comparing sets of exits.
+
+    Returns:
+        The points, among them the one that closes all exits.
     """
     count = len(scores.blocks)
     closed = [np.inf] * count
     found = {tuple(closed): evaluate(scores, closed)}
     grids = [_grid(scores.gate[:, i]) for i in range(count)]
-    for aversion in (2.0,) if quick else AVERSIONS:
+    for loss_weight in (2.0,) if quick else LOSS_WEIGHTS:
         loss = scores.full_good[:, None] * (1 - scores.good)
-        weighed = replace(scores, good=scores.good - (aversion - 1) * loss)
+        weighted = replace(scores, good=scores.good - (loss_weight - 1) * loss)
         if count <= EXACT_EXITS and not quick:
-            best = _best_combinations(weighed, grids)
+            best = _best_combinations(weighted, grids)
         else:
-            best = _ascend_along_prices(weighed, grids, PRICES[::3] if quick else PRICES)
+            best = _ascend_along_weights(weighted, grids, LAGRANGE_WEIGHTS[::3] if quick else LAGRANGE_WEIGHTS)
         for thresholds in best:
             if tuple(thresholds) not in found:
                 found[tuple(thresholds)] = evaluate(scores, thresholds)
     return sorted(found.values(), key=lambda p: (p.saved, p.accuracy))
 
 
-def _ascend_along_prices(
-    scores: ExitScores, grids: Sequence[NDArray[np.float64]], prices: NDArray[np.float64]
+def _ascend_along_weights(
+    scores: ExitScores, grids: Sequence[NDArray[np.float64]], weights: NDArray[np.float64]
 ) -> list[list[float]]:
-    """Coordinate ascent for each price, from the last price's answer, from all closed and from all medians."""
+    """Run coordinate ascent for each weight, from the last weight's answer, from all closed and from all medians."""
     closed = [np.inf] * len(grids)
     start, found = list(closed), []
-    for price in prices:
+    for weight in weights:
         restarts = (start, closed, [float(np.median(grid[:-1])) for grid in grids])
-        tried = [_ascend(scores, grids, list(initial), float(price)) for initial in restarts]
-        start = max(tried, key=lambda t: _value(evaluate(scores, t), float(price)))
+        tried = [_ascend(scores, grids, list(initial), float(weight)) for initial in restarts]
+        start = max(tried, key=lambda t: _value(evaluate(scores, t), float(weight)))
         found.append(start)
     return found
 
 
-def _value(point: Point, price: float) -> float:
-    return point.accuracy + price * point.saved
+def _value(point: Point, weight: float) -> float:
+    return point.accuracy + weight * point.saved
 
 
 def _grid(gate: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -174,27 +85,27 @@ def _grid(gate: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _ascend(
-    scores: ExitScores, grids: Sequence[NDArray[np.float64]], thresholds: list[float], price: float
+    scores: ExitScores, grids: Sequence[NDArray[np.float64]], thresholds: list[float], weight: float
 ) -> list[float]:
-    """Improve one threshold after the other until none helps."""
-    worth_full = scores.full_good - price
-    worth = scores.good - price * scores.exit_flops / scores.full_flops
-    toll = price * scores.visit_flops / scores.full_flops
+    """Improve one threshold after the other until no change helps."""
+    full_value = scores.full_good - weight
+    value = scores.good - weight * scores.exit_flops / scores.full_flops
+    visit_cost = weight * scores.visit_flops / scores.full_flops
     count = len(grids)
     for _ in range(12):
         before = list(thresholds)
         for e in range(count):
-            # what an image is worth that is still inside behind exit e, from the last exit backwards
-            later = worth_full
+            # the value of an image that is still inside after exit e, from the last exit backwards
+            later = full_value
             for k in range(count - 1, e, -1):
                 if np.isfinite(thresholds[k]):
-                    later = np.where(scores.gate[:, k] >= thresholds[k], worth[:, k], later) - toll[k]
+                    later = np.where(scores.gate[:, k] >= thresholds[k], value[:, k], later) - visit_cost[k]
             inside = np.ones(len(later), np.bool_)
             for k in range(e):
                 inside &= ~(scores.gate[:, k] >= thresholds[k])
-            gain = (worth[:, e] - later)[inside]
+            gain = (value[:, e] - later)[inside]
             leaves = scores.gate[inside, e] >= grids[e][:, None].astype(np.float32)
-            total = leaves @ gain - toll[e] * inside.sum() * np.isfinite(grids[e])
+            total = leaves @ gain - visit_cost[e] * inside.sum() * np.isfinite(grids[e])
             thresholds[e] = float(grids[e][int(total.argmax())])
         if thresholds == before:
             break
@@ -202,7 +113,7 @@ def _ascend(
 
 
 def _best_combinations(scores: ExitScores, grids: Sequence[NDArray[np.float64]]) -> list[list[float]]:
-    """For each price the best of all combinations; the last exit's grid is done in one matrix product."""
+    """Find the best of all combinations for each weight; one matrix product covers the last exit's grid."""
     if not grids:
         return []
     last = len(grids) - 1
@@ -229,8 +140,8 @@ def _best_combinations(scores: ExitScores, grids: Sequence[NDArray[np.float64]])
         flops[row] = flops_sum + gone * (scores.exit_flops[last] + visit_last) + stay * (scores.full_flops + visit_last)
     accuracy, saved = good / images, 1 - flops / images / scores.full_flops
     found = []
-    for price in PRICES:
-        best = np.unravel_index(int((accuracy + price * saved).argmax()), accuracy.shape)
+    for weight in LAGRANGE_WEIGHTS:
+        best = np.unravel_index(int((accuracy + weight * saved).argmax()), accuracy.shape)
         found.append([*map(float, combinations[int(best[0])]), float(grids[last][int(best[1])])])
     return found
 
@@ -238,7 +149,7 @@ def _best_combinations(scores: ExitScores, grids: Sequence[NDArray[np.float64]])
 def choose(
     points: Sequence[Point], *, max_drop: float | None = None, min_saved: float | None = None, safe: bool = True
 ) -> Point | None:
-    """The point that saves most within a drop, or loses least at a saving; None if there is none.
+    """Choose the point that saves most within a drop, or loses least at a saving; None if there is none.
 
     Args:
         points: from `search`.
@@ -262,17 +173,15 @@ def choose_exits(
     max_drop: float,
     min_saved: float | None,
     most: int,
-    least_gain: float = 0.005,
     safe: bool = True,
 ) -> list[int]:
-    """Which exits pay, by position: added one at a time while the chosen point gains at least `least_gain`.
+    """Choose the exits that pay, by position: one at a time while the chosen point gains at least `LEAST_GAIN`.
 
     Args:
         scores: of all candidates.
         max_drop: see `choose`.
         min_saved: see `choose`.
         most: exits at most.
-        least_gain: in FLOPs saved, or in accuracy when `min_saved` is given.
         safe: see `choose`.
     """
     kept: list[int] = []
@@ -289,7 +198,7 @@ def choose_exits(
         if not trials:
             break
         value, candidate = max(trials)
-        if value < best + least_gain or (min_saved is None and value <= 0):
+        if value < best + LEAST_GAIN or (min_saved is None and value <= 0):
             break
         best = value
         kept = sorted([*kept, candidate])

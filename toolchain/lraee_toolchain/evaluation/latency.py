@@ -15,9 +15,9 @@ from lraee.engine.parts import Parts
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.base import Verdict
 from lraee_benchmarks.running.rounds import Measure, Plan, interleave
+from lraee_toolchain.config import Precision
 from lraee_toolchain.evaluation.metrics import Latency, LatencyRow, Way
 from lraee_toolchain.parts.runner import Chain
-from lraee_toolchain.quantization.precision import Precision
 
 IMAGES = 200
 WARM_UP = 10

@@ -19,9 +19,11 @@ from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.competitors.methods import Entry, compare, standard_entries
 from lraee_toolchain.competitors.pabee import Pabee
+from lraee_toolchain.competitors.rules import outputs_of
 from lraee_toolchain.competitors.token_pruning import keep_for, measure_pruned
-from lraee_toolchain.early_exit.routing import Routing, candidates
-from lraee_toolchain.early_exit.threshold_search import outcome
+from lraee_toolchain.early_exit.exits import candidates
+from lraee_toolchain.early_exit.outcomes import outcome
+from lraee_toolchain.early_exit.routing import Routing
 from lraee_toolchain.evaluation.metrics import LRA_EE, AtMatch, FrontPoint, MethodRow, MethodTable
 from lraee_toolchain.evaluation.paper_tables import full_depth
 from lraee_toolchain.evaluation.setting import Setting, Tower
@@ -96,17 +98,14 @@ def _methods_of_seed(
 ) -> dict[str, Levels]:
     """Measure each method at LRA-EE's saving and at `LEVELS`; only LRA-EE itself when it kept no exit."""
     balanced = routing.points["balanced"]
-    good, flops, _ = outcome(setting.score(routing.exits, tower.evaluation), balanced.thresholds)
-    own: Levels = [(good, float(1 - flops.mean() / setting.costs.full)), *(None for _ in LEVELS)]
+    found = outcome(setting.score(routing.exits, tower.evaluation), balanced.thresholds)
+    own: Levels = [(found.good, found.saved), *(None for _ in LEVELS)]
     methods: dict[str, Levels] = {LRA_EE: own}
     if not routing.exits:
         return methods
     entries = _entries(tower, setting, routing, seed, information_to_noise)
-    for row in compare(entries, wanted=(balanced.saved, *LEVELS)):
-        found = None
-        if row.routed is not None and row.saved is not None:
-            found = (row.routed.good, row.saved)
-        methods.setdefault(row.name, []).append(found)
+    for name, outcomes in compare(entries, wanted=(balanced.saved, *LEVELS)).items():
+        methods[name] = [None if one is None else (one.good, one.saved) for one in outcomes]
     own[1:] = methods[SEARCHED][1:]
     return methods
 
@@ -116,25 +115,14 @@ def _entries(
 ) -> dict[str, Entry]:
     """Gather every method of one seed."""
     heads, gating = splits = setting.divide(tower, seed)
-    entries = standard_entries(
-        routing.exits,
-        heads,
-        gating,
-        tower.evaluation,
-        setting.labels,
-        logit_scale=setting.logit_scale,
-        costs=setting.costs,
-        config=setting.config,
-        seed=seed,
-        int8=tower.name != "FP32",
-        information_to_noise=[information_to_noise[trained.block] for trained in routing.exits],
-    )
+    task, ratios = setting.task_of(tower, seed), [information_to_noise[trained.block] for trained in routing.exits]
+    entries = standard_entries(task, routing.exits, heads, gating, tower.evaluation, information_to_noise=ratios)
     reads: HeadInput = "both" if setting.config.reads == "auto" else setting.config.reads
     everywhere = setting.train(tower, splits, candidates("auto", setting.costs.depth), reads, seed)
     entries[PABEE_EVERYWHERE] = Entry(
         method=Pabee(),
-        gating=setting.outputs(everywhere, gating),
-        evaluation=setting.outputs(everywhere, tower.evaluation),
+        gating=outputs_of(task, everywhere, gating),
+        evaluation=outputs_of(task, everywhere, tower.evaluation),
     )
     return entries
 

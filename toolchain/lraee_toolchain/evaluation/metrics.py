@@ -15,8 +15,8 @@ from lraee.bundle.strict_json import decode, parse
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
+from lraee_toolchain.config import Precision
 from lraee_toolchain.quantization.noise import NoiseProfile
-from lraee_toolchain.quantization.precision import Precision
 
 Way: TypeAlias = Literal[
     "full", "ssa_last", "ssa_last_hard", "routed", "routed_label_free", "routed_ssa", "routed_ssa_hard"

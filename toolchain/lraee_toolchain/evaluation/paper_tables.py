@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_exporters.graphs.exit import HEAD_INPUTS, HeadInput
+from lraee_toolchain.config import Precision
+from lraee_toolchain.early_exit.outcomes import outcome
 from lraee_toolchain.early_exit.routing import Routing
-from lraee_toolchain.early_exit.threshold_search import outcome
 from lraee_toolchain.evaluation.metrics import ExitShare, Quadrants, Selectivity, Way, WayRow
 from lraee_toolchain.evaluation.setting import Setting, Tower
-from lraee_toolchain.quantization.precision import Precision
 
 GoodArray = NDArray[np.float64]
 
@@ -134,9 +134,9 @@ def measure_ways(tower: Tower, others: Mapping[Precision, Callable[[], Tower]], 
     ways["routed", main], routings = lra_ee(tower, setting)
     ways["ssa_last", main] = ssa_at_the_end(tower, setting)
     ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting)
-    paper = replace(setting, config=replace(setting.config, reads="patch_mean"))
+    paper = setting.with_config(replace(setting.config, reads="patch_mean"))
     ways["routed_ssa", main], _ = lra_ee(tower, paper)
-    hard = replace(paper, config=replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))
+    hard = paper.with_config(replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))
     ways["ssa_last_hard", main] = ssa_at_the_end(tower, hard)
     ways["routed_ssa_hard", main], _ = lra_ee(tower, hard)
     return Ways(precision=main, measured=ways, routings=routings)
@@ -165,12 +165,12 @@ def lra_ee(tower: Tower, setting: Setting) -> tuple[Measured, list[Routing]]:
         routing = setting.fit(tower, setting.divide(tower, seed), seed)
         routings.append(routing)
         scores = setting.score(routing.exits, tower.evaluation)
-        good, flops, where = outcome(scores, routing.points["balanced"].thresholds)
-        measured.good.append(good)
-        measured.saved.append(float(1 - flops.mean() / setting.costs.full))
-        measured.left.append(where < len(scores.blocks))
+        found = outcome(scores, routing.points["balanced"].thresholds)
+        measured.good.append(found.good)
+        measured.saved.append(found.saved)
+        measured.left.append(found.where < len(scores.blocks))
         places = enumerate((*scores.blocks, None))
-        measured.shares.append(tuple(ExitShare(block=b, share=float((where == i).mean())) for i, b in places))
+        measured.shares.append(tuple(ExitShare(block=b, share=float((found.where == i).mean())) for i, b in places))
     setting.advance(1)
     return measured, routings
 

@@ -10,17 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lraee_exporters.graphs.exit import HeadInput
-from lraee_toolchain.competitors.rules import Outputs, outputs_of
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config import ExportConfig, Precision
+from lraee_toolchain.early_exit.exits import TrainedExit, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.routing import Costs, Material, Routing, TrainedExit, fit_routing, score, train_exits
-from lraee_toolchain.early_exit.threshold_search import ExitScores
-from lraee_toolchain.quantization.precision import Precision
-
-FloatArray = NDArray[np.float32]
+from lraee_toolchain.early_exit.outcomes import ExitScores
+from lraee_toolchain.early_exit.routing import Routing, fit_routing
+from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
 
 Splits: TypeAlias = tuple[Material, Material]
 """The heads' and the gating split."""
@@ -53,13 +50,28 @@ class Tower:
 class Setting:
     """Labels, costs and options; every fit of the tables goes through here."""
 
-    labels: FloatArray
-    """(labels, embed_dim) unit text embeddings."""
-    logit_scale: float
-    costs: Costs
-    config: ExportConfig
+    task: ExitTask
+    """For any precision and seed."""
     advance: Callable[[int], None]
     """Called with 1 after each measurement."""
+
+    @property
+    def config(self) -> ExportConfig:
+        """Options of the export."""
+        return self.task.config
+
+    @property
+    def costs(self) -> Costs:
+        """FLOPs of the parts."""
+        return self.task.costs
+
+    def with_config(self, config: ExportConfig) -> Setting:
+        """The same with other options."""
+        return replace(self, task=replace(self.task, config=config))
+
+    def task_of(self, tower: Tower, seed: int) -> ExitTask:
+        """The task for one precision and seed."""
+        return replace(self.task, int8=tower.name != "FP32", seed=seed)
 
     def divide(self, tower: Tower, seed: int) -> Splits:
         """Divide the pool into heads' and gating splits, in the same way for every precision."""
@@ -70,38 +82,17 @@ class Setting:
 
     def fit(self, tower: Tower, splits: Splits, seed: int) -> Routing:
         """Fit heads, gates, exits and thresholds, as an export does."""
-        return fit_routing(
-            *splits,
-            self.labels,
-            logit_scale=self.logit_scale,
-            costs=self.costs,
-            config=self.config,
-            seed=seed,
-            int8=tower.name != "FP32",
-        )
+        return fit_routing(self.task_of(tower, seed), *splits)
 
     def train(
         self, tower: Tower, splits: Splits, blocks: Sequence[int], reads: HeadInput, seed: int
     ) -> list[TrainedExit]:
         """Train heads and gates after `blocks`, without choosing among them."""
-        return train_exits(
-            *splits,
-            self.labels,
-            blocks,
-            reads=reads,
-            logit_scale=self.logit_scale,
-            config=self.config,
-            seed=seed,
-            int8=tower.name != "FP32",
-        )
+        return train_exits(self.task_of(tower, seed), *splits, blocks, reads=reads)
 
     def score(self, exits: Sequence[TrainedExit], material: Material) -> ExitScores:
         """Compute what exits would do for a split."""
-        return score(exits, material, self.labels, self.logit_scale, self.costs)
-
-    def outputs(self, exits: Sequence[TrainedExit], material: Material) -> Outputs:
-        """Compute what exits answer for a split, for rules other than gates."""
-        return outputs_of(exits, material, self.labels, logit_scale=self.logit_scale, costs=self.costs)
+        return score(self.task, exits, material)
 
 
 def _concatenate(first: Material, second: Material) -> Material:

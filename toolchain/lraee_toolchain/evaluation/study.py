@@ -16,8 +16,10 @@ from lraee.bundle.strict_json import decode, encode, parse
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_calibration_data import Dataset
 from lraee_exporters.parity import StageParity
+from lraee_toolchain.config import Precision
 from lraee_toolchain.data.splits import load_pixel_set
-from lraee_toolchain.early_exit.routing import Material, candidates
+from lraee_toolchain.early_exit.exits import candidates
+from lraee_toolchain.early_exit.task import Material
 from lraee_toolchain.evaluation.bundle import evaluate_bundle
 from lraee_toolchain.evaluation.latency import THREADS, measure_latency
 from lraee_toolchain.evaluation.method_table import Runnable, measure_methods
@@ -34,10 +36,11 @@ from lraee_toolchain.evaluation.paper_tables import head_study, measure_ways
 from lraee_toolchain.evaluation.risk_check import measure_risk
 from lraee_toolchain.evaluation.setting import Setting, Tower
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
-from lraee_toolchain.quantization.precision import INT8, Precision
 from lraee_toolchain.stages import Stages
 
+INT8: tuple[Precision, ...] = ("dynamic INT8", "naive INT8", "strong INT8")
 ALL: tuple[Precision, ...] = ("FP32", *INT8)
+"""In the order of the report's rows."""
 
 T = TypeVar("T")
 
@@ -161,13 +164,7 @@ class Study:
         noise: dict[Precision, NoiseProfile],
     ) -> Ablations:
         stages, main = self._stages, self._precision
-        setting = Setting(
-            labels=stages.labels,
-            logit_scale=stages.tower.logit_scale,
-            costs=stages.costs(parts[main]),
-            config=stages.config,
-            advance=stages.progress.steps(None),
-        )
+        setting = Setting(task=stages.task(parts[main]), advance=stages.progress.steps(None))
         tower = Tower.of(main, *materials[main])
         ways = measure_ways(
             tower, {name: partial(Tower.of, name, *found) for name, found in materials.items() if name != main}, setting

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest import Manifest, OperatingPoint, Threshold
 from lraee_benchmarks.render.table import MISSING, Table
 from lraee_exporters.parity import StageParity
+from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.evaluation.metrics import Evaluation, PolicyRow
 from lraee_toolchain.report.names import policy_name
 from lraee_toolchain.report.wording import accuracy, percent, points
@@ -79,7 +80,7 @@ def points_table(manifest: Manifest) -> Table:
     random, measure = manifest.model.is_random, measure_of(manifest)
     rows = []
     for point in manifest.operating_points:
-        cells = [point.name, ", ".join(f"{t.block}: {t.value:.3f}" for t in point.thresholds) or "none"]
+        cells = [point.name, ", ".join(_threshold(threshold) for threshold in point.thresholds) or "none"]
         if not random:
             cells += [
                 percent(point.flops_saved, 1),
@@ -95,6 +96,36 @@ def points_table(manifest: Manifest) -> Table:
         header=header,
         rows=rows,
         highlight=[manifest.default_point or ""],
+    )
+
+
+def _threshold(threshold: Threshold) -> str:
+    if threshold.per_class is None:
+        return f"{threshold.block}: {threshold.value:.3f}"
+    return f"{threshold.block}: {min(threshold.per_class):.3f} to {max(threshold.per_class):.3f} by class"
+
+
+def per_class_text(manifest: Manifest, config: ExportConfig) -> str | None:
+    """Say whether class-based thresholds pay on the gating split; None where nobody asked for them."""
+    points = {point.name: point for point in manifest.operating_points}
+    if config.thresholds != "per-class" or manifest.default_point is None or not manifest.exits:
+        return None
+    plain, by_class = points[manifest.default_point], points.get("per-class")
+    if by_class is None:
+        return f"Class-based thresholds were left out: none of them meets the budget of `{plain.name}`."
+    if config.min_flops_saving is None:
+        pays = by_class.flops_saved > plain.flops_saved
+    else:
+        pays = (by_class.accuracy or 0.0) > (plain.accuracy or 0.0)
+
+    def figures(point: OperatingPoint) -> str:
+        accuracy = f"{percent(point.accuracy or 0.0)} {measure_of(manifest)}"
+        return f"`{point.name}` saves {percent(point.flops_saved, 1)} of the FLOPs at {accuracy}"
+
+    verb = "pay" if pays else "do not pay"
+    return (
+        f"Class-based thresholds {verb} on the gating split: within the same budget {figures(by_class)}, "
+        f"{figures(plain)}."
     )
 
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lraee.bundle.manifest import Manifest
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config import ExportConfig, Precision
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.evaluation.metrics import Metrics, PolicyRow
 from lraee_toolchain.quantization.noise import NoiseProfile
-from lraee_toolchain.quantization.precision import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lraee_exporters.graphs.exit import HeadInput
+from lraee_toolchain.config import Precision
 from lraee_toolchain.evaluation.metrics import PolicyRow, Way
-from lraee_toolchain.quantization.precision import Precision
 
 _WAYS: dict[Way, str] = {
     "full": "{}, full depth",

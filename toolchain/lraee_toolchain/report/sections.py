@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lraee_benchmarks.render.page import Section, code, page_html, paragraph, side_by_side, table_html
-from lraee_toolchain.early_exit.routing import candidates
+from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.evaluation.metrics import ExitShare
 from lraee_toolchain.report.blocks import drawing_html, pictures_html, plot_html, style
 from lraee_toolchain.report.bundle_tables import (
@@ -13,6 +13,7 @@ from lraee_toolchain.report.bundle_tables import (
     exits_table,
     parity_table,
     parts_table,
+    per_class_text,
     points_table,
     provenance_table,
 )
@@ -180,7 +181,10 @@ def _points(found: Findings) -> Section | None:
     tables = [exits_table(found.manifest), points_table(found.manifest)]
     if found.metrics.evaluation is not None:
         tables.insert(0, evaluation_table(found.manifest, found.metrics.evaluation))
-    return Section(anchor="points", title="Operating points", body=[table_html(table) for table in tables])
+    body = [table_html(table) for table in tables]
+    if (text := per_class_text(found.manifest, found.config)) is not None:
+        body.append(paragraph(text))
+    return Section(anchor="points", title="Operating points", body=body)
 
 
 def _comparisons(found: Findings) -> Section | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lraee_benchmarks.render.table import MISSING, Table
 from lraee_exporters.graphs.exit import HeadInput
+from lraee_toolchain.config import Precision
 from lraee_toolchain.evaluation.metrics import (
     LRA_EE,
     Ablations,
@@ -20,7 +21,6 @@ from lraee_toolchain.evaluation.metrics import (
     WayRow,
 )
 from lraee_toolchain.quantization.noise import NoiseProfile
-from lraee_toolchain.quantization.precision import Precision
 from lraee_toolchain.report.names import FACTORIAL, HEADS, method_name, way_name
 from lraee_toolchain.report.wording import accuracy, percent, points, saving, threads_text
 

@@ -15,6 +15,7 @@ from lraee_toolchain.report.bundle_tables import (
     exits_table,
     parity_table,
     parts_table,
+    per_class_text,
     points_table,
     provenance_table,
     tower_bytes,
@@ -70,6 +71,8 @@ def _paragraphs(found: Findings) -> Iterator[str]:
     if manifest.exits:
         yield exits_table(manifest).to_markdown()
         yield points_table(manifest).to_markdown()
+        if (text := per_class_text(manifest, found.config)) is not None:
+            yield text
     else:
         yield no_exits_text(found)
     if found.noise:

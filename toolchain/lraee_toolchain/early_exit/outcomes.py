@@ -1,0 +1,140 @@
+"""Which image leaves where, and at what cost: the vectorised twin of the run-time loop.
+
+`lraee.engine.orchestrator.run` walks through blocks and exits with the images that are still inside. Here the answers
+of all exits are known already, and `outcome` decides for all images at once, so that a search can try thousands of
+thresholds a second. Nothing else in the toolchain decides this. `tests/toolchain/competitors/test_rules.py` runs both
+on the same answers and holds that they agree (``TWINS``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAFETY = 3.0
+"""Standard errors taken off a difference before it is believed, since it was the best of many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExitScores:
+    """What the exits would do for the images of one split."""
+
+    blocks: tuple[int, ...]
+    """Rising."""
+    gate: NDArray[np.float32]
+    """(images, exits)."""
+    good: NDArray[np.float64]
+    """(images, exits) 1 where the exit's answer is right, or agrees with FP32."""
+    full_good: NDArray[np.float64]
+    """(images,) the same at full depth."""
+    exit_flops: NDArray[np.float64]
+    """(exits,) of leaving there, without the exits visited before."""
+    visit_flops: NDArray[np.float64]
+    """(exits,) of evaluating each exit."""
+    full_flops: float
+    """At full depth, without exits."""
+
+    def subset(self, keep: Sequence[int]) -> ExitScores:
+        """Select exits by position."""
+        index = list(keep)
+        return replace(
+            self,
+            blocks=tuple(self.blocks[i] for i in index),
+            gate=self.gate[:, index],
+            good=self.good[:, index],
+            exit_flops=self.exit_flops[index],
+            visit_flops=self.visit_flops[index],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What a decision about leaving does to each image of a split."""
+
+    good: NDArray[np.float64]
+    """(images,) 1 where the answer is right, or agrees with FP32."""
+    flops: NDArray[np.float64]
+    """(images,) with all visits of exits."""
+    where: NDArray[np.intp]
+    """(images,) position of the exit where the image leaves; the number of exits at full depth."""
+    saved: float
+    """Share of full-depth FLOPs, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Thresholds and what they do on the split they were chosen on."""
+
+    thresholds: tuple[float, ...]
+    """One for each exit; infinity closes the exit."""
+    accuracy: float
+    """0 to 1."""
+    saved: float
+    """Share of full-depth FLOPs, 0 to 1, visits of exits counted."""
+    difference: float
+    """Accuracy less that at full depth, -1 to 1."""
+    standard_error: float
+    """Of the paired difference. It counts one more image that differs when any leaves, since no difference among few
+    images proves little."""
+    per_class: tuple[float, ...] | None = None
+    """One threshold for each label, the same at every exit, instead of `thresholds`."""
+
+    @property
+    def safe_difference(self) -> float:
+        """The difference less `SAFETY` standard errors."""
+        return self.difference - SAFETY * self.standard_error
+
+
+def outcome(scores: ExitScores, thresholds: Sequence[float]) -> Outcome:
+    """Let every image leave at the first exit whose gate reaches its threshold.
+
+    Exits with infinite thresholds are not visited and cost nothing.
+    """
+    count = len(scores.blocks)
+    passes = scores.gate >= np.asarray(thresholds, np.float32)
+    where = np.where(passes.any(axis=1), passes.argmax(axis=1), count) if count else np.zeros(len(passes), np.intp)
+    visits = np.cumsum(scores.visit_flops * np.isfinite(np.asarray(thresholds)))
+    table = np.append(scores.exit_flops + visits, scores.full_flops + (visits[-1] if count else 0.0))
+    good = np.concatenate([scores.good, scores.full_good[:, None]], axis=1)
+    flops = table[where]
+    saved = float(1 - flops.mean() / scores.full_flops)
+    return Outcome(good=good[np.arange(len(where)), where], flops=flops, where=where, saved=saved)
+
+
+def decided(
+    scores: ExitScores, passes: NDArray[np.bool_], visited: NDArray[np.bool_]
+) -> tuple[ExitScores, list[float]]:
+    """Write decisions of any kind as gates of 0 and 1 with thresholds, for `outcome` and `evaluate`.
+
+    Args:
+        scores: of the split.
+        passes: (images, exits) whether the image would leave there if it got that far.
+        visited: (exits,) which exits are evaluated at all.
+    """
+    return replace(scores, gate=passes.astype(np.float32)), [0.5 if visit else np.inf for visit in visited]
+
+
+def evaluate(scores: ExitScores, thresholds: Sequence[float]) -> Point:
+    """Measure accuracy and FLOPs saved with these thresholds."""
+    found = outcome(scores, thresholds)
+    difference = found.good - scores.full_good
+    unseen = float((found.where < len(scores.blocks)).any())  # one image more that might have differed
+    return Point(
+        thresholds=tuple(float(t) for t in thresholds),
+        accuracy=float(found.good.mean()),
+        saved=found.saved,
+        difference=float(difference.mean()),
+        standard_error=float(np.sqrt(np.square(difference - difference.mean()).sum() + unseen) / len(difference)),
+    )
+
+
+def pareto_front(points: Iterable[Point]) -> list[Point]:
+    """Keep the points that no other beats in both accuracy and FLOPs saved, by rising saving."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (-p.saved, -p.accuracy)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return front[::-1]

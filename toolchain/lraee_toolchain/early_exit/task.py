@@ -1,0 +1,82 @@
+"""What fitting exits is given: a task for everything that holds for all images, and material of one split of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.early_exit.features import Features, Teacher
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """FLOPs of one image, including the similarity to the labels."""
+
+    stem: int
+    block: int
+    """Of one block that computes all tokens."""
+    last: int
+    """Of the last block, which computes keys and values of all tokens and the class token alone after them."""
+    exit: int
+    tail: int
+    depth: int
+    """Blocks of the tower."""
+
+    @property
+    def full(self) -> int:
+        """Stem, all blocks, tail."""
+        return self.stem + self.block * (self.depth - 1) + self.last + self.tail
+
+    def up_to(self, block: int) -> int:
+        """Stem and blocks with all their tokens, without any exit."""
+        return self.stem + self.block * block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExitTask:
+    """The tower, labels and options that exits are fitted for: the same for heads, gates, thresholds and points."""
+
+    labels: FloatArray
+    """(labels, embed_dim) unit text embeddings."""
+    logit_scale: float
+    """Factor on the cosine of image and label."""
+    costs: Costs
+    config: ExportConfig
+    """Exits, budget and training options."""
+    int8: bool = True
+    """Whether heads are quantized, as the tower is."""
+    seed: int = 0
+    """Of the heads."""
+    is_random: bool = False
+    """Whether the tower's weights are random; no exit can then be said to pay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Material:
+    """The cached inputs of one split."""
+
+    features: Features
+    """From the tower that will run (INT8)."""
+    teacher: Teacher
+    """From the float tower."""
+    classes: NDArray[np.int64] | None
+    """(images,) label index, or None without labels."""
+
+    @property
+    def wanted(self) -> NDArray[np.int64]:
+        """(images,) int64 the true label, or without labels the one that the float tower predicts."""
+        return self.teacher.probabilities.argmax(axis=1) if self.classes is None else self.classes
+
+    def rows(self, index: NDArray[np.int64]) -> Material:
+        """Select images by their index."""
+        classes = None if self.classes is None else self.classes[index]
+        return Material(features=self.features.rows(index), teacher=self.teacher.rows(index), classes=classes)
+
+    def good(self, probabilities: FloatArray) -> NDArray[np.bool_]:
+        """Whether each answer is right, or without labels agrees with the float tower."""
+        return np.asarray(probabilities.argmax(axis=1) == self.wanted)
