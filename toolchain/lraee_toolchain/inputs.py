@@ -35,7 +35,7 @@ class Progress(Protocol):
         ...
 
     def steps(self, total: int | None) -> Callable[[int], None]:
-        """Give the running stage `total` steps, or with None an unknown number; call the result with how many were done."""
+        """Give the running stage `total` steps, None if unknown; call the result with how many were done."""
         ...
 
     def notice(self, text: str) -> None:
