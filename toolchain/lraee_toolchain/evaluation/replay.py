@@ -22,20 +22,20 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(slots=True)
 class _EveryExit:
-    """Visits all exits and keeps what they say; no image leaves."""
+    """Visits all exits and lets nobody leave."""
 
     verdicts: dict[int, Verdict]
 
     def bind(self, manifest: Any) -> _EveryExit:
-        """Accept any bundle."""
+        """Any bundle will do."""
         return self
 
     def visits(self, block: int) -> bool:
-        """Every exit is visited."""
+        """All."""
         return True
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """No image leaves; what the exit says is kept."""
+        """Nobody; what the exit says is kept."""
         self.verdicts[block] = verdict
         return np.zeros(len(verdict.gate), np.bool_)
 
