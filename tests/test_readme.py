@@ -33,7 +33,7 @@ COMMANDS: dict[str, Any] = {
 }
 """What the README may call, and its parser."""
 
-FEW_ROUNDS = ["--repeats", "2", "--warmup", "0", "--cold-starts", "0", "--image-count", "4"]
+FEW_ROUNDS = ["--launches", "1", "--repeats", "2", "--warmup", "0", "--cold-starts", "0", "--image-count", "4"]
 
 
 def blocks(language: str) -> list[str]:

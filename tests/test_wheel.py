@@ -29,7 +29,7 @@ PACKAGES = ("lraee", "lraee_exporters", "lraee_toolchain", "lraee_calibration_da
 LARGEST_BYTES = 30_000_000
 """Of the wheel: photos, Fashion-MNIST, the reference model and its bundles are 25 MB and hardly compress."""
 
-FEW_ROUNDS = ("--repeats", "2", "--warmup", "0", "--cold-starts", "1", "--image-count", "4")
+FEW_ROUNDS = ("--launches", "1", "--repeats", "2", "--warmup", "0", "--cold-starts", "1", "--image-count", "4")
 
 
 def run(*command: str | Path, cwd: Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
