@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def operator_sets() -> SimpleNamespace:
-    """What ``benchmarks/operator_sets.py`` defines."""
-    return SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "operator_sets.py")))
+    """What ``benchmarks/experiments/operator_sets.py`` defines."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "experiments" / "operator_sets.py")))
 
 
 @pytest.mark.parametrize("operator", ["Attention", "MultiHeadAttention"])

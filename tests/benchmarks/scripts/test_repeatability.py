@@ -13,12 +13,12 @@ import pytest
 
 from lraee_benchmarks.results.model import Interval, Report
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "repeatability.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "experiments" / "repeatability.py"
 
 
 @pytest.fixture(scope="module")
 def repeatability() -> ModuleType:
-    """``benchmarks/repeatability.py``, which is no part of a package."""
+    """``benchmarks/experiments/repeatability.py``, which is no part of a package."""
     spec = importlib.util.spec_from_file_location("repeatability", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

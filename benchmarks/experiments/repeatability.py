@@ -1,6 +1,7 @@
 """Whether two runs of lraee-bench agree within the intervals that they state.
 
-    python benchmarks/repeatability.py BUNDLE [--pairs 10] [--json F] [--keep FOLDER] [-- OPTIONS OF lraee-bench]
+    python benchmarks/experiments/repeatability.py BUNDLE [--pairs 10] [--json F] [--keep FOLDER]
+        [-- OPTIONS OF lraee-bench]
 
 Runs the command twice for each pair, in fresh processes; a run that calls itself unstable is repeated, as its report
 says. Counts for every row the pairs whose intervals overlap (of the median latency, of the latency saved, and of the

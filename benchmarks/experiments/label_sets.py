@@ -1,6 +1,6 @@
 """What gates that were fitted for the exported labels cost when the labels are others.
 
-    python benchmarks/label_sets.py [--images TEST.zip] [--point balanced] [--photos 1000] [--json F]
+    python benchmarks/experiments/label_sets.py [--images TEST.zip] [--point balanced] [--photos 1000] [--json F]
 
 For the reference, whose text tower knows the words below. Five ways are compared with what the exported labels lose on
 the same images: the gates as they are, which is what `Model.set_labels` does; gates that judge the exported labels

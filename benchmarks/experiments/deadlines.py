@@ -1,6 +1,7 @@
 """What a deadline costs in accuracy, and how late it is: a real run over many deadlines.
 
-    python benchmarks/deadlines.py BUNDLE --images SRC [--calls 10000] [--deadlines 4,8,12] [--threads 1] [--json F]
+    python benchmarks/experiments/deadlines.py BUNDLE --images SRC [--calls 10000]
+        [--deadlines 4,8,12] [--threads 1] [--json F]
 
 Deadlines take turns from call to call, so that all meet the same disturbances; every call runs one image from
 preprocessed pixels. Best over a bundle with an exit behind every block (`lraee-export --exits all`). Without

@@ -1,6 +1,7 @@
 """What threads cost and save, alone on the machine and beside a busy process: the measurement behind the defaults.
 
-    python benchmarks/threads.py BUNDLE... [--threads 1,2] [--seconds 60] [--batch 1] [--neighbours 1] [--json F]
+    python benchmarks/experiments/threads.py BUNDLE... [--threads 1,2] [--seconds 60] [--batch 1]
+        [--neighbours 1] [--json F]
 
 Every row is a number of threads and how they wait for work: asleep, as `lraee.load` has them, or spinning, as ONNX
 Runtime's own default has it. All rows run the same pixels at full depth, in turns within the same seconds, each turn

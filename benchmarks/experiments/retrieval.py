@@ -1,6 +1,6 @@
 """What early exit and small embeddings cost in search: recall against full depth, and neighbours of the same label.
 
-    python benchmarks/retrieval.py BUNDLE [--images SRC] [--queries 1000]
+    python benchmarks/experiments/retrieval.py BUNDLE [--images SRC] [--queries 1000]
 
 A quarter of the images, or as many as given, are queries; the rest is searched. Truth is what float embeddings at full
 depth find. ``10 in 10`` is the share of its ten nearest that are among the ten found, ``1 in 10`` whether its nearest

@@ -1,6 +1,7 @@
 """What it costs that bundles keep to an old operator set: their blocks beside the same blocks with `Attention`.
 
-    python benchmarks/operator_sets.py BUNDLE [--threads 1,2] [--batch 1,8] [--launches 5] [--seconds 20] [--clock cpu]
+    python benchmarks/experiments/operator_sets.py BUNDLE [--threads 1,2] [--batch 1,8]
+        [--launches 5] [--seconds 20] [--clock cpu]
 
 Of every block of the bundle a second form is written: the same weights and the same quantization, but ONNX's own
 `Attention`, which came with operator set 23 and needs ONNX Runtime 1.25, where the bundle has MatMul and Softmax;

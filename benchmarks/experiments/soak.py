@@ -1,6 +1,6 @@
 """Runs a model for long from many threads: counts answers that differ from a single-threaded run, and watches memory.
 
-    python benchmarks/soak.py reference --images 100000 --threads 8
+    python benchmarks/experiments/soak.py reference --images 100000 --threads 8
 
 Threads take turns with `classify`, `classify_batch` and `classify_stream` under several policies, over images made from
 a seed. Every answer is compared with that of one thread alone. Exit status 1 when one differs or memory grew by more

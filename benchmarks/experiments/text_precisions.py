@@ -1,6 +1,7 @@
 """What each way to store a text tower costs: size, load, time for a label, and cosine to float32.
 
-    python benchmarks/text_precisions.py MODEL [--pretrained TAG] [--labels imagenet] [--texts 200] [--threads 2]
+    python benchmarks/experiments/text_precisions.py MODEL [--pretrained TAG] [--labels imagenet]
+        [--texts 200] [--threads 2]
 
 Exports the model once for each precision with ``lraee-export``, which compares the float32 text tower with torch and
 stops if they differ; the other two are compared with that one here. Prompts run 32 at a time, as `Model.set_labels`

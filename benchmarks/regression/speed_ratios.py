@@ -1,7 +1,7 @@
 """Say what a change did to speed: ratios of a measurement beside those recorded for CPUs of the same kind.
 
-    python benchmarks/fence/fence.py compare out/fence
-    python benchmarks/fence/fence.py record out/fence
+    python benchmarks/regression/speed_ratios.py compare out/speed
+    python benchmarks/regression/speed_ratios.py record out/speed
 
 Both read the JSON reports that `make bench` wrote. Milliseconds depend on the machine and its neighbours; ratios of
 medians from the same rounds hardly do, so only those are kept: the chain to every other way to run the tower, to the
@@ -102,7 +102,9 @@ def main() -> int:
         return 0
     old: Ratios = json.loads(path.read_text("utf-8"))["ratios"] if path.is_file() else {}
     if not old:
-        print(f"nothing is recorded for {kind}; keep these with: python benchmarks/fence/fence.py record FOLDER")
+        print(
+            f"nothing is recorded for {kind}; keep these with: python benchmarks/regression/speed_ratios.py record FOLDER"
+        )
     lines = list(moved(old, ratios))
     print("\n".join(lines))
     return 1 if any(line.startswith("SLOWER") for line in lines) else 0

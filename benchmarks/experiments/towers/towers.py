@@ -1,7 +1,7 @@
 """Exports whole towers with random weights and records what that takes and gives.
 
-    python benchmarks/towers/towers.py export FOLDER [--models ViT-B-16,ViT-B-16-SigLIP]
-    python benchmarks/towers/towers.py time FOLDER
+    python benchmarks/experiments/towers/towers.py export FOLDER [--models ViT-B-16,ViT-B-16-SigLIP]
+    python benchmarks/experiments/towers/towers.py time FOLDER
 
 `export` writes one bundle for each model into FOLDER and checks parity with torch as every export does; `time` runs
 what lies there and writes `towers.json` and the table of README.md beside this file. Random weights show size, speed

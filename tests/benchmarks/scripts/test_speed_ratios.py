@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """``benchmarks/fence/fence.py``, with records in a folder of the test's own."""
-    spec = importlib.util.spec_from_file_location("fence", ROOT / "benchmarks" / "fence" / "fence.py")
+    """``benchmarks/regression/speed_ratios.py``, with records in a folder of the test's own."""
+    spec = importlib.util.spec_from_file_location(
+        "speed_ratios", ROOT / "benchmarks" / "regression" / "speed_ratios.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -32,7 +34,7 @@ def fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def run(fence: ModuleType, monkeypatch: pytest.MonkeyPatch, what: str, folder: Path) -> int:
     """The command's exit status."""
-    monkeypatch.setattr("sys.argv", ["fence.py", what, str(folder)])
+    monkeypatch.setattr("sys.argv", ["speed_ratios.py", what, str(folder)])
     status: int = fence.main()
     return status
 

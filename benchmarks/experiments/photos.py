@@ -1,6 +1,6 @@
 """Measures how photos become pixels: resizing without Pillow against Pillow, and JPEGs decoded at reduced scale.
 
-    python benchmarks/photos.py --images photos.zip --count 500 --bundle reference
+    python benchmarks/experiments/photos.py --images photos.zip --count 500 --bundle reference
 
 Prints the largest difference in levels and the share of values that differ, the cosine of embeddings, and medians of
 times on one thread. Large photos are mosaics of the given ones, so that they have detail in every pixel.
