@@ -102,9 +102,8 @@ def main() -> int:
         return 0
     old: Ratios = json.loads(path.read_text("utf-8"))["ratios"] if path.is_file() else {}
     if not old:
-        print(
-            f"nothing is recorded for {kind}; keep these with: python benchmarks/regression/speed_ratios.py record FOLDER"
-        )
+        command = f"python benchmarks/regression/speed_ratios.py record {arguments.folder}"
+        print(f"nothing is recorded for {kind}; keep these with: {command}")
     lines = list(moved(old, ratios))
     print("\n".join(lines))
     return 1 if any(line.startswith("SLOWER") for line in lines) else 0
