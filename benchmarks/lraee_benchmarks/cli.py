@@ -36,8 +36,9 @@ _WIDTH = 100
 class ThreadPool(StrEnum):
     """Whose threads the sessions use.
 
-    The program owns its process, so it may take one pool for all sessions. With two threads on a Xeon that made the
-    chain of the reference model 12 % faster (2.5 to 2.2 ms) and one graph 2 %; with one thread nothing changes.
+    ``session`` is what users of `lraee.load` get: threads that sleep until there is work. The process-wide pool spins,
+    which is faster on cores that nothing else wants. With two threads on a Xeon it made the chain of the reference
+    model 12 % faster (2.5 to 2.2 ms) and one graph 2 %; with one thread nothing changes.
     """
 
     session = "session"
@@ -49,7 +50,7 @@ OPTIONS = {"unreadable": "pass --unreadable skip"}
 
 
 class ScenarioName(StrEnum):
-    """As in `lraee_benchmarks.results.model.Scenario`."""
+    """As in `lraee_benchmarks.results.conditions.Scenario`."""
 
     single_stream = "single-stream"
     offline = "offline"
@@ -131,8 +132,8 @@ def bench(
         int | None, typer.Option(min=1, help="Threads of one operator; by default as lraee.load.")
     ] = None,
     thread_pool: Annotated[
-        ThreadPool, typer.Option(help="One pool for the process, or threads of each session as in lraee.load.")
-    ] = ThreadPool.global_,
+        ThreadPool, typer.Option(help="Threads of each session as in lraee.load, or one pool that spins.")
+    ] = ThreadPool.session,
     scenario: Annotated[
         ScenarioName,
         typer.Option(help="One batch after the other, all images at once, or under deadlines."),

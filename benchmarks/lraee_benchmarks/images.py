@@ -20,7 +20,7 @@ from lraee.bundle.preprocessing import Preprocessing as PixelsWanted
 from lraee.errors import DataError, ImageError, MissingExtraError
 from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import INSTALL_PILLOW, Pixels, open_picture
-from lraee_benchmarks.results.model import Preprocessing
+from lraee_benchmarks.results.conditions import Preprocessing
 from lraee_calibration_data import (
     Dataset,
     Unreadable,

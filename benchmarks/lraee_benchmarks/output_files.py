@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from errno import EISDIR
 from pathlib import Path
+from typing import IO
 
 from lraee.disk import writing_trouble
 from lraee.errors import DataError
@@ -28,6 +29,18 @@ def temporary_folder() -> Iterator[Path]:
         except OSError as error:
             raise DataError(f"no temporary folder can be made ({error.strerror}); {_OTHER_FOLDER}") from error
         yield folder
+
+
+def temporary_file() -> IO[bytes]:
+    """Open a file without a name, which is gone when it is closed.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise DataError(f"no temporary file can be made ({error.strerror}); {_OTHER_FOLDER}") from error
 
 
 @contextmanager

@@ -42,9 +42,9 @@ def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
     policies = chain_policies(model.manifest, specs)
     late = [name for name, policy in policies.items() if isinstance(policy.bind(model.manifest), AnytimeRoute)]
     if config.scenario == "offline" and late:
-        raise PolicyError(f"{late[0]} has a deadline, which means nothing in the offline scenario; leave it away")
+        raise PolicyError(f"{late[0]} has a deadline, which means nothing in the offline scenario; leave it out")
     if config.scenario == "offline" and (config.floor or config.parts):
-        raise PolicyError("--floor and --parts are about one batch; leave them away in the offline scenario")
+        raise PolicyError("--floor and --parts are about one batch; leave them out in the offline scenario")
     return RowPlan(
         chain=tuple(policies),
         peers=peers,

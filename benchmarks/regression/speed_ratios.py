@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lraee_benchmarks.results.model import Device, Report, from_json
+from lraee_benchmarks.results.conditions import Device
+from lraee_benchmarks.results.model import Report, from_json
 
 FOLDER = Path(__file__).parent
 

@@ -26,8 +26,8 @@ FEW = ["--threads", "1", "--launches", "1", "--repeats", "6", "--warmup", "1", "
 
 
 def invoke(*arguments: str) -> Result:
-    """Run the command here, without the pool that can be set up only once in a process."""
-    return CliRunner().invoke(app, [*arguments, "--thread-pool", "session"])
+    """Run the command here."""
+    return CliRunner().invoke(app, arguments)
 
 
 def labelled(root: Path, each: int) -> str:
@@ -150,7 +150,7 @@ def test_one_pool_for_the_process(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     command = [sys.executable, "-c", "from lraee_benchmarks.cli import main; main()"]
     command += [str(find_bundle("reference")), *FEW]
-    command += ["--policy", "full", "--cold-starts", "1", "--json", str(path)]
+    command += ["--policy", "full", "--cold-starts", "1", "--thread-pool", "global", "--json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -235,14 +235,13 @@ def test_baselines_are_a_list_or_none_or_whatever_is_there() -> None:
 
 def test_the_command_line_of_a_report_is_read_back_as_the_same_options() -> None:
     """Every option that was given is in it, the pool always, and no other; it is quoted for a shell."""
-    assert command_line(BenchmarkConfig(bundle="reference")) == "lraee-bench reference --thread-pool session"
+    assert command_line(BenchmarkConfig(bundle="reference")) == "lraee-bench reference --launches 1"
     config = BenchmarkConfig(
         bundle="my clip.lraee", policies=("full", "exit=8"), baselines=(), warmup_rounds=0, thread_pool="global"
     )
     assert command_line(config) == (
-        "lraee-bench 'my clip.lraee' --thread-pool global --warmup 0 --policy full --policy exit=8 --baselines none"
+        "lraee-bench 'my clip.lraee' --thread-pool global --warmup 0 --launches 1 --policy full --policy exit=8 "
+        "--baselines none"
     )
     config = BenchmarkConfig(bundle="reference", baselines=("openvino",), floor=True, isolate=False)
-    assert command_line(config) == (
-        "lraee-bench reference --thread-pool session --baselines openvino --floor --no-isolate"
-    )
+    assert command_line(config) == ("lraee-bench reference --launches 1 --baselines openvino --floor --no-isolate")

@@ -29,19 +29,20 @@ def make_notes(report: Report) -> tuple[str, ...]:
         _chain_against_graph,
         _against_float,
         _saturation,
+        _spinning_pool,
         _sample_size,
         _conditions,
     )
     return tuple(note for rule in rules for note in rule(report))
 
 
-def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, restless: Collection[str]) -> tuple[str, ...]:
+def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, busy_rows: Collection[str]) -> tuple[str, ...]:
     """What rows may have done to each other.
 
     Args:
         peers: the baselines that ran.
         isolated: whether each row had a process of its own.
-        restless: rows whose threads did not come to rest after a turn.
+        busy_rows: rows whose threads were still spinning when another row was timed.
     """
     notes = []
     loud = [name for name in peers if name in WITH_OWN_THREADS]
@@ -50,8 +51,8 @@ def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, restless: Co
             f"{', '.join(loud)} brought threads of their own into one process with the other rows, which may have "
             "disturbed all of them; measure with --isolate."
         )
-    if restless:
-        notes.append(f"Threads of {', '.join(sorted(restless))} did not come to rest between turns.")
+    if busy_rows:
+        notes.append(f"Threads of {', '.join(sorted(busy_rows))} were still spinning while other rows were timed.")
     return tuple(notes)
 
 
@@ -136,6 +137,14 @@ def _saturation(report: Report) -> Iterator[str]:
     )
     if "OpenVINO" in engines:
         yield ("OpenVINO has no such kernels: its products saturate here, and the openvino row times wrong answers.")
+
+
+def _spinning_pool(report: Report) -> Iterator[str]:
+    if report.settings.thread_pool == "global" and report.settings.threads > 1:
+        yield (
+            "The rows of ONNX Runtime shared a process-wide pool whose threads spin while they wait; those of "
+            "lraee.load sleep by default (--thread-pool session measures them)."
+        )
 
 
 def _sample_size(report: Report) -> Iterator[str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.model import Model
 from lraee.policies import Deadline
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.analysis.intervals import Launches, median_interval, ratio_interval, saving_interval
+from lraee_benchmarks.results.conditions import BundleSummary
 from lraee_benchmarks.results.model import Accuracy, Energy, ExitShare, Floor, Latency, Lateness, Ratio, Row, RowKind
 from lraee_benchmarks.rows.floor import weight_bytes
 from lraee_benchmarks.rows.variants import Outcome
@@ -70,10 +72,26 @@ def find_full(inputs: Sequence[RowInput]) -> RowInput:
     return next(item for item in inputs if item.kind == "full")
 
 
+def summarize_bundle(model: Model) -> BundleSummary:
+    """What a report says of the bundle."""
+    manifest = model.manifest
+    return BundleSummary(
+        name=model.bundle.folder.resolve().name,
+        model=manifest.model.id,
+        weights=manifest.model.weights,
+        fingerprint=manifest.model.fingerprint,
+        precision=manifest.precision,
+        quantizer=manifest.quantization.quantizer if manifest.quantization is not None else None,
+        blocks=manifest.tower.blocks,
+        labels=manifest.labels.count,
+        size_bytes=sum(entry.size_bytes for entry in manifest.files),
+        full_flops=manifest.full_flops,
+    )
+
+
 def summarize_row(
     item: RowInput,
     full_depths: Sequence[RowInput],
-    full: RowInput,
     *,
     full_flops: int,
     accuracy: Accuracy | None,
@@ -85,7 +103,6 @@ def summarize_row(
     Args:
         item: the row's samples and outcomes.
         full_depths: of `find_full_depths`, from the same rounds; savings are against the first.
-        full: of `find_full`, from the same rounds.
         full_flops: of one image at full depth.
         accuracy: of the row, if it was measured.
         energy: of the row, if it was measured.
@@ -111,7 +128,9 @@ def summarize_row(
             launches=item.launches,
         ),
         latency_per_flops=latency_saved / flops_saved if flops_saved > 0 else None,
-        chain_ratio=summarize_ratio(full.samples_ms, item.samples_ms, seed=seed, launches=item.launches),
+        chain_ratio=summarize_ratio(
+            find_full(full_depths).samples_ms, item.samples_ms, seed=seed, launches=item.launches
+        ),
         exit_shares=shares,
         share_weighted_ms=share_weighted(shares),
         lateness=summarize_lateness(item),
@@ -185,36 +204,26 @@ def summarize_lateness(item: RowInput) -> Lateness | None:
     )
 
 
-def summarize_floor(
-    full_ms: NDArray[np.float64],
-    gemm_ms: NDArray[np.float64],
-    read_ms: NDArray[np.float64],
-    floor: Path,
-    *,
-    products: int,
-    seed: int,
-    launches: Launches = None,
-) -> Floor:
+def summarize_floor(full: RowInput, measured: Measured, floor: Path, *, products: int, seed: int) -> Floor:
     """The floor's part of a report.
 
     Args:
-        full_ms: (rounds,) of the full chain.
-        gemm_ms: (rounds,) of the bare products, from the same rounds.
-        read_ms: (rounds,) of reading, from the same rounds.
+        full: the chain at full depth.
+        measured: the same rounds; its last columns are the bare products and the reading.
         floor: ``floor.onnx``.
         products: how many there are.
         seed: of the bootstrap.
-        launches: (rounds,), the process of each.
     """
-    size = weight_bytes(floor)
+    size, launches = weight_bytes(floor), measured.launches
+    gemm_ms, read_ms = measured.samples_ms[:, -2], measured.samples_ms[:, -1]
     return Floor(
         products=products,
         weight_bytes=size,
         gemm=summarize_latency(gemm_ms, seed=seed, launches=launches),
-        chain_to_gemm=summarize_ratio(full_ms, gemm_ms, seed=seed, launches=launches),
+        chain_to_gemm=summarize_ratio(full.samples_ms, gemm_ms, seed=seed, launches=launches),
         read=summarize_latency(read_ms, seed=seed, launches=launches),
         read_bytes_per_second=float(size / np.median(read_ms) * 1000),
-        chain_to_read=summarize_ratio(full_ms, read_ms, seed=seed, launches=launches),
+        chain_to_read=summarize_ratio(full.samples_ms, read_ms, seed=seed, launches=launches),
         gemm_samples_ms=tuple(float(sample) for sample in gemm_ms),
         read_samples_ms=tuple(float(sample) for sample in read_ms),
     )

@@ -1,4 +1,8 @@
-"""Time to the first answer and memory, in fresh processes: what a service that is restarted costs."""
+"""Time to the first answer and memory, in fresh processes: what a service that is restarted costs.
+
+The process is not a `lraee_benchmarks.running.process.Remote`: unpickling an object there would import lraee before the
+clock that times the import is read. `fresh_process` takes its arguments as words and the image on stdin instead.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ from pathlib import Path
 from statistics import median
 
 from lraee.bundle.strict_json import decode
-from lraee.errors import BundleError
 from lraee.ort.sessions import SessionSettings
-from lraee_benchmarks.results.model import ColdStart
+from lraee_benchmarks.results.conditions import ColdStart
+from lraee_benchmarks.running.process import ended_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,5 @@ def _run_fresh(bundle: Path, image: bytes, settings: SessionSettings) -> FreshRu
     command += [settings.thread_pool, str(time.monotonic_ns())]
     done = subprocess.run(command, input=image, capture_output=True, check=False)
     if done.returncode != 0:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise BundleError(f"a fresh process with {bundle.name} ended with status {done.returncode}: {last[0]}")
+        raise ended_error(f"a fresh process with {bundle.name}", done.returncode, done.stderr)
     return decode(FreshRun, json.loads(done.stdout), "fresh process")

@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 import lraee
 from lraee.ort.cpu import available_cores, cpu_flags
-from lraee_benchmarks.results.model import Device
+from lraee_benchmarks.results.conditions import Device
 
 _INT8_FEATURES = {
     "avx_vnni": "AVX-VNNI",

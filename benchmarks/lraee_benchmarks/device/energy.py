@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from lraee.images.read import Pixels
 from lraee_benchmarks.results.model import Energy
 from lraee_benchmarks.running.rounds import Measure
 
@@ -149,10 +150,8 @@ def has_meter() -> bool:
 
 
 def measure_energy(
-    names: Sequence[str],
-    measures: Sequence[Measure],
-    batches: int,
-    images_per_sample: int,
+    rows: Mapping[str, Measure],
+    batches: Sequence[Pixels],
     meter: Meter,
     *,
     seconds: float = SECONDS,
@@ -162,28 +161,26 @@ def measure_energy(
     """Run each row alone.
 
     Args:
-        names: of the rows.
-        measures: of the rows.
-        batches: how many there are; taken in turn.
-        images_per_sample: images of one call.
+        rows: how to run each row on the batch of an index, by its name.
+        batches: of equal size; taken in turn.
         meter: is read before and after.
         seconds: for each row.
         clock: seconds.
-        sleep: waits so many seconds.
+        sleep: waits for a number of seconds.
     """
     before, begun = meter.joules(), clock()
     sleep(seconds)
     idle_watts = (meter.joules() - before) / (clock() - begun)
     found = {}
-    for name, measure in zip(names, measures, strict=True):
+    for name, measure in rows.items():
         before, begun, calls = meter.joules(), clock(), 0
         while clock() - begun < seconds:
-            measure(calls % batches)
+            measure(calls % len(batches))
             calls += 1
         joules, elapsed = meter.joules() - before, clock() - begun
         found[name] = Energy(
             source=meter.source,
-            joules_per_image=joules / (calls * images_per_sample),
+            joules_per_image=joules / (calls * len(batches[0])),
             watts=joules / elapsed,
             idle_watts=idle_watts,
         )

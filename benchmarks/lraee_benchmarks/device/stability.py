@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_benchmarks.results.model import Stability
+from lraee_benchmarks.results.conditions import Stability
 
 OTHERS_LIMIT = 0.03
 """Share of the cores' time; an idle machine's own services stay below."""

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lraee_benchmarks.results.model import (
-    BY_IMAGE,
-    Accuracy,
-    BundleSummary,
-    ColdStart,
-    Device,
-    Floor,
-    Interval,
-    PartTime,
-    Peer,
-    Ratio,
-    Report,
-    Row,
-    RowKind,
-    Stability,
-)
+from lraee_benchmarks.results.conditions import BundleSummary, ColdStart, Device, Peer, Stability
+from lraee_benchmarks.results.model import BY_IMAGE, Accuracy, Floor, Interval, PartTime, Ratio, Report, Row, RowKind
 
 
 def device_line(device: Device) -> str:

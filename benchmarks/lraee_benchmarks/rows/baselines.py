@@ -21,7 +21,7 @@ from lraee.errors import BundleError, MissingExtraError
 from lraee.images.read import Pixels
 from lraee.install import install_command
 from lraee.ort.sessions import RUNTIME_ERRORS, SessionSettings, make_session, threads_of
-from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.rows.baseline_files import baseline_path, checked_baseline, export_command
 from lraee_benchmarks.rows.onnxruntime_row import (
     Probabilities,
@@ -90,7 +90,7 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
     if name in ("torch", "torch-compiled") and (tower.pooling != "cls" or tower.activation == "gelu_tanh"):
         raise BundleError(
             f"the {name} row rebuilds open_clip's own ViT; this tower has {tower.pooling} pooling and "
-            f"{tower.activation}, as timm's have; leave the row away"
+            f"{tower.activation}, as timm's have; leave out the {name} baseline"
         )
     if name == "openvino":
         _plain_graph(bundle)

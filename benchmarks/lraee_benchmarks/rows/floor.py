@@ -31,8 +31,8 @@ def weight_bytes(floor: Path) -> int:
     return os.path.getsize(floor.with_suffix(".data"))
 
 
-def open_floor(bundle: Bundle, part: FloorPart, settings: SessionSettings, *, batch: int) -> Callable[[], object]:
-    """What is timed.
+def open_floor(bundle: Bundle, part: FloorPart, settings: SessionSettings, *, batch: int) -> Callable[[int], object]:
+    """Open what is timed; it is given the index of a batch, which it does not look at.
 
     Raises:
         BundleError: the floor's graph is not there, or cannot be loaded.
@@ -83,7 +83,7 @@ class BareProducts:
             self._binding.bind_ortvalue_output(entry.name, buffers[shape])
         self.count = len(outputs)
 
-    def __call__(self) -> None:
+    def __call__(self, batch: int = 0) -> None:
         """Multiply."""
         self._session.run_with_iobinding(self._binding)
 
@@ -99,7 +99,7 @@ class MemoryRead:
         self._shares = np.array_split(numbers, threads)
         self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
-    def __call__(self) -> int:
+    def __call__(self, batch: int = 0) -> int:
         """Read; this thread takes the first share."""
         if self._others is None:
             return int(self._shares[0].max())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError
 from lraee.images.read import Pixels
-from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.rows.onnxruntime_row import label_feed
 
 Setting = dict[str, Any]

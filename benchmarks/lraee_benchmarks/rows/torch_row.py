@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError
 from lraee.images.read import Pixels
-from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.rows.float_input import LabelSimilarity
 from lraee_benchmarks.rows.onnxruntime_row import Probabilities
 
@@ -41,24 +41,10 @@ def open_torch(
     Raises:
         BundleError: torch cannot compile the tower here.
     """
-    import onnx
     import torch
-    from onnx import numpy_helper
 
     torch.set_num_threads(threads)
-    graph = onnx.load(path).graph
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    if "tail/projection_bias" in weights:
-        raise BundleError(
-            "the torch row rebuilds open_clip's own ViT, whose projection has no bias; leave the row away"
-        )
-    epsilons = {node.output[0]: node.attribute for node in graph.node if node.op_type == "LayerNormalization"}
-    visual = _tower(bundle, with_norm_pre="stem/norm_pre" in epsilons)
-    visual.load_state_dict({name: torch.from_numpy(array) for name, array in _state(weights, bundle).items()})
-    for name, attributes in epsilons.items():
-        epsilon = next(attribute.f for attribute in attributes if attribute.name == "epsilon")
-        _norm(visual, name).eps = epsilon
-    visual.eval().requires_grad_(False)
+    visual = _load_tower(path, bundle)
     similarity = LabelSimilarity(bundle)
     tower: Callable[[Any], Any] = torch.compile(visual) if compiled else visual
 
@@ -95,6 +81,27 @@ def open_torch(
         },
     )
     return run, peer
+
+
+def _load_tower(path: Path, bundle: Bundle) -> Any:
+    """open_clip's class with the weights of ``fp32.onnx``, ready to run."""
+    import onnx
+    import torch
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    if "tail/projection_bias" in weights:
+        raise BundleError(
+            "the torch row rebuilds open_clip's own ViT, whose projection has no bias; leave out the torch baseline"
+        )
+    epsilons = {node.output[0]: node.attribute for node in graph.node if node.op_type == "LayerNormalization"}
+    visual = _tower(bundle, with_norm_pre="stem/norm_pre" in epsilons)
+    visual.load_state_dict({name: torch.from_numpy(array) for name, array in _state(weights, bundle).items()})
+    for name, attributes in epsilons.items():
+        epsilon = next(attribute.f for attribute in attributes if attribute.name == "epsilon")
+        _norm(visual, name).eps = epsilon
+    return visual.eval().requires_grad_(False)
 
 
 def _tower(bundle: Bundle, *, with_norm_pre: bool) -> Any:

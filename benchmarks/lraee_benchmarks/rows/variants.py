@@ -32,7 +32,8 @@ from lraee.policies import (
     Replay,
 )
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.results.model import Peer, RowKind
+from lraee_benchmarks.results.conditions import Peer
+from lraee_benchmarks.results.model import RowKind
 from lraee_benchmarks.rows.onnxruntime_row import session_words
 
 Raw = TypeVar("Raw")

@@ -104,6 +104,27 @@ def interleave(
     return Measured(samples_ms=np.array(rows), batch_of_round=(plan.first_batch + np.arange(len(rows))) % batches)
 
 
+def timed(call: Callable[[int], object], clock_ns: Callable[[], int] = time.perf_counter_ns) -> Measure:
+    """Time a call, which is given the index of the batch."""
+
+    def measure(batch: int) -> float:
+        before = clock_ns()
+        call(batch)
+        return (clock_ns() - before) / 1e6
+
+    return measure
+
+
+def time_in_turn(calls: Sequence[Callable[[], object]], rounds: int, *, warmup_rounds: int = 1) -> NDArray[np.float64]:
+    """Time a few calls against each other in this process.
+
+    Returns:
+        (rounds, calls) float64, milliseconds.
+    """
+    plan = Plan(warmup_rounds=warmup_rounds, rounds=rounds, min_seconds=0.0, seed=0)
+    return interleave([timed(lambda _, call=call: call()) for call in calls], 1, plan).samples_ms  # type: ignore[misc]
+
+
 def _share_done(plan: Plan, rounds: int, rows: int, seconds: float) -> float:
     """Between 0 and 1; 1 only when the rounds are enough."""
     if plan.rounds is not None:

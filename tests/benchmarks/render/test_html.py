@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lraee_benchmarks.render.html import app, page_of, page_of_many
-from lraee_benchmarks.results.model import Floor, Report, Stability, to_json
+from lraee_benchmarks.results.conditions import Stability
+from lraee_benchmarks.results.model import Floor, Report, to_json
 
 VOID = {"meta", "br"}
 

@@ -19,7 +19,7 @@ from lraee.errors import BundleError, MissingExtraError
 from lraee.ort.cpu import int8_products_saturate
 from lraee.ort.sessions import SessionSettings
 from lraee_benchmarks.images import load_sample
-from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.rows import baselines as peers
 from lraee_benchmarks.rows import openvino_row as peer_openvino
 from lraee_benchmarks.rows.baseline_files import baseline_path
