@@ -26,7 +26,7 @@ FOLDERS = {
 ARROWS = {
     "lraee": set(),
     "lraee_exporters": {"lraee"},
-    "lraee_toolchain": {"lraee", "lraee_exporters", "lraee_calibration_data"},
+    "lraee_toolchain": {"lraee", "lraee_exporters", "lraee_calibration_data", "lraee_benchmarks"},
     "lraee_calibration_data": {"lraee"},
     "lraee_benchmarks": {"lraee", "lraee_calibration_data"},
 }
