@@ -76,7 +76,7 @@ def images_in(path: Path) -> set[str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Parse, run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("out", type=Path)

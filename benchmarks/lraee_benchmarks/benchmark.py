@@ -57,7 +57,7 @@ from lraee_benchmarks.running.rounds import MIN_ROUNDS, Measured, Plan
 from lraee_benchmarks.running.trace import trace_text
 
 OFFLINE_ROUNDS = 5
-"""Measured at least, each of all images."""
+"""Rounds of the offline scenario at least, each of all images."""
 
 OnProgress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0 to 1."""
@@ -96,8 +96,8 @@ def run_benchmark(config: BenchmarkConfig, *, on_progress: OnProgress | None = N
     """Measure a bundle.
 
     Raises:
-        LraeeError: the bundle is damaged, a baseline, exit or operating point is not there, images cannot be read,
-            or accuracy is asked for where it means nothing. All of that is found before anything is timed.
+        LraeeError: the bundle is damaged, a baseline, exit or operating point is missing, images cannot be read, or
+            accuracy is asked for where it means nothing. All of that is found before anything is timed.
     """
     device = describe_device()
     task = _prepare(config, on_progress or _ignore)

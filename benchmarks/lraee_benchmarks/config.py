@@ -14,7 +14,7 @@ from lraee_benchmarks.rows.baselines import Baseline
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkConfig:
-    """What to measure, and how."""
+    """What to measure, and how to measure it."""
 
     bundle: str
     """A bundle's folder, or ``reference``."""
@@ -34,7 +34,7 @@ class BenchmarkConfig:
     baselines: tuple[Baseline, ...] | None = None
     """None takes those that are there."""
     floor: bool = False
-    """Also measure the bare products and reading the weights."""
+    """Also measure the lower bounds: the GEMMs alone, and one read of the weights."""
     parts: bool = False
     """Also time every part of the tower."""
     energy: bool = True

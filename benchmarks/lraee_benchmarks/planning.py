@@ -1,4 +1,4 @@
-"""Which rows a measurement will have, found out before anything is timed."""
+"""Decide which rows a measurement will have, before anything is timed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _PROBES = 15
 
 
 def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
-    """Which rows there will be.
+    """Decide which rows there will be.
 
     Raises:
         PolicyError: the bundle lacks what a policy asks for, or the scenario does not allow it.
-        BundleError: a baseline or the floor is not there.
+        BundleError: a baseline or the graph of the floor is missing.
         MissingExtraError: a baseline's package is not installed.
     """
     peers = config.baselines if config.baselines is not None else available_baselines(model.bundle)
@@ -54,7 +54,7 @@ def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
 
 
 def default_deadlines(model: Model) -> tuple[str, ...]:
-    """Specs of deadlines at `DEADLINE_SHARES` of the time that full depth takes here.
+    """Choose deadlines at `DEADLINE_SHARES` of the time that full depth takes here.
 
     Raises:
         PolicyError: the bundle has no exit to leave through.

@@ -1,11 +1,11 @@
-"""Say what a change did to speed: ratios of a measurement beside those recorded for CPUs of the same kind.
+"""Compare ratios of a measurement with those recorded for CPUs of the same kind, to see what a change did to speed.
 
     python benchmarks/regression/speed_ratios.py compare out/speed
     python benchmarks/regression/speed_ratios.py record out/speed
 
 Both read the JSON reports that `make bench` wrote. Milliseconds depend on the machine and its neighbours; ratios of
-medians from the same rounds hardly do, so only those are kept: the chain to every other way to run the tower, to the
-bare products, and each exit to full depth. A ratio has moved when its interval and the recorded one do not touch.
+medians from the same rounds hardly do, so only those are kept: the chain to every other way to run the tower, to its
+GEMMs alone, and each exit to full depth. A ratio has moved when its interval and the recorded one do not touch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def cpu_class(device: Device) -> str:
 
 
 def ratios_of(report: Report) -> Ratios:
-    """Every ratio of one report, by a name with its threads and batch."""
+    """Collect every ratio of one report, by a name with its threads and batch."""
     settings = report.settings
     where = f"{report.bundle.model}, {settings.threads} threads, batch {settings.batch}"
     found = {f"chain / {row.name}": row.chain_ratio for row in report.rows if row.kind != "full"}
@@ -58,7 +58,7 @@ def ratios_of(report: Report) -> Ratios:
 
 
 def reports_in(folder: Path) -> list[Report]:
-    """Every report of a folder, by name."""
+    """Read every report of a folder, by name."""
     return [from_json(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
@@ -84,7 +84,7 @@ def _shown(ratio: dict[str, float]) -> str:
 
 
 def main() -> int:
-    """Command line; 1 when something became slower."""
+    """Run the command; the status is 1 when something became slower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("compare", "record"))
     parser.add_argument("folder", type=Path, help="with reports of lraee-bench --json")

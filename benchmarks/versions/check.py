@@ -67,7 +67,7 @@ def base() -> dict[str, Any]:
 
 
 def names(model: Any, answers: Any) -> list[str]:
-    """The label of each image."""
+    """Give the label of each image."""
     return [model.labels[index] for index in answers.probabilities.argmax(axis=1)]
 
 

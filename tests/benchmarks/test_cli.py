@@ -138,7 +138,7 @@ def test_labelled_images_are_skipped_counted_and_mapped_as_told(tmp_path: Path) 
     report = from_json((tmp_path / "x.json").read_text("utf-8"))
     assert {row.accuracy.images for row in report.rows if row.accuracy is not None} == {20}
     notes = " ".join(report.notes)
-    assert "being no images: 1 .txt." in notes
+    assert "since they are not images: 1 .txt." in notes
     assert "1 image cannot be read and is left out" in notes
     assert "--unreadable skip" in report.settings.command
     alone = invoke("reference", "--labels", str(names), *FEW)
@@ -229,7 +229,7 @@ def test_baselines_are_a_list_or_none_or_whatever_is_there() -> None:
     assert parse_baselines("none") == ()
     assert parse_baselines("fp32, graph") == ("graph", "fp32")
     assert parse_baselines("torch,openvino,dynamic,static") == ("static", "dynamic", "openvino", "torch")
-    with pytest.raises(typer.BadParameter, match="'int4' is no baseline"):
+    with pytest.raises(typer.BadParameter, match="'int4' is not a baseline"):
         parse_baselines("int4")
 
 

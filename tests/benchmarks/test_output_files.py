@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lraee.errors import DataError
 from lraee_benchmarks.cli import app
-from lraee_benchmarks.output_files import check_writable, temporary_folder, write_file
+from lraee_benchmarks.output_files import check_writable, temporary_folder, with_block, write_file
 from lraee_benchmarks.render.html import app as render_app
 from lraee_benchmarks.results.model import Report, to_json
 
@@ -54,6 +54,14 @@ def test_a_full_disk_is_said() -> None:
     assert stat.S_ISCHR(FULL_DISK.stat().st_mode)
     with pytest.raises(DataError, match="No space left"):
         write_file(FULL_DISK, "text")
+
+
+def test_a_page_without_marks_is_refused() -> None:
+    """The table would have no place."""
+    page = with_block("a <!-- emulated --> b <!-- /emulated --> c", "emulated", "T")
+    assert page == "a <!-- emulated -->\n\nT\n\n<!-- /emulated --> c"
+    with pytest.raises(ValueError, match="to put the table between"):
+        with_block("nothing", "emulated", "T")
 
 
 @pytest.mark.parametrize("launches", ["1", "2"])

@@ -19,7 +19,7 @@ def test_eight_threads_and_every_policy_give_the_answers_of_one_thread_and_lose_
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "through 8 threads: 0 wrong answers" in done.stdout
-    blocks = re.search(r"images left behind blocks (.*)", done.stdout)
+    blocks = re.search(r"images left after blocks (.*)", done.stdout)
     assert blocks is not None
     assert len(blocks[1].split(", ")) > 3  # otherwise it would prove little
 

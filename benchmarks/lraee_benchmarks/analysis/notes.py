@@ -1,4 +1,4 @@
-"""What a reader of the report must not miss, above all where early exit does not pay.
+"""Say what a reader of the report must not miss, above all where early exit does not pay.
 
 Each rule is one function from the report to its sentences, so that the rules can be read and tested one by one.
 """
@@ -21,7 +21,7 @@ HOT_CELSIUS = 80.0
 
 
 def make_notes(report: Report) -> tuple[str, ...]:
-    """All notes, in the order of the rules below."""
+    """Collect all notes, in the order of the rules below."""
     rules = (
         _random_weights,
         _early_exit,
@@ -37,7 +37,7 @@ def make_notes(report: Report) -> tuple[str, ...]:
 
 
 def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, busy_rows: Collection[str]) -> tuple[str, ...]:
-    """What rows may have done to each other.
+    """Say what rows may have done to each other.
 
     Args:
         peers: the baselines that ran.
@@ -57,7 +57,7 @@ def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, busy_rows: C
 
 
 def failure_notes(failed: Mapping[str, str]) -> tuple[str, ...]:
-    """Which rows could not run here, and why.
+    """Say which rows could not run here, and why.
 
     Args:
         failed: reasons by the names of baselines.
@@ -87,7 +87,7 @@ def _early_exit(report: Report) -> Iterator[str]:
 
 
 def _against_cuts(report: Report) -> Iterator[str]:
-    """A tower cut behind one exit is a smaller static model: early exit must beat it."""
+    """A tower cut after one exit is a smaller static model: early exit must beat it."""
     cuts = [row for row in report.rows if row.kind == "exit"]
     for row in report.rows:
         if row.kind not in BY_IMAGE or row.accuracy is None:
@@ -126,17 +126,17 @@ def _against_float(report: Report) -> Iterator[str]:
 
 
 def _saturation(report: Report) -> Iterator[str]:
-    """Where uint8 x int8 products overflow, an exact kernel costs time and a wrong answer costs none."""
+    """Where sums of uint8 x int8 overflow, an exact kernel costs time and a wrong answer costs none."""
     exact = any(peer.options.get("session.x64quantprecision") == "1" for peer in report.peers)
     engines = {peer.engine for peer in report.peers if peer.precision.startswith("int8")}
     if not exact or not engines:
         return
     yield (
-        "On this CPU, without VNNI or AMX, products of 8-bit numbers saturate: the rows of ONNX Runtime run its exact "
+        "On this CPU, without VNNI or AMX, 8-bit GEMMs saturate: the rows of ONNX Runtime run its exact "
         "kernels (session.x64quantprecision), which are slower than its default."
     )
     if "OpenVINO" in engines:
-        yield ("OpenVINO has no such kernels: its products saturate here, and the openvino row times wrong answers.")
+        yield ("OpenVINO has no such kernels: its GEMMs saturate here, and the openvino row times wrong answers.")
 
 
 def _spinning_pool(report: Report) -> Iterator[str]:
@@ -172,5 +172,5 @@ def _conditions(report: Report) -> Iterator[str]:
 
 
 def _has_long_tail(row: Row) -> bool:
-    """Where images leave at different depths, latencies are spread by nature."""
+    """Say whether calls were disturbed; where images leave at different depths, latencies spread by design."""
     return row.kind not in BY_IMAGE and row.latency.p99_ms > 2 * row.latency.p50_ms

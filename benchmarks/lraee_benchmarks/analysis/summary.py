@@ -1,4 +1,4 @@
-"""From raw samples to the rows of a report."""
+"""Turn raw samples into the rows of a report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lraee_benchmarks.running.rounds import Measured
 FULL_DEPTH_KINDS: tuple[RowKind, ...] = ("full", "graph")
 """Rows that compute the bundle's full depth; the fastest of them is what savings are measured against, so that early
 exit is not praised for time that running part by part has cost. Which is fastest is itself measured: intervals of
-savings find it anew in every launch or resample."""
+savings select it again in every launch or resample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +62,18 @@ def collect(
 
 
 def find_full_depths(inputs: Sequence[RowInput]) -> list[RowInput]:
-    """The rows of `FULL_DEPTH_KINDS`, the fastest by mean latency first; `inputs` must hold at least the full chain."""
+    """Find the rows of `FULL_DEPTH_KINDS`, the fastest by mean latency first; `inputs` must hold the full chain."""
     full = [item for item in inputs if item.kind in FULL_DEPTH_KINDS]
     return sorted(full, key=lambda item: float(item.samples_ms.mean()))
 
 
 def find_full(inputs: Sequence[RowInput]) -> RowInput:
-    """The chain at full depth, which is always among the rows."""
+    """Find the chain at full depth, which is always among the rows."""
     return next(item for item in inputs if item.kind == "full")
 
 
 def summarize_bundle(model: Model) -> BundleSummary:
-    """What a report says of the bundle."""
+    """Describe the bundle for a report."""
     manifest = model.manifest
     return BundleSummary(
         name=model.bundle.folder.resolve().name,
@@ -143,7 +143,7 @@ def summarize_row(
 def summarize_ratio(
     samples_ms: NDArray[np.float64], other_ms: NDArray[np.float64], *, seed: int, launches: Launches = None
 ) -> Ratio:
-    """Median over median of two series (rounds,) from the same rounds."""
+    """Divide the medians of two series (rounds,) from the same rounds."""
     return Ratio(
         value=float(np.median(samples_ms) / np.median(other_ms)),
         interval=ratio_interval(samples_ms, other_ms, seed=seed, launches=launches),
@@ -164,7 +164,7 @@ def summarize_latency(samples_ms: NDArray[np.float64], *, seed: int, launches: L
 
 
 def exit_shares(outcomes: Sequence[Outcome], samples_ms: NDArray[np.float64]) -> tuple[ExitShare, ...]:
-    """Where the images left, by block; full depth comes last.
+    """Count where the images left, by block; full depth comes last.
 
     Args:
         outcomes: one for each round.
@@ -185,13 +185,13 @@ def exit_shares(outcomes: Sequence[Outcome], samples_ms: NDArray[np.float64]) ->
 
 
 def share_weighted(shares: Sequence[ExitShare]) -> float | None:
-    """Medians of the depths by their shares; None where they have none."""
+    """Weight the medians of the depths by their shares; None where a depth has none."""
     weighted = [exit.share * exit.p50_ms for exit in shares if exit.p50_ms is not None]
     return float(np.sum(weighted)) if len(weighted) == len(shares) else None
 
 
 def summarize_lateness(item: RowInput) -> Lateness | None:
-    """By how much the calls of a row missed its deadline; None for a row without one."""
+    """Say by how much the calls of a row missed its deadline; None for a row without one."""
     policy = parse_policy(item.name) if item.kind == "deadline" else None
     if not isinstance(policy, Deadline):
         return None
@@ -205,13 +205,13 @@ def summarize_lateness(item: RowInput) -> Lateness | None:
 
 
 def summarize_floor(full: RowInput, measured: Measured, floor: Path, *, products: int, seed: int) -> Floor:
-    """The floor's part of a report.
+    """Make the part of a report that holds the lower bounds.
 
     Args:
         full: the chain at full depth.
-        measured: the same rounds; its last columns are the bare products and the reading.
+        measured: the same rounds; its last columns are the GEMMs alone and the reading.
         floor: ``floor.onnx``.
-        products: how many there are.
+        products: number of GEMMs.
         seed: of the bootstrap.
     """
     size, launches = weight_bytes(floor), measured.launches

@@ -1,6 +1,9 @@
-"""Energy of an image where the device has a meter: RAPL of x86, the power controller of a Raspberry Pi 5.
+"""Measure the energy of an image where the device has a meter: RAPL of x86, the power controller of a Raspberry Pi 5.
 
-Meters tell of milliseconds at best, so that rows cannot share a round: each runs alone for some seconds.
+Meters resolve milliseconds at best, so that rows cannot share a round: each runs alone for some seconds.
+
+No recorded run exists: no device of this project has had a readable meter, and the tests read made-up ones. Expect to
+check the first figures from a real device.
 """
 
 from __future__ import annotations
@@ -22,21 +25,21 @@ SECONDS = 3.0
 """For each row, and for idling."""
 
 _POLL_SECONDS = 0.2
-"""Between two readings of a meter that tells of power."""
+"""Between two readings of a meter that gives power."""
 
 
 class Meter(Protocol):
-    """Something that tells how much energy the device has used."""
+    """Something that knows how much energy the device has used."""
 
     source: str
     """As in `Energy.source`."""
 
     def joules(self) -> float:
-        """Since some moment in the past."""
+        """Give the joules used since some moment in the past."""
         ...
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading the meter."""
         ...
 
 
@@ -49,15 +52,17 @@ class Rapl:
     source = "RAPL"
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        """Args:
-        folders: one for each package.
+        """Read the counters for the first time.
+
+        Args:
+            folders: one for each package.
         """
         self._folders = folders
         self._last = [self._read(folder, "energy_uj") for folder in folders]
         self._total = 0
 
     def joules(self) -> float:
-        """Must be asked at least once in each overflow, which takes minutes."""
+        """Add up the counters; ask at least once in each overflow, which takes minutes."""
         for index, folder in enumerate(self._folders):
             now = self._read(folder, "energy_uj")
             step = now - self._last[index]
@@ -66,7 +71,7 @@ class Rapl:
         return self._total / 1e6
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, since nothing is open."""
 
     @staticmethod
     def _read(folder: Path, name: str) -> int:
@@ -79,9 +84,11 @@ class Pmic:
     source = "PMIC"
 
     def __init__(self, read: Callable[[], str], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args:
-        read: gives the text of ``vcgencmd pmic_read_adc``.
-        clock: seconds.
+        """Start the thread.
+
+        Args:
+            read: gives the text of ``vcgencmd pmic_read_adc``.
+            clock: seconds.
         """
         self._read = read
         self._clock = clock
@@ -94,7 +101,7 @@ class Pmic:
         self._thread.start()
 
     def joules(self) -> float:
-        """Up to now; the power is taken as the mean of two readings."""
+        """Add up to now; the power between two readings is taken as their mean."""
         with self._lock:
             watts, now = pmic_watts(self._read()), self._clock()
             self._joules += (self._watts + watts) / 2 * (now - self._looked)
@@ -102,7 +109,7 @@ class Pmic:
             return self._joules
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread that reads."""
         self._ended.set()
         self._thread.join()
 
@@ -123,7 +130,7 @@ def pmic_watts(text: str) -> float:
 
 
 def find_meter(root: Path = Path("/")) -> Meter | None:
-    """The device's meter; None where there is none, or only the administrator may read it."""
+    """Find the device's meter; None where there is none, or only the administrator may read it."""
     packages = [
         folder
         for folder in sorted((root / "sys/class/powercap").glob("intel-rapl:*"))
@@ -142,7 +149,7 @@ def find_meter(root: Path = Path("/")) -> Meter | None:
 
 
 def has_meter() -> bool:
-    """Whether `find_meter` finds one."""
+    """Say whether `find_meter` finds a meter."""
     meter = find_meter()
     if meter is not None:
         meter.close()

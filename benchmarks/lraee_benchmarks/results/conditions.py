@@ -17,7 +17,7 @@ After the scenarios of MLPerf Inference (Reddi et al., arXiv 1911.02549).
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """Where it ran."""
+    """The machine that the measurement ran on."""
 
     model: str
     """The board, or the CPU's name."""
@@ -31,7 +31,7 @@ class Device:
     int8_features: tuple[str, ...]
     """Of VNNI, AMX, dotprod, i8mm, those that the CPU has."""
     governor: str | None
-    """Frequency governor of the first core, such as ``performance``; None where the system does not tell."""
+    """Frequency governor of the first core, such as ``performance``; None where the system does not say."""
     load_average: float | None
     """Runnable processes over the minute before the start, other programs included."""
     celsius_before: float | None
@@ -44,7 +44,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleSummary:
-    """What was measured."""
+    """The bundle that was measured."""
 
     name: str
     model: str
@@ -61,7 +61,7 @@ class BundleSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How it was measured."""
+    """The settings of the measurement."""
 
     command: str
     """Repeats the measurement."""
@@ -70,7 +70,7 @@ class Settings:
     isolated: bool
     """Whether each row ran in a process of its own; a turn is then one run that is not timed and one that is."""
     launches: int
-    """How often the processes were started anew, rounds divided among them; intervals are over several."""
+    """Processes that the rounds were divided among, one after the other; intervals are over several."""
     scenario: Scenario
     batch: int
     """Images that run together."""

@@ -46,10 +46,10 @@ RowKind = Literal[
 
 - ``adaptive``: each image leaves by the learned gates, at one operating point (LRA-EE).
 - ``full``: all blocks, no exit.
-- ``exit``: every image leaves behind the same block.
+- ``exit``: every image leaves after the same block.
 - ``confidence``, ``entropy``: each image leaves by one threshold on the largest probability, or on the entropy.
 - ``patience``: each image leaves once consecutive exits agree.
-- ``replay``: images leave behind given blocks in given shares, whatever they show.
+- ``replay``: images leave after given blocks in given shares, whatever they show.
 - ``deadline``: the best answer when the time is up.
 - ``graph``, ``fp32``: baselines, one session each.
 - ``static``, ``dynamic``: what torch's exporter and ONNX Runtime's quantization tools give by default.
@@ -60,7 +60,7 @@ The rows up to ``deadline`` run the parts one by one; the three heuristics visit
 """
 
 BY_IMAGE: Final[tuple[RowKind, ...]] = ("adaptive", "confidence", "entropy", "patience", "replay")
-"""Kinds in which each image leaves at a depth of its own, so that latencies are spread by nature."""
+"""Kinds in which each image leaves at a depth of its own, so that latencies spread by design."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ class Energy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Top-1 of one row."""
+    """Top-1 accuracy of one row."""
 
     images: int
     top1: float
@@ -159,8 +159,8 @@ class Row:
     latency_saved: float
     """1 - mean / mean of `Report.reference`, over the same images."""
     latency_saved_interval: Interval
-    """The fastest full depth is found anew in every launch or resample, so that this has a width for the reference
-    itself where another full depth is about as fast."""
+    """The fastest full-depth row is selected again in each launch or resample; the interval of the reference itself
+    therefore has a width where two candidates are close."""
     latency_per_flops: float | None
     """latency_saved / flops_saved: what a saved FLOP is worth in time; None where no FLOPs are saved."""
     chain_ratio: Ratio
@@ -180,14 +180,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """How near the full chain is to what the CPU can do at all, measured in the same rounds as the rows."""
+    """How close the full chain is to lower bounds of this CPU, measured in the same rounds as the rows."""
 
     products: int
-    """Matrix products with weights."""
+    """Number of GEMMs with weights."""
     weight_bytes: int
-    """Of all products, scales and biases too."""
+    """Of all GEMMs, with scales and biases."""
     gemm: Latency
-    """All of them in order, bare: inputs quantized already, outputs float32, same session settings."""
+    """All GEMMs in order and nothing else: inputs are quantized already, outputs are float32, sessions have the same
+    settings."""
     chain_to_gemm: Ratio
     read: Latency
     """Reading as many bytes once, on as many threads."""
@@ -211,7 +212,7 @@ class PartTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything `lraee-bench` measured."""
+    """Everything that `lraee-bench` measured."""
 
     schema: Literal["lraee-bench/3"]
     created: str
@@ -237,6 +238,10 @@ class Report:
         """The row called `name`, or None."""
         return next((row for row in self.rows if row.name == name), None)
 
+    def early_exit(self) -> Row | None:
+        """The first operating point, which is the default one, if it saves FLOPs."""
+        return next((row for row in self.rows if row.kind == "adaptive" and row.flops_saved > 0), None)
+
 
 def to_json(report: Report) -> str:
     """The text of the JSON file."""
@@ -247,13 +252,13 @@ def from_json(text: str) -> Report:
     """Read what `to_json` wrote.
 
     Raises:
-        DataError: it is no JSON or of another schema.
+        DataError: it is not JSON or of another schema.
         BundleError: a key is unknown, missing or of another type.
     """
     try:
         raw = json.loads(text)
     except ValueError as error:
-        raise DataError(f"the report is no JSON ({error}); wanted a file written by lraee-bench --json") from error
+        raise DataError(f"the report is not JSON ({error}); wanted a file written by lraee-bench --json") from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if schema != SCHEMA:
         raise DataError(f"the report has the schema {schema!r}, wanted {SCHEMA!r}; measure again with this version")

@@ -25,7 +25,7 @@ OnShare = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowPlan:
-    """Which rows there will be, all checked to be possible."""
+    """Which rows there will be; each has been checked to be possible."""
 
     chain: tuple[str, ...]
     """Policies by name, full depth among them."""
@@ -37,7 +37,7 @@ class RowPlan:
 
 
 class Rows(Protocol):
-    """Rows that are open."""
+    """Rows that are open and can be run."""
 
     names: list[tuple[str, RowKind]]
     """Name and kind of each row; the floor's parts are not among them."""
@@ -51,16 +51,16 @@ class Rows(Protocol):
     """Baselines that could not be opened or run here, and why; the others are there."""
 
     def outcomes(self) -> list[Mapping[int, Outcome]]:
-        """What each row gave for each batch that it ran."""
+        """Give the outcome of each row for each batch that it ran."""
         ...
 
     def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
-        """Whether each row's best label is right."""
+        """Judge whether each row's best label is right."""
         ...
 
 
 def peers_once(peers: Iterable[Peer | None]) -> list[Peer]:
-    """Those of all rows, each once: the rows of the chain have the same one."""
+    """Give each engine once; all rows of the chain have the same."""
     return list({peer.name: peer for peer in peers if peer is not None}.values())
 
 
@@ -83,7 +83,7 @@ class TimedVariant:
         return elapsed_ms
 
     def outcomes(self) -> dict[int, Outcome]:
-        """Read what was kept."""
+        """Read the answers that were kept."""
         return {batch: self.variant.read(answer) for batch, answer in self.answers.items()}
 
 
@@ -113,9 +113,9 @@ class LocalRows:
         self.measures: list[Measure] = [*(timed.measure for timed in self._timed), *map(timed, floor)]
 
     def outcomes(self) -> list[Mapping[int, Outcome]]:
-        """See `Rows`."""
+        """Give what `Rows.outcomes` says."""
         return [timed.outcomes() for timed in self._timed]
 
     def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
-        """See `Rows`."""
+        """Give what `Rows.right` says."""
         return answers_right(self._variants, labelled, self._manifest, self._labels, on_progress=on_share)

@@ -28,13 +28,13 @@ from lraee_benchmarks.running.rounds import Measure
 from lraee_benchmarks.running.worker import Job, Ready, Worker
 
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
-"""Numpy's linear algebra would keep threads of its own spinning after the product with the labels."""
+"""Numpy's linear algebra would keep threads of its own spinning after the GEMM with the labels."""
 
 
 def cores_for(threads: int) -> tuple[int, ...]:
-    """As many of the cores that this process may use, one of each physical core first; all when there are no more.
+    """Choose as many of the cores that this process may use, one of each physical core first.
 
-    Empty where the system does not say or does not pin.
+    All of them when there are no more; none where the system does not pin processes.
     """
     if not hasattr(os, "sched_getaffinity"):
         return ()
@@ -117,7 +117,7 @@ class _OpenRow:
 
 
 class IsolatedRows:
-    """Rows in workers; see `lraee_benchmarks.running.in_process.Rows`."""
+    """Rows in workers, with the members of `lraee_benchmarks.running.in_process.Rows`."""
 
     def __init__(self, workers: Sequence[_OpenRow], failed: dict[str, str]) -> None:
         self._rows = [row for row in workers if row.ready.kind is not None]
@@ -128,11 +128,11 @@ class IsolatedRows:
         self.measures: list[Measure] = [self._measure_of(row) for row in workers]
 
     def outcomes(self) -> list[Mapping[int, Outcome]]:
-        """What each row gave for each batch that it ran."""
+        """Give the outcome of each row for each batch that it ran."""
         return [row.worker.ask(Worker.outcomes) for row in self._rows]
 
     def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
-        """Whether each row's best label is right."""
+        """Judge whether each row's best label is right."""
         found: list[Judged] = []
         for row in self._rows:
             found.append(row.worker.ask(Worker.right, labelled))

@@ -1,7 +1,7 @@
 """A measurement in several launches: processes started one after the other, each with its share of the rounds.
 
-Where memory lies, and how threads fall on cores, is settled when a process starts: two runs of one program differ by
-more than the rounds of one run tell. Intervals over launches predict the range of the next run.
+Where memory lies, and how threads fall on cores, is settled when a process starts, so that two runs of one program
+differ by more than the rounds of one run show. Intervals over launches predict the range of the next run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MeasuredRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What one process does."""
+    """What one process of a measurement does."""
 
     bundle: Path
     threads: int
@@ -70,7 +70,7 @@ def set_pool(model: Model) -> None:
 def opened_rows(
     rows: RowPlan, model: Model, batches: Sequence[Pixels], *, isolated: bool, on_share: OnShare | None = None
 ) -> Iterator[Rows]:
-    """Rows in this process, with all sessions made, or in workers, which end with the block.
+    """Open rows in this process, with all sessions made, or in workers, which end with the block.
 
     Args:
         rows: which.
@@ -93,7 +93,7 @@ def opened_rows(
 def measure_rows(
     rows: Rows, batches: Sequence[Pixels], plan: Plan, *, on_progress: Callable[[float], None] | None = None
 ) -> MeasuredRows:
-    """Run open rows in rounds."""
+    """Run open rows in rounds and read their outcomes."""
     measured = interleave(rows.measures, len(batches), plan, on_progress=on_progress)
     return MeasuredRows(
         names=rows.names,

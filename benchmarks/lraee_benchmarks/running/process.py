@@ -40,7 +40,7 @@ class Remote(Generic[Held]):
             environment: variables that the process has besides those of this one.
 
         Raises:
-            DataError: there is no folder for temporary files.
+            DataError: temporary files cannot be made.
         """
         self.name = name
         self._errors = temporary_file()
@@ -126,7 +126,7 @@ def ended_error(name: str, status: int, errors: bytes) -> BundleError:
 def main() -> None:
     """Hold the object that comes first on stdin, and call its methods until stdin ends."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print goes to stderr
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     held = pickle.load(requests)
@@ -140,7 +140,7 @@ def main() -> None:
             answer = (None, method(held, *args, **kwargs))
         except LraeeError as error:
             answer = (str(error), None)
-        with suppress(BrokenPipeError):  # nobody waits for it any more
+        with suppress(BrokenPipeError):  # the process that asked has ended
             pickle.dump(answer, answers)
             answers.flush()
 

@@ -1,8 +1,7 @@
 """One row, in the process that `isolated` starts for it.
 
-A turn is one run that is not timed, which brings the row's threads and weights back, and one that is. Then the process
-waits until none of its threads runs any more: threads that spin for a while after a run would take a core from the
-next row.
+A turn is one run that is not timed, which brings threads and weights back into the caches, and one that is. Then the
+process waits until its threads are idle: threads that spin for a while after a run would take a core from the next row.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Job:
 
 
 class Ready(NamedTuple):
-    """What an open row tells of itself."""
+    """What a worker says of its row once it is open."""
 
     kind: RowKind | None
     """None for a part of the floor."""
@@ -65,7 +64,7 @@ class Ready(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a turn gave."""
+    """The result of a turn."""
 
     elapsed_ms: float
     idle: bool
@@ -114,11 +113,11 @@ class Worker:
         return Turn(elapsed_ms, wait_until_idle())
 
     def outcomes(self) -> Mapping[int, Outcome]:
-        """What the row gave for each batch that it ran."""
+        """Give the outcome of each batch that the row ran."""
         return self._timed.outcomes()
 
     def right(self, labelled: LabelledSource) -> Judged:
-        """Whether the row's best label is right."""
+        """Judge whether the row's best label is right."""
         return answers_right([self._timed.variant], labelled, self._model.manifest, self._model.labels)
 
 

@@ -240,5 +240,5 @@ def test_a_baseline_whose_data_lies_elsewhere_is_refused(copy: Bundle) -> None:
     tensor = b"\x6a" + bytes([len(entry)]) + entry
     graph = b"\x2a" + bytes([len(tensor)]) + tensor
     path.write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
-    with pytest.raises(BundleError, match=r"external data is at '\.\./x\.data', wanted a file beside it"):
+    with pytest.raises(BundleError, match=r"external data is at '\.\./x\.data', wanted a file in its own folder"):
         open_peer(copy, "fp32", ONE_THREAD)

@@ -11,7 +11,7 @@ from lraee.bundle.folder import Bundle
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_benchmarks.analysis.summary import RowInput, summarize_floor
 from lraee_benchmarks.rows.baseline_files import baseline_path
-from lraee_benchmarks.rows.floor import BareProducts, MemoryRead, open_floor, weight_bytes
+from lraee_benchmarks.rows.floor import BareGemms, MemoryRead, open_floor, weight_bytes
 from lraee_benchmarks.running.rounds import Measured
 
 
@@ -20,7 +20,7 @@ def test_the_products_run_into_shared_buffers(with_baselines: Bundle, batch: int
     """The last product of a shape is what its buffer holds: all of them were written there in order."""
     settings = SessionSettings(threads=1)
     session = make_session(baseline_path(with_baselines, "floor"), settings)
-    products = BareProducts(session, with_baselines.manifest.tower, batch)
+    products = BareGemms(session, with_baselines.manifest.tower, batch)
     assert products.count == 74
     products()
     feeds = dict(zip([entry.name for entry in session.get_inputs()], products._arrays, strict=False))

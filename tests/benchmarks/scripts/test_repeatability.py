@@ -59,6 +59,6 @@ def test_numbers_of_the_second_run_are_looked_for_in_the_first_ones_interval(
         dataclasses.replace(row, latency=dataclasses.replace(row.latency, p50_ms=row.latency.p50_interval_ms.high + 1))
         for row in report.rows
     ]
-    assert repeatability.share_foretold([(report, report)]) == 1
+    assert repeatability.share_predicted([(report, report)]) == 1
     other = dataclasses.replace(report, rows=tuple(rows))
-    assert repeatability.share_foretold([(report, other)]) == pytest.approx(2 / 3)
+    assert repeatability.share_predicted([(report, other)]) == pytest.approx(2 / 3)
