@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -19,19 +18,6 @@ from lraee.bundle.strict_json import decode
 from lraee.ort.sessions import SessionSettings
 from lraee_benchmarks.results.conditions import ColdStart
 from lraee_benchmarks.running.process import ended_error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FreshRun:
-    """What one process reports; fields as in `ColdStart`."""
-
-    import_ms: float
-    load_ms: float
-    first_image_ms: float
-    to_first_answer_ms: float
-    rss_bytes: int
-    peak_rss_bytes: int
-    private_bytes: int | None
 
 
 def measure_cold_start(
@@ -54,7 +40,7 @@ def measure_cold_start(
     Raises:
         BundleError: a process did not answer.
     """
-    runs: list[FreshRun] = []
+    runs: list[ColdStart] = []
     for number in range(processes):
         runs.append(_run_fresh(bundle, image, settings))
         if on_progress is not None:
@@ -72,7 +58,7 @@ def measure_cold_start(
     )
 
 
-def _run_fresh(bundle: Path, image: bytes, settings: SessionSettings) -> FreshRun:
+def _run_fresh(bundle: Path, image: bytes, settings: SessionSettings) -> ColdStart:
     command = [
         sys.executable,
         "-P",
@@ -85,4 +71,4 @@ def _run_fresh(bundle: Path, image: bytes, settings: SessionSettings) -> FreshRu
     done = subprocess.run(command, input=image, capture_output=True, check=False)
     if done.returncode != 0:
         raise ended_error(f"a fresh process with {bundle.name}", done.returncode, done.stderr)
-    return decode(FreshRun, json.loads(done.stdout), "fresh process")
+    return decode(ColdStart, {"processes": 1, **json.loads(done.stdout)}, "fresh process")

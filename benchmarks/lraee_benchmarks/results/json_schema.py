@@ -13,7 +13,6 @@ import inspect
 import json
 import textwrap
 import types
-from importlib.resources import files
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lraee_benchmarks.results.model import SCHEMA, Report
@@ -28,12 +27,6 @@ def build_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     report = _object(Report, definitions)
     return {"$schema": DIALECT, "title": SCHEMA, **report, "$defs": dict(sorted(definitions.items()))}
-
-
-def shipped_schema() -> dict[str, Any]:
-    """Read the schema that comes with the package."""
-    shipped: dict[str, Any] = json.loads((files("lraee_benchmarks") / "lraee-bench.schema.json").read_text("utf-8"))
-    return shipped
 
 
 def _object(kind: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
