@@ -4,8 +4,8 @@
 
 The first run makes an arm64 Debian below `--root` (a few minutes) and installs the project's wheel in it. Then each
 core runs the same images as this machine. What it gave is kept image by image: an interrupted run goes on where it
-ended; remove `outcomes` below the root to run all anew. `--record` writes the comparison to recorded.json and README.md
-beside this file. Emulation shows whether answers are right; it shows nothing about speed.
+ended; remove `outcomes` below the root to run all again. `--record` writes the comparison to recorded.json and
+README.md in this folder. Emulation shows whether answers are right; it shows nothing about speed.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ EXIT_MARGIN = 1.5
 def cpu_class(device: Device) -> str:
     """CPUs whose ratios may be compared: architecture, what it does with 8 bits, cores.
 
-    The make is left out: the same features on the same number of cores behave alike, and clouds do not tell more.
+    The make is not part of it: the same features on the same number of cores behave alike, and clouds do not say more.
     """
     features = "-".join(sorted(feature.lower() for feature in device.int8_features)) or "plain"
     return f"{device.machine}-{features}-{device.cores}cores"

@@ -91,7 +91,7 @@ def claims(project: Path) -> dict[str, dict[str, str]]:
 
 
 def lower_bound(requirement: Requirement) -> str:
-    """The version behind ``>=``.
+    """Find the version after ``>=``.
 
     >>> lower_bound(Requirement("numpy>=1.26"))
     '1.26'

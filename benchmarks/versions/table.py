@@ -29,7 +29,7 @@ def outcome_rows(record: Mapping[str, Any]) -> list[str]:
 
 
 def cell(run: Mapping[str, Any], stage: str, name: str) -> str:
-    """The version that ran, and the one beside an export where pip took another there."""
+    """Give the version that ran, and that of the export where pip took another there."""
     version = run["versions"].get(stage, {}).get(name, "not installed")
     with_export = run["versions"].get("export", {}).get(name, version)
     mark = " *" if name in run["raised"] else ""

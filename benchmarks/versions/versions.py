@@ -6,7 +6,7 @@ For each CPython from 3.11 on, twice: with the lowest release of every dependenc
 with the newest that pip takes. An environment with the base dependencies runs the shipped bundle, Pillow joins it for
 image files, and one with all that an export needs exports the reference. What could not be run is named. The
 environments (about 6 GB with the CUDA libraries that PyPI's torch brings) are made below `--root`, one at a time, and
-removed. `--record` writes the outcome to recorded.json and into README.md beside this file.
+removed. `--record` writes the outcome to recorded.json and into README.md in this folder.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def main() -> int:
 
 
 def record(new: dict[str, Any]) -> None:
-    """Write what ran to recorded.json, beside runs that were recorded before, and the table into README.md."""
+    """Write what ran to recorded.json, next to earlier runs, and the table into README.md."""
     old = json.loads(RECORD.read_text("utf-8"))["runs"] if RECORD.exists() else {}
     new = {**new, "runs": dict(sorted({**old, **new["runs"]}.items()))}
     RECORD.write_text(json.dumps(new, indent=1) + "\n", "utf-8")

@@ -4,7 +4,7 @@
     python benchmarks/experiments/towers/towers.py time FOLDER
 
 `export` writes one bundle for each model into FOLDER and checks parity with torch as every export does; `time` runs
-what lies there and writes `towers.json` and the table of README.md beside this file. Random weights show size, speed
+what lies there and writes `towers.json` and the table of README.md in this folder. Random weights show size, speed
 and that graphs compute what torch computes; of accuracy, and of what INT8 costs in it, they say nothing.
 """
 
