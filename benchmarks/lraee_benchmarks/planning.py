@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from lraee.errors import PolicyError
@@ -16,6 +14,7 @@ from lraee_benchmarks.rows.floor import FLOOR_PARTS
 from lraee_benchmarks.rows.variants import chain_policies
 from lraee_benchmarks.running.in_process import RowPlan
 from lraee_benchmarks.running.launches import set_pool
+from lraee_benchmarks.running.rounds import time_in_turn
 
 DEADLINE_SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the time of full depth, unless deadlines are given."""
@@ -63,10 +62,5 @@ def default_deadlines(model: Model) -> tuple[str, ...]:
     set_pool(model)
     size = model.manifest.preprocessing.image_size
     pixels = np.zeros((1, size, size, 3), np.uint8)
-    times = []
-    for _ in range(_PROBES):
-        begun = time.perf_counter()
-        model.run_pixels(pixels, policy=Full())
-        times.append(1000 * (time.perf_counter() - begun))
-    full_ms = float(np.median(times))
+    full_ms = float(np.median(time_in_turn([lambda: model.run_pixels(pixels, policy=Full())], _PROBES)))
     return tuple(f"deadline={full_ms * share:.2f}" for share in DEADLINE_SHARES)
