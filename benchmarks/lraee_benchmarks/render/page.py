@@ -6,6 +6,7 @@ as the functions here return it. Other packages add templates and styles of thei
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def cell(text: str) -> Markup:
 
 @cache
 def macros(package: str, template: str) -> Any:
-    """Load the macros of a template, which return `Markup` and know the filters ``prose`` and ``cell``.
+    """Load the macros of a template, which return `Markup` and know the filters ``prose``, ``cell`` and ``base64``.
 
     Args:
         package: that the template lies in, such as ``lraee_benchmarks.render``.
@@ -70,7 +71,7 @@ def macros(package: str, template: str) -> Any:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(prose=prose, cell=cell)
+    environment.filters.update(prose=prose, cell=cell, base64=lambda data: base64.b64encode(data).decode("ascii"))
     return environment.get_template(template).module
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 MISSING = "-"
 """Stands in a cell whose number could not be measured."""
 
+_BAR = r"\|"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -33,5 +35,5 @@ class Table:
         | a\|b | 1.25 |
         """
         rule = ["---" if column in self.words else "---:" for column in range(len(self.header))]
-        lines = [self.header, rule, *([cell.replace("|", r"\|") for cell in row] for row in self.rows)]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines = [self.header, rule, *self.rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', _BAR) for cell in line)} |" for line in lines)
