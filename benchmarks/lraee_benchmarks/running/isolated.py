@@ -76,13 +76,14 @@ def isolated_rows(
         workers: list[_OpenRow] = []
         failed: dict[str, str] = {}
         for number, job in enumerate(jobs, start=1):
+            name = f"the process of the row {job.name}"
+            remote = stack.enter_context(Remote(name, Worker(job), environment=ENVIRONMENT))
             try:
-                name = f"the process of the row {job.name}"
-                remote = stack.enter_context(Remote(name, Worker(job), environment=ENVIRONMENT))
                 workers.append(_OpenRow(job.name, remote, remote.ask(Worker.open)))
             except BundleError as error:
                 if job.role != "peer":
                     raise
+                remote.stop()  # its threads might spin while other rows are timed
                 failed[job.name] = str(error)
             if on_share is not None:
                 on_share(number / len(jobs))

@@ -44,6 +44,13 @@ def test_a_process_that_is_killed_says_by_which_signal(status: int) -> None:
                 remote.ask(signal.raise_signal)
 
 
+def test_a_process_may_be_ended_twice() -> None:
+    """Once when it is of no more use, and again with its block."""
+    with Remote("a test", 1) as remote:
+        assert remote.ask(int.bit_length) == 1
+        remote.stop()
+
+
 def test_an_exception_that_nobody_meant_is_quoted() -> None:
     """Its last line says what it was."""
     with (
