@@ -75,17 +75,18 @@ evidence-b32: $(INSTALLED)
 	@echo "report: out/b32-outliers.report/report.html"
 	$(BIN)/python $(EVIDENCE) compare out
 
-bench: out/fence/vitb32.lraee
+# Over one pool of threads, as the recorded ratios.
+bench: out/speed/vitb32.lraee
 	for setting in "1 1" "2 1" "1 8" "2 8"; do \
 		set -- $$setting; \
-		$(BIN)/lraee-bench out/fence/vitb32.lraee --policy full --baselines graph,fp32,static,openvino --floor \
-			--parts --isolate --min-seconds 40 --threads $$1 --batch $$2 --cold-starts 3 \
-			--json out/fence/threads-$$1-batch-$$2.json --markdown out/fence/threads-$$1-batch-$$2.md || exit 1; \
+		$(BIN)/lraee-bench out/speed/vitb32.lraee --policy full --baselines graph,fp32,static,openvino --floor \
+			--parts --isolate --thread-pool global --min-seconds 40 --threads $$1 --batch $$2 --cold-starts 3 \
+			--json out/speed/threads-$$1-batch-$$2.json --markdown out/speed/threads-$$1-batch-$$2.md || exit 1; \
 	done
-	$(BIN)/python benchmarks/fence/fence.py compare out/fence
+	$(BIN)/python benchmarks/regression/speed_ratios.py compare out/speed
 
-out/fence/vitb32.lraee: $(INSTALLED)
-	mkdir -p out/fence
+out/speed/vitb32.lraee: $(INSTALLED)
+	mkdir -p out/speed
 	$(BIN)/lraee-export ViT-B-32 --pretrained random -o $@ --baselines --overwrite
 
 # Options of the script, such as EMULATE="--bundle my.lraee --images 20"; --record keeps what came out.

@@ -1,10 +1,10 @@
-"""Intervals of what was measured.
+"""Compute intervals of what was measured.
 
 Where memory lies, and how threads fall on cores, is settled when a process starts, so that the samples of one process
 are not independent. With several launches each of them gives one value, and from these follows where a further value
 will lie with a probability of 95 % (Student's prediction interval): for ratios and savings that of the next run, of as
 many launches; for latencies that of one launch more, since clock, heat and neighbours drift over minutes, which the
-launches of a run share and the next run does not. Ratios of the same rounds lose nothing to that. Samples of one
+launches of a run share and the next run does not. Ratios from the same rounds are not affected. Samples of one
 process, and images, are drawn again with replacement instead (percentile bootstrap); for latencies that says only how
 well this process determines them.
 
@@ -15,6 +15,7 @@ Intervals (1991), chapter 4; B. Efron, R. Tibshirani, An Introduction to the Boo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -32,6 +33,9 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228
 
 NORMAL = 1.960
 """97.5 % point of the normal distribution."""
+
+IMAGE_RESAMPLES = 10_000
+"""Resamples of `mean_over_images`, whose cost does not grow with the images."""
 
 Launches: TypeAlias = NDArray[np.intp] | None
 """(rounds,): the process that each round ran in, counted from 0."""
@@ -133,8 +137,8 @@ def saving_interval(
 
     Args:
         samples: (rounds,).
-        references: (candidates, rounds). The fastest is found anew in every launch or resample: two of nearly the same
-            speed change places from run to run, and an interval against the one that won here would not tell of it.
+        references: (candidates, rounds). The fastest is selected again in every launch or resample: two of nearly
+            the same speed change places from run to run, and an interval against the winner of this run would hide it.
         seed: as in `interval`.
         launches: as in `interval`.
     """
@@ -162,3 +166,35 @@ def ratio_interval(
 def mean_interval(samples: NDArray[np.float64], *, seed: int) -> Interval:
     """Interval of the mean of `samples` (count,)."""
     return bootstrap_interval(len(samples), lambda rows: float(samples[rows].mean()), seed=seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean with its 95 % interval, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_over_images(values: NDArray[np.float64]) -> Estimate:
+    """Estimate a mean over images by a percentile bootstrap whose counts are Poisson(1) for each image.
+
+    Pass per-image differences of two methods for a paired interval; average over seeds first, image by image.
+    Accuracies and their differences take few distinct values, and the counts of equal values add up to one Poisson
+    count, so that 10,000 resamples of 100,000 images take milliseconds.
+
+    Source: N. Chamandy et al., Estimating Uncertainty for Massive Data Streams (2012).
+
+    Args:
+        values: (images,).
+
+    >>> mean_over_images(np.ones(300))
+    Estimate(mean=1.0, low=1.0, high=1.0)
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    weights = np.random.default_rng(0).poisson(counts, (IMAGE_RESAMPLES, len(distinct)))
+    means = weights @ distinct / np.maximum(weights.sum(axis=1), 1)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(mean=float(np.mean(values)), low=float(low), high=float(high))

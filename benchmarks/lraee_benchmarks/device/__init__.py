@@ -1,1 +1,1 @@
-"""device."""
+"""Describe the machine and watch what it does; may import results and running."""

@@ -1,1 +1,1 @@
-"""results."""
+"""Hold what a report contains, which is the JSON file; imports no other room."""

@@ -7,7 +7,7 @@
 - `allow_spinning=0`: threads sleep until there is work for them. Threads that wait in a loop take the cores from the
   very threads that they wait for, as soon as another process wants one: on two cores that others want as well the
   reference took 84 ms with two spinning threads and 8.5 with two that sleep, a ViT-B/32 548 and 147. With both cores
-  free, spinning saves 5 % of the ViT-B/32 (`python benchmarks/threads.py`). Where threads are asked to spin,
+  free, spinning saves 5 % of the ViT-B/32 (`python benchmarks/experiments/threads.py`). Where threads are to spin,
   `force_spinning_stop` ends it with the run of their session.
 - Where memory is to stay low, `disable_prepacking`: weights are read where their file is mapped, instead of from a
   private copy; `lraee.ort.mapped_pages` gives their pages back.

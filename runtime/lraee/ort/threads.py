@@ -45,7 +45,7 @@ def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
 
     A thread that sleeps between two operators takes some 20 microseconds to come back, more than it saves in a block
     of a few hundred: on two cores of an EPYC with AVX2 alone, the reference takes 5.8 ms at 1 thread and 8.5 at 2, a
-    ViT-B/32 103 and 68 (medians, batch 1, cores left free; `python benchmarks/threads.py`).
+    ViT-B/32 103 and 68 (medians, batch 1, cores left free; `python benchmarks/experiments/threads.py`).
 
     Environment variables, such as ``OMP_NUM_THREADS`` or ``PYTHON_CPU_COUNT``, are not followed.
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from lraee.bundle.manifest import Manifest
 from lraee.checks import is_count, is_number
 from lraee.errors import PolicyError
-from lraee.policies.base import Verdict
+from lraee.policies.base import Policy, Route, Verdict
+from lraee.policies.full import Full
 
 STEPS = ((5**0.5 - 1) / 2, 2**0.5 - 1)
 """From one call, and one row of a batch, to the next: multiples of either, modulo 1, fill 0..1 evenly."""
@@ -60,6 +61,36 @@ class Replay:
 def _is_share(item: object) -> bool:
     """Whether this is a block and a number."""
     return isinstance(item, tuple | list) and len(item) == 2 and is_count(item[0]) and is_number(item[1])
+
+
+@dataclass(slots=True)
+class EveryExit:
+    """Visit every exit and keep what it says; an image leaves where another policy lets it, by default nowhere.
+
+    For measuring and recording; one object serves one run at a time.
+    """
+
+    policy: Policy = field(default_factory=Full)
+    """Decides who leaves."""
+    verdicts: dict[int, Verdict] = field(init=False)
+    """What the exits of the last run said, by block."""
+    _route: Route = field(init=False)
+
+    def bind(self, manifest: Manifest) -> EveryExit:
+        """Forget the last run."""
+        self.verdicts, self._route = {}, self.policy.bind(manifest)
+        return self
+
+    def visits(self, block: int) -> bool:
+        """Every exit is visited."""
+        return True
+
+    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
+        """Ask the other policy, if it visits this exit."""
+        self.verdicts[block] = verdict
+        if self._route.visits(block):
+            return self._route.leaves(block, verdict)
+        return np.zeros(len(verdict.gate), np.bool_)
 
 
 class ReplayRoute:

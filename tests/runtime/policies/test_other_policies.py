@@ -15,6 +15,7 @@ from lraee.bundle.manifest import Manifest, read_manifest
 from lraee.errors import PolicyError
 from lraee.policies import Adaptive, Confidence, Entropy, ExitAt, Patience, Policy, Replay, Verdict
 from lraee.policies.entropy import entropy_nats
+from lraee.policies.replay import EveryExit
 from lraee.policies.spec import parse_policy
 
 
@@ -178,6 +179,18 @@ def test_the_shipped_model_runs_under_each(model: lraee.Model, photos):
         answers = model.run_pixels(pixels, policy=Patience(1))
         assert all(len(visited) >= 2 for visited in answers.visited)
         assert answers.early.any()
+
+
+def test_every_exit_is_visited_and_images_leave_only_where_another_policy_lets_them(manifest):
+    """What exits say is kept of the last run alone; by default nobody leaves."""
+    alone, listening = EveryExit(), EveryExit(ExitAt(2))
+    for policy, left in ((alone, []), (listening, [2])):
+        for _ in range(2):
+            route = policy.bind(manifest)
+            said = {block: says([block % 3]) for block in (1, 2, 4)}
+            assert all(route.visits(block) for block in said)
+            assert [block for block, verdict in said.items() if route.leaves(block, verdict).all()] == left
+            assert policy.verdicts == said
 
 
 def test_replay_lets_out_the_shares_it_was_given(manifest):

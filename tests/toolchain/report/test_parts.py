@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import lraee_toolchain
+from lraee_benchmarks.render.page import table_html
+from lraee_benchmarks.render.table import Table
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.report.command import commands_of
-from lraee_toolchain.report.table import Table
 from lraee_toolchain.report.tower_drawing import TowerDrawing
 
 TABLE = Table(title="T", header=["a|b", "n"], rows=[["x<y", "1.00 % [0.5, 2]"], ["`z`", "-"]], highlight=["`z`"])
@@ -21,8 +22,8 @@ TABLE = Table(title="T", header=["a|b", "n"], rows=[["x<y", "1.00 % [0.5, 2]"], 
 
 def test_a_table_is_the_same_in_markdown_and_html() -> None:
     """Bars are escaped in one, angle brackets in the other; an interval is set apart."""
-    assert TABLE.to_markdown() == "| a\\|b | n |\n|---|---:|\n| x<y | 1.00 % [0.5, 2] |\n| `z` | - |"
-    html = TABLE.to_html()
+    assert TABLE.to_markdown() == "| a\\|b | n |\n| --- | ---: |\n| x<y | 1.00 % [0.5, 2] |\n| `z` | - |"
+    html = table_html(TABLE)
     assert '<th scope="row">x&lt;y</th><td>1.00 % <span class="interval">[0.5, 2]</span></td>' in html
     assert '<tr class="chosen"><th scope="row"><code>z</code></th>' in html
 

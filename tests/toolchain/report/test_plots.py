@@ -11,7 +11,7 @@ from collections.abc import Callable
 import matplotlib
 import pytest
 
-from lraee_toolchain.bootstrap import Interval
+from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
 from lraee_toolchain.report.plots.exits import (
     AccuracyCurve,
@@ -64,9 +64,9 @@ def made_profile(depth: int = 12, *, noise: float = 1.0, pathological: int = 9) 
     return NoiseProfile(images=100, stem_delta_quant=0.1, blocks=blocks, embedding=drift)
 
 
-def around(mean: float) -> Interval:
+def around(mean: float) -> Estimate:
     """Plus and minus a point."""
-    return Interval(mean=mean, low=mean - 0.01, high=mean + 0.01)
+    return Estimate(mean=mean, low=mean - 0.01, high=mean + 0.01)
 
 
 def draw_pareto() -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import lraee
 from lraee.policies import Adaptive, ExitAt, Full, Policy
-from lraee_toolchain.bootstrap import Interval, bootstrap_mean
+from lraee_benchmarks.analysis.intervals import Estimate, mean_over_images
 from lraee_toolchain.early_exit.features import Teacher
 from lraee_toolchain.evaluation.replay import Recording
 from lraee_toolchain.parts.runner import BATCH
@@ -56,9 +56,9 @@ def evaluate_bundle(
         rows.append(
             {
                 "name": name,
-                "accuracy": _interval(bootstrap_mean(right)),
-                "difference_to_full": _interval(bootstrap_mean(right - full_right)),
-                "difference_to_float": _interval(bootstrap_mean(right - float_right)),
+                "accuracy": _interval(mean_over_images(right)),
+                "difference_to_full": _interval(mean_over_images(right - full_right)),
+                "difference_to_float": _interval(mean_over_images(right - float_right)),
                 "flops": float(flops.mean()),
                 "flops_saved": float(1 - flops.mean() / manifest.full_flops),
                 "exit_shares": {
@@ -71,7 +71,7 @@ def evaluate_bundle(
     return {
         "images": len(pixels),
         "full_flops": manifest.full_flops,
-        "float": {"accuracy": _interval(bootstrap_mean(float_right))},
+        "float": {"accuracy": _interval(mean_over_images(float_right))},
         "rows": rows,
     }
 
@@ -86,5 +86,5 @@ def _quadrants(right: NDArray[np.float64], full: NDArray[np.float64]) -> dict[st
     }
 
 
-def _interval(interval: Interval) -> dict[str, float]:
+def _interval(interval: Estimate) -> dict[str, float]:
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}

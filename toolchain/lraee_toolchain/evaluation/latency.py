@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lraee.engine.orchestrator import run
 from lraee.engine.parts import Parts
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.base import Verdict
+from lraee_benchmarks.running.rounds import Measure, Plan, interleave
 from lraee_toolchain.parts.runner import Chain
 
 IMAGES = 200
@@ -80,25 +81,24 @@ def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8],
         ended = _ExitAtTheEnd(model.parts, block)
         rows[f"{main}, SSA head at the last block, full depth"] = lambda batch: run(ended, batch, Full())
         rows[f"LRA-EE on {main}"] = lambda batch: model.run_pixels(batch, policy=Adaptive("balanced"))
-    means = {name: float(np.mean(times)) for name, times in interleave(rows, pixels[:IMAGES]).items()}
+    images = [np.ascontiguousarray(image[None]) for image in pixels[:IMAGES]]
+    plan = Plan(warmup_rounds=WARM_UP, rounds=len(images), min_seconds=0, seed=0)
+    times = interleave([_timed(run, images) for run in rows.values()], len(images), plan).samples_ms
+    means = dict(zip(rows, times.mean(axis=0).tolist(), strict=True))
     full = means[f"{main}, full depth"]
     return {
         "threads": THREADS,
-        "images": min(IMAGES, len(pixels)),
+        "images": len(images),
         "rows": {name: {"mean_ms": mean, "saved": 1 - mean / full} for name, mean in means.items()},
     }
 
 
-def interleave(rows: Mapping[str, Run], pixels: NDArray[np.uint8]) -> dict[str, list[float]]:
-    """Milliseconds of every row on every image; the order of the rows turns by one from image to image."""
-    names = list(rows)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-WARM_UP, len(pixels)):
-        image = np.ascontiguousarray(pixels[number % len(pixels)][None])
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            start = time.perf_counter()
-            rows[name](image)
-            if number >= 0:
-                times[name].append((time.perf_counter() - start) * 1e3)
-    return times
+def _timed(run: Run, images: Sequence[NDArray[np.uint8]]) -> Measure:
+    """Milliseconds of a row on the image of an index."""
+
+    def measure(image: int) -> float:
+        start = time.perf_counter()
+        run(images[image])
+        return (time.perf_counter() - start) * 1e3
+
+    return measure

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_toolchain.bootstrap import bootstrap_mean
+from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_toolchain.competitors.methods import Entry, compare, standard_entries
 from lraee_toolchain.competitors.pabee import Pabee
 from lraee_toolchain.competitors.rules import Outputs, outputs_of
@@ -207,9 +207,9 @@ def _row(
     good = np.mean([good for good, _ in at_match], axis=0)
     saved = [saved for _, saved in at_match]
     return row | {
-        "accuracy": interval_json(bootstrap_mean(good)),
+        "accuracy": interval_json(mean_over_images(good)),
         "flops_saved": float(np.mean(saved)),
         "flops_saved_std": float(np.std(saved)),
-        "difference_to_lra_ee": interval_json(bootstrap_mean(good - lra_ee)),
-        "difference_to_int8": interval_json(bootstrap_mean(good - full)),
+        "difference_to_lra_ee": interval_json(mean_over_images(good - lra_ee)),
+        "difference_to_int8": interval_json(mean_over_images(good - full)),
     }

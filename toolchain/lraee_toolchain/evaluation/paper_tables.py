@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee_benchmarks.analysis.intervals import Estimate, mean_over_images
 from lraee_exporters.graphs.exit import HEAD_INPUTS
-from lraee_toolchain.bootstrap import Interval, bootstrap_mean
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.routing import Costs, Material, Routing, answers_of, fit_routing, score, train_exits
@@ -294,11 +294,11 @@ def _point(point: Any) -> dict[str, float]:
 
 def _row(name: str, measured: Measured, baselines: Mapping[str, GoodArray]) -> dict[str, Any]:
     differences = {
-        f"difference_to_{key}": interval_json(bootstrap_mean(measured.mean - good)) for key, good in baselines.items()
+        f"difference_to_{key}": interval_json(mean_over_images(measured.mean - good)) for key, good in baselines.items()
     }
     return {
         "name": name,
-        "accuracy": interval_json(bootstrap_mean(measured.mean)),
+        "accuracy": interval_json(mean_over_images(measured.mean)),
         "per_seed": [float(seed.mean()) for seed in measured.good],
         "flops_saved": float(np.mean(measured.saved)),
         "flops_saved_std": float(np.std(measured.saved)),
@@ -307,6 +307,6 @@ def _row(name: str, measured: Measured, baselines: Mapping[str, GoodArray]) -> d
     }
 
 
-def interval_json(interval: Interval) -> dict[str, float]:
+def interval_json(interval: Estimate) -> dict[str, float]:
     """An interval as JSON-able data."""
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}

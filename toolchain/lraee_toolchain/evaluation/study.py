@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle.strict_json import encode
+from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_calibration_data import Dataset
-from lraee_toolchain.bootstrap import bootstrap_mean
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.routing import Material, candidates
 from lraee_toolchain.evaluation.bundle import evaluate_bundle
@@ -75,8 +75,8 @@ class Study:
             "rows": [
                 {
                     "name": name,
-                    "accuracy": interval_json(bootstrap_mean(good)),
-                    "difference_to_float": interval_json(bootstrap_mean(good - right["FP32"])),
+                    "accuracy": interval_json(mean_over_images(good)),
+                    "difference_to_float": interval_json(mean_over_images(good - right["FP32"])),
                 }
                 for name, good in right.items()
             ],

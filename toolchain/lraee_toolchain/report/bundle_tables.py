@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lraee.bundle.manifest import Manifest
-from lraee_toolchain.report.table import MISSING, Table, accuracy, percent, points
+from lraee_benchmarks.render.table import MISSING, Table
+from lraee_toolchain.report.wording import accuracy, percent, points
 
 Row = Mapping[str, Any]
 
@@ -156,5 +157,5 @@ def provenance_table(manifest: Manifest) -> Table:
         title="Fingerprints and versions",
         header=["made from", "version or fingerprint"],
         rows=[[name, f"`{value}`"] for name, value in manifest.provenance.items()],
-        text=True,
+        words=(0, 1),
     )

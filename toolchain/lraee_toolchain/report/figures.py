@@ -7,8 +7,8 @@ from typing import Any
 
 from lraee.bundle.manifest import Manifest
 from lraee.bundle.strict_json import decode
+from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HEAD_INPUTS
-from lraee_toolchain.bootstrap import Interval
 from lraee_toolchain.quantization.noise import NoiseProfile
 from lraee_toolchain.report.bundle_tables import by_depth, default_row, precision_name
 from lraee_toolchain.report.plots.exits import (
@@ -112,7 +112,7 @@ def _front(label: str, places: Sequence[Row], floor: float) -> Front:
 
 def _marker(row: Row, label: str) -> Marker:
     return Marker(
-        label=label, saved=row["flops_saved"], accuracy=row["accuracy"]["mean"], interval=Interval(**row["accuracy"])
+        label=label, saved=row["flops_saved"], accuracy=row["accuracy"]["mean"], interval=Estimate(**row["accuracy"])
     )
 
 
@@ -132,9 +132,9 @@ def draw_quadrants(row: Row) -> str:
 def draw_selectivity(seeds: Sequence[Row]) -> str | None:
     """Images that left and that went on, as answered and at full depth; mean of the seeds, from lowest to highest."""
 
-    def over(key: str) -> Interval | None:
+    def over(key: str) -> Estimate | None:
         values = [seed[key] for seed in seeds if seed.get(key) is not None]
-        return Interval(mean=sum(values) / len(values), low=min(values), high=max(values)) if values else None
+        return Estimate(mean=sum(values) / len(values), low=min(values), high=max(values)) if values else None
 
     pairs = []
     for label, left, stayed in (

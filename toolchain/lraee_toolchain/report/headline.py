@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from markupsafe import Markup
+
 from lraee.bundle.manifest import Manifest
+from lraee_benchmarks.render.page import Tile, paragraph, tiles_html
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.report.bundle_tables import default_row, part_sizes, precision_name, tower_bytes
-from lraee_toolchain.report.page import Tile, paragraph, tiles_html
-from lraee_toolchain.report.table import listed, percent
+from lraee_toolchain.report.wording import listed, percent
 
 RANDOM = "Random weights: speed, size and memory mean something here, accuracy does not and is not given."
 
@@ -23,7 +25,7 @@ PURPOSES = {
 """The splits in the order of their use."""
 
 
-def head_html(manifest: Manifest, metrics: dict[str, Any], config: ExportConfig) -> list[str]:
+def head_html(manifest: Manifest, metrics: dict[str, Any], config: ExportConfig) -> list[Markup]:
     """Lead, warnings, tiles, and which images served what."""
     head = [paragraph(_lead(manifest, metrics), "lead")]
     head += [paragraph(text, "notice") for text in warnings_of(manifest, metrics, config)]

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lraee.bundle.manifest import Manifest
+from lraee_benchmarks.render.page import Section, code, page_html, paragraph, side_by_side, table_html
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.routing import candidates
 from lraee_toolchain.evaluation.example_images import Picture
+from lraee_toolchain.report.blocks import drawing_html, pictures_html, plot_html, style
 from lraee_toolchain.report.bundle_tables import (
     default_row,
     evaluation_table,
@@ -30,16 +32,6 @@ from lraee_toolchain.report.figures import (
     noise_profiles,
 )
 from lraee_toolchain.report.headline import head_html, no_exits_text
-from lraee_toolchain.report.page import (
-    Section,
-    commands_html,
-    drawing_html,
-    page_html,
-    paragraph,
-    pictures_html,
-    plot_html,
-    side_by_side,
-)
 from lraee_toolchain.report.plots.noise import noise_plot, quality_plot
 from lraee_toolchain.report.static_cuts import cuts_text
 from lraee_toolchain.report.study_tables import (
@@ -93,7 +85,7 @@ def report_page(found: Findings) -> str:
     ]
     sections = [section for write in writers if (section := write(found)) is not None]
     head = head_html(found.manifest, found.metrics, found.config)
-    return page_html(f"{found.manifest.model.id}: export report", head, sections)
+    return page_html(f"{found.manifest.model.id}: export report", head, sections, style=style())
 
 
 def _tower(found: Findings) -> Section:
@@ -138,9 +130,9 @@ def _noise(found: Findings) -> Section | None:
         "candidate below the dotted line, half the candidates' mean, gets no exit.",
     )
     table = noise_table(profiles, found.ablations.get("pruned", {}))
-    body = [paragraph(text), side_by_side([noise, quality]), table.to_html()]
+    body = [paragraph(text), side_by_side([noise, quality]), table_html(table)]
     if found.metrics.get("precisions") is not None:
-        body.append(precisions_table(found.metrics["precisions"]).to_html())
+        body.append(table_html(precisions_table(found.metrics["precisions"])))
     return Section(anchor="noise", title="Noise of every block", body=body)
 
 
@@ -156,7 +148,7 @@ def _heads(found: Findings) -> Section | None:
         "meaning late.",
         alone=True,
     )
-    return Section(anchor="heads", title="What heads read", body=[plot, heads_table(heads).to_html()])
+    return Section(anchor="heads", title="What heads read", body=[plot, table_html(heads_table(heads))])
 
 
 def _pareto(found: Findings) -> Section | None:
@@ -196,7 +188,7 @@ def _leaving(found: Findings) -> Section | None:
         figures.append(plot_html(drawn, caption))
     body = [side_by_side(figures)]
     if (table := selectivity_table(seeds)) is not None:
-        body.append(table.to_html())
+        body.append(table_html(table))
     return Section(anchor="leaving", title="Who leaves, and is it right?", body=body)
 
 
@@ -219,7 +211,7 @@ def _points(found: Findings) -> Section | None:
     tables = [exits_table(found.manifest), points_table(found.manifest)]
     if found.metrics["evaluation"] is not None:
         tables.insert(0, evaluation_table(found.manifest, found.metrics["evaluation"]))
-    return Section(anchor="points", title="Operating points", body=[table.to_html() for table in tables])
+    return Section(anchor="points", title="Operating points", body=[table_html(table) for table in tables])
 
 
 def _comparisons(found: Findings) -> Section | None:
@@ -227,7 +219,7 @@ def _comparisons(found: Findings) -> Section | None:
         return None
     latency = found.metrics.get("latency")
     body = [paragraph(setting_text(found.ablations, latency))]
-    body += [table.to_html() for table in study_tables(found.ablations, latency, bundle=found.row)]
+    body += [table_html(table) for table in study_tables(found.ablations, latency, bundle=found.row)]
     return Section(anchor="comparisons", title="What routing adds", body=body)
 
 
@@ -239,11 +231,11 @@ def _promise(found: Findings) -> Section | None:
         "Thresholds can come with a promise: against full depth no more than so much accuracy is lost, with so much "
         "probability. Whether the promise is kept was tried out, and also whether a chooser without a test is caught."
     )
-    return Section(anchor="promise", title="The promise", body=[paragraph(text), promise_table(promise).to_html()])
+    return Section(anchor="promise", title="The promise", body=[paragraph(text), table_html(promise_table(promise))])
 
 
 def _parts(found: Findings) -> Section:
-    return Section(anchor="parts", title="FLOPs and sizes", body=[parts_table(found.manifest).to_html()])
+    return Section(anchor="parts", title="FLOPs and sizes", body=[table_html(parts_table(found.manifest))])
 
 
 def _parity(found: Findings) -> Section:
@@ -252,14 +244,16 @@ def _parity(found: Findings) -> Section:
         "stops if they differ."
     )
     return Section(
-        anchor="parity", title="Parity", body=[paragraph(text), parity_table(found.metrics["parity"]).to_html()]
+        anchor="parity", title="Parity", body=[paragraph(text), table_html(parity_table(found.metrics["parity"]))]
     )
 
 
 def _provenance(found: Findings) -> Section:
-    return Section(anchor="provenance", title="Provenance", body=[provenance_table(found.manifest).to_html()])
+    return Section(anchor="provenance", title="Provenance", body=[table_html(provenance_table(found.manifest))])
 
 
 def _repeat(found: Findings) -> Section:
     text = "The first exports once more, the second measures this bundle on the machine where it is to run."
-    return Section(anchor="repeat", title="Repeat it", body=[paragraph(text), commands_html(commands_of(found.config))])
+    return Section(
+        anchor="repeat", title="Repeat it", body=[paragraph(text), code(commands_of(found.config), "Commands")]
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from lraee.bundle.manifest import Manifest
 from lraee_toolchain.report.bundle_tables import default_row
-from lraee_toolchain.report.table import percent
+from lraee_toolchain.report.wording import percent
 
 Row = Mapping[str, Any]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lraee_benchmarks.render.table import MISSING, Table
 from lraee_toolchain.quantization.noise import NoiseProfile
-from lraee_toolchain.report.table import MISSING, Table, accuracy, percent, points
+from lraee_toolchain.report.wording import accuracy, percent, points
 
 Row = Mapping[str, Any]
 

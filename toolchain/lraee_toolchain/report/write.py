@@ -9,6 +9,7 @@ from typing import Any
 
 from lraee.bundle.folder import Bundle
 from lraee.bundle.manifest import Manifest
+from lraee_benchmarks.render.table import Table
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.quantization.noise import profile_csv
@@ -35,7 +36,6 @@ from lraee_toolchain.report.study_tables import (
     setting_text,
     study_tables,
 )
-from lraee_toolchain.report.table import Table
 
 
 def write_report(

@@ -1,7 +1,8 @@
 """Resizes with ONNX Runtime's `Resize`, for boards without Pillow whose frames are not of the model's size.
 
 Bicubic on uint8 is a port of Pillow's with float32 weights: 1 level apart in about 1 of 10,000 values
-(`benchmarks/photos.py`). An error of the first axis that several neighbours share grows to 2 levels in the second; that
+(`benchmarks/experiments/photos.py`). An error of the first axis that several neighbours share grows to 2 levels in
+the second; that
 was seen in small images alone, whose first axis numpy therefore resizes, exactly. Bilinear is not offered: its weights
 fall on other sides of rounding, which differs in 1.4 % of values. `bicubic.onnx` is written by
 `lraee_exporters.graphs.resize`.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
-from lraee_toolchain.bootstrap import Interval
 from lraee_toolchain.report.plots.style import (
     BLACK,
     BLUE,
@@ -48,7 +48,7 @@ class Marker:
     """Share of full-depth FLOPs."""
     accuracy: float
     """0 to 1."""
-    interval: Interval | None = None
+    interval: Estimate | None = None
     """Of the accuracy."""
 
 
@@ -92,9 +92,9 @@ class Selectivity:
 
     label: str
     """The block's number, or all exits."""
-    left: Interval
+    left: Estimate
     """Accuracy of the images that left there, answered there."""
-    stayed: Interval
+    stayed: Estimate
     """Accuracy of those that went on, as answered in the end."""
 
 
@@ -271,7 +271,7 @@ def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
         axes.axhline(100 * level.accuracy, color=GREY, linestyle=dashes, linewidth=1.4, label=level.label)
 
 
-def _error(intervals: Sequence[Interval | None]) -> list[list[float]]:
+def _error(intervals: Sequence[Estimate | None]) -> list[list[float]]:
     """Distances from the means down and up in percent, never negative, as matplotlib wants them."""
     known = [interval for interval in intervals if interval is not None]
     below, above = [i.mean - i.low for i in known], [i.high - i.mean for i in known]

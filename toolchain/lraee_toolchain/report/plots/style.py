@@ -38,6 +38,23 @@ SHAPES = ("o", "s", "^", "D", "v", "P")
 LONG_LABEL = 30
 """Letters above which two names do not fit side by side."""
 
+VARIABLES = {
+    BLACK: "ink",
+    GREY: "muted",
+    GRID: "grid",
+    "#FFFFFF": "paper",
+    BLUE: "blue",
+    RED: "red",
+    GREEN: "green",
+    PURPLE: "purple",
+    ORANGE: "orange",
+    SKY: "sky",
+    PALE_GREY: "pale-grey",
+    PALE_SKY: "pale-sky",
+    PALE_ORANGE: "pale-orange",
+}
+"""Colours of the plots, and what the page's style sheet calls them."""
+
 Place = Literal["outside upper left", "outside lower left"]
 
 STYLE = {
@@ -130,6 +147,15 @@ def to_svg(figure: Figure, description: str) -> str:
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
     strokes = "stroke-linejoin: round; stroke-linecap: butt"
     return f'{head} width="100%" style="{strokes}" role="img" aria-label={quoteattr(description)}>{rest.rstrip()}\n'
+
+
+def themed(svg: str) -> str:
+    """Replace colours by variables of the page's style sheet, so that plots follow light and dark, and use its font."""
+    svg = re.sub(r'\sxmlns(?::\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    for colour, variable in VARIABLES.items():
+        svg = re.sub(re.escape(colour) + r"\b", f"var(--{variable})", svg, flags=re.IGNORECASE)
+    svg = re.sub(r"font-family: [^;\"]+", "font-family: var(--letters)", svg)
+    return re.sub(r"(font: (?:\w+ )*[\d.]+px) [^;\"]+", r"\1 var(--letters)", svg)
 
 
 def block_axis(axes: Axes, depth: int) -> None:

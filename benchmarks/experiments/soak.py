@@ -1,6 +1,6 @@
-"""Runs a model for long from many threads: counts answers that differ from a single-threaded run, and watches memory.
+"""Run a model for long from many threads: count answers that differ from a single-threaded run, and watch memory.
 
-    python benchmarks/soak.py reference --images 100000 --threads 8
+    python benchmarks/experiments/soak.py reference --images 100000 --threads 8
 
 Threads take turns with `classify`, `classify_batch` and `classify_stream` under several policies, over images made from
 a seed. Every answer is compared with that of one thread alone. Exit status 1 when one differs or memory grew by more
@@ -57,12 +57,12 @@ def make_policies(model: lraee.Model) -> list[lraee.Policy]:
 
 
 def keys_of(predictions: Sequence[lraee.Prediction]) -> list[Key]:
-    """What is compared."""
+    """Extract what is compared of each prediction."""
     return [(one.label, one.exit_block, one.early) for one in predictions]
 
 
 def ways(model: lraee.Model) -> list[Callable[[Sequence[NDArray[np.uint8]], lraee.Policy], list[lraee.Prediction]]]:
-    """All ways of classifying."""
+    """List all ways of classifying."""
     return [
         lambda images, policy: [model.classify(image, policy=policy) for image in images],
         lambda images, policy: model.classify_batch(images, policy=policy),
@@ -125,7 +125,7 @@ class Soak:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, run, print; exit status."""
+    """Parse, run and print; give the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("bundle", help="bundle folder, or 'reference'")
     parser.add_argument("--images", type=int, default=100_000, help="how many in all (default: %(default)s)")
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = ", ".join(type(policy).__name__ for policy in soak.policies)
     blocks = ", ".join(map(str, sorted({block for keys in soak.wanted for _, block, _ in keys})))
     print(f"{soak.done:,} images in {seconds:.0f} s through {options.threads} threads: {soak.wrong} wrong answers")
-    print(f"policies {names}; images left behind blocks {blocks}")
+    print(f"policies {names}; images left after blocks {blocks}")
     print(
         f"RSS grew by {growth:+.1f} MB after the first tenth, to {memory.rss_bytes / 1e6:.1f} MB "
         f"(peak {memory.peak_rss_bytes / 1e6:.1f} MB)"

@@ -1,6 +1,7 @@
-"""What it costs that bundles keep to an old operator set: their blocks beside the same blocks with `Attention`.
+"""Measure what it costs that bundles keep to an old operator set: their blocks against the same with `Attention`.
 
-    python benchmarks/operator_sets.py BUNDLE [--threads 1,2] [--batch 1,8] [--launches 5] [--seconds 20] [--clock cpu]
+    python benchmarks/experiments/operator_sets.py BUNDLE [--threads 1,2] [--batch 1,8]
+        [--launches 5] [--seconds 20] [--clock cpu]
 
 Of every block of the bundle a second form is written: the same weights and the same quantization, but ONNX's own
 `Attention`, which came with operator set 23 and needs ONNX Runtime 1.25, where the bundle has MatMul and Softmax;
@@ -30,7 +31,9 @@ from lraee.errors import BundleError, LraeeError
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_benchmarks.analysis.intervals import ratio_interval
 from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.render.table import Table
 from lraee_benchmarks.render.wording import device_line
+from lraee_benchmarks.running.rounds import Plan, interleave, timed
 
 OPSETS = {"Attention": ("", 23), "MultiHeadAttention": ("com.microsoft", 20)}
 """The other forms: domain of the operator, and the operator set of the graph."""
@@ -118,7 +121,7 @@ def launch(folder: Path, threads: int, shape: tuple[int, ...], seconds: float, c
         clock: one of `CLOCKS`.
 
     Returns:
-        Nanoseconds of each round under ``bundle`` and ``other``, and under ``difference`` the largest of any token,
+        Milliseconds of each round under ``bundle`` and ``other``, and under ``difference`` the largest of any token,
         as a share of the largest token.
     """
     tokens = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
@@ -128,21 +131,17 @@ def launch(folder: Path, threads: int, shape: tuple[int, ...], seconds: float, c
         for form in ("bundle", "other")
     }
 
-    def run(form: str) -> tuple[int, Any]:
-        values, begun = tokens, CLOCKS[clock]()
+    def run(form: str) -> Any:
+        values = tokens
         for session in chains[form]:
             values = session.run(["tokens_out"], {"tokens": values})[0]
-        return CLOCKS[clock]() - begun, values
+        return values
 
-    for _ in range(WARMUP):
-        last = {form: run(form)[1] for form in chains}
-    difference = np.abs(last["bundle"] - last["other"]).max() / np.abs(last["other"]).max()
-    times: dict[str, list[int]] = {form: [] for form in chains}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for form in list(chains) if len(times["bundle"]) % 2 else reversed(chains):
-            times[form].append(run(form)[0])
-    return {**times, "difference": float(difference)}
+    own, other = map(run, chains)
+    plan = Plan(warmup_rounds=WARMUP, rounds=None, min_seconds=seconds, min_rounds=1, seed=0)
+    measures = [timed(lambda _, form=form: run(form), CLOCKS[clock]) for form in chains]  # type: ignore[misc]
+    times = dict(zip(chains, interleave(measures, 1, plan).samples_ms.T.tolist(), strict=True))
+    return {**times, "difference": float(np.abs(own - other).max() / np.abs(other).max())}
 
 
 def measure(folder: Path, threads: int, shape: tuple[int, ...], options: argparse.Namespace) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def measure(folder: Path, threads: int, shape: tuple[int, ...], options: argpars
     for _ in range(options.launches):
         done = subprocess.run([sys.executable, __file__, "--one", *given], check=True, stdout=subprocess.PIPE)
         found.append(json.loads(done.stdout))
-    own, other = (np.concatenate([np.array(times[form]) for times in found]) / 1e6 for form in ("bundle", "other"))
+    own, other = (np.concatenate([times[form] for times in found]) for form in ("bundle", "other"))
     launches = np.repeat(np.arange(len(found)), [len(times["bundle"]) for times in found])
     interval = ratio_interval(own, other, seed=0, launches=launches)
     row |= {"bundle_ms": float(np.median(own)), "other_ms": float(np.median(other)), "rounds": len(own)}
@@ -162,7 +161,7 @@ def measure(folder: Path, threads: int, shape: tuple[int, ...], options: argpars
 
 
 def main() -> None:
-    """Write both forms, measure, print."""
+    """Write both forms, measure them and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("--other", choices=OPSETS, default="Attention")
@@ -176,20 +175,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bundle = Bundle(find_bundle(options.bundle))
         write_forms(bundle, Path(name), options.other)
-        tower, rows = bundle.manifest.tower, []
+        tower, rows, lines = bundle.manifest.tower, [], []
         device = device_line(describe_device())
         print(f"{device}; {bundle.manifest.model.id}, {tower.blocks} blocks, {options.clock} time\n")
-        print(f"| threads | batch | bundle ms | {options.other} ms | ratio | interval | tokens differ by |")
-        print("| ---: " * 7 + "|")
         for batch in map(int, options.batch.split(",")):
             for threads in map(int, options.threads.split(",")):
                 row = measure(Path(name), threads, (batch, tower.tokens, tower.width), options)
-                print(
-                    f"| {threads} | {batch} | {row['bundle_ms']:.2f} | {row['other_ms']:.2f} | {row['ratio']:.3f} | "
-                    f"{row['low']:.3f} to {row['high']:.3f} | {row['difference']:.1e} |",
-                    flush=True,
-                )
                 rows.append(row)
+                numbers = (f"{row['bundle_ms']:.2f}", f"{row['other_ms']:.2f}", f"{row['ratio']:.3f}")
+                interval = f"{row['low']:.3f} to {row['high']:.3f}"
+                lines.append([str(threads), str(batch), *numbers, interval, f"{row['difference']:.1e}"])
+    header = ("threads", "batch", "bundle ms", f"{options.other} ms", "ratio", "interval", "tokens differ by")
+    print(Table(header=header, rows=lines, words=()).to_markdown())
     if options.json is not None:
         recorded = {"device": device, "model": bundle.manifest.model.id, "other": options.other, "rows": rows}
         options.json.write_text(json.dumps(recorded | {"clock": options.clock}, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
-"""What each way to store a text tower costs: size, load, time for a label, and cosine to float32.
+"""Measure what each way to store a text tower costs: size, load, time for a label, and cosine to float32.
 
-    python benchmarks/text_precisions.py MODEL [--pretrained TAG] [--labels imagenet] [--texts 200] [--threads 2]
+    python benchmarks/experiments/text_precisions.py MODEL [--pretrained TAG] [--labels imagenet]
+        [--texts 200] [--threads 2]
 
 Exports the model once for each precision with ``lraee-export``, which compares the float32 text tower with torch and
 stops if they differ; the other two are compared with that one here. Prompts run 32 at a time, as `Model.set_labels`
@@ -27,7 +28,9 @@ from lraee.labels.label_set import LabelSet
 from lraee.labels.tokenizer import Tokenizer, padded
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.render.table import Table
 from lraee_benchmarks.render.wording import device_line
+from lraee_benchmarks.running.rounds import time_in_turn
 
 PRECISIONS = ("fp32", "fp16", "int8")
 """Values of ``lraee-export --text``; the first is what the others are compared with."""
@@ -36,7 +39,7 @@ REPEATS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One line of the table."""
+    """The figures of one precision, a line of the table."""
 
     megabytes: float
     """Graph and weights, 10^6 bytes."""
@@ -71,16 +74,16 @@ def measure(bundle: Bundle, batches: list[NDArray[np.int64]], *, threads: int) -
     begun = time.perf_counter()
     session = make_session(path, SessionSettings(threads=threads))
     loaded = time.perf_counter() - begun
-    times = []
-    for _ in range(REPEATS + 1):  # the first one warms up
-        begun = time.perf_counter()
-        got = np.concatenate([session.run(["embedding"], {"tokens": batch})[0] for batch in batches])
-        times.append(1000 * (time.perf_counter() - begun) / len(got))
+
+    def embed() -> NDArray[np.float32]:
+        return np.concatenate([session.run(["embedding"], {"tokens": batch})[0] for batch in batches])
+
+    embeddings = embed()
     return Measured(
         megabytes=sum(sizes[name] for name in (part.graph, part.data) if name is not None) / 1e6,
         load_s=loaded,
-        ms=float(np.median(times[1:])),
-        embeddings=got,
+        ms=float(np.median(time_in_turn([embed], REPEATS))) / len(embeddings),
+        embeddings=embeddings,
     )
 
 
@@ -91,7 +94,7 @@ def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 def main() -> None:
-    """Command line."""
+    """Parse, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--pretrained")
@@ -112,16 +115,17 @@ def main() -> None:
         found = {key: measure(bundle, batches, threads=options.threads) for key, bundle in bundles.items()}
     print(
         f"{device_line(describe_device())}; {options.threads} threads; {len(rows)} prompts, "
-        f"{np.mean([len(row) for row in rows]):.1f} tokens on average; median of {REPEATS} runs\n\n"
-        "| stored as | MB | load s | ms a prompt | least cosine to fp32 | the same after the mean is subtracted |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: |"
+        f"{np.mean([len(row) for row in rows]):.1f} tokens on average; median of {REPEATS} runs\n"
     )
     exact = found[PRECISIONS[0]].embeddings
     mean = exact.mean(axis=0)
+    lines = []
     for precision, row in found.items():
         cosine, centred = least_cosine(row.embeddings, exact), least_cosine(row.embeddings - mean, exact - mean)
-        numbers = f"{row.megabytes:.1f} | {row.load_s:.2f} | {row.ms:.3f}"
-        print(f"| {precision} | {numbers} | {cosine:.6f} | {centred:.6f} |")
+        numbers = (f"{row.megabytes:.1f}", f"{row.load_s:.2f}", f"{row.ms:.3f}")
+        lines.append([precision, *numbers, f"{cosine:.6f}", f"{centred:.6f}"])
+    cosines = ("smallest cosine to fp32", "the same after the mean is subtracted")
+    print(Table(header=("stored as", "MB", "load s", "ms a prompt", *cosines), rows=lines).to_markdown())
 
 
 if __name__ == "__main__":

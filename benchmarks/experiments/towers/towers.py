@@ -1,10 +1,10 @@
-"""Exports whole towers with random weights and records what that takes and gives.
+"""Export whole towers with random weights and record what that takes and gives.
 
-    python benchmarks/towers/towers.py export FOLDER [--models ViT-B-16,ViT-B-16-SigLIP]
-    python benchmarks/towers/towers.py time FOLDER
+    python benchmarks/experiments/towers/towers.py export FOLDER [--models ViT-B-16,ViT-B-16-SigLIP]
+    python benchmarks/experiments/towers/towers.py time FOLDER
 
 `export` writes one bundle for each model into FOLDER and checks parity with torch as every export does; `time` runs
-what lies there and writes `towers.json` and the table of README.md beside this file. Random weights show size, speed
+what lies there and writes `towers.json` and the table of README.md in this folder. Random weights show size, speed
 and that graphs compute what torch computes; of accuracy, and of what INT8 costs in it, they say nothing.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,14 @@ import lraee
 from lraee.bundle.manifest import Manifest, block_names
 from lraee.cli import errors_as_one_line
 from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.output_files import with_block
+from lraee_benchmarks.render.table import Table
 from lraee_benchmarks.render.wording import device_line
+from lraee_benchmarks.running.rounds import time_in_turn
 
 MODELS = ("ViT-B-16", "ViT-B-16-SigLIP")
 HERE = Path(__file__).parent
-RECORD, TABLE_START = HERE / "towers.json", "<!-- towers -->"
+RECORD = HERE / "towers.json"
 RUNS = 30
 
 
@@ -50,7 +53,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table."""
+    """The figures of one tower, a line of the table."""
 
     exported: Exported
     depth: int
@@ -97,51 +100,49 @@ def int8_bytes(manifest: Manifest) -> int:
 
 
 def time_model(exported: Exported, folder: Path) -> Row:
-    """Run one bundle."""
-    ms = {}
-    for threads in (1, 2):
-        model = lraee.load(folder / f"{exported.model}.lraee", threads=threads)
-        size = model.manifest.preprocessing.image_size
-        pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-        for _ in range(3):
-            model.run_pixels(pixels, policy=lraee.Full())
-        times = []
-        for _ in range(RUNS):
-            begun = time.perf_counter()
-            model.run_pixels(pixels, policy=lraee.Full())
-            times.append(1000 * (time.perf_counter() - begun))
-        ms[str(threads)] = round(statistics.median(times), 1)
-    manifest = model.manifest
-    tower = manifest.tower
+    """Time one bundle on one thread and on two."""
+    models = {threads: lraee.load(folder / f"{exported.model}.lraee", threads=threads) for threads in (1, 2)}
+    manifest = models[1].manifest
+    tower, size = manifest.tower, manifest.preprocessing.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    calls = [partial(model.run_pixels, pixels, policy=lraee.Full()) for model in models.values()]
+    medians = np.median(time_in_turn(calls, RUNS, warmup_rounds=3), axis=0)
     return Row(
         exported=exported,
         depth=tower.blocks,
         width=tower.width,
         tokens=tower.tokens,
-        image_size=manifest.preprocessing.image_size,
+        image_size=size,
         pooling=tower.pooling,
         probabilities=manifest.probabilities,
         gflops=round(manifest.full_flops / 1e9, 2),
         int8_megabytes=round(int8_bytes(manifest) / 1e6, 1),
-        ms=ms,
+        ms={str(threads): round(float(ms), 1) for threads, ms in zip(models, medians, strict=True)},
     )
 
 
 def table_of(rows: list[Row], device: str) -> str:
-    """The table in Markdown."""
-    lines = [
-        "| model | blocks x width, tokens | pooling | GFLOPs | INT8 MB | export s | parity: error, cosine "
-        "| ms, 1 thread | ms, 2 threads |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    """The table in Markdown, and what it was measured on."""
+    lines = []
     for row in rows:
         done = row.exported
         lines.append(
-            f"| {done.model} | {row.depth} x {row.width}, {row.tokens} | {row.pooling}, {row.probabilities} "
-            f"| {row.gflops:.2f} | {row.int8_megabytes:.1f} | {done.seconds:.0f} "
-            f"| {done.worst_error:.1e}, {done.worst_cosine:.7f} | {row.ms['1']:.1f} | {row.ms['2']:.1f} |"
+            [
+                done.model,
+                f"{row.depth} x {row.width}, {row.tokens}",
+                f"{row.pooling}, {row.probabilities}",
+                f"{row.gflops:.2f}",
+                f"{row.int8_megabytes:.1f}",
+                f"{done.seconds:.0f}",
+                f"{done.worst_error:.1e}, {done.worst_cosine:.7f}",
+                f"{row.ms['1']:.1f}",
+                f"{row.ms['2']:.1f}",
+            ]
         )
-    return "\n".join([*lines, "", f"*{device}; batch 1, medians of {RUNS} runs.*"])
+    header = ["model", "blocks x width, tokens", "pooling", "GFLOPs", "INT8 MB", "export s"]
+    header += ["parity: error, cosine", "ms, 1 thread", "ms, 2 threads"]
+    table = Table(header=header, rows=lines, words=(0, 1, 2))
+    return f"{table.to_markdown()}\n\n*{device}; batch 1, medians of {RUNS} runs.*"
 
 
 def time_all(folder: Path) -> None:
@@ -158,13 +159,12 @@ def time_all(folder: Path) -> None:
     RECORD.write_text(json.dumps({"device": asdict(device), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     table = table_of(rows, device_line(device))
     readme = HERE / "README.md"
-    head, mark, _ = readme.read_text("utf-8").partition(TABLE_START)
-    readme.write_text(f"{head}{mark}\n\n{table}\n", "utf-8")
+    readme.write_text(with_block(readme.read_text("utf-8"), "towers", table), "utf-8")
     print(table)
 
 
 def main() -> None:
-    """Parse and run."""
+    """Parse and run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("export", "time"))
     parser.add_argument("folder", type=Path)

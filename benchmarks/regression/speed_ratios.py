@@ -1,11 +1,11 @@
-"""Say what a change did to speed: ratios of a measurement beside those recorded for CPUs of the same kind.
+"""Compare ratios of a measurement with those recorded for CPUs of the same kind, to see what a change did to speed.
 
-    python benchmarks/fence/fence.py compare out/fence
-    python benchmarks/fence/fence.py record out/fence
+    python benchmarks/regression/speed_ratios.py compare out/speed
+    python benchmarks/regression/speed_ratios.py record out/speed
 
 Both read the JSON reports that `make bench` wrote. Milliseconds depend on the machine and its neighbours; ratios of
-medians from the same rounds hardly do, so only those are kept: the chain to every other way to run the tower, to the
-bare products, and each exit to full depth. A ratio has moved when its interval and the recorded one do not touch.
+medians from the same rounds hardly do, so only those are kept: the chain to every other way to run the tower, to its
+GEMMs alone, and each exit to full depth. A ratio has moved when its interval and the recorded one do not touch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lraee_benchmarks.results.model import Device, Report, from_json
+from lraee_benchmarks.results.conditions import Device
+from lraee_benchmarks.results.model import Report, from_json
 
 FOLDER = Path(__file__).parent
 
@@ -31,14 +32,14 @@ EXIT_MARGIN = 1.5
 def cpu_class(device: Device) -> str:
     """CPUs whose ratios may be compared: architecture, what it does with 8 bits, cores.
 
-    The make is left out: the same features on the same number of cores behave alike, and clouds do not tell more.
+    The make is not part of it: the same features on the same number of cores behave alike, and clouds do not say more.
     """
     features = "-".join(sorted(feature.lower() for feature in device.int8_features)) or "plain"
     return f"{device.machine}-{features}-{device.cores}cores"
 
 
 def ratios_of(report: Report) -> Ratios:
-    """Every ratio of one report, by a name with its threads and batch."""
+    """Collect every ratio of one report, by a name with its threads and batch."""
     settings = report.settings
     where = f"{report.bundle.model}, {settings.threads} threads, batch {settings.batch}"
     found = {f"chain / {row.name}": row.chain_ratio for row in report.rows if row.kind != "full"}
@@ -57,7 +58,7 @@ def ratios_of(report: Report) -> Ratios:
 
 
 def reports_in(folder: Path) -> list[Report]:
-    """Every report of a folder, by name."""
+    """Read every report of a folder, by name."""
     return [from_json(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
@@ -83,7 +84,7 @@ def _shown(ratio: dict[str, float]) -> str:
 
 
 def main() -> int:
-    """Command line; 1 when something became slower."""
+    """Run the command; the status is 1 when something became slower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("compare", "record"))
     parser.add_argument("folder", type=Path, help="with reports of lraee-bench --json")
@@ -102,7 +103,8 @@ def main() -> int:
         return 0
     old: Ratios = json.loads(path.read_text("utf-8"))["ratios"] if path.is_file() else {}
     if not old:
-        print(f"nothing is recorded for {kind}; keep these with: python benchmarks/fence/fence.py record FOLDER")
+        command = f"python benchmarks/regression/speed_ratios.py record {arguments.folder}"
+        print(f"nothing is recorded for {kind}; keep these with: {command}")
     lines = list(moved(old, ratios))
     print("\n".join(lines))
     return 1 if any(line.startswith("SLOWER") for line in lines) else 0

@@ -1,6 +1,6 @@
-"""What early exit and small embeddings cost in search: recall against full depth, and neighbours of the same label.
+"""Measure what early exit and small embeddings cost in search: recall, and neighbours of the same label.
 
-    python benchmarks/retrieval.py BUNDLE [--images SRC] [--queries 1000]
+    python benchmarks/experiments/retrieval.py BUNDLE [--images SRC] [--queries 1000]
 
 A quarter of the images, or as many as given, are queries; the rest is searched. Truth is what float embeddings at full
 depth find. ``10 in 10`` is the share of its ten nearest that are among the ten found, ``1 in 10`` whether its nearest
@@ -21,6 +21,7 @@ from lraee.model import Model
 from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee.search import Kind, SearchIndex
 from lraee_benchmarks.images import default_source, open_source
+from lraee_benchmarks.render.table import Table
 from lraee_calibration_data import load_pixels
 
 TOP = 10
@@ -34,14 +35,14 @@ def embed(model: Model, pixels: NDArray[np.uint8], policy: Policy) -> tuple[NDAr
     return np.concatenate([one.embedding for one in answers]), float(1 - flops.mean() / model.manifest.full_flops)
 
 
-def describe(found: NDArray[np.intp], truth: NDArray[np.intp], same: NDArray[np.bool_]) -> str:
+def shares(found: NDArray[np.intp], truth: NDArray[np.intp], same: NDArray[np.bool_]) -> list[str]:
     """The three shares as cells of a table."""
     hits = (found[:, :, None] == truth[:, None, :]).any(axis=1)
-    return f"{hits.mean():.1%} | {hits[:, 0].mean():.1%} | {same.mean():.1%}"
+    return [f"{share:.1%}" for share in (hits.mean(), hits[:, 0].mean(), same.mean())]
 
 
 def main() -> None:
-    """Embed, search, print."""
+    """Embed, search and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
     parser.add_argument("--images", help="labelled folder or zip; by default the shipped test images")
@@ -57,22 +58,25 @@ def main() -> None:
     full, _ = embed(model, pixels, Full())
     truth = SearchIndex.build(full[kept]).search(full[asked], top=TOP).rows
 
-    def line(name: str, saved: float, queries: NDArray[np.float32], index: SearchIndex) -> None:
+    def row(name: str, saved: float, queries: NDArray[np.float32], index: SearchIndex) -> list[str]:
         found = index.search(queries, top=TOP).rows
         same = labels[kept][found] == labels[asked][:, None]
-        print(f"| {name} | {saved:.1%} | {index.size_bytes / len(index):.0f} | {describe(found, truth, same)} |")
+        return [name, f"{saved:.1%}", f"{index.size_bytes / len(index):.0f}", *shares(found, truth, same)]
 
-    print(f"{options.bundle}: {len(asked)} queries among {len(kept)} images, embeddings of {full.shape[1]}\n")
-    print(f"| embeddings | FLOPs saved | bytes each | {TOP} in {TOP} | 1 in {TOP} | same label |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for kind in get_args(Kind):
-        line(f"full depth, {kind}", 0.0, full[asked], SearchIndex.build(full[kept], kind=kind))
+    rows = [
+        row(f"full depth, {kind}", 0.0, full[asked], SearchIndex.build(full[kept], kind=kind))
+        for kind in get_args(Kind)
+    ]
     policies: dict[str, Policy] = {point.name: Adaptive(point.name) for point in model.manifest.operating_points}
     policies |= {f"exit={exit.block}": ExitAt(exit.block) for exit in model.manifest.exits}
     for name, policy in policies.items():
         early, saved = embed(model, pixels, policy)
-        line(f"{name}, queries too", saved, early[asked], SearchIndex.build(early[kept]))
-        line(f"{name}, queries at full depth", saved, full[asked], SearchIndex.build(early[kept]))
+        index = SearchIndex.build(early[kept])
+        rows.append(row(f"{name}, queries too", saved, early[asked], index))
+        rows.append(row(f"{name}, queries at full depth", saved, full[asked], index))
+    print(f"{options.bundle}: {len(asked)} queries among {len(kept)} images, embeddings of {full.shape[1]}\n")
+    header = ("embeddings", "FLOPs saved", "bytes each", f"{TOP} in {TOP}", f"1 in {TOP}", "same label")
+    print(Table(header=header, rows=rows).to_markdown())
 
 
 if __name__ == "__main__":

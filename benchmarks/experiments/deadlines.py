@@ -1,9 +1,10 @@
-"""What a deadline costs in accuracy, and how late it is: a real run over many deadlines.
+"""Measure what deadlines cost in accuracy, and how late answers are, in a real run over many deadlines.
 
-    python benchmarks/deadlines.py BUNDLE --images SRC [--calls 10000] [--deadlines 4,8,12] [--threads 1] [--json F]
+    python benchmarks/experiments/deadlines.py BUNDLE --images SRC [--calls 10000]
+        [--deadlines 4,8,12] [--threads 1] [--json F]
 
 Deadlines take turns from call to call, so that all meet the same disturbances; every call runs one image from
-preprocessed pixels. Best over a bundle with an exit behind every block (`lraee-export --exits all`). Without
+preprocessed pixels. It says most of a bundle with an exit after every block (`lraee-export --exits all`). Without
 `--deadlines` they are shares of the time that full depth takes here, from 0.2 to 1.2.
 """
 
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,22 @@ from numpy.typing import NDArray
 
 import lraee
 from lraee.cli import errors_as_one_line
+from lraee.engine.orchestrator import Answers
 from lraee.model import Model
 from lraee_benchmarks.device.description import describe_device
 from lraee_benchmarks.images import open_source
+from lraee_benchmarks.render.table import Table
 from lraee_benchmarks.render.wording import device_line
+from lraee_benchmarks.running.rounds import Plan, interleave, time_in_turn, timed
 from lraee_calibration_data import label_rows, load_pixels
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2)
+FULL_RUNS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Late:
-    """What became of one deadline."""
+    """How answers under one deadline came out."""
 
     ms: float
     calls: int
@@ -47,16 +52,6 @@ class Late:
     late_most_ms: float
 
 
-def full_depth_ms(model: Model, pixels: NDArray[np.uint8], *, runs: int = 50) -> float:
-    """Median of full depth."""
-    times = []
-    for row in range(runs):
-        begun = time.perf_counter()
-        model.run_pixels(pixels[row % len(pixels)][None], policy=lraee.Full())
-        times.append(1000 * (time.perf_counter() - begun))
-    return float(np.median(times))
-
-
 def measure(
     model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64], deadlines: list[float], calls: int
 ) -> list[Late]:
@@ -69,26 +64,25 @@ def measure(
         deadlines: milliseconds.
         calls: over all deadlines.
     """
-    times: list[list[float]] = [[] for _ in deadlines]
-    right: list[list[bool]] = [[] for _ in deadlines]
-    blocks: list[list[int]] = [[] for _ in deadlines]
-    for call in range(calls):
-        which, row = call % len(deadlines), call // len(deadlines) % len(pixels)
-        image = np.ascontiguousarray(pixels[row][None])
-        begun = time.perf_counter()
-        answers = model.run_pixels(image, policy=lraee.Deadline(deadlines[which]))
-        times[which].append(1000 * (time.perf_counter() - begun))
-        right[which].append(int(answers.probabilities[0].argmax()) == classes[row])
-        blocks[which].append(int(answers.exit_block[0]))
+    answers: list[list[Answers]] = [[] for _ in deadlines]
+
+    def run(which: int, row: int) -> None:
+        policy = lraee.Deadline(deadlines[which])
+        answers[which].append(model.run_pixels(pixels[row : row + 1], policy=policy))
+
+    plan = Plan(warmup_rounds=0, rounds=calls // len(deadlines), min_seconds=0.0, seed=0)
+    measured = interleave([timed(partial(run, which)) for which in range(len(deadlines))], len(pixels), plan)
+    wanted = classes[measured.batch_of_round]
     found = []
-    for ms, took, good, block in zip(deadlines, times, right, blocks, strict=True):
-        over = np.maximum(np.array(took) - ms, 0)
+    for ms, took, given in zip(deadlines, measured.samples_ms.T, answers, strict=True):
+        over = np.maximum(took - ms, 0)
+        labels = np.array([answer.probabilities[0].argmax() for answer in given])
         found.append(
             Late(
                 ms=ms,
                 calls=len(took),
-                accuracy=float(np.mean(good)),
-                block=float(np.mean(block)),
+                accuracy=float((labels == wanted).mean()),
+                block=float(np.mean([answer.exit_block[0] for answer in given])),
                 p50_ms=float(np.median(took)),
                 late=float((over > 0).mean()),
                 late_p99_ms=float(np.quantile(over, 0.99)),
@@ -98,19 +92,27 @@ def measure(
     return found
 
 
-def table(found: list[Late]) -> str:
-    """As Markdown."""
-    head = "| deadline ms | calls | top-1 | mean block | p50 ms | late | late p99 ms | late most ms |"
+def table(found: list[Late]) -> Table:
+    """Make a table with one row for each deadline."""
     rows = [
-        f"| {row.ms:.1f} | {row.calls:,} | {100 * row.accuracy:.2f} % | {row.block:.1f} | {row.p50_ms:.1f} | "
-        f"{100 * row.late:.1f} % | {row.late_p99_ms:.2f} | {row.late_most_ms:.2f} |"
+        [
+            f"{row.ms:.1f}",
+            f"{row.calls:,}",
+            f"{100 * row.accuracy:.2f} %",
+            f"{row.block:.1f}",
+            f"{row.p50_ms:.1f}",
+            f"{100 * row.late:.1f} %",
+            f"{row.late_p99_ms:.2f}",
+            f"{row.late_most_ms:.2f}",
+        ]
         for row in found
     ]
-    return "\n".join([head, "| ---: " * 8 + "|", *rows])
+    header = ("deadline ms", "calls", "top-1", "mean block", "p50 ms", "late", "late p99 ms", "late most ms")
+    return Table(header=header, rows=rows, words=())
 
 
 def main() -> None:
-    """Command line."""
+    """Parse, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("--images", required=True, help="labelled folder or zip")
@@ -127,13 +129,13 @@ def main() -> None:
         pixels = load_pixels(dataset, model.manifest.preprocessing).pixels
         classes = label_rows(dataset, model.labels)
         model.warm()
-        full = full_depth_ms(model, pixels)
+        full = float(np.median(time_in_turn([lambda: model.run_pixels(pixels[:1], policy=lraee.Full())], FULL_RUNS)))
         deadlines = [share * full for share in SHARES]
         if arguments.deadlines:
             deadlines = [float(word) for word in arguments.deadlines.split(",")]
         found = measure(model, pixels, classes, deadlines, arguments.calls)
     device, threads = device_line(describe_device()), model.threads
-    print(f"{device}; threads {threads}, batch 1; full depth {full:.1f} ms\n\n{table(found)}")
+    print(f"{device}; threads {threads}, batch 1; full depth {full:.1f} ms\n\n{table(found).to_markdown()}")
     if arguments.json is not None:
         rows = [asdict(row) for row in found]
         arguments.json.write_text(json.dumps({"device": device, "threads": threads, "full_ms": full, "rows": rows}))

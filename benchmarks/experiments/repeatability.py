@@ -1,6 +1,7 @@
-"""Whether two runs of lraee-bench agree within the intervals that they state.
+"""Check whether two runs of lraee-bench agree within the intervals that they state.
 
-    python benchmarks/repeatability.py BUNDLE [--pairs 10] [--json F] [--keep FOLDER] [-- OPTIONS OF lraee-bench]
+    python benchmarks/experiments/repeatability.py BUNDLE [--pairs 10] [--json F] [--keep FOLDER]
+        [-- OPTIONS OF lraee-bench]
 
 Runs the command twice for each pair, in fresh processes; a run that calls itself unstable is repeated, as its report
 says. Counts for every row the pairs whose intervals overlap (of the median latency, of the latency saved, and of the
@@ -18,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from lraee_benchmarks.render.html import read_result
+from lraee_benchmarks.render.table import Table
 from lraee_benchmarks.render.wording import device_line
 from lraee_benchmarks.results.model import Interval, Report, Row
 
@@ -69,7 +71,7 @@ def count_whole(pairs: list[tuple[Report, Report]]) -> int:
     return sum(all(agreements(first, second).values()) for first, second in pairs)
 
 
-def share_foretold(pairs: list[tuple[Report, Report]]) -> float:
+def share_predicted(pairs: list[tuple[Report, Report]]) -> float:
     """Of all numbers of the second runs, those that lie in the interval of the first."""
     held = [
         interval.low <= stated(other)[name] <= interval.high
@@ -82,9 +84,9 @@ def share_foretold(pairs: list[tuple[Report, Report]]) -> float:
 
 
 def main() -> None:
-    """Run, count, print."""
+    """Run the pairs, count agreements and print them."""
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="Options of lraee-bench follow behind --."
+        description=__doc__.splitlines()[0], epilog="Options of lraee-bench follow after --."
     )
     parser.add_argument("bundle")
     parser.add_argument("--pairs", type=int, default=10)
@@ -113,13 +115,12 @@ def main() -> None:
         f"{device_line(reports[0].device)}\n{reports[0].settings.command}\n"
         f"{len(reports)} runs and {unstable} that called themselves unstable\n"
     )
-    print(f"| pairs of {len(pairs)} that agree | {' | '.join(STATED)} |\n| --- | ---: | ---: | ---: |")
-    for name, counts in agreeing.items():
-        print(f"| {name} | {' | '.join(str(counts[number]) for number in STATED)} |")
+    rows = [[name, *(str(counts[number]) for number in STATED)] for name, counts in agreeing.items()]
+    print(Table(header=(f"pairs of {len(pairs)} that agree", *STATED), rows=rows).to_markdown())
     whole = count_whole(pairs)
-    foretold = share_foretold(pairs)
+    predicted = share_predicted(pairs)
     print(
-        f"\n{whole} pairs agree in everything; {foretold:.0%} of the second runs' numbers lie in the first's interval."
+        f"\n{whole} pairs agree in everything; {predicted:.0%} of the second runs' numbers lie in the first's interval."
     )
     if options.json is not None:
         recorded = {
@@ -128,7 +129,7 @@ def main() -> None:
             "unstable": unstable,
             "agreeing": agreeing,
             "whole": whole,
-            "foretold": foretold,
+            "predicted": predicted,
         }
         options.json.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 

@@ -1,6 +1,7 @@
-"""What threads cost and save, alone on the machine and beside a busy process: the measurement behind the defaults.
+"""Measure what threads cost and save, alone and next to a busy process: the defaults rest on it.
 
-    python benchmarks/threads.py BUNDLE... [--threads 1,2] [--seconds 60] [--batch 1] [--neighbours 1] [--json F]
+    python benchmarks/experiments/threads.py BUNDLE... [--threads 1,2] [--seconds 60] [--batch 1]
+        [--neighbours 1] [--json F]
 
 Every row is a number of threads and how they wait for work: asleep, as `lraee.load` has them, or spinning, as ONNX
 Runtime's own default has it. All rows run the same pixels at full depth, in turns within the same seconds, each turn
@@ -32,6 +33,7 @@ from lraee.model import Model
 from lraee.ort.sessions import SessionSettings
 from lraee.ort.threads import usable_cores
 from lraee_benchmarks.device.description import describe_device
+from lraee_benchmarks.render.table import Table
 from lraee_benchmarks.render.wording import device_line
 
 TURN_SECONDS = 0.25
@@ -68,7 +70,7 @@ class Row:
     """Whether `lraee.load` runs the bundle so."""
     alone: Times = field(default_factory=Times)
     beside: Times = field(default_factory=Times)
-    """Beside the neighbours."""
+    """While the neighbours run."""
 
 
 @contextmanager
@@ -139,16 +141,16 @@ def run_turn(model: Model, pixels: Pixels, times: Times) -> None:
 
 
 def table(rows: Sequence[Row], busy: int) -> str:
-    """Markdown, in milliseconds a call."""
+    """Render Markdown, in milliseconds a call."""
     beside = "neighbour" if busy == 1 else f"{busy} neighbours"
     heads = ["threads", "they", *(f"alone, {name}" for name in ("p50", "mean", "p95", "CPU"))]
     heads += [f"{beside}, {name}" for name in ("p50", "mean", "p95", "CPU")]
-    lines = [heads, ["---:", "---", *["---:"] * 8]]
+    lines = []
     for row in rows:
         default = " (default)" if row.is_default else ""
         cells = [f"{value:.2f}" for times in (row.alone, row.beside) for value in times.summary().values()]
         lines.append([f"{row.threads}{default}", "spin" if row.spinning else "sleep", *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return Table(header=heads, rows=lines, words=(1,)).to_markdown()
 
 
 def main() -> None:

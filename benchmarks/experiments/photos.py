@@ -1,6 +1,6 @@
-"""Measures how photos become pixels: resizing without Pillow against Pillow, and JPEGs decoded at reduced scale.
+"""Measure how photos become pixels: resizing without Pillow against Pillow, and JPEGs decoded at reduced scale.
 
-    python benchmarks/photos.py --images photos.zip --count 500 --bundle reference
+    python benchmarks/experiments/photos.py --images photos.zip --count 500 --bundle reference
 
 Prints the largest difference in levels and the share of values that differ, the cosine of embeddings, and medians of
 times on one thread. Large photos are mosaics of the given ones, so that they have detail in every pixel.
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle, islice
@@ -25,6 +23,7 @@ from lraee.bundle.preprocessing import Preprocessing
 from lraee.images.preprocess import pixels
 from lraee.images.read import Pixels
 from lraee.reading import Reading
+from lraee_benchmarks.running.rounds import time_in_turn
 from lraee_calibration_data import open_dataset, photos
 
 FRAMES = ((640, 480), (1920, 1080), (4000, 3000))
@@ -34,7 +33,7 @@ ODD_SIZES = 300
 
 
 def clip(image_size: int = 224, interpolation: str = "bicubic") -> Preprocessing:
-    """CLIP's preprocessing."""
+    """Make CLIP's preprocessing."""
     return Preprocessing(
         image_size=image_size,
         resize_mode="shortest",
@@ -62,7 +61,7 @@ def mosaic(images: list[Pixels], width: int, height: int, first: int = 0) -> Pix
 
 
 def compare(images: Iterator[Pixels] | list[Pixels], preprocessing: Preprocessing, reading: Reading) -> str:
-    """How far from Pillow, as words."""
+    """Say how far pixels are from Pillow's."""
     largest = different = values = count = 0
     for image in images:
         wanted = pixels(image, preprocessing, reading=Reading(resize="pillow")).astype(np.int16)
@@ -75,18 +74,13 @@ def compare(images: Iterator[Pixels] | list[Pixels], preprocessing: Preprocessin
 
 
 def median_ms(ways: dict[str, Callable[[], object]], rounds: int) -> str:
-    """Median time of each way, taking turns, as words."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            taken[name].append((time.perf_counter() - start) * 1e3)
-    return ", ".join(f"{name} {statistics.median(times[1:]):.2f} ms" for name, times in taken.items())
+    """Say the median time of each way; they take turns."""
+    medians = np.median(time_in_turn(list(ways.values()), rounds), axis=0)
+    return ", ".join(f"{name} {ms:.2f} ms" for name, ms in zip(ways, medians, strict=True))
 
 
 def encode(image: Pixels) -> bytes:
-    """A JPEG of quality 90."""
+    """Encode as JPEG of quality 90."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -95,7 +89,7 @@ def encode(image: Pixels) -> bytes:
 
 
 def report_resizing(images: list[Pixels]) -> None:
-    """Part one: fidelity and time."""
+    """Print fidelity and time of resizing."""
     for interpolation, ways in (("bicubic", ("onnx", "numpy")), ("bilinear", ("numpy",)), ("nearest", ("numpy",))):
         for way in ways:
             reading = Reading(resize=way)  # type: ignore[arg-type] # two of its names
@@ -112,7 +106,7 @@ def report_resizing(images: list[Pixels]) -> None:
 
 
 def report_reduced(contents: list[bytes], images: list[Pixels], bundle: str) -> None:
-    """Part two: JPEGs at reduced scale."""
+    """Print what JPEGs decoded at reduced scale cost and save."""
     reduced, plain = Reading(reduce_jpeg=True), Reading()
     for scale in (2, 4, 8):
         means = []
@@ -142,12 +136,12 @@ def report_reduced(contents: list[bytes], images: list[Pixels], bundle: str) -> 
 
 
 def describe(cosine: NDArray[np.float32]) -> str:
-    """Mean and least, as words."""
+    """Say the mean and the smallest cosine."""
     return f"{len(cosine)} images, cosine of embeddings {cosine.mean():.5f} in the mean, {cosine.min():.5f} at least"
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, default=photos(), help="folder or zip; by default the shipped photos")
     parser.add_argument("--count", type=int, default=500, help="of images, spread over them")

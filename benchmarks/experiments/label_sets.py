@@ -1,6 +1,6 @@
-"""What gates that were fitted for the exported labels cost when the labels are others.
+"""Measure what gates fitted for the exported labels cost when the labels are others.
 
-    python benchmarks/label_sets.py [--images TEST.zip] [--point balanced] [--photos 1000] [--json F]
+    python benchmarks/experiments/label_sets.py [--images TEST.zip] [--point balanced] [--photos 1000] [--json F]
 
 For the reference, whose text tower knows the words below. Five ways are compared with what the exported labels lose on
 the same images: the gates as they are, which is what `Model.set_labels` does; gates that judge the exported labels
@@ -27,6 +27,7 @@ from lraee.cli import errors_as_one_line
 from lraee.model import Model
 from lraee_benchmarks.analysis.intervals import mean_interval
 from lraee_benchmarks.images import open_source
+from lraee_benchmarks.render.table import Table
 from lraee_benchmarks.results.model import Interval
 from lraee_calibration_data import fashion_mnist_test, label_rows, load_pixels
 
@@ -261,17 +262,17 @@ def table(found: Sequence[Loss]) -> str:
     """As Markdown: one row for each label set, one pair of columns for each way."""
     names = list(dict.fromkeys(loss.way for loss in found))
     head = ["labels", "images", "full depth", "exported labels", *(f"{way}: points, FLOPs saved" for way in names)]
-    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    lines = []
     for labels in dict.fromkeys(loss.labels for loss in found):
         row = [loss for loss in found if loss.labels == labels]
         cells = [labels, f"{row[0].images:,}", f"{row[0].full:.2%}", f"{row[0].exported_points:+.2f}"]
         cells += [f"{r.points:+.2f} ({r.interval.low:+.2f} to {r.interval.high:+.2f}), {r.saved:.0%}" for r in row]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return Table(header=head, rows=lines).to_markdown()
 
 
 def main() -> None:
-    """Command line."""
+    """Parse, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="reference", help="of the reference, with its text tower")
     parser.add_argument("--images", help="labelled folder or zip of Fashion-MNIST; by default the shipped test images")
