@@ -6,6 +6,7 @@ for; nothing is kept but names and digests.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -55,7 +56,6 @@ class Dataset:
         samples: tuple[Sample, ...],
         labels: tuple[str, ...],
         unreadable: Unreadable,
-        digests: dict[str, str] | None = None,
         obstacle: str = "",
     ) -> None:
         """Use `open_dataset` instead."""
@@ -65,7 +65,7 @@ class Dataset:
         self.unreadable: Unreadable = unreadable
         self.obstacle = obstacle
         self._files = files
-        self._digests = {} if digests is None else digests
+        self._digests: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -135,8 +135,9 @@ class Dataset:
 
     def subset(self, indices: Sequence[int]) -> "Dataset":
         """The samples at `indices`, in that order; shares files and digests with this data set."""
-        samples = tuple(self.samples[index] for index in indices)
-        return Dataset(self.source, self._files, samples, self.labels, self.unreadable, self._digests, self.obstacle)
+        chosen = copy(self)
+        chosen.samples = tuple(self.samples[index] for index in indices)
+        return chosen
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """Consecutive index ranges of at most `batch_size`, to pass to `load_pixels`."""

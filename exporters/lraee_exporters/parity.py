@@ -28,6 +28,9 @@ MAX_ERROR = 1e-3
 MIN_IMAGES = 8
 """Fewer images leave too little spread to measure against."""
 
+BATCH = 8
+"""Images that are computed together."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageParity:
@@ -96,8 +99,6 @@ def check_parity(
     transform: Callable[[Any], torch.Tensor],
     read_pixels: Callable[[Image.Image], NDArray[np.uint8]],
     images: Sequence[Image.Image],
-    *,
-    batch_size: int = 8,
 ) -> list[StageParity]:
     """Compare the whole tower and each block, from the image file on.
 
@@ -107,7 +108,6 @@ def check_parity(
         transform: open_clip's preprocessing, image to (3, size, size) float32.
         read_pixels: this project's preprocessing, image to (size, size, 3) uint8.
         images: at least `MIN_IMAGES` RGB images, best of odd sizes.
-        batch_size: images computed together.
 
     Raises:
         ParityError: a stage differs by more than the bounds, named with both figures.
@@ -116,8 +116,8 @@ def check_parity(
         raise ParityError(f"parity was to be shown on {len(images)} images, wanted at least {MIN_IMAGES}; give more")
     ours: list[list[NDArray[np.float32]]] = []
     theirs: list[list[NDArray[np.float32]]] = []
-    for start in range(0, len(images), batch_size):
-        chunk = images[start : start + batch_size]
+    for start in range(0, len(images), BATCH):
+        chunk = images[start : start + BATCH]
         ours.append(exported(np.stack([read_pixels(image) for image in chunk])))
         theirs.append(torch_stages(torch_model, torch.stack([transform(image) for image in chunk])))
     names = ["stem", *(f"block_{number:02d}" for number in range(1, len(ours[0]) - 1)), "embedding"]

@@ -23,7 +23,7 @@ from lraee.commands.terminal import (
 from lraee.errors import ImageError
 from lraee.images.read import ImageSource
 from lraee.labels.label_file import parse_labels
-from lraee.model import load
+from lraee.loading import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
 from lraee.reading import MAX_PIXELS, Reading, parse_color
 

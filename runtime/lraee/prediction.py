@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.manifest import Manifest, block_names
+from lraee.engine.orchestrator import Answers
+from lraee.labels.matrix import Labels
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prediction:
@@ -33,3 +37,41 @@ class Prediction:
     """(embed_dim,) float32, unit length."""
     position: int = 0
     """Place of the image in the call, counted from 0: tells who is who when answers come out of order."""
+
+
+def prediction_of(
+    answers: Answers, row: int, manifest: Manifest, labels: Labels, *, top: int, position: int = 0
+) -> Prediction:
+    """Describe one row of the answers.
+
+    Args:
+        answers: of a batch.
+        row: the image's place in the batch.
+        manifest: of the bundle that answered, for the FLOPs.
+        labels: those of the answers' probabilities.
+        top: how many labels `Prediction.top` lists.
+        position: the image's place in the call.
+    """
+    probabilities = answers.probabilities[row]
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    index, early = int(best[0]), bool(answers.early[row])
+    return Prediction(
+        label=labels.names[index],
+        score=float(probabilities[index]),
+        top=tuple((labels.names[i], float(probabilities[i])) for i in best),
+        index=index,
+        exit_block=int(answers.exit_block[row]),
+        early=early,
+        gate=float(answers.gate[row]) if early else None,
+        flops=flops_of_row(answers, row, manifest),
+        embedding=answers.embedding[row],
+        position=position,
+    )
+
+
+def flops_of_row(answers: Answers, row: int, manifest: Manifest) -> int:
+    """Add up the FLOPs of the parts that ran for one image of a batch."""
+    names = ["stem", *block_names(int(answers.blocks_run[row]))]
+    names += [f"exit_{block:02d}" for block in answers.visited[row]]
+    names += [] if answers.early[row] else ["tail"]
+    return sum(manifest.flops_of(name, answers.probabilities.shape[1]) for name in names)

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from lraee.bundle.strict_json import decode, encode
 from lraee.errors import BundleError, LraeeError
-from lraee.model import Model, load
+from lraee.loading import load
+from lraee.model import Model
 from lraee.ort.sessions import global_thread_pool_is_set, use_global_thread_pool
 from lraee_benchmarks.images import Sample
 from lraee_benchmarks.output_files import temporary_folder, temporary_room

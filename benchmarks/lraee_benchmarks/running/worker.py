@@ -19,7 +19,8 @@ import numpy as np
 
 from lraee.bundle.strict_json import decode, encode
 from lraee.errors import LraeeError
-from lraee.model import Model, load
+from lraee.loading import load
+from lraee.model import Model
 from lraee.ort.sessions import use_global_thread_pool
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.output_files import temporary_room

@@ -8,7 +8,7 @@ Weights lie in ``<part>.data`` beside the graph, so that they are memory-mapped 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,15 +149,13 @@ class GraphBuilder:
         )
         return list(outputs)
 
-    def model(self, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-        """The finished model, checked by onnx."""
+    def model(self) -> onnx.ModelProto:
+        """Give the finished model."""
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain for node in self.nodes):
             opsets.append(helper.make_opsetid("com.microsoft", MICROSOFT_OPSET))
-        model = helper.make_model(graph, opset_imports=opsets, producer_name="lraee", ir_version=IR_VERSION)
-        helper.set_model_props(model, dict(metadata or {}))
-        return model
+        return helper.make_model(graph, opset_imports=opsets, producer_name="lraee", ir_version=IR_VERSION)
 
     def save(self, folder: Path) -> Path:
         """Write ``<name>.onnx`` into `folder`; the weight files are saved by their owner."""

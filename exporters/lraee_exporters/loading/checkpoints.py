@@ -27,10 +27,10 @@ from lraee.errors import TowerError
 from lraee_exporters.loading.file_kinds import ARCHIVE_ERRORS, INDEX_SUFFIX, file_kind, pickle_refusal, refusal
 from lraee_exporters.loading.fits import check_fit, has_text
 from lraee_exporters.loading.hugging_face import convert_state
-from lraee_exporters.loading.one_line import one_line, some
 from lraee_exporters.loading.shards import read_shards, shards_of
 from lraee_exporters.loading.state_dicts import find_weights
 from lraee_exporters.loading.torchscript import read_torchscript
+from lraee_exporters.one_line import one_line, some
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 """Suffixes of files that are taken for weights."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lraee.errors import TowerError
-from lraee_exporters.loading.one_line import one_line, some
 from lraee_exporters.loading.torchscript import is_torchscript
+from lraee_exporters.one_line import one_line, some
 
 FileKind: TypeAlias = Literal["safetensors", "torch", "torchscript", "npz", "index"]
 

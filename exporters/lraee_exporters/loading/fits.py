@@ -12,8 +12,8 @@ import open_clip
 import torch
 
 from lraee_exporters.loading.file_kinds import refusal
-from lraee_exporters.loading.one_line import one_line, some
 from lraee_exporters.loading.supported import reasons_of
+from lraee_exporters.one_line import one_line, some
 
 POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed")
 """Where open_clip's own and timm's towers keep their positions."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lraee.errors import TowerError
-from lraee_exporters.loading.one_line import one_line
+from lraee_exporters.one_line import one_line
 
 CONFIG_NAME = "config.json"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lraee.errors import TowerError
-from lraee_exporters.loading.one_line import one_line
+from lraee_exporters.one_line import one_line
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 

@@ -20,11 +20,11 @@ from open_clip.transformer import QuickGELU
 from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import TowerError
 from lraee_exporters.loading.checkpoints import LoadedWeights, checkpoint_sha256, load_checkpoint
-from lraee_exporters.loading.one_line import one_line
 from lraee_exporters.loading.sources import Source, find_source
 from lraee_exporters.loading.supported import check_visual
 from lraee_exporters.loading.timm_towers import parts_of_timm
 from lraee_exporters.loading.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
+from lraee_exporters.one_line import one_line
 from lraee_exporters.tower import Activation, Attention, Block, Linear, Mlp, Tower
 from lraee_exporters.widen import nearest_transform, to_open_clip, widen
 
@@ -61,8 +61,6 @@ class LoadedModel:
     """open_clip's `model_cfg` of the weights (for reference-b32 that of the model before widening)."""
     source_sha256: str | None
     """SHA-256 (hex) of the checkpoint file, or of all its shards and their index; None for random weights."""
-    seed: int | None
-    """Seed of random weights, else None."""
     has_text: bool = True
     """Whether the text tower has weights; without them only `visual` of the torch model means anything."""
 
@@ -117,7 +115,6 @@ def load_model(
         transform=_transform(tower.preprocessing),
         config=source.config,
         source_sha256=None if source.checkpoint is None else checkpoint_sha256(source.checkpoint),
-        seed=source.seed,
         has_text=loaded.text,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lraee_exporters.loading.file_kinds import refusal
-from lraee_exporters.loading.one_line import one_line, some
+from lraee_exporters.one_line import one_line, some
 
 Reader = Callable[[Path], dict[str, Any]]
 

@@ -19,8 +19,8 @@ from lraee_exporters.loading import hugging_face
 from lraee_exporters.loading.checkpoints import CHECKPOINT_SUFFIXES, find_checkpoint
 from lraee_exporters.loading.file_kinds import INDEX_SUFFIX, file_kind
 from lraee_exporters.loading.hugging_face_images import processor_settings, read_json, read_preprocessor
-from lraee_exporters.loading.one_line import one_line, some
 from lraee_exporters.loading.supported import check_config
+from lraee_exporters.one_line import one_line, some
 from lraee_exporters.tower import Activation
 
 REFERENCE_FOLDER = Path(__file__).parents[1] / "reference"
@@ -85,20 +85,7 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
             contradicts weights whose activation is known, or no override where nothing says the activation.
     """
     if name in REFERENCE_NAMES:
-        if pretrained is not None or activation is not None:
-            raise TowerError(f"{name} has its own weights and activation; leave pretrained and activation away.")
-        config, preprocess = _read_folder(REFERENCE_FOLDER)
-        return Source(
-            model_id=name,
-            architecture=name,
-            config=config,
-            preprocess=preprocess,
-            tokenizer_name=f"{LOCAL_PREFIX}{REFERENCE_FOLDER}",
-            weights="reference",
-            checkpoint=find_checkpoint(REFERENCE_FOLDER),
-            seed=None,
-            activation="gelu",
-        )
+        return _reference(name, pretrained, activation)
     folder = _folder_of(name)
     architecture = folder.resolve().name if folder else _architecture(name)
     config, preprocess = _read_folder(folder) if folder else (open_clip.get_model_config(architecture), {})
@@ -112,7 +99,7 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
     if activation is not None and (tag or known) and activation != (known or _configured(config)):
         raise TowerError(
             f"{pretrained} of {name} was trained with {known or _configured(config)}, the override says {activation}; "
-            "leave the override away, it is for files that do not say."
+            "omit the override, it is for files that do not say."
         )
     if checkpoint is not None and not (folder or tag or known or activation) and not _says_activation(config):
         raise TowerError(
@@ -130,6 +117,24 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
         checkpoint=checkpoint,
         seed=seed,
         activation=activation or known or _configured(config),
+    )
+
+
+def _reference(name: str, pretrained: str | None, activation: Activation | None) -> Source:
+    """Describe the shipped model, which has its own weights and activation."""
+    if pretrained is not None or activation is not None:
+        raise TowerError(f"{name} has its own weights and activation; omit pretrained and activation.")
+    config, preprocess = _read_folder(REFERENCE_FOLDER)
+    return Source(
+        model_id=name,
+        architecture=name,
+        config=config,
+        preprocess=preprocess,
+        tokenizer_name=f"{LOCAL_PREFIX}{REFERENCE_FOLDER}",
+        weights="reference",
+        checkpoint=find_checkpoint(REFERENCE_FOLDER),
+        seed=None,
+        activation="gelu",
     )
 
 

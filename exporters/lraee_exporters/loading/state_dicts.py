@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from lraee_exporters.loading.file_kinds import SAVE_TENSORS, refusal
-from lraee_exporters.loading.one_line import one_line, some
+from lraee_exporters.one_line import one_line, some
 
 Layout: TypeAlias = Literal["open_clip", "hugging_face", "image_tower"]
 

@@ -16,8 +16,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, VisionTransformer
 
 from lraee.errors import TowerError
-from lraee_exporters.loading.one_line import one_line
 from lraee_exporters.loading.timm_towers import reasons_of_settings, reasons_of_timm
+from lraee_exporters.one_line import one_line
 
 PLAIN_SETTINGS = frozenset(
     {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "patch_dropout", "norm_kwargs"}

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from lraee.bundle.external_data import external_locations
 from lraee.bundle.files import is_folder, read_file, real_file, sha256_of
 from lraee.bundle.linked_graph import LinkedGraph, linked_graph
-from lraee.bundle.manifest import MANIFEST_NAME, Manifest, PartEntry, decode_manifest, manifest_bytes
+from lraee.bundle.manifest import MANIFEST_NAME, Manifest, PartEntry
+from lraee.bundle.manifest_file import decode_manifest, manifest_bytes
 from lraee.bundle.strict_json import decode, parse
 from lraee.errors import BundleError
 

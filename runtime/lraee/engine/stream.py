@@ -23,7 +23,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.checks import check_count, is_count
 from lraee.engine.orchestrator import Answers, Tower
+from lraee.errors import ImageError
 from lraee.policies.base import Route, Verdict
 
 FloatArray = NDArray[np.float32]
@@ -39,6 +41,17 @@ class _Traveller:
     visited: tuple[int, ...] = ()
     tokens: FloatArray | None = None
     """(tokens, width) while it waits."""
+
+
+def check_stream_settings(batch_size: int, max_lag: int) -> None:
+    """Refuse a batch that could never be full.
+
+    Raises:
+        ImageError: the lag is no whole number from 1 on, or the batch size none from 1 to the lag.
+    """
+    check_count("max_lag", max_lag, ImageError)
+    if not is_count(batch_size, 1, max_lag):
+        raise ImageError(f"batch_size is {batch_size}, wanted 1 to max_lag, which is {max_lag}")
 
 
 def run_stream(
@@ -158,9 +171,8 @@ class _Stations:
             return list(left.items())
         embedding, probabilities = self._tower.tail(tokens)
         self._noted("tail", len(images))
-        depth, gate = self._tower.depth, np.full(len(images), np.nan, np.float32)
         return [
-            (image.position, _answer(image, depth, embedding, probabilities, gate, row, early=False))
+            (image.position, _answer(image, self._tower.depth, embedding[row], probabilities[row], None))
             for row, image in enumerate(images)
         ]
 
@@ -177,7 +189,7 @@ class _Stations:
             image.visited += (block,)
             if image.route.leaves(block, _alone(verdict, at))[0]:
                 left[image.position] = _answer(
-                    image, block, verdict.embedding, verdict.probabilities, verdict.gate, at, early=True
+                    image, block, verdict.embedding[at], verdict.probabilities[at], verdict.gate[at]
                 )
         return left
 
@@ -195,23 +207,23 @@ def _alone(verdict: Verdict, at: int) -> Verdict:
 
 
 def _answer(
-    image: _Traveller,
-    block: int,
-    embedding: FloatArray,
-    probabilities: FloatArray,
-    gate: FloatArray,
-    row: int,
-    *,
-    early: bool,
+    image: _Traveller, block: int, embedding: FloatArray, probabilities: FloatArray, gate: np.float32 | None
 ) -> Answers:
-    """The answer of one row, copied: it must not keep the arrays of a whole batch alive."""
-    one = slice(row, row + 1)
+    """Copy the answer of one image, so that it does not keep the arrays of a whole batch alive.
+
+    Args:
+        image: that is answered.
+        block: after which it left, or the depth of the tower.
+        embedding: (embed_dim,) float32.
+        probabilities: (labels,) float32.
+        gate: of the exit through which it left; None at full depth.
+    """
     return Answers(
-        embedding=embedding[one].copy(),
-        probabilities=probabilities[one].copy(),
+        embedding=embedding[None].copy(),
+        probabilities=probabilities[None].copy(),
         exit_block=np.array([block], np.int32),
         blocks_run=np.array([block], np.int32),
-        early=np.array([early]),
-        gate=gate[one].copy(),
+        early=np.array([gate is not None]),
+        gate=np.array([np.nan if gate is None else gate], np.float32),
         visited=(image.visited,),
     )

@@ -6,7 +6,7 @@ Transferable Visual Models From Natural Language Supervision* (Radford et al., a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,9 @@ class TextTower:
 
         Texts of like length run together: the tower computes as many tokens as the longest one has.
         """
+        if not isinstance(texts, Iterable) or isinstance(texts, bytes):
+            raise LabelsError(f"texts is a {type(texts).__name__}, wanted a list of str")
+        texts = [texts] if isinstance(texts, str) else list(texts)
         if not all(isinstance(text, str) for text in texts):
             other = next(text for text in texts if not isinstance(text, str))
             raise LabelsError(f"{other!r} is no text but a {type(other).__name__}; wanted a list of str")

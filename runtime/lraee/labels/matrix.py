@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from reprlib import repr as short
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,19 @@ def label_names(names: object) -> tuple[str, ...]:
         met = f"the text {names[:40]!r}" if isinstance(names, str | bytes) else f"a {type(names).__name__}"
         raise LabelsError(f"names is {met}, wanted a list of labels such as ['a cat', 'a dog']")
     return tuple(names)
+
+
+def label_set_of(names: object, templates: object) -> LabelSet:
+    """Check names and templates that somebody passed in, and make a label set of them.
+
+    Raises:
+        LabelsError: one of them is no list of texts, or the names are fewer than two or repeat one.
+    """
+    if isinstance(templates, str) or not isinstance(templates, Iterable):
+        raise LabelsError(f"templates is {short(templates)}, wanted a list such as ['a photo of a {{}}.']")
+    labels = LabelSet(names=label_names(names), templates=tuple(templates))
+    check_different(labels.names)
+    return labels
 
 
 def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_dim: int) -> Labels:

@@ -2,6 +2,8 @@
 
 A policy is a small immutable object. Before a batch it is bound to the bundle, which gives a `Route`: whatever
 state it keeps about the images of that batch lives there.
+
+May import: bundle, checks, errors.
 """
 
 from lraee.policies.adaptive import Adaptive

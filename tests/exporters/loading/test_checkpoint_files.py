@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from lraee_exporters.loading.file_kinds import file_kind
-from lraee_exporters.loading.one_line import one_line
 from lraee_exporters.loading.open_clip_models import load_model
+from lraee_exporters.one_line import one_line
 
 Build = Callable[[dict[str, Any]], Any]
 Refusal = Callable[..., str]

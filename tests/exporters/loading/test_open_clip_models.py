@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lraee.bundle.folder import find_bundle
-from lraee.bundle.manifest import read_manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee.errors import TowerError
 from lraee_exporters.loading import sources
 from lraee_exporters.loading.open_clip_models import load_model
@@ -124,7 +124,7 @@ def test_random_weights_are_marked_seeded_and_leave_torchs_generator_alone(
     torch.manual_seed(5)
     first, again, other = (load_model(folder, pretrained=word) for word in ("random", "random:0", "random:1"))
     torch.testing.assert_close(torch.rand(2), expected)
-    assert (first.tower.weights, first.seed, first.source_sha256) == ("random", 0, None)
+    assert (first.tower.weights, first.source_sha256) == ("random", None)
     assert first.tower.fingerprint() == again.tower.fingerprint() != other.tower.fingerprint()
 
 

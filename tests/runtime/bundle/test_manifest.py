@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lraee.bundle.folder import Bundle, find_bundle
-from lraee.bundle.manifest import FORMAT, Manifest, block_names, parse_manifest, read_manifest, write_manifest
+from lraee.bundle.manifest import FORMAT, Manifest, block_names
+from lraee.bundle.manifest_file import parse_manifest, read_manifest, write_manifest
 from lraee.bundle.strict_json import encode
 from lraee.errors import BundleError, PolicyError
 from lraee.policies import Entropy

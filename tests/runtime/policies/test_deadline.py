@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import lraee
-from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee.engine.orchestrator import Answers, run
 from lraee.errors import PolicyError
 from lraee.policies import Deadline, ExitAt, Full, Verdict

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lraee
-from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee.errors import PolicyError
 from lraee.policies import Adaptive, Confidence, Entropy, ExitAt, Patience, Policy, Replay, Verdict
 from lraee.policies.entropy import entropy_nats

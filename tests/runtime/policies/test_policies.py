@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee.bundle.manifest import Manifest, Threshold, read_manifest
+from lraee.bundle.manifest import Manifest, Threshold
+from lraee.bundle.manifest_file import read_manifest
 from lraee.errors import PolicyError
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.adaptive import AdaptiveRoute

@@ -1,6 +1,8 @@
 """Resizes uint8 pixels as Pillow does, with Pillow or without.
 
 One file for each way. All filters are antialiased but `nearest`.
+
+May import: bundle, errors, images, ort, reading.
 """
 
 from typing import TYPE_CHECKING, TypeAlias, Union
