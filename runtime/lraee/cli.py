@@ -1,4 +1,4 @@
-"""The commands of ``python -m lraee``: classify images, look into a bundle, verify it.
+"""The commands of ``python -m lraee``: classify images, describe a bundle, verify it, examine the installation.
 
 Each command parses, calls the library, prints. Answers go to stdout, one red line for an error to stderr with exit
 status 1; wrong usage has status 2. See `lraee.commands.terminal` for outputs that are no terminal, full or closed.
@@ -14,7 +14,9 @@ from typing import Annotated
 import typer
 
 from lraee.bundle.folder import Bundle, find_bundle, taken_instead
+from lraee.bundle.strict_json import encode
 from lraee.commands.answers import printer
+from lraee.commands.doctor import advice, diagnose, diagnosis_table
 from lraee.commands.info import info_json, info_tables, megabytes, size_bytes
 from lraee.commands.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
 from lraee.commands.terminal import (
@@ -136,6 +138,29 @@ def verify(bundle: BundleArgument) -> None:
             f"{opened.folder.name}: {len(manifest.files)} files, {megabytes(size_bytes(manifest))}, "
             "every hash is right and no graph names weights outside the bundle"
         )
+
+
+@app.command()
+def doctor(
+    bundle: Annotated[
+        str | None, typer.Argument(metavar="[BUNDLE]", help="Bundle to check too; folder, or 'reference'.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a report of a fault needs: versions, CPU, limits, threads, memory, the bundle; and advise.
+
+    The exit status is 1 where the bundle cannot be used.
+    """
+    with errors_as_one_line():
+        if bundle is not None:
+            _note(bundle)
+        found = diagnose(bundle)
+        if as_json:
+            print_line(json.dumps({**encode(found), "advice": advice(found)}))
+        else:
+            show(diagnosis_table(found), "", *advice(found))
+    if found.bundle is not None and found.bundle.problem is not None:
+        raise typer.Exit(ERROR_STATUS)
 
 
 def _note(bundle: str) -> None:

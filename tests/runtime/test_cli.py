@@ -264,6 +264,7 @@ def test_info_shows_every_part_exit_and_point() -> None:
         assert point.name in result.stdout
     assert manifest.model.weights in result.stdout
     assert manifest.precision in result.stdout
+    assert "threads here  1 (the largest block has 21 MFLOPs an image" in result.stdout
 
 
 def test_verify_counts_the_files() -> None:

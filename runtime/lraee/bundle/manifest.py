@@ -215,6 +215,25 @@ class Manifest:
         names = ["stem", *block_names(self.tower.blocks), "tail"]
         return sum(self.flops_of(name, self.labels.count) for name in names)
 
+    @property
+    def block_flops(self) -> int:
+        """FLOPs of the largest block for one image, by which the number of threads is chosen."""
+        return max(part.flops for part in self.parts if part.name.startswith("block_"))
+
+    @property
+    def session_parts(self) -> list[str]:
+        """Every part that an image may reach, in the order in which it does."""
+        names = ["stem"]
+        for number, block in enumerate(block_names(self.tower.blocks), start=1):
+            exit = self.exit_behind(number)
+            names += [block] if exit is None else [block, exit.part]
+        return [*names, "tail"]
+
+    @property
+    def session_count(self) -> int:
+        """Sessions of a model all of whose parts are in use, that of texts among them."""
+        return len(self.session_parts) + (self.text is not None)
+
     def flops_of(self, part: str, label_count: int) -> int:
         """FLOPs of one part for one image and so many labels."""
         entry = self.part(part)

@@ -12,6 +12,7 @@ from rich.text import Text
 from lraee.bundle.folder import Bundle
 from lraee.bundle.manifest import Manifest, PartEntry
 from lraee.bundle.strict_json import encode
+from lraee.ort.threads import choose_threads
 from lraee.ort.version import UNNAMED
 
 
@@ -43,6 +44,7 @@ def _summary_table(bundle: Bundle) -> Table:
     tower, quantization = manifest.tower, manifest.quantization
     how = f", {quantization.quantizer} quantizer, {quantization.images} calibration images" if quantization else ""
     names = bundle.labels.names
+    threads = choose_threads(manifest.block_flops, sessions=manifest.session_count)
     table = plain_table("bundle", bundle.folder.name)
     rows = {
         "model": f"{manifest.model.id} ({manifest.model.architecture})",
@@ -58,6 +60,7 @@ def _summary_table(bundle: Bundle) -> Table:
         "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, matrix products)",
         "size": f"{megabytes(size_bytes(manifest))} in {len(manifest.files)} files",
         "ONNX Runtime": f"{manifest.onnxruntime or UNNAMED} or newer",
+        "threads here": f"{threads.threads} ({threads.reason})",
     }
     for key, value in rows.items():
         table.add_row(key, Text(value))

@@ -13,7 +13,6 @@ import onnxruntime as ort
 
 from lraee.bundle.folder import Bundle
 from lraee.bundle.linked_graph import LinkedGraph
-from lraee.bundle.manifest import block_names
 from lraee.engine.buffers import TokenBuffers
 from lraee.errors import ForkError, LraeeError, SettingsError
 from lraee.ort.forking import give_up, no_fork_meanwhile, watch_forks
@@ -42,8 +41,7 @@ class Sessions:
         """
         check_onnxruntime(bundle.manifest.onnxruntime)
         self._bundle = bundle
-        blocks = [part.flops for part in bundle.manifest.parts if part.name.startswith("block_")]
-        self._settings = replace(settings, threads=settings.threads or default_threads(max(blocks)))
+        self._settings = replace(settings, threads=settings.threads or default_threads(bundle.manifest.block_flops))
         self._lost_in_fork = False
         self._begin()
         watch_forks(self)
@@ -118,12 +116,7 @@ class Sessions:
 
     def names(self) -> list[str]:
         """Every part that `classify` may reach, in the order in which an image does; not that of texts."""
-        manifest = self._bundle.manifest
-        names = ["stem"]
-        for number, block in enumerate(block_names(manifest.tower.blocks), start=1):
-            exit = manifest.exit_behind(number)
-            names += [block] if exit is None else [block, exit.part]
-        return [*names, "tail"]
+        return self._bundle.manifest.session_parts
 
     def warm(self) -> None:
         """Make the sessions of every part that `classify` may reach."""

@@ -66,15 +66,32 @@ def _quota_of(folder: Path) -> float | None:
 
 
 def task_limit(root: Path = ROOT, *, wanted: int = 1) -> TaskLimit | None:
-    """The limit that leaves room for the fewest tasks; None where each leaves room for `wanted` more.
+    """The limit that leaves room for the fewest tasks; None where each of `task_limits` leaves room for `wanted`."""
+    least = min(task_limits(root, wanted=wanted), key=lambda limit: limit.room, default=None)
+    return least if least is not None and least.room < wanted else None
+
+
+def task_limits(root: Path = ROOT, *, wanted: int = 1) -> tuple[TaskLimit, ...]:
+    """Read every limit on the tasks of this process.
 
     Args:
         root: folder that holds ``proc`` and ``sys``.
         wanted: tasks that are to be started. The tasks of a user are counted only where they might be too many.
     """
-    found = [*_group_limits(root), *_user_limit(root, wanted), *_space_limit(root)]
-    least = min(found, key=lambda limit: limit.room, default=None)
-    return least if least is not None and least.room < wanted else None
+    return (*_group_limits(root), *_user_limit(root, wanted), *_space_limit(root))
+
+
+def memory_bytes(root: Path = ROOT) -> tuple[int | None, int | None]:
+    """Memory of the machine, and what of it is available; None where the system does not tell."""
+    text = _read(root / "proc/meminfo")
+    total, available = (_field(text, name) for name in ("MemTotal", "MemAvailable"))
+    return (None if total is None else int(total) << 10, None if available is None else int(available) << 10)
+
+
+def memory_limit(root: Path = ROOT) -> int | None:
+    """Bytes that the control group of this process and the groups above allow; None where none sets a limit."""
+    texts = (_read(folder / "memory.max") for folder in group_folders("memory", root))
+    return min((limit for text in texts if (limit := _number(text)) is not None), default=None)
 
 
 def _group_limits(root: Path) -> Iterator[TaskLimit]:
@@ -162,7 +179,7 @@ def _resource_limit(root: Path, name: str) -> int | None:
 
 
 def _field(status: str, name: str) -> str | None:
-    """The first word of a field of /proc/PID/status."""
+    """The first word of a field of /proc/PID/status, or of /proc/meminfo."""
     match = re.search(rf"^{name}:\s*(\S+)", status, re.MULTILINE)
     return match[1] if match else None
 

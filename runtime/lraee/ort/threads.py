@@ -13,11 +13,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from lraee.errors import ThreadsWarning
 from lraee.ort.cpu import available_cores
-from lraee.ort.limits import ROOT, cpu_quota, task_limit
+from lraee.ort.limits import ROOT, TaskLimit, cpu_quota, task_limit
 
 SPARE = 4
 """Tasks left to the rest of the process, such as the thread that preloads."""
@@ -56,6 +57,42 @@ def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
     return usable_cores(root) if block_flops is None or block_flops >= PAYING_FLOPS else 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadChoice:
+    """How many threads a model gets where none are asked for."""
+
+    threads: int
+    """That run one operator, the caller among them."""
+    reason: str
+    """Why there are not more, or that each core has one."""
+
+
+def choose_threads(block_flops: int | None, *, sessions: int, root: Path = ROOT) -> ThreadChoice:
+    """Say how many threads a model would get if it was loaded now, and why; nothing is started and nothing warned.
+
+    Args:
+        block_flops: as in `default_threads`.
+        sessions: of the model.
+        root: folder that holds ``proc`` and ``sys``.
+    """
+    threads, cores, quota = default_threads(block_flops, root), available_cores(), cpu_quota(root)
+    limit = task_limit(root, wanted=(threads - 1) * sessions + SPARE)
+    if limit is not None and (fitting := _fitting(limit, sessions, SPARE)) < threads:
+        reason = f"{limit.name} allows {limit.most} tasks, of which {limit.used} are used"
+        return ThreadChoice(threads=fitting, reason=f"{reason}; {sessions} sessions at {threads} do not fit")
+    if block_flops is not None and block_flops < PAYING_FLOPS:
+        small = f"the largest block has {block_flops / 1e6:.0f} MFLOPs an image"
+        return ThreadChoice(threads=threads, reason=f"{small}, and more threads pay from {PAYING_FLOPS / 1e6:.0f} on")
+    if quota is not None and threads < cores:
+        return ThreadChoice(threads=threads, reason=f"the quota of {quota:g} cores has time for no more")
+    return ThreadChoice(threads=threads, reason=f"one for each of {cores} cores" if cores > 1 else "there is one core")
+
+
+def _fitting(limit: TaskLimit, sessions: int, taken: int) -> int:
+    """Threads of each session for which a limit leaves room, beside tasks that are taken."""
+    return 1 + max(limit.room - taken, 0) // sessions
+
+
 def fitting_threads(threads: int, *, sessions: int, promised: int = 0, spare: int = SPARE, root: Path = ROOT) -> int:
     """As many of the threads asked for as the limits of the system leave room for; fewer come with one warning.
 
@@ -70,7 +107,7 @@ def fitting_threads(threads: int, *, sessions: int, promised: int = 0, spare: in
     limit = task_limit(root, wanted=wanted + promised + spare) if wanted else None
     if limit is None:
         return threads
-    fitting = 1 + max(limit.room - promised - spare, 0) // sessions
+    fitting = _fitting(limit, sessions, promised + spare)
     each = (
         f"a session at {threads} threads starts" if sessions == 1 else f"{sessions} sessions at {threads} threads start"
     )

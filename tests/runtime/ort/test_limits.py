@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lraee.ort import limits
-from lraee.ort.limits import TaskLimit, cpu_quota, group_folders, task_limit
+from lraee.ort.limits import TaskLimit, cpu_quota, group_folders, memory_bytes, memory_limit, task_limit, task_limits
 
 V2_MOUNT = "30 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 V1_MOUNTS = (
@@ -223,3 +223,22 @@ def test_this_process_is_read() -> None:
     assert limits._field(status, "Uid") == str(os.getuid())
     assert limits._tasks_of_user(Path("/"), str(os.getuid())) >= int(limits._field(status, "Threads") or "0") >= 1
     assert "Max processes" in limits._read(Path("/proc/self/limits"))
+
+
+def test_memory_is_that_of_the_machine_and_of_the_tightest_group(tree: Tree) -> None:
+    """``docker --memory 512m`` writes it into memory.max; without files nothing is known and nothing limits."""
+    assert memory_bytes(tree.root) == (None, None)
+    assert memory_limit(tree.root) is None
+    group_folders.cache_clear()
+    files = {"proc/meminfo": "MemTotal:     1024 kB\nMemAvailable:    512 kB\n"}
+    files |= {"proc/self/cgroup": "0::/a\n", "proc/self/mountinfo": V2_MOUNT}
+    files |= {"sys/fs/cgroup/memory.max": "1000\n", "sys/fs/cgroup/a/memory.max": "max\n"}
+    tree.write(files)
+    assert memory_bytes(tree.root) == (1 << 20, 1 << 19)
+    assert memory_limit(tree.root) == 1000
+
+
+def test_every_limit_on_tasks_is_told(tree: Tree) -> None:
+    """Also those with room left: a report of a fault wants them all."""
+    tree.user(processes="100", space=str(1 << 40))
+    assert [limit.most for limit in task_limits(tree.root)] == [100, (1 << 40) // (72 << 20)]
