@@ -1,4 +1,4 @@
-"""Where the data that comes with the package lies; each folder has its licence beside it."""
+"""Finds the data that comes with the package; each folder contains its licence."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Prove that the exported float graphs compute what torch computes, stage by stage.
+"""Proves that the exported float graphs compute what torch computes, stage by stage.
 
 Embeddings of one model lie close together (with random weights their cosine is almost 1), so a plain cosine hides
-errors. Both measures here look at what tells images apart: the cosine after the mean over images is taken away, and
+errors. Both measures here look at differences between images: the cosine after the mean over images is subtracted, and
 the largest error divided by the spread, the standard deviation over images of that same value's channel average.
 """
 
@@ -34,7 +34,7 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageParity:
-    """How well one stage agrees."""
+    """Holds how well one stage agrees."""
 
     name: str
     """``stem``, ``block_01`` ..., ``embedding``."""
@@ -45,7 +45,7 @@ class StageParity:
 
     @property
     def holds(self) -> bool:
-        """Whether both bounds are kept."""
+        """Whether the stage keeps both bounds."""
         return self.cosine >= MIN_COSINE and self.error <= MAX_ERROR
 
 
@@ -64,7 +64,7 @@ def compare_stage(name: str, exported: NDArray[np.float32], expected: NDArray[np
 
 
 def torch_stages(torch_model: Any, batch: torch.Tensor) -> list[NDArray[np.float32]]:
-    """Tokens before block 1, after every block, and the unit embedding, as open_clip computes them.
+    """Compute tokens before block 1, after every block, and the unit embedding, as open_clip does.
 
     Args:
         torch_model: open_clip model.

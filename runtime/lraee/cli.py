@@ -1,7 +1,7 @@
 """The commands of ``python -m lraee``: classify images, describe a bundle, verify it, examine the installation.
 
 Each command parses, calls the library, prints. Answers go to stdout, one red line for an error to stderr with exit
-status 1; wrong usage has status 2. See `lraee.commands.terminal` for outputs that are no terminal, full or closed.
+status 1; wrong usage has status 2. See `lraee.commands.terminal` for outputs that are not a terminal, full or closed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lraee.commands.doctor import advice, diagnose, diagnosis_table
 from lraee.commands.info import info_json, info_tables, megabytes, size_bytes
 from lraee.commands.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
 from lraee.commands.terminal import (
-    errors_as_one_line as errors_as_one_line,  # programs beside this one take it from here
+    errors_as_one_line as errors_as_one_line,  # other programs import it from here
 )
 from lraee.errors import ImageError
 from lraee.images.read import ImageSource
@@ -42,7 +42,7 @@ OPTIONS = {"max_pixels": "raise --max-pixels"}
 """What to do with an option of ``classify``, by the setting that an error names."""
 
 STANDARD_INPUT = "-"
-"""The image that is read from there."""
+"""The argument that stands for an image on stdin."""
 
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or 'reference'.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -80,7 +80,7 @@ def classify(
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = MAX_PIXELS,
     background: Annotated[
         str | None,
-        typer.Option(help="Colour behind transparent pixels: white, black or #rrggbb; by default alpha is dropped."),
+        typer.Option(help="Colour under transparent pixels: white, black or #rrggbb; by default alpha is dropped."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -170,7 +170,7 @@ def _note(bundle: str) -> None:
 
 
 def _source(image: str) -> ImageSource:
-    """What an argument names.
+    """Give the image that an argument names.
 
     Raises:
         ImageError: a folder, or nothing on stdin.

@@ -26,14 +26,15 @@ def load(
     policy: Policy | None = None,
     reading: Reading = PLAIN_READING,
 ) -> Model:
-    """Open a bundle.
+    """Open a bundle as a model that classifies images.
 
     Args:
         bundle: folder written by ``lraee-export``, or ``reference`` for the one that is shipped, unless a bundle of
             that name lies in the current folder. Links in it may lead anywhere: files are known by their hashes.
-        threads: that run one operator, the caller among them; None takes one for each core that the process may use,
-            or 1 where blocks are small: see `lraee.ort.threads.default_threads`. Where a limit of the system is too
-            narrow for those of all sessions, they get fewer, with a `ThreadsWarning`; `Model.threads` says how many.
+        threads: threads that run one operator, the caller included; None takes one for each core that the process may
+            use, or 1 where blocks are small: see `lraee.ort.threads.default_threads`. Where a limit of the system is
+            too narrow for those of all sessions, they get fewer, with a `ThreadsWarning`; `Model.threads` says how
+            many.
         verify: ``parts`` checks a part's hash before it is first used, ``all`` checks everything now.
         thread_pool: see `lraee.ort.sessions.SessionSettings`.
         memory: see `lraee.ort.sessions.SessionSettings`.
@@ -41,14 +42,14 @@ def load(
             otherwise a session is made when an image first reaches its part. See also `Model.warm`.
         policy: used when a call names none; None takes the bundle's default operating point, or full depth when it
             has no exits.
-        reading: how images become pixels: EXIF orientation, limits, who resizes; by default as open_clip does.
+        reading: how images become pixels: EXIF orientation, limits, and the resizer; by default as open_clip does.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, newer than this code or than the installed ONNX Runtime, or
             unsafe.
         SettingsError: a setting is unknown, of another type, or out of its range, such as threads without end, or
             there is no room for the thread that preloads.
-        PolicyError: the bundle lacks what the policy asks for, or it is no policy.
+        PolicyError: the bundle lacks what the policy asks for, or it is not a policy.
     """
     check_threads(threads)
     check_choice("verify", verify, ("parts", "all"))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A loaded bundle.
+    """Classifies and embeds images with a loaded bundle.
 
     May be used from several threads, and after a fork of the process: see `lraee.ort.forking`. May be pickled,
     copied and handed to a spawned process: see `lraee.saved_model`.
@@ -66,12 +66,12 @@ class Model:
 
     @property
     def threads(self) -> int:
-        """Threads that run one operator, the caller among them: those asked for, or fewer where a limit is narrower."""
+        """Threads that run one operator, the caller included: those asked for, or fewer where a limit is narrower."""
         return self._sessions.threads
 
     @property
     def thread_total(self) -> int:
-        """Threads that all sessions of the model start, beside the caller: ``threads - 1`` for each part."""
+        """Threads that all sessions of the model start, without the caller: ``threads - 1`` for each part."""
         return self._sessions.thread_total
 
     @property
@@ -91,14 +91,14 @@ class Model:
 
     @property
     def parts(self) -> Parts:
-        """Stem, blocks, exits and tail as functions, for programs that run a loop of their own."""
+        """Stem, blocks, exits and tail as functions, for programs with their own loop."""
         return self._parts
 
     def set_labels(self, names: Sequence[str], templates: Sequence[str] | None = None) -> None:
         """Classify among other labels from now on; calls that run already finish with those they began with.
 
-        Gates and thresholds stay as they were exported. Fewer or coarser labels make gates surer, many labels of like
-        meaning make them unsure; then images run deeper than they need to.
+        Gates and thresholds stay as they were exported. Fewer or coarser labels raise the gates' values. Many labels
+        of similar meaning lower them, and images then run deeper than they need to.
 
         Args:
             names: at least two different labels.
@@ -115,7 +115,7 @@ class Model:
         """Embeddings of texts as they are, without a template: (texts, embed_dim) float32 of unit length.
 
         Raises:
-            LabelsError: the bundle has no text tower, or what is given is no text.
+            LabelsError: the bundle has no text tower, or what is given is not a text.
         """
         return self._text_tower().embed(texts)
 
@@ -127,14 +127,14 @@ class Model:
         return self._text
 
     def set_label_embeddings(self, names: Sequence[str], embeddings: NDArray[np.float32]) -> None:
-        """Classify among other labels, whose text embeddings you have.
+        """Classify among other labels, whose text embeddings are given.
 
         Args:
             names: at least two different labels.
             embeddings: (labels, embed_dim); rows are scaled to unit length.
 
         Raises:
-            LabelsError: the shapes disagree, fewer than two labels, one that is no text, blank or repeated, a row
+            LabelsError: the shapes disagree, fewer than two labels, one that is not a text, blank or repeated, a row
                 without direction, or two rows that are equal up to rounding.
         """
         self._set_labels(unit_labels(names, embeddings, self.manifest.tower.embed_dim))
@@ -158,7 +158,7 @@ class Model:
 
         Args:
             image: path, bytes, PIL image, or uint8 RGB array (height, width, 3).
-            policy: who decides where the image leaves; None takes the model's.
+            policy: decides after which block the image leaves; None takes the model's.
             top: how many labels `Prediction.top` lists.
 
         Raises:
@@ -180,7 +180,7 @@ class Model:
         batch_size: int = 8,
         on_error: OnError | None = None,
     ) -> list[Prediction]:
-        """Classify images together; each leaves at its own depth and the rest is compacted.
+        """Classify images in batches; each image leaves at its own depth, and the others are compacted.
 
         Args:
             images: as in `classify`.

@@ -230,7 +230,7 @@ def test_links_inside_a_zip_are_not_dropped(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match=r"x\.zip:dog/2\.png cannot be read: it is a link"):
         open_dataset(packed("dog/2.png")).read(1)
-    with pytest.raises(DataError, match=r"x\.zip:dog is a link, and images behind it would be missing"):
+    with pytest.raises(DataError, match=r"x\.zip:dog is a link, and images in it would be missing"):
         open_dataset(packed("dog"))
 
 

@@ -65,7 +65,7 @@ def test_label_files_are_text_or_json(name: str, content: str, tmp_path: Path) -
         ("empty.txt", "\n\n", "There are no labels"),
         ("twice.txt", "cat\ndog\ncat\n", "twice.txt: labels occur more than once: cat"),
         ("blank.json", '["cat", " "]', "Label 2 of 2 is blank"),
-        ("broken.json", "[", "is no JSON"),
+        ("broken.json", "[", "is not JSON"),
         ("number.json", "3", "wanted names as a list of texts"),
         ("numbers.json", "[1, 2]", "wanted names as a list of texts"),
         ("key.json", '{"names": ["cat"], "prompts": []}', "met the keys names, prompts"),

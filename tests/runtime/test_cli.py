@@ -54,7 +54,7 @@ def test_a_spec_is_a_policy(spec: str, policy: Policy) -> None:
 @pytest.mark.parametrize("spec", ["", "fast", "adaptive=", "full=1", "exit", "exit=", "exit=0", "exit=-1", "exit=²"])
 def test_a_spec_that_is_no_policy_is_refused(spec: str) -> None:
     """The message repeats it and says what is understood."""
-    with pytest.raises(PolicyError, match=r"is no policy; wanted adaptive\[=POINT\] \| full \| exit=BLOCK"):
+    with pytest.raises(PolicyError, match=r"is not a policy; wanted adaptive\[=POINT\] \| full \| exit=BLOCK"):
         parse_policy(spec)
 
 
@@ -290,11 +290,11 @@ def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["info", "nowhere"], "error: nowhere is no folder"),
-        (["verify", "nowhere"], "error: nowhere is no folder"),
+        (["info", "nowhere"], "error: nowhere is not a folder"),
+        (["verify", "nowhere"], "error: nowhere is not a folder"),
         (["classify", "reference", "nowhere.jpg"], "nowhere.jpg"),
-        (["classify", "reference", "nowhere.jpg", "--policy", "exit=99"], "error: there is no exit behind block 99"),
-        (["classify", "reference", "nowhere.jpg", "--policy", "fast"], "error: 'fast' is no policy"),
+        (["classify", "reference", "nowhere.jpg", "--policy", "exit=99"], "error: there is no exit after block 99"),
+        (["classify", "reference", "nowhere.jpg", "--policy", "fast"], "error: 'fast' is not a policy"),
     ],
 )
 def test_an_error_is_one_line_on_stderr(arguments: list[str], said: str) -> None:

@@ -153,7 +153,7 @@ def test_exit_at_takes_everybody_out_there(model, photos, block):
 def test_a_policy_that_the_bundle_cannot_follow_is_refused(model, photos):
     """At load or at the call."""
     exits = ", ".join(str(exit.block) for exit in model.manifest.exits)
-    with pytest.raises(PolicyError, match=f"no exit behind block 1; this bundle has {exits}"):
+    with pytest.raises(PolicyError, match=f"no exit after block 1; this bundle has {exits}"):
         model.classify(photos[0], policy=lraee.ExitAt(1))
     with pytest.raises(PolicyError, match="no operating point 'slow'"):
         lraee.load("reference", policy=lraee.Adaptive("slow"))

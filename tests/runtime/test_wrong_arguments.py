@@ -96,7 +96,7 @@ def test_a_policy_is_an_object_of_numbers(model: lraee.Model, policy: Any) -> No
 
 def test_a_spec_is_a_text() -> None:
     """As all that is typed."""
-    with pytest.raises(PolicyError, match="is no text"):
+    with pytest.raises(PolicyError, match="is not a text"):
         parse_policy(None)  # type: ignore[arg-type] # on purpose
 
 

@@ -1,12 +1,12 @@
-"""One transformer block as an ONNX part: tokens in, tokens out.
+"""Builds one transformer block as an ONNX part, from tokens to tokens.
 
-The last block has a second form that computes only the row which the tail reads: keys and values of all tokens, and the
-class token alone from there on.
+The last block has a second form that computes only the row that the tail reads: keys and values of all tokens, then the
+class token alone.
 
     x += out(attention(norm_1(x)));  x += fc2(activation(fc1(norm_2(x))))
 
-Quantized are the inputs of the six linear layers, at four places (after norm_1, after the attention, after norm_2,
-after the activation). The residual stream, softmax, both attention products and LayerNorm stay float.
+The inputs of the six linear layers are quantized, at four places (after norm_1, after the attention, after norm_2,
+after the activation). The residual stream, softmax, both GEMMs of the attention and LayerNorm stay float.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUANTIZED_INPUTS = ("norm_1", "attention", "norm_2", "activation")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockWeights:
-    """What one block computes with, its linear layers in float32 or INT8."""
+    """Holds the weights of one block, its linear layers in float32 or INT8."""
 
     norm_1: LayerNorm
     query: AnyLinear
@@ -54,7 +54,7 @@ class BlockWeights:
 
     @property
     def width(self) -> int:
-        """Channels of a token."""
+        """The channels of a token."""
         return int(self.norm_1.weight.size)
 
     @property
@@ -81,7 +81,7 @@ class BlockForm:
 
 
 def float_block(block: Block, activation: Activation) -> BlockWeights:
-    """The block as it was trained."""
+    """Take the weights of a block as it was trained."""
     attention = block.attention
     return BlockWeights(
         norm_1=block.norm_1,
@@ -98,7 +98,7 @@ def float_block(block: Block, activation: Activation) -> BlockWeights:
 
 
 def quantize_block(block: Block, activation: Activation, ranges: Mapping[str, ActivationRange]) -> BlockWeights:
-    """The block with its linear layers rounded to INT8.
+    """Round the linear layers of a block to INT8.
 
     Args:
         block: float32 weights.
@@ -121,7 +121,7 @@ def quantize_block(block: Block, activation: Activation, ranges: Mapping[str, Ac
 
 
 def add_block(graph: GraphBuilder, file: WeightFile, tokens: str, block: BlockWeights, form: BlockForm) -> str:
-    """Add one block to `graph`.
+    """Add one transformer block to `graph`.
 
     Args:
         graph: where the nodes go.
@@ -187,7 +187,7 @@ def _add_heads(
 
 
 def _tokens_first(graph: GraphBuilder, width: int, name: str) -> Arrange:
-    """From (batch, tokens, width) to (tokens * batch, width), in the order that `add_attention` reads."""
+    """Arrange (batch, tokens, width) as (tokens * batch, width), in the order that `add_attention` reads."""
 
     def arrange(value: str) -> str:
         value = add_transpose(graph, value, TOKENS_FIRST, f"{name}_by_token")
@@ -197,7 +197,7 @@ def _tokens_first(graph: GraphBuilder, width: int, name: str) -> Arrange:
 
 
 def _heads_joined(graph: GraphBuilder, rows: int, width: int, name: str) -> Arrange:
-    """From (batch, heads, rows, channels) to (batch * rows, width); with one row each that needs no copy."""
+    """Arrange (batch, heads, rows, channels) as (batch * rows, width), which needs no copy for one row."""
 
     def arrange(value: str) -> str:
         if rows > 1:
@@ -236,7 +236,7 @@ def build_block(
 
 
 def operators_of_block(block: BlockWeights, *, class_only: bool = False) -> dict[str, int]:
-    """What ONNX Runtime must run for one INT8 block after fusion, by operator name."""
+    """Count what ONNX Runtime must run for one block after fusion, by operator name."""
     counts = {"LayerNormalization": 2, "FusedMatMul": 2, "Softmax": 1, "Add": 2, "Transpose": 2, "Reshape": 8}
     counts[activation_operator(block.activation)] = 1
     if class_only:

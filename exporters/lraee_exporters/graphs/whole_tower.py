@@ -1,4 +1,4 @@
-"""The whole tower as one graph over the weight files of the parts: the baseline ``graph.onnx``.
+"""Builds the whole tower as one graph over the weight files of the parts: the baseline ``graph.onnx``.
 
 It computes exactly what the chain of parts computes at full depth, so the two are compared for time and equality.
 """

@@ -1,6 +1,6 @@
-"""Load a CLIP model of open_clip and describe its image tower; `text_tower` describes the other one.
+"""Loads a CLIP model of open_clip and describes its image tower; `text_tower` describes the other one.
 
-The torch model stays beside the description, since it embeds the labels and every exported graph is compared with it.
+The torch model is kept with the description, since it embeds the labels and every exported graph is compared with it.
 The model is built from open_clip's settings rather than by `open_clip.create_model`, which would start random weights,
 another activation than the weights were trained with, or a resized position grid with no more than a log line.
 """
@@ -47,7 +47,7 @@ MAX_LOGIT_SCALE = 1000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A CLIP model as torch runs it and its image tower as this project exports it."""
+    """Holds a CLIP model as torch runs it, and its image tower as this project exports it."""
 
     tower: Tower
     """The image tower in numpy."""
@@ -73,7 +73,7 @@ def load_model(
     text: bool = True,
     logit_scale: float | None = None,
 ) -> LoadedModel:
-    """Load a model by name.
+    """Load a CLIP model by name.
 
     Args:
         name: `reference`, `reference-b32`, an open_clip architecture such as `ViT-B-32`, `local-dir:FOLDER`, or a
@@ -89,7 +89,7 @@ def load_model(
 
     Raises:
         TowerError: The name is unknown, the architecture is not a plain ViT, or the weights are missing, damaged,
-            or belong to another architecture; or the logit scale is missing, or given beside the checkpoint's own.
+            or belong to another architecture; or the logit scale is missing, or given although the checkpoint has one.
     """
     source = find_source(name, pretrained=pretrained, activation=activation)
     torch_model = _build(source)
@@ -124,7 +124,7 @@ def _set_logit_scale(torch_model: Any, source: Source, loaded: LoadedWeights, lo
     file = "random weights" if source.checkpoint is None else one_line(source.checkpoint.name, 80)
     if loaded.logit_scale:
         if logit_scale is not None:
-            raise TowerError(f"{file} has its own logit scale; leave --logit-scale away.")
+            raise TowerError(f"{file} has its own logit scale; omit --logit-scale.")
         return
     if getattr(torch_model, "logit_bias", None) is not None:
         raise TowerError(
@@ -263,13 +263,13 @@ def _transform(preprocessing: Preprocessing) -> Callable[[Any], torch.Tensor]:
 
 
 def _three(value: Any) -> tuple[float, float, float]:
-    """One number a channel; open_clip also takes one for all."""
+    """Read one number for each channel; open_clip also takes one for all."""
     red, green, blue = value if isinstance(value, list | tuple) else (value, value, value)
     return float(red), float(green), float(blue)
 
 
 def _tokenizer(source: Source) -> Callable[..., torch.Tensor]:
-    """Build the text tower's tokenizer; CLIP's own needs no files beside open_clip."""
+    """Build the text tower's tokenizer; CLIP's own needs no files except those of open_clip."""
     text = source.config["text_cfg"]
     if not text.get("hf_tokenizer_name"):
         tokenizer: Callable[..., torch.Tensor] = open_clip.SimpleTokenizer(
@@ -290,7 +290,7 @@ def _tokenizer(source: Source) -> Callable[..., torch.Tensor]:
 
 
 def _any_tokens(vocabulary: int, context_length: int) -> Callable[..., torch.Tensor]:
-    """Tokens for a text tower of random weights, which knows no words: those of CLIP, within the vocabulary."""
+    """Tokenize for a text tower of random weights: CLIP's tokens, kept within the vocabulary."""
     clip = open_clip.SimpleTokenizer(context_length=context_length)
 
     def tokenize(texts: list[str]) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Find out what a model's name means: its settings, its preprocessing, its activation and where its weights lie.
+"""Finds out what a model's name means: its settings, its preprocessing, its activation and where its weights lie.
 
-Kept apart from building the model, so that a wrong name, an unsupported architecture or a missing file is said before
-anything is allocated or downloaded.
+It is separate from building the model, so that a wrong name, an unsupported architecture or a missing file is said
+before anything is allocated or downloaded.
 """
 
 import difflib
@@ -43,7 +43,7 @@ MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Everything needed to build one model."""
+    """Holds everything needed to build one model."""
 
     model_id: str
     """What the user asked for."""
@@ -62,7 +62,7 @@ class Source:
     seed: int | None
     """Seed of random weights, else None."""
     activation: Activation
-    """`gelu` or `quick_gelu`; see `find_source` for who decides."""
+    """`gelu` or `quick_gelu`; `find_source` explains what decides it."""
 
 
 def find_source(name: str, *, pretrained: str | None, activation: Activation | None) -> Source:
@@ -139,7 +139,7 @@ def _reference(name: str, pretrained: str | None, activation: Activation | None)
 
 
 def _common_preprocessing(architecture: str) -> dict[str, Any]:
-    """Preprocessing that all pretrained tags of an architecture share, for weights that come without a tag.
+    """Find the preprocessing that all pretrained tags of an architecture share, for weights that come without a tag.
 
     SigLIP's towers are trained on squashed images and other means than CLIP's, under every tag.
     """
@@ -149,12 +149,12 @@ def _common_preprocessing(architecture: str) -> dict[str, Any]:
 
 
 def _says_activation(config: Mapping[str, Any]) -> bool:
-    """Whether the architecture leaves no choice: it names the activation, or comes from timm with its own."""
+    """Tell whether the architecture leaves no choice: it names the activation, or comes from timm with its own."""
     return "quick_gelu" in config or bool(config["vision_cfg"].get("timm_model_name"))
 
 
 def _configured(config: Mapping[str, Any]) -> Activation:
-    """Activation that the architecture's settings name."""
+    """Read the activation that the architecture's settings name."""
     return "quick_gelu" if config.get("quick_gelu") else "gelu"
 
 
@@ -168,7 +168,7 @@ def _folder_of(name: str) -> Path | None:
 
 
 def _path(text: str) -> Path:
-    """Give the path that a text means; a home folder that nobody has stays as it is typed."""
+    """Give the path that a text means; a home folder that does not exist stays as it is typed."""
     return Path(os.path.expanduser(text))
 
 
@@ -186,9 +186,9 @@ def _architecture(name: str) -> str:
     elif name.startswith(HUB_PREFIX) or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         hint += "A repository of the Hugging Face hub is not fetched: download it, then give its folder. "
     raise TowerError(
-        f"'{one_line(name, 80)}' is no architecture of open_clip {open_clip.__version__} and no folder. {hint}Wanted: "
-        "reference, reference-b32, a name of open_clip.list_models(), or a folder with open_clip_config.json or "
-        "config.json."
+        f"'{one_line(name, 80)}' is not an architecture of open_clip {open_clip.__version__} and not a folder. "
+        f"{hint}Wanted: reference, reference-b32, a name of open_clip.list_models(), or a folder with "
+        "open_clip_config.json or config.json."
     )
 
 
@@ -217,7 +217,7 @@ def _read_folder(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 
 def _read_preprocess(path: Path, settings: Any, image_size: Any) -> Mapping[str, Any]:
-    """Check that a `preprocess_cfg` says nothing that open_clip would pass over in silence."""
+    """Check that a `preprocess_cfg` says nothing that open_clip would ignore."""
     if settings is not None and not isinstance(settings, dict):
         raise TowerError(f"{path}: preprocess_cfg is a {type(settings).__name__}, wanted an object with settings.")
     given = {key: value for key, value in (settings or {}).items() if value is not None}
@@ -282,7 +282,7 @@ def _checkpoint(
             f"{one_line(name, 60)} has no folder and no suffix: {tags}."
         )
     raise TowerError(
-        f"'{shown}' is no file and no pretrained tag of {one_line(name, 60)}. Tags: {tags}. Wanted: a tag, a "
+        f"'{shown}' is not a file and not a pretrained tag of {one_line(name, 60)}. Tags: {tags}. Wanted: a tag, a "
         "checkpoint file, or random[:SEED]."
     )
 

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: the typed form of ``manifest.json``, format 1.
+"""Describes a bundle: the typed form of ``manifest.json``, format 1.
 
 The runtime owns the format. Exporters count FLOPs while they build a part and write them here; the runtime adds up
 the parts that ran. Blocks are counted from 1, as in the paper.
@@ -21,7 +21,7 @@ MANIFEST_NAME = "manifest.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """Which CLIP this is."""
+    """Names the CLIP and its weights."""
 
     id: str
     """What was asked for at export, such as ``ViT-B-32`` or ``reference``."""
@@ -34,13 +34,13 @@ class ModelInfo:
 
     @property
     def is_random(self) -> bool:
-        """Whether accuracy means nothing for this bundle."""
+        """Whether the weights are random, so that accuracy means nothing."""
         return self.weights.startswith("random")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TowerInfo:
-    """Shape of the image tower."""
+    """Describes the shape of the image tower."""
 
     blocks: int
     width: int
@@ -57,7 +57,7 @@ class TowerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationInfo:
-    """How the INT8 parts came about."""
+    """Describes how the INT8 parts were made."""
 
     scheme: Literal["static-qdq-u8s8"]
     """Static uint8 activations per tensor, int8 weights per output channel."""
@@ -72,7 +72,7 @@ class QuantizationInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """One file of the bundle."""
+    """Names one file of the bundle, with its size and hash."""
 
     name: str
     size_bytes: int
@@ -81,7 +81,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartEntry:
-    """One ONNX graph that the runtime runs."""
+    """Describes one ONNX graph that the runtime runs."""
 
     name: str
     """``stem``, ``block_01`` ..., ``exit_08`` ..., ``tail``, ``graph`` or ``text``."""
@@ -90,7 +90,7 @@ class PartEntry:
     data: str | None
     """File name of its weights; None when they are in the files of other parts."""
     flops: int
-    """Per image, multiply-add = 2, matrix products only; of the part ``text`` for a text that fills the context."""
+    """Per image, multiply-add = 2, GEMMs only; of the part ``text`` for a text that fills the context."""
     flops_per_label: int
     """To be multiplied by the number of labels and added to `flops`."""
     operators: dict[str, int]
@@ -99,7 +99,7 @@ class PartEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateInfo:
-    """``sigmoid(weights . (confidence, margin, spatial activation variance) + bias)``."""
+    """Computes ``sigmoid(weights . (confidence, margin, spatial activation variance) + bias)``."""
 
     weights: tuple[float, float, float]
     bias: float
@@ -107,7 +107,7 @@ class GateInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitInfo:
-    """An exit behind a block."""
+    """Describes the exit after one block."""
 
     block: int
     part: str
@@ -133,7 +133,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
-    """A named choice of thresholds. Exits that it does not name are not visited."""
+    """Names a choice of thresholds. Exits that it does not name are not visited."""
 
     name: str
     thresholds: tuple[Threshold, ...]
@@ -147,7 +147,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelsInfo:
-    """The labels that the bundle was exported with."""
+    """Names the files of the labels that the bundle was exported with."""
 
     names: str
     """File with names and templates."""
@@ -158,12 +158,12 @@ class LabelsInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextInfo:
-    """The text tower, for labels that were not exported; its graph is the part ``text``."""
+    """Describes the text tower, for labels that were not exported; its graph is the part ``text``."""
 
     merges: str
     """File with the merges of CLIP's tokenizer: two tokens a line, in their order."""
     tokenizer: str
-    """The same as a graph of onnxruntime-extensions' operator, for runtimes in other languages; not as exact."""
+    """File with a graph of onnxruntime-extensions' operator, for other languages: less exact, see docs/tokenizer.md."""
     context_length: int
     """Most tokens of a text, start and end included."""
     precision: Literal["fp32", "fp16", "int8"]
@@ -172,7 +172,7 @@ class TextInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """``manifest.json``."""
+    """Holds what ``manifest.json`` says."""
 
     format: int
     model: ModelInfo
@@ -199,14 +199,14 @@ class Manifest:
     it: see `lraee.ort.version`."""
 
     def part(self, name: str) -> PartEntry:
-        """The part called `name`."""
+        """Find the part called `name`; raises BundleError where there is none."""
         for part in self.parts:
             if part.name == name:
                 return part
         raise BundleError(f"{MANIFEST_NAME}: parts lacks {name!r}; it has {', '.join(p.name for p in self.parts)}")
 
-    def exit_behind(self, block: int) -> ExitInfo | None:
-        """The exit behind `block`, or None."""
+    def exit_after(self, block: int) -> ExitInfo | None:
+        """Find the exit after `block`; None where there is none."""
         return next((exit for exit in self.exits if exit.block == block), None)
 
     @property
@@ -225,7 +225,7 @@ class Manifest:
         """Every part that an image may reach, in the order in which it does."""
         names = ["stem"]
         for number, block in enumerate(block_names(self.tower.blocks), start=1):
-            exit = self.exit_behind(number)
+            exit = self.exit_after(number)
             names += [block] if exit is None else [block, exit.part]
         return [*names, "tail"]
 
@@ -235,13 +235,13 @@ class Manifest:
         return len(self.session_parts) + (self.text is not None)
 
     def flops_of(self, part: str, label_count: int) -> int:
-        """FLOPs of one part for one image and so many labels."""
+        """Count the FLOPs of one part for one image and `label_count` labels."""
         entry = self.part(part)
         return entry.flops + entry.flops_per_label * label_count
 
 
 def block_names(count: int) -> list[str]:
-    """Part names of the blocks.
+    """Give the part names of the blocks, in order.
 
     >>> block_names(2)
     ['block_01', 'block_02']

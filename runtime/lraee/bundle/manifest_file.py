@@ -17,7 +17,7 @@ def parse_manifest(text: str) -> Manifest:
     """Read the text of a manifest.
 
     Raises:
-        BundleError: it is no JSON, of a newer format, or a key is unknown, missing or contradicts another.
+        BundleError: it is not JSON, of a newer format, or a key is unknown, missing or contradicts another.
     """
     raw = parse(text, MANIFEST_NAME)
     version = raw.get("format") if isinstance(raw, dict) else None
@@ -39,7 +39,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def manifest_bytes(folder: Path) -> bytes:
-    """The content of ``manifest.json`` of a bundle folder.
+    """Read the bytes of ``manifest.json`` of a bundle folder.
 
     Raises:
         BundleError: there is none, or it cannot be read.
@@ -54,15 +54,15 @@ def manifest_bytes(folder: Path) -> bytes:
 
 
 def decode_manifest(content: bytes) -> Manifest:
-    """Read the content of ``manifest.json``; errors as `parse_manifest`, and for what is no UTF-8."""
+    """Read the content of ``manifest.json``; errors as `parse_manifest`, and for text that is not UTF-8."""
     try:
         return parse_manifest(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise BundleError(f"{MANIFEST_NAME} is no UTF-8 text; the bundle is damaged, export it again") from error
+        raise BundleError(f"{MANIFEST_NAME} is not UTF-8 text; the bundle is damaged, export it again") from error
 
 
 def write_manifest(manifest: Manifest) -> str:
-    """The text of ``manifest.json``, checked by reading it back."""
+    """Give the text of ``manifest.json``, checked by reading it back."""
     raw = encode(manifest)
     if manifest.probabilities == "softmax":
         del raw["probabilities"]  # versions that do not know the key then read the bundle too
@@ -96,7 +96,7 @@ def _check_ranges(manifest: Manifest) -> None:
     if manifest.onnxruntime is not None and re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,2}", manifest.onnxruntime) is None:
         raise BundleError(f"{MANIFEST_NAME}: onnxruntime is {short(manifest.onnxruntime)}, wanted a version as '1.17'")
     above_zero = [("logit_scale", manifest.logit_scale)]
-    above_zero += [(f"exits: temperature behind block {exit.block}", exit.temperature) for exit in manifest.exits]
+    above_zero += [(f"exits: temperature after block {exit.block}", exit.temperature) for exit in manifest.exits]
     for key, number in above_zero:
         if number <= 0:
             raise BundleError(f"{MANIFEST_NAME}: {key} is {number}, wanted above 0")
@@ -131,7 +131,7 @@ def _check_files(manifest: Manifest) -> None:
 
 
 def _is_plain_name(name: str) -> bool:
-    """Whether `name` is that of a file in the bundle folder itself, and one that can be printed."""
+    """Tell whether `name` is the printable name of a file in the bundle folder itself."""
     if not name.isprintable() or "\\" in name or len(name.encode()) > 255:
         return False
     return name == Path(name).name and name not in {"", ".", "..", MANIFEST_NAME}
@@ -140,12 +140,10 @@ def _is_plain_name(name: str) -> bool:
 def _check_exits(manifest: Manifest) -> None:
     blocks = [exit.block for exit in manifest.exits]
     if blocks != sorted(set(blocks)) or any(not 1 <= block <= manifest.tower.blocks for block in blocks):
-        raise BundleError(f"{MANIFEST_NAME}: exits are behind blocks {blocks}, wanted rising numbers up to the depth")
+        raise BundleError(f"{MANIFEST_NAME}: exits are after blocks {blocks}, wanted rising numbers up to the depth")
     for exit in manifest.exits:
         if exit.part != f"exit_{exit.block:02d}":
-            raise BundleError(
-                f"{MANIFEST_NAME}: exits: part behind block {exit.block} is {exit.part!r}, wanted exit_NN"
-            )
+            raise BundleError(f"{MANIFEST_NAME}: exits: part after block {exit.block} is {exit.part!r}, wanted exit_NN")
         manifest.part(exit.part)
     names = [point.name for point in manifest.operating_points]
     if len(set(names)) != len(names):

@@ -43,7 +43,7 @@ LITTLE_ROOM = 200_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleHealth:
-    """What was found out about a bundle."""
+    """Holds what was found out about a bundle."""
 
     name: str
     """As it was given."""
@@ -60,7 +60,7 @@ class BundleHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """The state of this installation, this machine and, where one was named, a bundle."""
+    """Describes this installation, this machine and, where one was named, a bundle."""
 
     versions: dict[str, str]
     """Of lraee, Python and every package that matters and is installed."""
@@ -164,7 +164,7 @@ def _versions() -> dict[str, str]:
 
 
 def advice(found: Diagnosis) -> list[str]:
-    """Sentences on what to do, the most urgent first; always one on threads."""
+    """Write sentences on what to do, the most urgent first; one is always on threads."""
     said = []
     if found.bundle is not None and found.bundle.problem is not None:
         said.append(found.bundle.problem)
@@ -186,7 +186,7 @@ def advice(found: Diagnosis) -> list[str]:
 
 
 def diagnosis_table(found: Diagnosis) -> Table:
-    """The facts, one a line."""
+    """Make a table of the facts, one for each line."""
     table = plain_table("lraee doctor", "")
     quota = "no quota" if found.cpu_quota is None else f"a quota of {found.cpu_quota:g}"
     limits = "; ".join(f"{limit.name} {limit.used} of {limit.most} used" for limit in found.task_limits)

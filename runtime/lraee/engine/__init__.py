@@ -1,1 +1,1 @@
-"""Runs the parts of a bundle block by block. May import: bundle, checks, errors, labels, ort, policies."""
+"""Runs the parts of a bundle block by block. May import: arrays, bundle, checks, errors, labels, ort, policies."""

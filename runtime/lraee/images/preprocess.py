@@ -108,7 +108,7 @@ def check_preprocessed(batch: object, preprocessing: Preprocessing) -> None:
     """Refuse all but pixels as `pixels` gives them, stacked to a batch of at least one image.
 
     Raises:
-        ImageError: it is no array, or has another type or shape.
+        ImageError: it is not an array, or has another type or shape.
     """
     size = preprocessing.image_size
     if not isinstance(batch, np.ndarray):

@@ -1,9 +1,9 @@
-"""How many threads run one operator: by default, and where a limit of the system is too narrow for those asked for.
+"""Chooses how many threads run one operator, by default and where the system allows fewer than were asked for.
 
-Each session starts threads of its own, one less than run its operators, since the caller is one of them: a model of 19
-parts at 8 threads starts 133. Where the system refuses a session's first thread, ONNX Runtime (1.25 to 1.32) raises;
-where it refuses a later one, the session is never done. Hence threads are counted before they are started, for a whole
-model when it is loaded, and for each session again when it is made, since others may have taken the room meanwhile.
+Each session starts one thread less than run its operators, since the caller is one of them: a model of 19 parts at 8
+threads starts 133. Where the system refuses a session's first thread, ONNX Runtime (1.25 to 1.32) raises;
+where it refuses a later one, the session is never done. So threads are counted before they are started: for a whole
+model when it is loaded, and again for each session when it is made, since others may have taken the room.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _making = threading.Lock()
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """Cores that this process may run on, and has the time of: a quota of 1.5 cores is time for one.
+    """Count the cores that this process may use all the time: a quota of 1.5 cores has time for one.
 
     A second thread would use the quota up before its period ends, 0.1 s as a rule, and all threads would then be
     stopped until the next one begins. At least 1.
@@ -42,7 +42,7 @@ def usable_cores(root: Path = ROOT) -> int:
 
 
 def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
-    """Threads where none are asked for: one for each of the usable cores, or 1 where blocks are small.
+    """Choose the threads where none are asked for: one for each of the usable cores, or 1 where blocks are small.
 
     A thread that sleeps between two operators takes some 20 microseconds to come back, more than it saves in a block
     of a few hundred: on two cores of an EPYC with AVX2 alone, the reference takes 5.8 ms at 1 thread and 8.5 at 2, a
@@ -59,10 +59,10 @@ def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadChoice:
-    """How many threads a model gets where none are asked for."""
+    """Says how many threads a model gets where none are asked for, and why."""
 
     threads: int
-    """That run one operator, the caller among them."""
+    """Threads that run one operator, the caller included."""
     reason: str
     """Why there are not more, or that each core has one."""
 
@@ -79,7 +79,7 @@ def choose_threads(block_flops: int | None, *, sessions: int, root: Path = ROOT)
     limit = task_limit(root, wanted=(threads - 1) * sessions + SPARE)
     if limit is not None and (fitting := _fitting(limit, sessions, SPARE)) < threads:
         reason = f"{limit.name} allows {limit.most} tasks, of which {limit.used} are used"
-        return ThreadChoice(threads=fitting, reason=f"{reason}; {sessions} sessions at {threads} do not fit")
+        return ThreadChoice(threads=fitting, reason=f"{reason}; {sessions} sessions at {threads} threads do not fit")
     if block_flops is not None and block_flops < PAYING_FLOPS:
         small = f"the largest block has {block_flops / 1e6:.0f} MFLOPs an image"
         return ThreadChoice(threads=threads, reason=f"{small}, and more threads pay from {PAYING_FLOPS / 1e6:.0f} on")
@@ -89,15 +89,15 @@ def choose_threads(block_flops: int | None, *, sessions: int, root: Path = ROOT)
 
 
 def _fitting(limit: TaskLimit, sessions: int, taken: int) -> int:
-    """Threads of each session for which a limit leaves room, beside tasks that are taken."""
+    """Count the threads of each session for which a limit leaves room, after tasks that are taken."""
     return 1 + max(limit.room - taken, 0) // sessions
 
 
 def fitting_threads(threads: int, *, sessions: int, promised: int = 0, spare: int = SPARE, root: Path = ROOT) -> int:
-    """As many of the threads asked for as the limits of the system leave room for; fewer come with one warning.
+    """Reduce the threads asked for to those that the system leaves room for, with one warning.
 
     Args:
-        threads: that are to run each session, the caller among them.
+        threads: that are to run each session, the caller included.
         sessions: that will start ``threads - 1`` each.
         promised: threads that other models of this process have yet to start.
         spare: tasks to leave.

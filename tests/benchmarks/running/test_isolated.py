@@ -85,7 +85,7 @@ def test_a_row_that_cannot_be_opened_is_one_error(model: lraee.Model) -> None:
     """In the words of the worker, and the workers that had started are ended."""
     batches = load_sample("fashion-mnist", model.manifest.preprocessing, count=1, batch=1, seed=0).batches
     before = processes()
-    with pytest.raises(BundleError, match="there is no exit behind block 99"):
+    with pytest.raises(BundleError, match="there is no exit after block 99"):
         IsolatedRows(RowPlan(chain=("full", "exit=99"), peers=(), floor=()), model, batches)
     assert processes() == before
 

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[3] / "benchmarks" / "repeatability.py"
 
 @pytest.fixture(scope="module")
 def repeatability() -> ModuleType:
-    """``benchmarks/repeatability.py``, which is no part of a package."""
+    """``benchmarks/repeatability.py``, which is not part of a package."""
     spec = importlib.util.spec_from_file_location("repeatability", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

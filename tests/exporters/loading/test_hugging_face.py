@@ -147,7 +147,7 @@ def test_weights_that_do_not_fit_the_layout_are_refused(folder: Path) -> None:
     cases: list[tuple[State, str]] = [
         ({name: value for name, value in whole.items() if name != key}, "layers.1.self_attn.k_proj.weight"),
         ({name: value for name, value in whole.items() if name != "text_projection.weight"}, "text_projection"),
-        ({**whole, "adapter.weight": torch.zeros(2)}, "adapter.weight is no part"),
+        ({**whole, "adapter.weight": torch.zeros(2)}, "adapter.weight is not part"),
         ({**whole, positions: torch.zeros(5, 32)}, "another image or patch size"),
     ]
     for state, message in cases:

@@ -212,13 +212,13 @@ def test_a_tag_decides_its_activation_and_a_failed_download_names_the_ways_out(
 
 def test_names_and_weights_that_do_not_exist_are_refused_with_what_does(tmp_path: Path) -> None:
     """Close names, known tags, and the ways to say random."""
-    with pytest.raises(TowerError, match=r"'vit-b-32' is no architecture .* Close names: ViT-B-32"):
+    with pytest.raises(TowerError, match=r"'vit-b-32' is not an architecture .* Close names: ViT-B-32"):
         load_model("vit-b-32", pretrained="random")
     with pytest.raises(TowerError, match="Close names: reference"):
         load_model("refrence")
     with pytest.raises(TowerError, match=r"ViT-B-32 needs weights: a pretrained tag .*openai.* or random"):
         load_model("ViT-B-32")
-    with pytest.raises(TowerError, match="'laion5b' is no file and no pretrained tag of ViT-B-32"):
+    with pytest.raises(TowerError, match="'laion5b' is not a file and not a pretrained tag of ViT-B-32"):
         load_model("ViT-B-32", pretrained="laion5b")
     with pytest.raises(TowerError, match="wanted random or random:SEED"):
         load_model("ViT-B-32", pretrained="random:x")
@@ -238,7 +238,7 @@ def test_a_folder_with_an_unusable_configuration_or_unclear_weights_is_refused(
     with pytest.raises(TowerError, match=r"met the checkpoint files first\.pt, second\.pt"):
         load_model(str(folder))
     (folder / "open_clip_config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(TowerError, match="is no JSON"):
+    with pytest.raises(TowerError, match="is not JSON"):
         load_model(str(folder))
     (folder / "open_clip_config.json").write_text('{"vision_cfg": {}}', encoding="utf-8")
     with pytest.raises(TowerError, match="wanted the key model_cfg"):

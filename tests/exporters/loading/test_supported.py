@@ -33,7 +33,7 @@ REFUSED_SETTINGS = {
     "ls_init_value": (1e-4, "layer scale"),
     "pool_type": ("avg", "pooled by 'avg'"),
     "final_ln_after_pool": (True, "last LayerNorm comes after the pooling"),
-    "output_tokens": (True, "tokens beside the embedding"),
+    "output_tokens": (True, "tokens with the embedding"),
     "qk_norm": (True, "queries and keys are normalised"),
     "scaled_cosine_attn": (True, "scaled cosine"),
     "scale_heads": (True, "each head has a learned scale"),

@@ -236,8 +236,8 @@ def test_shards_that_are_not_what_their_index_says_are_refused(sharded: Path, st
         ({**index, "metadata": {"total_size": 7}}, r"says total_size 7 bytes, the tensors have \d+\. Download"),
         ({**index, "weight_map": {}}, "has no weight_map"),
         ({**index, "weight_map": {"visual.proj": 3}}, "has no weight_map"),
-        ([], "is no object with weight_map"),
-        ("{", "is no JSON"),
+        ([], "is not an object with weight_map"),
+        ("{", "is not JSON"),
     ]
     for content, message in cases:
         path.write_text(content if content == "{" else json.dumps(content), encoding="utf-8")

@@ -137,7 +137,7 @@ def test_a_key_beyond_32_bits_is_refused():
     hidden = content.graph.SerializeToString()
     content.ClearField("graph")
     key = (7 << 3 | 2) + (1 << 32)
-    with pytest.raises(BundleError, match=r"^m\.onnx is no ONNX model"):
+    with pytest.raises(BundleError, match=r"^m\.onnx is not an ONNX model"):
         external_locations(content.SerializeToString() + varint(key) + varint(len(hidden)) + hidden, "m.onnx")
 
 
@@ -147,7 +147,7 @@ def test_a_key_beyond_32_bits_is_refused():
 )
 def test_what_ends_early_or_is_no_protobuf_is_refused(content):
     """By the name of the file."""
-    with pytest.raises(BundleError, match=r"^m\.onnx is no ONNX model"):
+    with pytest.raises(BundleError, match=r"^m\.onnx is not an ONNX model"):
         external_locations(content, "m.onnx")
 
 
@@ -187,7 +187,7 @@ def test_a_graph_nested_deeper_than_protobuf_goes_is_refused_when_it_is_changed(
     content = b""
     for depth in range(600):  # graph, node, attribute, and so on outwards
         content = bytes([(6, 5, 1)[depth % 3] << 3 | 2]) + varint(len(content)) + content
-    with pytest.raises(BundleError, match=r"^m\.onnx is no ONNX model"):
+    with pytest.raises(BundleError, match=r"^m\.onnx is not an ONNX model"):
         with_locations(bytes([7 << 3 | 2]) + varint(len(content)) + content, {"found": "x"}, "m.onnx")
 
 

@@ -49,7 +49,7 @@ def test_writing_and_reading_gives_the_same(name, golden):
 
 
 def test_a_value_that_json_does_not_have_is_not_written():
-    """NaN would be written as a word that is no JSON."""
+    """NaN would be written as a word that is not JSON."""
     manifest = dataclasses.replace(parse_manifest(TEXT), logit_scale=float("nan"))
     with pytest.raises(BundleError, match=r"^manifest\.json: logit_scale is nan"):
         write_manifest(manifest)
@@ -92,13 +92,13 @@ def test_a_value_that_json_does_not_have_is_not_written():
         ("parts.0.data", "other.data", "parts.stem.data is 'other.data', which is not among files"),
         ("parts.0.name", "tail", "parts has one name twice"),
         ("parts.0.operators", {"Add": 1.5}, "parts[0].operators.Add is 1.5"),
-        ("exits.0.block", 3, "exits are behind blocks [3]"),
-        ("exits.0.block", 2, "part behind block 2 is 'exit_01', wanted exit_NN"),
-        ("exits.0.block", 0, "exits are behind blocks [0], wanted rising numbers"),
-        ("exits", RAW["exits"] * 2, "exits are behind blocks [1, 1], wanted rising numbers"),
+        ("exits.0.block", 3, "exits are after blocks [3]"),
+        ("exits.0.block", 2, "part after block 2 is 'exit_01', wanted exit_NN"),
+        ("exits.0.block", 0, "exits are after blocks [0], wanted rising numbers"),
+        ("exits", RAW["exits"] * 2, "exits are after blocks [1, 1], wanted rising numbers"),
         ("parts", [part for part in RAW["parts"] if part["name"] != "exit_01"], "parts lacks 'exit_01'"),
-        ("exits.0.part", "tail", "part behind block 1 is 'tail', wanted exit_NN"),
-        ("exits.0.temperature", -1.0, "exits: temperature behind block 1 is -1.0, wanted above 0"),
+        ("exits.0.part", "tail", "part after block 1 is 'tail', wanted exit_NN"),
+        ("exits.0.temperature", -1.0, "exits: temperature after block 1 is -1.0, wanted above 0"),
         ("exits.0.gate.weights", [1.0, 2.0], "exits[0].gate.weights has 2 entries, wanted 3"),
         ("exits.0.gate.bias", float("nan"), "exits[0].gate.bias is nan, wanted a finite number"),
         ("exits", [], "operating_points.balanced.thresholds names block 1, which has no exit"),
@@ -263,8 +263,8 @@ def test_full_flops_are_those_of_the_parts_without_exits():
     parts = {part.name: part for part in manifest.parts}
     wanted = sum(parts[name].flops for name in ("stem", *block_names(2), "tail")) + 3 * parts["tail"].flops_per_label
     assert manifest.full_flops == wanted
-    assert manifest.exit_behind(1) == manifest.exits[0]
-    assert manifest.exit_behind(2) is None
+    assert manifest.exit_after(1) == manifest.exits[0]
+    assert manifest.exit_after(2) is None
 
 
 def test_probabilities_are_a_softmax_unless_the_manifest_says_sigmoid(golden: Path) -> None:

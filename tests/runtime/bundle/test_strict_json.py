@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused_with_its_key(changes, message):
 )
 def test_what_is_no_json_is_refused_with_its_file(text):
     """Also what Python's parser gives up on."""
-    with pytest.raises(BundleError, match=r"^file\.json is no JSON"):
+    with pytest.raises(BundleError, match=r"^file\.json is not JSON"):
         parse(text, "file.json")
 
 

@@ -105,10 +105,10 @@ def test_what_is_wrong_with_a_bundle_is_told_and_nothing_raised(copy: Path) -> N
     unreadable = diagnose(str(copy)).bundle
     assert unreadable is not None
     assert (unreadable.format, unreadable.folder) == (None, str(copy))
-    assert str(unreadable.problem).startswith("manifest.json is no JSON")
+    assert str(unreadable.problem).startswith("manifest.json is not JSON")
     missing = diagnose("nowhere").bundle
     assert missing is not None
-    assert str(missing.problem).startswith("nowhere is no folder")
+    assert str(missing.problem).startswith("nowhere is not a folder")
 
 
 def test_the_command_prints_the_facts_and_the_advice() -> None:

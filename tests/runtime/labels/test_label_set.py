@@ -68,7 +68,7 @@ def test_label_files_are_read_as_windows_and_macos_write_them(form: str, encodin
         ("x.txt", "a\tb\tc\n", r"line 1 is 'a\\tb\\tc'; wanted a label, or folder, tab, label"),
         ("x.txt", "cat\n\tdog\n", None),
         ("x.txt", "a\tcat\na\tdog\n", r"folders occur more than once: a"),
-        ("x.txt", "a/b\tcat\n", r"'a/b' is no name of a folder"),
+        ("x.txt", "a/b\tcat\n", r"'a/b' is not the name of a folder"),
         ("x.txt", "café\ncafe\u0301\n", r"labels occur more than once: café"),
         ("x.txt", "Trousers\ntrousers\n", r"x\.txt: labels 'Trousers' and 'trousers' are one to the text tower"),
         ("x.txt", "a &amp; b\na  &  B\n", r"which reads both as 'a & b'; keep one of them"),
@@ -93,7 +93,7 @@ def test_a_label_file_that_would_drop_or_invent_a_label_is_refused(
 def test_a_label_file_in_an_old_encoding_says_what_to_do(tmp_path: Path) -> None:
     """Notepad's ANSI, and UTF-16 without its mark."""
     (tmp_path / "x.txt").write_bytes("café".encode("cp1252"))
-    with pytest.raises(LabelsError, match=r"cannot be read, byte 3 is no UTF-8; .*; save it as UTF-8"):
+    with pytest.raises(LabelsError, match=r"cannot be read, byte 3 is not UTF-8; .*; save it as UTF-8"):
         read_label_file(tmp_path / "x.txt")
     (tmp_path / "x.txt").write_bytes("cat".encode("utf-16-le"))
     with pytest.raises(LabelsError, match="it holds zero bytes"):

@@ -318,7 +318,7 @@ def test_a_bundle_without_exits_and_a_policy_it_cannot_follow_are_refused(manife
     bare = dataclasses.replace(manifest, exits=(), operating_points=(), default_point=None)
     with pytest.raises(PolicyError, match=r"this bundle has none; export it again with lraee-export --exits all$"):
         Deadline(5).bind(bare)
-    with pytest.raises(PolicyError, match=r"no exit behind block 2"):
+    with pytest.raises(PolicyError, match=r"no exit after block 2"):
         Deadline(5, ExitAt(2)).bind(manifest)
 
 

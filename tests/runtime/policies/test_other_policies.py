@@ -162,7 +162,7 @@ def test_a_spec_is_a_policy(spec: str, policy: Policy):
 )  # fmt: skip
 def test_a_spec_with_no_such_number_is_refused(spec: str):
     """The message says what is understood."""
-    with pytest.raises(PolicyError, match=r"is no policy; wanted .*confidence=PROBABILITY.*entropy=NATS.*patience="):
+    with pytest.raises(PolicyError, match=r"is not a policy; wanted .*confidence=PROBABILITY.*entropy=NATS.*patience="):
         parse_policy(spec)
 
 
@@ -200,7 +200,7 @@ def test_replay_lets_out_the_shares_it_was_given(manifest):
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("replay=3:.1", "exits behind"),
+        ("replay=3:.1", "exits after"),
         ("replay=4:.1,1:.1", "rising order"),
         ("replay=1:.1,1:.1", "each once"),
         ("replay=1:.6,2:.6", "together at most 1"),

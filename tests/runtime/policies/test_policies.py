@@ -87,11 +87,11 @@ def test_thresholds_by_class_are_refused_for_another_number_of_labels(manifest):
     ("policy", "message"),
     [
         (Adaptive("fast"), r"^there is no operating point 'fast'; this bundle has balanced, by_class$"),
-        (Adaptive(thresholds={2: 0.5}), r"^there is no exit behind block 2; this bundle has 1$"),
+        (Adaptive(thresholds={2: 0.5}), r"^there is no exit after block 2; this bundle has 1$"),
         (Adaptive("balanced", {1: 0.5}), r"^Adaptive has both a point and thresholds; give one of them$"),
         (Adaptive(thresholds={1: float("nan")}), r"^the threshold of block 1 is NaN"),
-        (ExitAt(2), r"^there is no exit behind block 2; this bundle has 1$"),
-        (ExitAt(0), r"^there is no exit behind block 0; this bundle has 1$"),
+        (ExitAt(2), r"^there is no exit after block 2; this bundle has 1$"),
+        (ExitAt(0), r"^there is no exit after block 0; this bundle has 1$"),
     ],
 )
 def test_what_the_bundle_does_not_have_is_refused_with_what_it_has(manifest, policy, message):
@@ -104,8 +104,8 @@ def test_what_the_bundle_does_not_have_is_refused_with_what_it_has(manifest, pol
     ("policy", "message"),
     [
         (Adaptive(), r"^there is no operating point None; this bundle has none$"),
-        (Adaptive(thresholds={1: 0.5}), r"^there is no exit behind block 1; this bundle has no exits$"),
-        (ExitAt(1), r"^there is no exit behind block 1; this bundle has no exits$"),
+        (Adaptive(thresholds={1: 0.5}), r"^there is no exit after block 1; this bundle has no exits$"),
+        (ExitAt(1), r"^there is no exit after block 1; this bundle has no exits$"),
     ],
 )
 def test_a_bundle_without_exits_says_so(without_exits, policy, message):
