@@ -70,7 +70,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 
 
 def keys(dataset: Dataset) -> list[str]:
-    """Of all images."""
+    """List the keys of all images."""
     return [sample.key for sample in dataset.samples]
 
 

@@ -20,7 +20,7 @@ Build = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture(scope="module")
 def reference() -> LoadedModel:
-    """The shipped model."""
+    """Load the shipped model."""
     return load_model("reference")
 
 
@@ -51,7 +51,7 @@ def logits(model: LoadedModel, images: list[Image.Image]) -> np.ndarray[Any, Any
 
 
 def small_tower(model: Any) -> Any:
-    """A small model's tower."""
+    """Describe a small model's tower."""
     preprocessing = Preprocessing(
         image_size=24, resize_mode="shortest", interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
     )

@@ -167,7 +167,7 @@ def tiff_integers(make: Any) -> Iterator[Any]:
 
 
 def rare_formats(make: Any) -> Iterator[Any]:
-    """What else Pillow reads."""
+    """Yield files in other formats that Pillow reads."""
     image, exact = make.base(9, 64, 64), make.base(10, 66, 51)
     grey = np.asarray(exact.convert("L"))
     for size in (16, 64):

@@ -34,7 +34,7 @@ OURS_REFUSES = {"floats", "grey beyond 16 bits"}
 
 
 class OddImage(NamedTuple):
-    """One image of the list."""
+    """Describes one image of the list."""
 
     name: str
     source: Any
@@ -72,7 +72,7 @@ def alpha_of(image: Image.Image) -> Image.Image:
 
 
 def rgba(index: int, width: int = 61, height: int = 50) -> Image.Image:
-    """`base` with alpha."""
+    """Add alpha to `base`."""
     image = base(index, width, height)
     image.putalpha(alpha_of(image))
     return image
@@ -207,7 +207,7 @@ def sizes() -> Iterator[OddImage]:
 
 
 def refused() -> Iterator[OddImage]:
-    """What neither can read."""
+    """Yield what neither side can read."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8))
     for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "TGA", "ICO", "PPM"):
         content = encoded(noise, kind)

@@ -60,7 +60,7 @@ def test_a_spec_that_is_no_policy_is_refused(spec: str) -> None:
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_policy_or_a_policy_error(spec: str) -> None:
-    """Nothing else is raised."""
+    """No other error is raised."""
     with contextlib.suppress(PolicyError):
         parse_policy(spec)
 
@@ -198,7 +198,7 @@ def test_json_has_a_line_for_each_image_that_was_read(image: Path, tmp_path: Pat
 
 
 def test_info_in_json_is_the_manifest_and_what_follows_from_it() -> None:
-    """One object on one line."""
+    """It is one object on one line."""
     result = CliRunner().invoke(app, ["info", "reference", "--json"])
     assert result.exit_code == 0, result.output
     (line,) = result.stdout.splitlines()
@@ -276,7 +276,7 @@ def test_verify_counts_the_files() -> None:
 
 
 def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
-    """One bit is enough."""
+    """One wrong bit is enough."""
     bundle = Path(shutil.copytree(find_bundle("reference"), tmp_path / "copy.lraee"))
     path = bundle / lraee.load("reference").manifest.part("tail").graph
     content = bytearray(path.read_bytes())
@@ -308,7 +308,7 @@ def test_an_error_is_one_line_on_stderr(arguments: list[str], said: str) -> None
 
 @pytest.mark.parametrize("arguments", [["classify", "reference"], ["dance"], ["info"]])
 def test_wrong_usage_has_exit_status_2(arguments: list[str]) -> None:
-    """As shells expect."""
+    """Shells expect this status."""
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 

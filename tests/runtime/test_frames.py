@@ -1,4 +1,4 @@
-"""Camera frames become RGB."""
+"""Frames of cameras become RGB."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_what_a_model_is_told_can_be_pickled_and_copied(thing):
 
 
 def test_a_prediction_can_be_pickled_and_copied(golden):
-    """Workers send them back."""
+    """Worker processes send predictions back."""
     prediction = lraee.load(golden).classify(PIXELS)
     for other in (pickle.loads(pickle.dumps(prediction)), copy.deepcopy(prediction)):
         assert other.top == prediction.top

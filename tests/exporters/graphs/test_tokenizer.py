@@ -49,7 +49,7 @@ def ids(tokenizer: ort.InferenceSession, texts: list[str]) -> np.ndarray:
 
 
 def test_prompts_of_imagenet_get_open_clips_ids(tokenizer: ort.InferenceSession) -> None:
-    """All 1,000, as they are."""
+    """All 1,000 are exact without cleaning."""
     prompts = [f"a photo of a {name}." for name in imagenet_labels()]
     assert len(prompts) == 1000
     np.testing.assert_array_equal(ids(tokenizer, prompts), open_clip.SimpleTokenizer()(prompts).numpy())

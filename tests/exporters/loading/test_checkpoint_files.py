@@ -1,4 +1,4 @@
-"""A file that is no checkpoint is named for what it is, in one line, and nothing from it is run or passed on."""
+"""A file that is not a checkpoint is named for what it is, in one line, and nothing from it is run or passed on."""
 
 import argparse
 import gzip

@@ -143,7 +143,7 @@ def test_the_reference_is_shipped_with_its_configuration() -> None:
 def test_an_override_sets_the_activation_of_bare_weights(
     small_config: dict[str, Any], build_model: Build, write_model_folder: Write
 ) -> None:
-    """Without it, the architecture decides."""
+    """Without it, the architecture would decide."""
     folder = str(write_model_folder(small_config, build_model(small_config)))
     assert load_model(folder).tower.activation == "gelu"
     overridden = load_model(folder, activation="quick_gelu")

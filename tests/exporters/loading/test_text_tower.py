@@ -39,7 +39,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def reference() -> LoadedModel:
-    """The shipped model."""
+    """Load the shipped model."""
     return load_model("reference")
 
 
@@ -78,7 +78,7 @@ ASSIGNED = st.characters(exclude_categories=("Cn", "Cs"))
 
 @given(st.lists(st.text(ASSIGNED) | st.sampled_from(DIFFICULT), min_size=1, max_size=4).map("".join))
 def test_token_ids_of_any_text_are_open_clips(tokenizer: Tokenizer, text: str) -> None:
-    """Whatever hypothesis finds."""
+    """This holds for whatever hypothesis finds."""
     assert tokenizer.encode(text) == THEIRS.encode(text)
 
 
@@ -91,7 +91,7 @@ def centred_cosine(got: np.ndarray, want: np.ndarray) -> float:
 def embeddings(
     model: LoadedModel, tokenizer: Tokenizer, texts: list[str], precision: TextPrecision, run_part: Callable[..., Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ours and torch's."""
+    """Compute our embeddings and torch's."""
     tower = text_tower_of(model)
     ours = run_part(build_text(tower, precision), tokens=batch(tokenizer, texts, tower.context_length))["embedding"]
     with torch.inference_mode():

@@ -36,7 +36,7 @@ def graph(nodes: list[Any] | None = None, tensors: list[TensorProto] | None = No
 
 
 def model(content: onnx.GraphProto, **fields: Any) -> onnx.ModelProto:
-    """A model around a graph."""
+    """Make a model around a graph."""
     return helper.make_model(content, opset_imports=OPSETS, **fields)
 
 
@@ -118,7 +118,7 @@ def test_external_data_is_found_wherever_it_is(build):
 
 
 def test_a_golden_part_names_its_own_file():
-    """The real thing."""
+    """A real part is read, not only graphs made here."""
     assert external_locations(BLOCK, "block_01.onnx") == {"block_01.data"}
 
 
@@ -154,7 +154,7 @@ def test_what_ends_early_or_is_no_protobuf_is_refused(content):
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_locations_or_a_bundle_error(content):
-    """No other error gets out."""
+    """No other error is raised."""
     with contextlib.suppress(BundleError):
         assert isinstance(external_locations(content, "m.onnx"), set)
 

@@ -155,7 +155,7 @@ def keys_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def test_random_weights_are_known_by_the_beginning_of_their_source():
-    """A seed may follow."""
+    """A seed may follow the word."""
     weights = ("random", "random:7", "openai", "file:random.pt")
     found = [parse_manifest(changed("model.weights", name)).model.is_random for name in weights]
     assert found == [True, True, False, False]
@@ -249,7 +249,7 @@ def test_any_change_is_read_whole_or_refused(tmp_path_factory, golden, mutation)
 @settings(max_examples=200, deadline=None)
 @given(position=st.integers(0, len(TEXT) - 1), character=st.characters())
 def test_any_damaged_character_gives_a_manifest_or_a_bundle_error(position, character):
-    """No other error gets out."""
+    """No other error is raised."""
     try:
         manifest = parse_manifest(TEXT[:position] + character + TEXT[position + 1 :])
     except BundleError:

@@ -163,7 +163,7 @@ def test_a_route_that_watches_the_time_and_the_caller_are_told_the_same():
 
 
 def test_an_exit_that_the_route_does_not_visit_costs_nothing():
-    """Although the tower has it."""
+    """The tower has the exit, and it is not evaluated."""
     parts: list[str] = []
     answers = run(FakeTower(3, frozenset({1, 2})), batch(2), Full(), on_part=lambda name, _: parts.append(name))
     assert parts == ["stem", "block_01", "block_02", "block_03", "tail"]

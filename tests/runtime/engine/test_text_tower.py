@@ -149,7 +149,7 @@ def test_low_memory_gives_the_same_embeddings(fresh, memory):
     ],
 )
 def test_labels_that_cannot_be_embedded_are_refused_and_change_nothing(fresh, names, templates, message):
-    """The labels from before stay."""
+    """The model keeps the labels from before."""
     before = fresh.labels
     with pytest.raises(LabelsError, match=message):
         fresh.set_labels(names, templates)

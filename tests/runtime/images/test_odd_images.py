@@ -122,7 +122,7 @@ def test_what_open_clip_misreads_shows_what_is_in_the_file(both: list[Read], bun
         if read.image.how in kinds:
             wanted = pixels(read.image.meant, bundle.manifest.preprocessing)
             assert apart(read.ours, wanted) <= ONE_LEVEL, read.image.name
-            assert apart(read.theirs, wanted) > 2 * ONE_LEVEL, f"{read.image.name}: is no exception any more"
+            assert apart(read.theirs, wanted) > 2 * ONE_LEVEL, f"{read.image.name}: is not an exception any more"
         if read.image.how in ODD["OURS_ALONE"]:
             assert isinstance(read.theirs, Exception), f"{read.image.name}: open_clip reads it now"
 

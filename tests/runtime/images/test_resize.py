@@ -37,7 +37,7 @@ SHARE = 0.001
 
 
 def clip(image_size: int = 224, interpolation: str = "bicubic") -> Preprocessing:
-    """CLIP's preprocessing."""
+    """Give CLIP's preprocessing."""
     return Preprocessing(
         image_size=image_size, resize_mode="shortest", interpolation=interpolation, mean=(0,) * 3, std=(1,) * 3
     )
@@ -140,7 +140,7 @@ def test_pictures_of_other_modes_are_resized_by_pillow_whatever_is_said(mode):
 
 
 def test_an_unknown_way_is_refused():
-    """With those that are known."""
+    """The message lists the known ones."""
     with pytest.raises(ImageError, match="resize is 'opencv', wanted one of auto, pillow, onnx, numpy"):
         Reading(resize="opencv")
 

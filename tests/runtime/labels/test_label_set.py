@@ -162,6 +162,6 @@ def test_equal_embeddings_are_refused_by_both_names(fresh: lraee.Model) -> None:
 
 
 def test_names_in_two_unicode_forms_are_one_label(fresh: lraee.Model) -> None:
-    """Whatever their embeddings are."""
+    """Their embeddings do not matter."""
     with pytest.raises(LabelsError, match="met 2 labels, 1 different"):
         fresh.set_label_embeddings(["café", "cafe\u0301"], np.eye(2, fresh.manifest.tower.embed_dim))

@@ -58,7 +58,7 @@ def test_a_child_answers_as_its_parent(threads, before):
 
 
 def test_a_grandchild_answers_too():
-    """Workers that fork workers."""
+    """Workers may fork workers."""
     assert forked(2, "session", "run", "grandchild").returncode == 0
 
 

@@ -65,7 +65,7 @@ class Tree:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """An empty one."""
+    """Make an empty tree."""
     return Tree(tmp_path)
 
 
@@ -90,7 +90,7 @@ def test_a_quota_of_version_2_is_time_over_period(tree: Tree, text: str, quota: 
 
 @pytest.mark.parametrize(("written", "quota"), [("50000", 0.5), ("-1", None), ("", None)])
 def test_a_quota_of_version_1_is_time_over_period(tree: Tree, written: str, quota: float | None) -> None:
-    """-1 is none."""
+    """A quota of -1 means that there is none."""
     root = tree.write(
         {
             "proc/self/cgroup": "4:cpu,cpuacct:/\n3:pids:/\n",

@@ -22,7 +22,7 @@ EXACT = "session.x64quantprecision"
 
 
 def entry(options: ort.SessionOptions, key: str) -> str | None:
-    """A configuration entry, or None."""
+    """Read a configuration entry, or None."""
     try:
         value: str = options.get_session_config_entry(key)
     except RuntimeError:

@@ -21,7 +21,7 @@ from lraee.policies.spec import parse_policy
 
 @pytest.fixture(scope="module")
 def manifest(golden) -> Manifest:
-    """The golden bundle's, as if it had exits behind blocks 1, 2 and 4."""
+    """Give the golden bundle's manifest, as if it had exits after blocks 1, 2 and 4."""
     met = read_manifest(golden)
     return dataclasses.replace(met, exits=tuple(dataclasses.replace(met.exits[0], block=b) for b in (1, 2, 4)))
 
@@ -78,7 +78,7 @@ def test_patience_counts_agreements_in_a_row(manifest):
 
 
 def test_patience_of_two_wants_three_exits_that_agree(manifest):
-    """In a row."""
+    """They must agree in a row."""
     route = Patience(2).bind(manifest)
     for block, labels, leaves in ((1, [0, 1, 1], [0, 0, 0]), (2, [0, 0, 1], [0, 0, 0]), (4, [0, 0, 2], [1, 0, 0])):
         assert route.leaves(block, says(labels)).tolist() == leaves
@@ -99,7 +99,7 @@ def test_patience_knows_images_by_their_row_when_others_have_left(manifest):
     assert route.leaves(2, says([1, 0], rows=[1, 4])).tolist() == [True, False]
 
 
-def test_each_batch_starts_to_count_anew(manifest):
+def test_each_batch_starts_to_count_from_zero(manifest):
     """The policy is one for all batches, the route is not."""
     policy = Patience(1)
     policy.bind(manifest).leaves(1, says([0]))
@@ -108,7 +108,7 @@ def test_each_batch_starts_to_count_anew(manifest):
 
 @pytest.mark.parametrize("policy", [Confidence(0.5), Entropy(0.5), Patience(1)])
 def test_all_exits_are_visited(manifest, policy):
-    """There is no threshold by block that could close one."""
+    """No threshold of a block can close one."""
     assert all(policy.bind(manifest).visits(block) for block in (1, 2, 4))
 
 
@@ -124,7 +124,7 @@ def test_all_exits_are_visited(manifest, policy):
     ],
 )
 def test_what_cannot_be_is_refused(manifest, policy, message):
-    """Before anything runs."""
+    """It is refused before anything runs."""
     with pytest.raises(PolicyError, match=message):
         policy.bind(manifest)
 
@@ -149,7 +149,7 @@ def test_a_bundle_without_exits_says_so(manifest, policy):
     ],
 )
 def test_a_spec_is_a_policy(spec: str, policy: Policy):
-    """As the others are."""
+    """They are typed like the others."""
     assert parse_policy(spec) == policy
 
 
