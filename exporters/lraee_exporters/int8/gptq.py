@@ -21,9 +21,7 @@ DAMPING = 0.01
 """Share of the mean diagonal added to the Hessian, so that it can be inverted."""
 
 
-def round_with_compensation(
-    weight: FloatArray, scale: FloatArray, hessian: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int8]:
+def round_with_gptq(weight: FloatArray, scale: FloatArray, hessian: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
     """Round a weight to int8 within given scales.
 
     Args:
