@@ -112,7 +112,7 @@ def test_a_format_that_came_with_a_newer_pillow_says_so(monkeypatch: pytest.Monk
 
 
 def test_what_is_passed_over_is_counted_by_its_ending(make: Make) -> None:
-    """Texts, videos, archives, what the systems of others leave behind; a hidden folder counts once."""
+    """Texts, videos, archives, what other systems leave; a hidden folder counts once."""
     source = make(
         {
             "cat/1.png": encoded("PNG", 1),
@@ -152,7 +152,7 @@ def test_folders_without_an_image_are_known(make: Make) -> None:
 
 @pytest.fixture
 def plain_user() -> Iterator[None]:
-    """The rights of somebody who is not root."""
+    """Take the rights of a user who is not root."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(65534)

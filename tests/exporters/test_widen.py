@@ -129,7 +129,7 @@ def test_outliers_enlarge_activations_and_keep_the_function(
 
 
 def test_outliers_out_of_range_are_refused(small_config: dict[str, Any], build_model: Build) -> None:
-    """More channels than there are, or a factor that is no scale."""
+    """More channels than there are, or a factor that is not a scale."""
     tower = small_tower(build_model(small_config))
     for channels, factor in ((33, 2.0), (-1, 2.0), (1, 0.0), (1, float("inf"))):
         with pytest.raises(TowerError, match="Outliers: met"):

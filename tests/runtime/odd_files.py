@@ -43,7 +43,7 @@ def jpegs(make: Any) -> Iterator[Any]:
             f"JPEG, orientation {orientation}", make.encoded(make.base(orientation, 53, 80), "JPEG", exif=exif)
         )
     plain = make.encoded(photo, "JPEG")
-    yield make.OddImage("JPEG, behind it other bytes", plain + b"rubbish" * 99)
+    yield make.OddImage("JPEG, followed by other bytes", plain + b"rubbish" * 99)
     yield make.OddImage("JPEG, without its end", plain[:-2], make.NEITHER)
     yield make.OddImage(
         "MPO, two pictures", make.encoded(photo, "MPO", save_all=True, append_images=[make.base(1, 97, 71)])

@@ -42,7 +42,7 @@ class OddImage(NamedTuple):
     how: str = SAME
     """`SAME`, `NEITHER`, or the name of an exception."""
     meant: Image.Image | None = None
-    """Where open_clip is no measure: the picture that is in it, with 8 bits."""
+    """Where open_clip cannot be compared with: the picture that is in it, with 8 bits."""
 
 
 def base(index: int, width: int, height: int) -> Image.Image:
@@ -184,8 +184,8 @@ def png_extras() -> Iterator[OddImage]:
     frames = [base(number, 40, 40) for number in (2, 3)]
     yield OddImage("PNG, animated", encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]))
     hidden = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True)
-    yield OddImage("PNG, animated behind a default image", hidden)
-    yield OddImage("PNG, behind it other bytes", png(rgb, 8) + b"rubbish" * 9)
+    yield OddImage("PNG, animated after a default image", hidden)
+    yield OddImage("PNG, followed by other bytes", png(rgb, 8) + b"rubbish" * 9)
 
 
 def sizes() -> Iterator[OddImage]:

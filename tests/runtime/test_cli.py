@@ -66,7 +66,7 @@ def test_any_text_is_a_policy_or_a_policy_error(spec: str) -> None:
 
 
 def test_classify_prints_label_exit_and_cost(image: Path) -> None:
-    """The file's brackets are no markup."""
+    """The file's brackets are not markup."""
     result = CliRunner().invoke(app, ["classify", "reference", str(image), str(image)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     head, first, second = (line.split("\t") for line in result.stdout.splitlines())
@@ -77,7 +77,7 @@ def test_classify_prints_label_exit_and_cost(image: Path) -> None:
 
 
 def test_classify_lists_as_many_labels_as_asked_for(image: Path) -> None:
-    """Best first, and one line an image all the same where the output is no terminal."""
+    """Labels come best first, and an image still has one line where the output is not a terminal."""
     arguments = ["classify", "reference", str(image), "--top", "3", "--policy", "full"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -68,7 +68,7 @@ def test_other_reasons_are_told_apart(tmp_path: Path, number: int, words: str) -
 
 
 def test_errors_about_something_else_are_left_alone(tmp_path: Path) -> None:
-    """Files of others that may not be read, or are not there, are no trouble with writing."""
+    """Other files that cannot be read, or are missing, do not concern writing."""
     for number in (errno.EACCES, errno.ENOENT):
         assert writing_trouble(failed(number, Path("/somewhere/else")), tmp_path) is None
 

@@ -35,7 +35,7 @@ def same(left: lraee.Prediction, right: lraee.Prediction) -> bool:
 
 @pytest.fixture(scope="module")
 def other() -> lraee.Model:
-    """A model of its own for tests that change it."""
+    """Load another model, for tests that change it."""
     return lraee.load("reference", threads=1)
 
 
@@ -119,7 +119,7 @@ def test_probabilities_add_up_to_one(model, photos):
 
 
 def test_flops_are_those_of_the_parts_that_ran(model, photos):
-    """Stem, blocks, every exit visited, and the tail for who ran to the end; each with its labels."""
+    """Stem, blocks, visited exits count, and the tail for images that ran to the end; each with its labels."""
     manifest, labels = model.manifest, len(model.labels)
     cost = {part.name: part.flops + part.flops_per_label * labels for part in manifest.parts}
     visited = [t.block for p in manifest.operating_points if p.name == manifest.default_point for t in p.thresholds]

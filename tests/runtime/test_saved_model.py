@@ -54,7 +54,7 @@ def test_a_copy_answers_as_the_model_did(golden, how):
 
 
 def test_a_model_can_be_handed_to_a_spawned_process(golden):
-    """Which makes sessions of its own and gives the same answer."""
+    """The copy makes its own sessions and gives the same answer."""
     model = changed(golden)
     # What runs there is the library's: a new process cannot import this test. A pool that loses a process would hang.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -1,4 +1,4 @@
-"""Search among embeddings: what is nearest, how much it takes, and files that are no index."""
+"""Search among embeddings: what is nearest, how much it takes, and files that are not an index."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_an_index_is_read_back(tmp_path: Path, kind: Kind) -> None:
 def test_an_index_that_cannot_be_put_in_place_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the half that was written beside it, where a folder has come to be meanwhile."""
+    """The half that was written under another name is removed, where a folder has taken the place."""
     (tmp_path / "index.npz").mkdir()
     monkeypatch.setattr(Path, "is_dir", lambda path: False)
     with pytest.raises(DataError, match=r"index\.npz cannot be written"):

@@ -229,7 +229,7 @@ def test_an_index_that_cannot_be_written_is_said(path: str) -> None:
 
 
 def test_an_index_over_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
-    """No file that was written beside it."""
+    """The file that was written under another name is removed."""
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="cannot be written"):
         SearchIndex.build(EYE).save(tmp_path / "folder")
@@ -252,7 +252,7 @@ def test_an_index_over_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     ],
 )
 def test_frames_are_arrays_and_sizes_are_whole(attempt: Callable[[], object]) -> None:
-    """Floats of as many bytes are no frame."""
+    """Floats of as many bytes are not a frame."""
     with pytest.raises(ImageError):
         attempt()
 

@@ -207,7 +207,7 @@ def test_a_missing_quantization_of_an_input_is_refused(
 
 
 def test_a_quantized_output_is_refused(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
-    """The residual stream stays float: another quantization behind a layer costs time and accuracy."""
+    """The residual stream stays float: another quantization after a layer costs time and accuracy."""
     weights, _ = int8_block(make_tower)
     graph, file = build_block(weights, number=1, token_count=10)
     scale, zero = graph.constant("s", np.float32(0.1)), graph.constant("z", np.uint8(128))

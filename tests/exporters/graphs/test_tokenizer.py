@@ -22,7 +22,7 @@ from lraee_exporters.loading.text_tower import clip_merges
 DIFFICULT: list[str] = json.loads((Path(__file__).parents[1] / "difficult_texts.json").read_text("ascii"))
 
 MISSED = 84
-"""Difficult texts that the operator splits otherwise than open_clip; see the module."""
+"""Difficult texts that the operator splits unlike open_clip; see the module."""
 
 
 ONE_THREAD = SessionSettings(threads=1)

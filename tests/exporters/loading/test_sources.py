@@ -14,7 +14,7 @@ Refusal = Callable[..., str]
 
 
 def test_a_model_that_does_not_exist_is_refused_with_the_way_out(tmp_path: Path, refusal_of: Refusal) -> None:
-    """A repository of the hub, a file in the place of the name, a folder without settings, nobody's home."""
+    """A hub repository, a file in place of the name, a folder without settings, a home that does not exist."""
     (tmp_path / "weights.pt").write_bytes(b"")
     hub = "A repository of the Hugging Face hub is not fetched: download it, then give its folder."
     assert hub in refusal_of("laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
@@ -124,7 +124,7 @@ def test_a_damaged_configuration_of_transformers_is_refused_in_one_line(
 def test_of_two_configurations_in_a_folder_open_clips_is_read(
     small_config: dict[str, Any], build_model: Callable[..., Any], write_model_folder: Callable[..., Path]
 ) -> None:
-    """Repositories of open_clip hold both; transformers' files beside it are not looked at."""
+    """Repositories of open_clip hold both; transformers' files in the same folder are not read."""
     model = build_model(small_config)
     folder = write_model_folder(small_config, model)
     for name in ("config.json", "preprocessor_config.json"):

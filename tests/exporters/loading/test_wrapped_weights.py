@@ -140,7 +140,7 @@ UNCLEAR: dict[str, tuple[Callable[[State], Any], str]] = {
 def test_weights_that_are_not_one_clip_are_refused_with_the_names_that_were_met(
     case: str, tmp_path: Path, state: State, refusal_of: Refusal
 ) -> None:
-    """Nothing is guessed between two models, and nothing beside the CLIP is passed over."""
+    """Nothing is guessed between two models, and nothing next to the CLIP is ignored."""
     make, what = UNCLEAR[case]
     torch.save(make(state), tmp_path / "odd.pt")
     line = refusal_of("small-vit", "--pretrained", tmp_path / "odd.pt", "--activation", "gelu")
@@ -181,7 +181,7 @@ def test_weights_of_another_architecture_are_refused_with_the_names_that_fit(
 
 @pytest.fixture
 def sharded(tmp_path: Path, state: State, write_model_folder: Callable[..., Path], small_config: Any) -> Path:
-    """A folder whose weights lie in two files beside an index."""
+    """A folder whose weights lie in two files with an index."""
     folder = write_model_folder(small_config)
     names, shards = sorted(state), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     where = {name: shards[index % 2] for index, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Every place where an ONNX file may name external data is found, and what is no ONNX file is refused."""
+"""Every place where an ONNX file may name external data is found, and any other file is refused."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def locations(message: Message) -> Iterator[str]:
     """What the onnx package finds, by walking over every message there is."""
     if isinstance(message, TensorProto):
         for entry in message.external_data:
-            if entry.key == "location":  # bytes when they are no UTF-8
+            if entry.key == "location":  # bytes when they are not UTF-8
                 yield entry.value.decode("utf-8", "replace") if isinstance(entry.value, bytes) else entry.value
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -173,7 +173,7 @@ def locations(message: Message) -> Iterator[str]:
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_locations_are_changed_wherever_they_are_and_nothing_else_is(build):
-    """As onnx itself would change them; a place that nobody asked for stays."""
+    """They change as onnx itself would change them; other places stay."""
     content = build().SerializeToString()
     moved = onnx.ModelProto.FromString(with_locations(content, {"found": "é/" + "x" * 300}, "m.onnx"))
     assert set(locations(moved)) == {"é/" + "x" * 300 if one == "found" else one for one in locations(build())}

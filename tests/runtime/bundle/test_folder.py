@@ -185,7 +185,7 @@ def test_a_model_outlives_a_change_of_the_working_folder(golden, tmp_path, monke
 
 
 def move_behind_links(folder: Path, elsewhere: Path, *names: str) -> None:
-    """Leave links to files, each in a folder of its own, as caches keep them by their hashes."""
+    """Leave links to files, each in its own folder, as caches keep them by their hashes."""
     for name in names:
         content = (folder / name).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -277,7 +277,7 @@ def test_links_do_not_let_external_data_out(forged, tmp_path, location):
 
 
 def test_a_link_that_leads_nowhere_is_said_with_where_it_leads(forged, tmp_path):
-    """As in a cache whose blobs were cleared away."""
+    """A cache looks like this once its blobs are deleted."""
     (forged.folder / "stem.data").unlink()
     (forged.folder / "stem.data").symlink_to(tmp_path / "cleared")
     with pytest.raises(BundleError, match=r"^stem\.data is missing .* it is a link to .*cleared, which is not there"):
@@ -299,7 +299,7 @@ def in_initializer(model: onnx.ModelProto, location: str) -> None:
 
 
 def in_subgraph(model: onnx.ModelProto, location: str) -> None:
-    """Weights of a branch of a branch, behind a condition that may never come true."""
+    """Weights may lie in a branch of a branch, under a condition that may never come true."""
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
     branch = helper.make_graph([], "inner", [], [], [tensor])
@@ -381,7 +381,7 @@ def test_a_graph_that_is_none_is_refused(forged, content):
 
 
 def test_weights_that_end_early_are_refused(forged):
-    """The graph points behind the end of its file."""
+    """The graph points past the end of its file."""
     forged.replace("block_01.data", b"\0" * 100)
     with pytest.raises(BundleError, match=r"^block_01\.onnx: ONNX Runtime"):
         use(forged.folder)

@@ -185,7 +185,7 @@ def test_every_key_is_needed():
 
 
 def test_no_object_takes_an_unknown_key():
-    """But those whose keys are data."""
+    """Objects whose keys are data are the exception."""
     objects = [path for path in KEYS if path[-1] not in FREE and isinstance(parent_of(RAW, path)[path[-1]], dict)]
     for path in objects:
         raw = copy.deepcopy(RAW)

@@ -50,7 +50,7 @@ class CountingTower:
 
 @dataclass(frozen=True)
 class Planned:
-    """Image number n leaves behind the block ``plan[n]``, and visits all exits in `visited` before."""
+    """Image number n leaves after the block ``plan[n]``, and visits all exits in `visited` before."""
 
     plan: tuple[int | None, ...]
     visited: frozenset[int]
@@ -190,7 +190,7 @@ def test_an_answer_keeps_no_arrays_of_its_batch_alive():
 
 
 def test_images_are_read_when_they_are_needed():
-    """An endless input is no trouble, and nothing is read ahead."""
+    """An endless input works, and nothing is read ahead."""
     read: list[int] = []
     route = Planned((1,) * 100, frozenset({1}))
     answers = run_stream(CountingTower(2, frozenset({1})), pictures(100, read), lambda: route, batch_size=4, max_lag=16)
@@ -200,7 +200,7 @@ def test_images_are_read_when_they_are_needed():
 
 
 def test_few_wait_at_any_time():
-    """Behind each exit fewer than a batch; so much and no more is held in memory."""
+    """Each exit holds less than a batch, so memory is bounded."""
     count, batch_size, held = 400, 4, []
     plan = tuple(None if number % 9 == 0 else 1 + number % 3 for number in range(count))
     read: list[int] = []

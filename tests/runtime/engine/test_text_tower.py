@@ -78,7 +78,7 @@ def test_thousands_of_labels_run_in_batches_and_keep_their_order(fresh, monkeypa
 
 
 def test_labels_that_were_embedded_before_are_remembered(fresh, monkeypatch):
-    """For the same templates; also in another order, beside new ones."""
+    """This holds for the same templates, in another order, and together with new labels."""
     fresh.set_labels(GROUPS)
     wanted = matrix(fresh).copy()
     embedded: list[str] = []

@@ -49,7 +49,7 @@ def apart(content: bytes, preprocessing: Preprocessing, **settings: bool) -> flo
 
 @pytest.mark.parametrize(("image_size", "scale"), [(72, 2), (36, 4), (18, 8)])
 def test_photos_keep_twice_the_models_size_and_look_the_same(image_size, scale):
-    """The largest fraction that leaves so much is taken."""
+    """The largest fraction that leaves enough pixels is taken."""
     dataset = open_dataset(photos())
     reduced, differences = 0, []
     for index in range(0, len(dataset), 5):

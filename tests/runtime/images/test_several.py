@@ -84,7 +84,7 @@ def test_answers_as_they_come_have_their_places_too(model: lraee.Model, photos: 
 
 
 def test_a_stream_of_bad_images_reads_no_further_than_its_lag(model: lraee.Model, photos: list[Pixels]) -> None:
-    """Nor does it hold more: an endless input is no trouble."""
+    """It does not hold more either: an endless input works."""
     read = 0
 
     def endless() -> Iterator[Any]:

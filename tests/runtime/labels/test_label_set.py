@@ -83,7 +83,7 @@ def test_a_label_file_that_would_drop_or_invent_a_label_is_refused(
 ) -> None:
     """A table's first line never becomes a label that wins."""
     (tmp_path / name).write_text(content, "utf-8")
-    if message is None:  # blanks before a label are no folder
+    if message is None:  # blanks before a label do not name a folder
         assert read_label_file(tmp_path / name).names == ("cat", "dog")
         return
     with pytest.raises(LabelsError, match=message):
@@ -133,7 +133,7 @@ def test_labels_that_are_one_to_the_text_tower_are_refused_by_both_names(fresh: 
 
 
 def test_labels_that_differ_only_after_the_context_are_refused(fresh: lraee.Model) -> None:
-    """The tower reads so many tokens and no more; a difference before that is enough."""
+    """The tower reads a limited number of tokens; a difference within them is enough."""
     text = fresh.manifest.text
     assert isinstance(text, TextInfo)
     long = "coat dress " * text.context_length

@@ -50,7 +50,7 @@ class Tree:
         caps: str = "0000000000000000",
         namespace: str = "         0          0 4294967295\n",
     ) -> Path:
-        """A process of `user` with 3 threads and 100 MiB, beside two others of 5 and 7 tasks, one of them its own."""
+        """Write a process of `user` with 3 threads and 100 MiB, and two others, one of them of the same user."""
         own = STATUS.format(user=user, threads=3, space=100 << 10, caps=caps)
         files = {f"proc/{place}/status": own for place in ("self", "41")}
         files |= {
@@ -163,7 +163,7 @@ def test_a_mount_may_have_a_blank_in_its_path(tree: Tree) -> None:
 
 
 def test_a_system_without_control_groups_has_no_limits(tree: Tree) -> None:
-    """Nor one whose files make no sense."""
+    """Files that make no sense do not limit either."""
     assert cpu_quota(tree.root) is None
     assert task_limit(tree.root, wanted=10**9) is None
     tree.write({"proc/self/cgroup": "nonsense\n\n1\n", "proc/self/mountinfo": "nonsense\n - \n1 2 3 - cgroup2\n"})
@@ -182,7 +182,7 @@ def test_tasks_of_the_user_are_counted_where_a_limit_may_be_met(tree: Tree) -> N
 
 @pytest.mark.parametrize("free", [{"user": 0}, {"caps": "0000000001000000"}, {"caps": "0000000000200000"}])
 def test_the_superuser_may_start_any_number_of_tasks(tree: Tree, free: dict[str, object]) -> None:
-    """And who has CAP_SYS_RESOURCE or CAP_SYS_ADMIN, but not one who only plays the superuser in a container."""
+    """CAP_SYS_RESOURCE or CAP_SYS_ADMIN lift it too; being the superuser of a container alone does not."""
     assert task_limit(tree.user(processes="40", **free), wanted=10**6) is None  # type: ignore[arg-type]
     played = "         0       1000      65536\n"
     limit = task_limit(tree.user(processes="40", namespace=played, **free), wanted=10**6)  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ def test_a_new_mapping_is_found_beside_old_ones(weights):
 
 @pytest.mark.parametrize("name", ["lraee é", "a\u2028b", "a\rb", "a\nb", " a ", "\udcff"])
 def test_a_mapping_is_found_in_a_folder_of_any_name(tmp_path, name):
-    """Line ends of other systems, blanks at both ends, bytes that are no UTF-8."""
+    """Line ends of other systems, blanks at both ends, bytes that are not UTF-8."""
     path = tmp_path / name / "x.data"
     path.parent.mkdir()
     path.write_bytes(bytes(1 << 20))

@@ -150,7 +150,7 @@ print("fine")
 
 
 def test_other_sessions_of_the_process_work_before_and_after():
-    """Those with an arena of their own and those that share one, also when other code registered an arena first."""
+    """Those with their own arena and those that share one, also when other code registered an arena first."""
     done = subprocess.run([sys.executable, "-c", OTHER_CODE], capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("fine\n", "")
 

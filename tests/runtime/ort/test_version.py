@@ -64,7 +64,7 @@ def naming(version: str, forged: Any) -> Path:
 
 @pytest.fixture
 def newer(forged: Any) -> Path:
-    """A bundle for a release that nobody has."""
+    """A bundle for a release that does not exist."""
     return naming("999.5", forged)
 
 

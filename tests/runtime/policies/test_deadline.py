@@ -26,7 +26,7 @@ from lraee.policies.spec import parse_policy
 
 @dataclass
 class TimedTower:
-    """Tokens are block numbers; each part lets a clock of its own go on by what it costs."""
+    """Tokens are block numbers; each part advances a clock by its cost."""
 
     costs: dict[str, float]
     depth: int
@@ -87,7 +87,7 @@ def even(depth: int, block: float = 10.0, other: float = 1.0, exits: tuple[int, 
 
 @st.composite
 def towers(draw: st.DrawFn) -> TimedTower:
-    """Any depth, an exit behind every block, any costs."""
+    """Draw any depth, an exit after every block, and any costs."""
     depth = draw(st.integers(1, 6))
     tower = even(depth)
     tower.costs = {part: draw(st.floats(0.001, 50)) for part in tower.costs}
@@ -177,7 +177,7 @@ def test_an_exit_is_passed_by_when_the_way_on_fits_twice():
 
 @pytest.mark.parametrize(("seconds", "in_time"), [(0.031, True), (0.03125, False)])
 def test_a_deadline_is_in_milliseconds_from_the_time_when_it_is_bound(manifest, seconds: float, in_time: bool):
-    """Of parts that nobody has timed all may run before it and none from it on."""
+    """Parts without an estimate may all run before it, and none from it on."""
     now = [64.0]
     route = Deadline(31.25, clock=lambda: now[0]).bind(manifest)
     now[0] += seconds
@@ -257,7 +257,7 @@ def test_when_the_time_is_up_before_the_first_exit_the_run_goes_on_to_it():
 
 
 def test_all_images_of_a_batch_share_the_deadline_and_leave_by_gates_before_it():
-    """Who leaves by the other policy keeps that answer; the rest gets the one kept when the time is up."""
+    """Images that leave by the other policy keep that answer; the rest get the one kept when the time is up."""
 
     class Second:
         """The second image leaves after block 1."""

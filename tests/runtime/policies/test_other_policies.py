@@ -70,7 +70,7 @@ def test_entropy_is_that_of_the_formula(weights):
 
 
 def test_patience_counts_agreements_in_a_row(manifest):
-    """The first exit agrees with nobody; a change of mind starts again at nothing."""
+    """The first exit agrees with no other; a change of the label starts again at 0."""
     route = Patience(1).bind(manifest)
     assert route.leaves(1, says([0, 1, 2])).tolist() == [False, False, False]
     assert route.leaves(2, says([0, 2, 1])).tolist() == [True, False, False]
