@@ -22,7 +22,7 @@ def label_rows(
     *,
     advice: str = "name its folders like the labels",
 ) -> NDArray[np.int64]:
-    """The row of the label embeddings that is right for each image, (images,) int64.
+    """Find the right row of the label embeddings for each image, (images,) int64.
 
     Folders are matched with the labels by name, both in Unicode's composed form; of labels that occur twice the first
     row counts, since an answer is never the second. Folders named by ImageNet's WordNet ids are matched with ImageNet's

@@ -21,7 +21,7 @@ def passed_over_words(counts: Mapping[str, int]) -> str:
 
 
 def skipped_words(reasons: Sequence[str]) -> str:
-    """Which images could not be read.
+    """Say which images could not be read.
 
     Args:
         reasons: what is wrong with each, its name included; at least one.
@@ -34,7 +34,7 @@ def skipped_words(reasons: Sequence[str]) -> str:
 
 
 def some_words(names: Sequence[str], *, separator: str = ", ") -> str:
-    """The first names, and how many more there are.
+    """List the first names, and how many more there are.
 
     >>> some_words(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'

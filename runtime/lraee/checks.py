@@ -23,12 +23,12 @@ THREADS_PER_CORE = 4
 
 
 def is_count(value: object, least: int = 1, most: int = sys.maxsize) -> TypeGuard[int]:
-    """Whether `value` is a whole number from `least` to `most`, of Python or numpy; True and False do not count."""
+    """Tell whether `value` is a whole number from `least` to `most`, of Python or numpy, and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether `value` is a real number, of Python or numpy, perhaps infinite or NaN; True and False do not count."""
+    """Tell whether `value` is a real number, of Python or numpy, perhaps infinite or NaN, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
@@ -74,7 +74,7 @@ def array_words(value: object) -> str:
 
 
 def is_real_array(value: object, axes: int) -> TypeGuard[NDArray[np.floating]]:
-    """Whether `value` is an array of real numbers, all finite also as float32, with `axes` axes."""
+    """Tell whether `value` is an array of real numbers, all finite also as float32, with `axes` axes."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu" or value.ndim != axes:
         return False
     limit = float(np.finfo(np.float32).max)

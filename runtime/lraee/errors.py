@@ -85,7 +85,7 @@ class DataError(LraeeError):
 
 
 class TowerError(LraeeError):
-    """A checkpoint or an architecture that cannot be exported, refused by name."""
+    """A checkpoint or an architecture cannot be exported; the message names it."""
 
 
 class ParityError(LraeeError):

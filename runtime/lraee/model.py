@@ -112,7 +112,7 @@ class Model:
         self.set_label_embeddings(labels.names, self._text_tower().embed_labels(labels))
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embeddings of texts as they are, without a template: (texts, embed_dim) float32 of unit length.
+        """Embed texts as they are, without a template: (texts, embed_dim) float32 of unit length.
 
         Raises:
             LabelsError: the bundle has no text tower, or what is given is not a text.
@@ -258,7 +258,7 @@ class Model:
     def embed(
         self, images: Iterable[ImageSource], *, policy: Policy | None = None, batch_size: int = 8
     ) -> NDArray[np.float32]:
-        """Embeddings (images, embed_dim) float32 of unit length, for `lraee.search` or anything else.
+        """Embed images, (images, embed_dim) float32 of unit length, for `lraee.search` or anything else.
 
         At full depth unless a policy is given: a gate judges labels, and an embedding alone has none. With one, gates
         judge by the model's labels; `embed_answers` also says where each image left.
@@ -269,7 +269,7 @@ class Model:
     def embed_answers(
         self, images: Iterable[ImageSource], *, policy: Policy | None = None, batch_size: int = 8
     ) -> Answers | None:
-        """Embeddings with the block where each image left, its gate and its probabilities; None for no images.
+        """Embed images, and tell after which block each left, its gate and probabilities; None for no images.
 
         Args:
             images: as in `classify`.

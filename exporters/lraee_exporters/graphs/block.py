@@ -65,7 +65,7 @@ class BlockWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockForm:
-    """Which rows a block computes, and what its values are called."""
+    """Says which rows a block computes, and what its values are called."""
 
     token_count: int
     """Patches, and the class token if there is one."""

@@ -29,7 +29,7 @@ STORAGE_DTYPES = {
 
 
 class _Module:
-    """A pickled module: its attributes, without its code."""
+    """Holds the attributes of a pickled module, without its code."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}

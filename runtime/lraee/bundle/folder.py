@@ -1,4 +1,4 @@
-"""A bundle on disk: a folder whose every file is named, sized and hashed in its manifest.
+"""Opens a bundle on disk: a folder with a manifest that holds name, size and hash of every file.
 
 Checked when it is opened: the manifest, that every file is there with its size, and the labels. Checked before a
 part's session is made: the hashes of its files and that its external data stays inside the folder. `verify` checks
@@ -101,7 +101,7 @@ def _has_manifest(folder: Path) -> bool:
 
 
 class Bundle:
-    """A bundle folder whose manifest has been read and whose files are all there.
+    """Holds a bundle folder after its manifest was read and all its files were found.
 
     Links are followed once, when it is opened: what is hashed later is the very file that is then read. They may lead
     anywhere, as those of a Hugging Face cache do, since no file is used before its hash was found right.

@@ -222,7 +222,7 @@ class Manifest:
 
     @property
     def session_parts(self) -> list[str]:
-        """Every part that an image may reach, in the order in which it does."""
+        """The parts that an image may reach, in its order."""
         names = ["stem"]
         for number, block in enumerate(block_names(self.tower.blocks), start=1):
             exit = self.exit_after(number)
@@ -231,7 +231,7 @@ class Manifest:
 
     @property
     def session_count(self) -> int:
-        """Sessions of a model all of whose parts are in use, that of texts among them."""
+        """The number of sessions of a model that uses all parts, the one for texts included."""
         return len(self.session_parts) + (self.text is not None)
 
     def flops_of(self, part: str, label_count: int) -> int:
