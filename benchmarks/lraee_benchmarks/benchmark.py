@@ -11,7 +11,8 @@ import numpy as np
 
 from lraee.errors import DataError
 from lraee.labels.label_file import read_label_file
-from lraee.model import Model, load
+from lraee.loading import load
+from lraee.model import Model
 from lraee_benchmarks.analysis.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.analysis.notes import disturbance_notes, failure_notes, make_notes
 from lraee_benchmarks.analysis.summary import (

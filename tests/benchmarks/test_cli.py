@@ -160,9 +160,9 @@ def test_one_pool_for_the_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "error: nowhere is no folder; wanted a bundle"),
-        (["reference", "--policy", "sometimes"], "error: 'sometimes' is no policy; wanted adaptive"),
-        (["reference", "--policy", "exit=99"], "error: there is no exit behind block 99"),
+        (["nowhere"], "error: nowhere is not a folder; wanted a bundle"),
+        (["reference", "--policy", "sometimes"], "error: 'sometimes' is not a policy; wanted adaptive"),
+        (["reference", "--policy", "exit=99"], "error: there is no exit after block 99"),
         (["reference", "--policy", "adaptive=nope"], "error: there is no operating point 'nope'"),
         (["reference", "--images", "nowhere"], "error: nowhere does not exist; give a folder or a zip of images"),
         (["reference", "--accuracy", "photos"], "has no labels; put the images into one folder per class"),

@@ -1,1 +1,1 @@
-"""Compute figures, their intervals and notes from samples; may import results, rows and running."""
+"""Turns samples into figures with intervals. May import: results, rows, running."""

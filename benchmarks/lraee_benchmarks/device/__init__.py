@@ -1,1 +1,1 @@
-"""Describe the machine and watch what it does; may import results and running."""
+"""Describes the machine and what it does meanwhile. May import: results, running."""

@@ -1,1 +1,1 @@
-"""Turn a report into text, Markdown, CSV and HTML; may import results and output_files."""
+"""Writes a report as text, Markdown, CSV and HTML. May import: output_files, results."""

@@ -1,1 +1,1 @@
-"""Hold what a report contains, which is the JSON file; imports no other room."""
+"""Describes what a report holds. May import: nothing."""

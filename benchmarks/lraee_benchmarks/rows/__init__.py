@@ -1,1 +1,1 @@
-"""Run the tower in one way each; may import images and results."""
+"""Opens what is measured, one runnable for each row. May import: images, results."""

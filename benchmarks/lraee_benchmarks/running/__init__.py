@@ -1,1 +1,1 @@
-"""Run rows in processes and rounds; may import rows, images, results and output_files."""
+"""Runs rows in turn, in this process or in others. May import: images, output_files, results, rows."""

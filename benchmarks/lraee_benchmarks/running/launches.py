@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 
 from lraee.images.read import Pixels
-from lraee.model import Model, load
+from lraee.loading import load
+from lraee.model import Model
 from lraee.ort.sessions import global_thread_pool_is_set, use_global_thread_pool
 from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.results.model import RowKind

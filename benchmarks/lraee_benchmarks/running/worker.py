@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
-from lraee.model import load
+from lraee.loading import load
 from lraee.ort.sessions import use_global_thread_pool
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.results.conditions import Peer

@@ -149,7 +149,7 @@ def test_images_per_second_counts_the_batch() -> None:
     assert summarize_row(full, [full], full_flops=100, accuracy=None, seed=0).images_per_second == pytest.approx(500.0)
 
 
-def test_an_exit_behind_the_last_block_is_not_full_depth() -> None:
+def test_an_exit_after_the_last_block_is_not_full_depth() -> None:
     """The two are told apart, and full depth comes last."""
     shares = exit_shares([outcome([2, 2, 1, 2], [True, False, True, False], [1] * 4)], np.array([5.0]))
     assert [(share.block, share.early, share.share, share.p50_ms) for share in shares] == [

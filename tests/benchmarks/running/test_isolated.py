@@ -87,7 +87,7 @@ def test_a_row_that_cannot_be_opened_is_one_error(model: lraee.Model) -> None:
     batches = load_sample("fashion-mnist", model.manifest.preprocessing, count=1, batch=1, seed=0).batches
     before = processes()
     plan = RowPlan(chain=("full", "exit=99"), peers=(), floor=())
-    with pytest.raises(BundleError, match="there is no exit behind block 99"), isolated_rows(plan, model, batches):
+    with pytest.raises(BundleError, match="there is no exit after block 99"), isolated_rows(plan, model, batches):
         pass
     assert processes() == before
 

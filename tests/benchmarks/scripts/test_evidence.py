@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def evidence() -> ModuleType:
-    """``benchmarks/evidence/evidence.py``, which is no part of a package."""
+    """``benchmarks/evidence/evidence.py``, which is not part of a package."""
     spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence" / "evidence.py")
     assert spec is not None
     assert spec.loader is not None

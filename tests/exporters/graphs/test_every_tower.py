@@ -54,7 +54,7 @@ TOWERS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timm's models with two blocks."""
+    """Make timm's models with two blocks."""
     monkeypatch.setattr(timm, "create_model", functools.partial(timm.create_model, depth=BLOCKS))
 
 

@@ -149,7 +149,8 @@ def build(folder: Path) -> None:
 
 def _finish(folder: Path) -> None:
     """Add a point with thresholds by class, and take away graph.onnx, which would be the largest file."""
-    from lraee.bundle.manifest import MANIFEST_NAME, Threshold, read_manifest, write_manifest
+    from lraee.bundle.manifest import MANIFEST_NAME, Threshold
+    from lraee.bundle.manifest_file import read_manifest, write_manifest
 
     manifest = read_manifest(folder)
     (balanced,) = manifest.operating_points

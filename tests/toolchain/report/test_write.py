@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lraee.bundle.folder import find_bundle
-from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee.bundle.strict_json import encode
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.evaluation.example_images import Picture

@@ -1,1 +1,4 @@
-"""report."""
+"""Writes and draws the report, and computes nothing.
+
+May import: bootstrap, config, early_exit, evaluation, quantization.
+"""

@@ -1,1 +1,1 @@
-"""report.plots."""
+"""Draws the plots of the report. May import: bootstrap, quantization."""

@@ -1,4 +1,4 @@
-"""Text from files and libraries as a message may show it: one line, printable, not long.
+"""Formats text from files and libraries for messages: one line, printable, not long.
 
 Names of tensors and messages of torch come from elsewhere: they may break lines, colour a terminal or fill a screen.
 """
