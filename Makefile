@@ -83,7 +83,7 @@ figures: $(INSTALLED)
 	$(COG) -r $(DOCUMENTS)
 
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --quiet --strict --site-dir $(abspath $(SITE))
+	$(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
 	@echo "documentation: $(SITE)/index.html"
 
 evidence: $(INSTALLED)

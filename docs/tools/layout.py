@@ -30,7 +30,7 @@ PACKAGES = {
 }
 """Each package and the folder that holds it."""
 
-BOX, GAP, FLOOR, MARGIN = 28, 14, 78, 16
+BOX, GAP, FLOOR, MARGIN = 28, 40, 72, 16
 """Height of a box, space between boxes, distance of floors and space around all, in pixels."""
 
 Arrows = Mapping[str, set[str]]
