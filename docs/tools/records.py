@@ -140,8 +140,8 @@ def honest_reading() -> str:
     routed, rival = rows[f"LRA-EE on {ablations['main']}"], others["confidence, one threshold"]
     accurate = next(row for row in report["rows"] if row["name"] == "adaptive=accurate")
     return (
-        "The model is a small CLIP for ten kinds of clothing, widened to the exact size of ViT-B/32: accuracy and exits "
-        "are real, and every block costs what one of ViT-B/32 costs. No OpenAI or LAION checkpoint was measured, "
+        "The model is a small CLIP for ten kinds of clothing, widened to the exact size of ViT-B/32. Accuracy and "
+        "exits are real, and every block costs what one of ViT-B/32 costs. No OpenAI or LAION checkpoint was measured, "
         "because neither weights nor ImageNet are shipped. The cautious operating point `accurate` saves "
         f"{percent(accurate['flops_saved'], 0)} on this bundle. Over {ablations['seeds']} seeds and "
         f"{ablations['images']:,} images LRA-EE saves {percent(routed['flops_saved'])} of the FLOPs at "
