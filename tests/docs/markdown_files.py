@@ -80,14 +80,15 @@ def command_lines(text: str) -> Iterator[list[str]]:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """The words of each of our commands in a document: in its fences, and in its text where they have arguments."""
-    text = path.read_text("utf-8")
-    found = [words for fence in fences(path) if fence.language == "bash" for words in command_lines(fence.text)]
-    for code in _INLINE.findall(_FENCE.sub("", text)):
-        line = re.sub(r"\s+", " ", code)
-        if is_ours(line) and line not in COMMANDS and not line.endswith(("…", "...")) and " MODEL " not in line:
-            found.append(shlex.split(line))
-    return found
+    """The words of each of our commands in the fences of a document."""
+    return [words for fence in fences(path) if fence.language == "bash" for words in command_lines(fence.text)]
+
+
+def mentions(path: Path) -> list[list[str]]:
+    """The words of each of our commands in the text of a document, which may leave out arguments."""
+    text = _FENCE.sub("", path.read_text("utf-8"))
+    lines = (re.sub(r"\s+", " ", code) for code in _INLINE.findall(text))
+    return [shlex.split(line) for line in lines if is_ours(line)]
 
 
 def is_ours(line: str) -> bool:
@@ -105,17 +106,20 @@ def parse(words: list[str]) -> None:
         SystemExit: A script's argparse refuses it.
         FileNotFoundError: There is no such script.
     """
-    line = shlex.join(words)
-    known = next((known for known in sorted(COMMANDS, key=len, reverse=True) if is_call(line, known)), None)
+    known = command_of(words)
     if known is None:
         _parse_script(ROOT / words[1], words[2:])
         return
     arguments = words[len(known.split()) :]
-    if arguments == ["--help"]:
-        return
     context = COMMANDS[known].make_context(known, arguments.copy())  # which takes words off its list
     if below := getattr(COMMANDS[known], "commands", None):
         below[arguments[0]].make_context(arguments[0], arguments[1:], parent=context)
+
+
+def command_of(words: list[str]) -> str | None:
+    """The command of `COMMANDS` that is called; None for a script."""
+    line = shlex.join(words)
+    return next((known for known in sorted(COMMANDS, key=len, reverse=True) if is_call(line, known)), None)
 
 
 def is_call(line: str, known: str) -> bool:

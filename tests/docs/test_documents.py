@@ -21,10 +21,12 @@ from markdown_files import (
     ROOT,
     anchors,
     command_lines,
+    command_of,
     commands,
     documents,
     fences,
     links,
+    mentions,
     name,
     options_of,
     parse,
@@ -96,6 +98,19 @@ def test_commands_are_accepted(path: Path, folder: Path) -> None:
             parse([word.replace("~/", f"{folder}/") for word in words])
         except (Exception, SystemExit) as error:
             pytest.fail(f"{name(path)}: {shlex.join(words)}: {error!r}")
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if mentions(path)], ids=name)
+def test_commands_in_the_text_have_the_options_that_it_names(path: Path, folder: Path) -> None:
+    """They may leave out arguments; a script that has some is parsed as a whole."""
+    for words in mentions(path):
+        if (known := command_of(words)) is not None:
+            named = {word for word in words if word.startswith("--")}
+            assert named <= options_of(COMMANDS[known]) | {"--help"}, shlex.join(words)
+        elif len(words) > 2:
+            parse(words)
+        else:
+            assert (ROOT / words[1]).is_file(), shlex.join(words)
 
 
 @pytest.mark.parametrize("line", RUNNABLE)
@@ -181,8 +196,6 @@ def test_the_readme_is_read_in_two_minutes() -> None:
 
 FIGURE = re.compile(r"\d ?(?:%|ms\b|points\b|MB\b|GB\b)")
 MEASURED = re.compile(r"`[^`]*(?:python |make |lraee-)[^`]*`.*20\d\d-\d\d-\d\d", re.DOTALL)
-NOT_MEASURED = {"README.md", "docs/commands.md"}
-"""Documents in which a figure is an option's value or comes from a record; none stands in their own text."""
 
 
 @pytest.mark.parametrize("path", [path for path in SITE if path.name != "photos.md"], ids=name)
