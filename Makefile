@@ -3,7 +3,9 @@
 #   make demo     export the shipped model to out/, measure it on this machine
 #   make test     check, then all tests
 #   make test-avx2  all tests as on an x86 with AVX2 alone: what is newer is hidden from the CPU's own answers
-#   make check    ruff, formatting, mypy
+#   make check    ruff, formatting, mypy, figures in documents, links and warnings of the documentation
+#   make figures  write tables, options and figures of the documents from their records
+#   make docs     build the documentation as a site
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
@@ -25,6 +27,8 @@ endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SHIPPED := runtime/lraee/bundles
+# In the environment, since the checkout may be read-only.
+SITE := $(VENV)/site
 EVIDENCE := benchmarks/evidence/evidence.py
 TEST_IMAGES ?= calibration_data/lraee_calibration_data/fashion_mnist/test.zip
 
@@ -33,11 +37,13 @@ export HF_HUB_OFFLINE := 1
 # The official builds of ONNX Runtime report their use to Microsoft unless this is set before they are imported.
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Says that Material for MkDocs has a successor, at every build.
+export NO_MKDOCS_2_WARNING := 1
 # Beside the environment, since the checkout may be read-only.
 export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
-.PHONY: demo test test-avx2 check evidence evidence-b32 bench emulate versions bundle clean
+.PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 bench emulate versions bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -54,10 +60,31 @@ test: check
 test-avx2: $(INSTALLED)
 	$(BIN)/python benchmarks/emulate/hidden_features.py $(BIN)/pytest $(PYTEST)
 
-check: $(INSTALLED)
+check: style types documents docs
+
+style: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(INSTALLED)
 	$(BIN)/mypy
+
+# What cog writes into documents; see docs/tools.
+COG := $(BIN)/cog -I docs/tools -p 'from shown import *'
+DOCUMENTS := README.md $(wildcard docs/*.md)
+
+documents: $(INSTALLED)
+	$(COG) --check --diff $(DOCUMENTS)
+	$(BIN)/python docs/tools/layout.py --check
+
+figures: $(INSTALLED)
+	$(BIN)/python docs/tools/plots.py
+	$(BIN)/python docs/tools/layout.py
+	$(COG) -r $(DOCUMENTS)
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
+	@echo "documentation: $(SITE)/index.html"
 
 evidence: $(INSTALLED)
 	$(BIN)/python $(EVIDENCE) images out

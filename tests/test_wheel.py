@@ -244,7 +244,7 @@ OFFLINE = ("--disable-pip-version-check", "--no-index", "--dry-run")
 
 def test_the_documents_install_what_is_there(wheel: Path) -> None:
     """Every first install command of the guides, run by pip without a network, finds lraee; until it is published."""
-    texts = [path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "benchmarks").rglob("*.md")))]
+    texts = [path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
     found = {
         word.partition("[")[0].replace("~/", f"{wheel.parent}/").replace("'", "")
         for text in texts

@@ -1,4 +1,4 @@
-"""Keep what `make evidence` measured, compare a new run with it, and fill the README's figures from it.
+"""Keep what `make evidence` measured, and compare a new run with it.
 
     python benchmarks/evidence/evidence.py images out     # pool.zip and test.zip: the shipped images and those here
     python benchmarks/evidence/evidence.py compare out
@@ -6,14 +6,13 @@
 
 `compare` names every figure of the reports in a folder that differs from the recorded one; two runs with one seed on
 one machine differ in nothing. `record` replaces the recorded figures by those of the folder. Times are left out of
-both: they never repeat to the last digit.
+both: they never repeat to the last digit. After `record`, run `make figures`, which writes the documents from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
-README = ROOT / "README.md"
 SHIPPED_IMAGES = ROOT / "calibration_data" / "lraee_calibration_data" / "fashion_mnist"
 STUDIES = ("evidence", "outliers", "b32-outliers")
 """Reports that `make evidence` and `make evidence-b32` write, by name."""
@@ -92,7 +90,7 @@ def compare(folder: Path) -> int:
 
 
 def record(folder: Path) -> None:
-    """Replace the recorded figures by those in a folder, and fill the README."""
+    """Replace the recorded figures by those in a folder."""
     for study in STUDIES:
         if not (folder / f"{study}.report").is_dir() and not (FOLDER / f"{study}.json").is_file():
             raise SystemExit(f"{study} is neither recorded nor in {folder}; run make evidence and make evidence-b32")
@@ -102,130 +100,6 @@ def record(folder: Path) -> None:
             text = json.dumps(metrics_of(report), separators=(",", ":")) + "\n"
             (FOLDER / f"{study}.json").write_text(text, "utf-8")
             (FOLDER / f"{study}.md").write_text((report / "report.md").read_text("utf-8"), "utf-8")
-    README.write_text(filled(README.read_text("utf-8")), "utf-8")
-
-
-def filled(text: str) -> str:
-    """A text with its blocks between ``<!-- evidence:NAME -->`` and ``<!-- /evidence -->`` made anew."""
-    tables = {"routing": routing_table, "cuts": cuts_sentence, "outliers": outliers_table}
-
-    def block(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{tables[match[2]]()}\n\n{match[3]}"
-
-    return re.sub(r"(<!-- evidence:(\w+) -->).*?(<!-- /evidence -->)", block, text, flags=re.DOTALL)
-
-
-def routing_table() -> str:
-    """What routing adds on the reference, from the paper's T1 and T2."""
-    ablations = recorded("evidence")["ablations"]
-    main = ablations["main"]
-    rows = {row["name"]: row for row in ablations["rows"]}
-    others = {row["name"]: row for row in ablations["comparisons"]["rows"]}
-    lines = [
-        f"| {ablations['images']:,} images, {ablations['seeds']} seeds | top-1 | FLOPs saved | points to FP32 |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for name, words in (
-        ("FP32, full depth", "FP32, full depth"),
-        ("naive INT8, full depth", "naive INT8, full depth"),
-        (f"{main}, full depth", f"{main}, full depth"),
-        (
-            f"{main}, SSA head at the last block, full depth",
-            f"{main}, a head like those of the exits at the last block",
-        ),
-        (f"LRA-EE on {main}", f"**LRA-EE on {main}**"),
-        (f"LRA-EE on {main}, label-free", f"**LRA-EE on {main}, no labels**"),
-        (f"LRA-EE on {main}, SSA heads only", f"LRA-EE on {main}, heads as in the paper (SSA)"),
-    ):
-        row = rows[name]
-        change = "" if name == "FP32, full depth" else _points(row["difference_to_float"])
-        lines.append(f"| {words} | {100 * row['accuracy']['mean']:.2f} % | {_saved(row)} | {change} |")
-    lines += ["", "| at the same FLOPs | top-1 | FLOPs saved | points to LRA-EE |", "| --- | ---: | ---: | ---: |"]
-    for name in COMPARED:
-        row = others[name]
-        if row["accuracy"] is None:
-            lines.append(f"| {name} | | cannot save as much | |")
-            continue
-        change = _points(row["difference_to_lra_ee"])
-        lines.append(f"| {name} | {100 * row['accuracy']['mean']:.2f} % | {_saved(row)} | {change} |")
-    return "\n".join(lines)
-
-
-def cuts_sentence() -> str:
-    """What early exit saves beside the tower cut after one exit, whose head then answers every image.
-
-    Only blocks whose exit the recorded bundle keeps can be cut at. Accuracies are means over the same images.
-    """
-    evaluation = recorded("evidence")["evaluation"]
-    rows = {row["name"]: row for row in evaluation["rows"]}
-    cuts = {int(name.removeprefix("exit=")): row for name, row in rows.items() if name.startswith("exit=")}
-    routed = rows["adaptive=balanced"]
-    as_good = {block: row for block, row in cuts.items() if row["accuracy"]["mean"] >= routed["accuracy"]["mean"]}
-    blocks = ", ".join(str(block) for block in sorted(cuts))
-    begun = (
-        f"Cutting the tower after one block is the simplest way to save. In the recorded bundle (seed 0, exits after "
-        f"blocks {blocks}) `balanced` answers {_percent(routed['accuracy']['mean'], 2)} right and saves "
-        f"{_percent(routed['flops_saved'], 1)} of the FLOPs."
-    )
-    if not as_good:
-        best = max(cuts, key=lambda block: float(cuts[block]["accuracy"]["mean"]))
-        return (
-            f"{begun} No cut is as accurate: the best, after block {best}, answers "
-            f"{_percent(cuts[best]['accuracy']['mean'], 2)} right and saves {_percent(cuts[best]['flops_saved'], 1)}."
-        )
-    cheapest = max(as_good, key=lambda block: float(as_good[block]["flops_saved"]))
-    saved = _percent(as_good[cheapest]["flops_saved"], 1)
-    return f"{begun} The cheapest cut that is as accurate is after block {cheapest} and saves {saved}."
-
-
-COMPARED = (
-    "confidence, one threshold",
-    "BranchyNet: entropy, free LCT",
-    "CLS-EE: [CLS] heads, confidence",
-    "PABEE, exits behind every candidate block",
-    "token pruning (in the manner of AdaViT)",
-)
-"""Rows of the paper's T2 that the README shows; the reports have all."""
-
-
-def outliers_table() -> str:
-    """What the quantizers and routing do where INT8 fails."""
-    lines = [
-        "| outlier channels times 128 | FP32 | naive INT8 | strong INT8 | noise at the last block, naive and strong |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for study, words in (("outliers", "`reference`"), ("b32-outliers", "`reference-b32`")):
-        metrics = recorded(study)
-        if (table := metrics["precisions"]) is not None:
-            right = {row["name"]: row["accuracy"]["mean"] for row in table["rows"]}
-        else:
-            rows = {row["name"]: row["accuracy"]["mean"] for row in metrics["ablations"]["rows"]}
-            right = {name: rows[f"{name}, full depth"] for name in ("FP32", "naive INT8", "strong INT8")}
-        cells = [f"{100 * right[name]:.2f} %" for name in ("FP32", "naive INT8", "strong INT8")]
-        noise = [_noise(metrics["noise"][name]) for name in ("naive INT8", "strong INT8")]
-        lines.append(f"| {words} | {' | '.join(cells)} | {' and '.join(noise)} |")
-    return "\n".join(lines)
-
-
-def _noise(profile: dict[str, Any]) -> str:
-    last = profile["blocks"][-1]
-    return f"{100 * last['delta_quant'] / last['delta_nat']:.3g} %"
-
-
-def _percent(share: float, digits: int) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
-def _points(interval: dict[str, float]) -> str:
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def _saved(row: dict[str, Any]) -> str:
-    if abs(row["flops_saved"]) < 0.001:
-        return ""
-    spread = f" ± {100 * row['flops_saved_std']:.1f}" if row["flops_saved_std"] else ""
-    return f"{100 * row['flops_saved']:.1f}{spread} %"
 
 
 def main() -> int:

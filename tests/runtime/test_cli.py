@@ -193,8 +193,8 @@ def test_json_has_a_line_for_each_image_that_was_read(image: Path, tmp_path: Pat
         "flops": wanted.flops,
         "full_flops": model.manifest.full_flops,
     }
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    assert all(f"`{field}`" in readme for field in first)
+    page = (Path(__file__).parents[2] / "docs" / "use.md").read_text("utf-8")
+    assert all(f"`{field}`" in page for field in first)
 
 
 def test_info_in_json_is_the_manifest_and_what_follows_from_it() -> None:
@@ -210,8 +210,8 @@ def test_info_in_json_is_the_manifest_and_what_follows_from_it() -> None:
     assert told["label_names"] == list(opened.labels.names)
     assert told["full_flops"] == opened.manifest.full_flops
     assert told["manifest_sha256"] == hashlib.sha256((opened.folder / "manifest.json").read_bytes()).hexdigest()
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    assert all(f"`{field}`" in readme for field in set(told) - set(manifest) - {"probabilities"})
+    page = (Path(__file__).parents[2] / "docs" / "use.md").read_text("utf-8")
+    assert all(f"`{field}`" in page for field in set(told) - set(manifest) - {"probabilities"})
 
 
 def test_names_and_labels_cannot_act_on_a_terminal(image: Path, tmp_path: Path) -> None:
