@@ -19,6 +19,8 @@ PYTHON ?= python3
 # smaller; this is the one that the recorded figures were made with.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
+# Options of pytest, such as PYTEST="tests/runtime -x". By itself it runs as many tests at a time as there are cores.
+PYTEST ?= --numprocesses auto
 # The environment; it may lie elsewhere, for instance where the checkout is read-only: make VENV=/var/tmp/lraee test
 VENV := .venv
 ifneq ($(words $(VENV)),1)
@@ -54,9 +56,8 @@ demo: $(INSTALLED)
 	@echo "reports: out/reference.report/report.html (export), out/bench.html and out/bench.json (this machine)"
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST)
 
-# Options of pytest, such as PYTEST="tests/runtime -x".
 test-avx2: $(INSTALLED)
 	$(BIN)/python benchmarks/emulate/hidden_features.py $(BIN)/pytest $(PYTEST)
 
