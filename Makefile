@@ -3,7 +3,9 @@
 #   make demo     export the shipped model to out/, measure it on this machine
 #   make test     check, then all tests
 #   make test-avx2  all tests as on an x86 with AVX2 alone: what is newer is hidden from the CPU's own answers
-#   make check    ruff, formatting, mypy
+#   make check    ruff, formatting, mypy, figures in documents, links and warnings of the documentation
+#   make figures  write tables, options and figures of the documents from their records
+#   make docs     build the documentation as a site
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
@@ -17,6 +19,8 @@ PYTHON ?= python3
 # smaller; this is the one that the recorded figures were made with.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
+# Options of pytest, such as PYTEST="tests/runtime -x". By itself it runs as many tests at a time as there are cores.
+PYTEST ?= --numprocesses auto
 # The environment; it may lie elsewhere, for instance where the checkout is read-only: make VENV=/var/tmp/lraee test
 VENV := .venv
 ifneq ($(words $(VENV)),1)
@@ -25,6 +29,8 @@ endif
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SHIPPED := runtime/lraee/bundles
+# In the environment, since the checkout may be read-only.
+SITE := $(VENV)/site
 EVIDENCE := benchmarks/evidence/evidence.py
 TEST_IMAGES ?= calibration_data/lraee_calibration_data/fashion_mnist/test.zip
 
@@ -33,11 +39,13 @@ export HF_HUB_OFFLINE := 1
 # The official builds of ONNX Runtime report their use to Microsoft unless this is set before they are imported.
 export ORT_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Says that Material for MkDocs has a successor, at every build.
+export NO_MKDOCS_2_WARNING := 1
 # Beside the environment, since the checkout may be read-only.
 export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
-.PHONY: demo test test-avx2 check evidence evidence-b32 bench emulate versions bundle clean
+.PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 bench emulate versions bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -48,16 +56,36 @@ demo: $(INSTALLED)
 	@echo "reports: out/reference.report/report.html (export), out/bench.html and out/bench.json (this machine)"
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST)
 
-# Options of pytest, such as PYTEST="tests/runtime -x".
 test-avx2: $(INSTALLED)
 	$(BIN)/python benchmarks/emulate/hidden_features.py $(BIN)/pytest $(PYTEST)
 
-check: $(INSTALLED)
+check: style types documents docs
+
+style: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(INSTALLED)
 	$(BIN)/mypy
+
+# What cog writes into documents; see docs/tools.
+COG := $(BIN)/cog -I docs/tools -p 'from shown import *'
+DOCUMENTS := README.md $(wildcard docs/*.md)
+
+documents: $(INSTALLED)
+	$(COG) --check --diff $(DOCUMENTS)
+	$(BIN)/python docs/tools/layout.py --check
+
+figures: $(INSTALLED)
+	$(BIN)/python docs/tools/plots.py
+	$(BIN)/python docs/tools/layout.py
+	$(COG) -r $(DOCUMENTS)
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
+	@echo "documentation: $(SITE)/index.html"
 
 evidence: $(INSTALLED)
 	$(BIN)/python $(EVIDENCE) images out
@@ -75,17 +103,18 @@ evidence-b32: $(INSTALLED)
 	@echo "report: out/b32-outliers.report/report.html"
 	$(BIN)/python $(EVIDENCE) compare out
 
-bench: out/fence/vitb32.lraee
+# Over one pool of threads, as the recorded ratios.
+bench: out/speed/vitb32.lraee
 	for setting in "1 1" "2 1" "1 8" "2 8"; do \
 		set -- $$setting; \
-		$(BIN)/lraee-bench out/fence/vitb32.lraee --policy full --baselines graph,fp32,static,openvino --floor \
-			--parts --isolate --min-seconds 40 --threads $$1 --batch $$2 --cold-starts 3 \
-			--json out/fence/threads-$$1-batch-$$2.json --markdown out/fence/threads-$$1-batch-$$2.md || exit 1; \
+		$(BIN)/lraee-bench out/speed/vitb32.lraee --policy full --baselines graph,fp32,static,openvino --floor \
+			--parts --isolate --thread-pool global --min-seconds 40 --threads $$1 --batch $$2 --cold-starts 3 \
+			--json out/speed/threads-$$1-batch-$$2.json --markdown out/speed/threads-$$1-batch-$$2.md || exit 1; \
 	done
-	$(BIN)/python benchmarks/fence/fence.py compare out/fence
+	$(BIN)/python benchmarks/regression/speed_ratios.py compare out/speed
 
-out/fence/vitb32.lraee: $(INSTALLED)
-	mkdir -p out/fence
+out/speed/vitb32.lraee: $(INSTALLED)
+	mkdir -p out/speed
 	$(BIN)/lraee-export ViT-B-32 --pretrained random -o $@ --baselines --overwrite
 
 # Options of the script, such as EMULATE="--bundle my.lraee --images 20"; --record keeps what came out.

@@ -39,6 +39,16 @@ def pick_images(source: Path, target: Path, *, step: int, start: int = 0) -> Pat
     return target
 
 
+SHARED_EXPORTS = {"exported", "exported_with_baselines", "with_tables", "with_baselines"}
+"""Fixtures of a session that take long: where tests run in several processes, one of them makes these."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep in one process what shares an export, and else the tests of a file (``pytest --numprocesses auto``)."""
+    shares = not SHARED_EXPORTS.isdisjoint(getattr(item, "fixturenames", ()))
+    item.add_marker(pytest.mark.xdist_group("shared exports" if shares else item.path.as_posix()))
+
+
 @pytest.fixture(scope="session")
 def picked() -> Callable[..., Path]:
     """`pick_images` for tests with images of their own."""

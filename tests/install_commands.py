@@ -21,22 +21,32 @@ ROOT = Path(__file__).resolve().parents[1]
 
 WHEEL = f"lraee-{lraee.__version__}-py3-none-any.whl"
 
-TEXTS: dict[str, tuple[str, str]] = {
-    "readme": (
-        "lraee is not on PyPI yet; these install it from a checkout of this project, where they are run:\n\n"
+
+def _first(guide: str) -> tuple[str, str]:
+    """What a document says where it installs lraee, with the address of the guide for a board from there."""
+    before = (
+        "lraee is not on PyPI yet. In a checkout of this project, run one of these:\n\n"
         "```bash\n"
         "pip install .              # load, classify arrays, measure\n"
         "pip install '.[image]'     # and decode image files (Pillow)\n"
         "pip install '.[export]'    # and export models (torch, open_clip, onnx)\n"
         "```\n\n"
-        "A board needs no checkout: a wheel is built on a PC and copied, as in step 2 of\n"
-        "[the guide for a Raspberry Pi](benchmarks/RASPBERRY_PI.md).",
+        "A board needs no checkout: build a wheel on a PC and copy it, as in step 2 of\n"
+        f"[the guide for a Raspberry Pi]({guide})."
+    )
+    after = (
         "```bash\n"
-        "pip install lraee              # a board: load, classify arrays, measure\n"
+        "pip install lraee              # load, classify arrays, measure\n"
         "pip install 'lraee[image]'     # and decode image files (Pillow)\n"
         "pip install 'lraee[export]'    # and export models (torch, open_clip, onnx)\n"
-        "```",
-    ),
+        "```"
+    )
+    return before, after
+
+
+TEXTS: dict[str, tuple[str, str]] = {
+    "readme": _first("docs/raspberry-pi.md"),
+    "site": _first("raspberry-pi.md"),
     "board": (
         "lraee is not on PyPI yet. Make its wheel **on the PC**, in a checkout of this project, and copy it\n"
         "(`raspberrypi.local` is the board's name unless you chose another):\n\n"

@@ -1,13 +1,19 @@
-"""Which package may import which: the arrows point one way, and what runs on a board never asks for torch.
+"""Holds the architecture: which package and which sub-package imports which, and how large modules may become.
 
-The files are parsed and not imported, so that an import inside a function counts too. That the base packages work
-where nothing else is installed is `test_wheel`'s business.
+The files are parsed and not imported, so that an import inside a function counts too. What runs on a board never
+imports torch; that the base packages work where nothing else is installed is `test_wheel`'s business.
+
+Inside a package, rooms are its direct children (modules and sub-packages), and arrows the imports between different
+children. The ``__init__`` of each sub-package names the rooms that it may import: ``May import: parts, config.``
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -45,16 +51,39 @@ TORCH_ROW = "benchmarks/lraee_benchmarks/rows/torch_row.py"
 """The row of ``lraee-bench --baselines torch`` is torch: it runs when asked for by name, and refuses where torch is not
 installed. Its imports stand in functions, as the test before holds."""
 
+MOST_ROOMS = {"lraee_toolchain": (20, 60), "lraee_benchmarks": (12, 35)}
+"""Rooms and arrows that a package may have at most."""
+
+LEAST_SUB_PACKAGES = {"lraee_toolchain": 6}
+
+MOST_MODULES = 14
+"""Modules of one sub-package."""
+
+MOST_LINES = 350
+"""Lines of one file."""
+
+MOST_FUNCTION_LINES = 60
+"""Lines of one function, but for commands: those of typer are as long as their options."""
+
+MOST_ARGUMENTS = 6
+"""Arguments of one function, but for commands and `PUBLIC_SIGNATURES`."""
+
+PUBLIC_SIGNATURES = {("lraee.loading", "load"), ("lraee.model", "classify_stream")}
+"""Functions that users call with keywords: an object in place of these would break their programs."""
+
+MAY_IMPORT = re.compile(r"May import: ([\w, .]+)\.$", re.MULTILINE)
+"""The line of a sub-package that names the rooms which it may import, or ``nothing``."""
+
 
 def sources(package: str) -> list[Path]:
-    """Every module of a package."""
+    """List the files of a package."""
     found = sorted((ROOT / FOLDERS[package] / package).rglob("*.py"))
-    assert found, f"{FOLDERS[package]}/{package} has no modules; mend FOLDERS in this test"
+    assert found, f"{FOLDERS[package]}/{package} has no modules; correct FOLDERS in this test"
     return found
 
 
 def scripts(package: str) -> list[Path]:
-    """Every Python file of a package's folder that is no part of the package: scripts that run by their path."""
+    """Find the Python files of a package's folder outside the package: scripts that run by their path."""
     folder = ROOT / FOLDERS[package]
     return sorted(path for path in folder.rglob("*.py") if folder / package not in path.parents)
 
@@ -110,7 +139,11 @@ def test_a_script_imports_only_what_the_package_beside_it_may(package: str) -> N
 def test_scripts_are_found() -> None:
     """The test before has something to look at."""
     names = {path.relative_to(ROOT).as_posix() for path in scripts("lraee_benchmarks")}
-    assert {"benchmarks/towers/towers.py", "benchmarks/text_precisions.py", "benchmarks/retrieval.py"} <= names
+    assert {
+        "benchmarks/experiments/towers/towers.py",
+        "benchmarks/experiments/text_precisions.py",
+        "benchmarks/experiments/retrieval.py",
+    } <= names
 
 
 @pytest.mark.parametrize("package", BASE)
@@ -160,3 +193,144 @@ def test_imports_are_found_wherever_they_stand(code: str, everywhere: set[str], 
     tree = ast.parse(code)
     assert {name for _, name in imported(tree)} == everywhere
     assert {name for _, name in imported(tree, at_import=True)} == when_imported
+
+
+@cache
+def modules(package: str) -> dict[str, ast.Module]:
+    """Parse every module of a package, by its dotted name."""
+    parsed = {}
+    for path in sources(package):
+        parts = path.relative_to(ROOT / FOLDERS[package]).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        parsed[name] = ast.parse(path.read_text("utf-8"))
+    return parsed
+
+
+@cache
+def module_arrows(package: str) -> dict[str, set[str]]:
+    """Modules of the package that each module imports, at its top and inside functions."""
+    known = modules(package)
+    arrows: dict[str, set[str]] = {name: set() for name in known}
+    for module, tree in known.items():
+        for node in ast.walk(tree):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                assert not node.level, f"{module} imports relatively; name the package, so that arrows can be read"
+                deeper = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in known else node.module for name in deeper]
+            arrows[module] |= {name for name in names if name in known and name != module}
+    return arrows
+
+
+def sub_packages(package: str) -> dict[str, str]:
+    """Docstring of each sub-package, at any depth, by its dotted name."""
+    folders = {".".join(path.parent.relative_to(ROOT / FOLDERS[package]).parts) for path in sources(package)}
+    return {name: ast.get_docstring(modules(package)[name]) or "" for name in sorted(folders - {package})}
+
+
+def room_arrows(package: str) -> dict[str, set[str]]:
+    """Rooms that each room imports; the package's own ``__init__`` is none."""
+    arrows: dict[str, set[str]] = {}
+    for module, reached in module_arrows(package).items():
+        if module != package:
+            room = module.split(".")[1]
+            there = {name.split(".")[1] for name in reached if name != package}
+            arrows.setdefault(room, set()).update(there - {room})
+    return arrows
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """One circle of a graph, empty if there is none."""
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def functions(package: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function with the name of its module, but for commands of typer."""
+    for module, tree in modules(package).items():
+        for node in ast.walk(tree):
+            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_function and "typer.Option" not in ast.unparse(node.args):
+                yield module, node
+
+
+def argument_count(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Arguments of a function, without ``self`` or ``cls``."""
+    given = function.args
+    positional = [*given.posonlyargs, *given.args]
+    is_method = bool(positional) and positional[0].arg in ("self", "cls")
+    return len(positional) + len(given.kwonlyargs) - is_method
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_a_sub_package_imports_only_the_rooms_that_its_line_names(package: str) -> None:
+    """A new import between rooms is a change of the architecture: its line says so first."""
+    wrong = []
+    for name, docstring in sub_packages(package).items():
+        line = MAY_IMPORT.search(docstring)
+        assert line is not None, f"{name}: its docstring lacks the line 'May import: ROOM, ROOM.' (or nothing)"
+        allowed = set() if line[1] == "nothing" else set(line[1].split(", "))
+        assert allowed <= set(room_arrows(package)), f"{name} may import {sorted(allowed - set(room_arrows(package)))}"
+        for module, reached in module_arrows(package).items():
+            if f"{module}.".startswith(f"{name}."):
+                outside = (there for there in reached if not f"{there}.".startswith(f"{name}.") and there != package)
+                wrong += [f"{module} imports {there}" for there in outside if there.split(".")[1] not in allowed]
+    assert not wrong, f"name the room in the sub-package's __init__, or move the code: {wrong}"
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_no_modules_and_no_rooms_form_a_circle(package: str) -> None:
+    """Whoever reads a module needs to know only modules below it."""
+    assert circle(module_arrows(package)) == []
+    assert circle(room_arrows(package)) == []
+
+
+@pytest.mark.parametrize("package", MOST_ROOMS)
+def test_a_package_has_few_rooms_and_arrows(package: str) -> None:
+    """More rooms than a newcomer can hold in mind want another floor of sub-packages."""
+    arrows = room_arrows(package)
+    rooms, most = MOST_ROOMS[package]
+    assert len(arrows) <= rooms, sorted(arrows)
+    assert sum(map(len, arrows.values())) <= most, arrows
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_a_sub_package_has_few_modules(package: str) -> None:
+    """And the toolchain at least six sub-packages."""
+    found = sub_packages(package)
+    held = {name: [there for there in modules(package) if there.rpartition(".")[0] == name] for name in found}
+    assert {name: len(inside) for name, inside in held.items() if len(inside) > MOST_MODULES} == {}
+    assert len(room_arrows(package).keys() & {name.split(".")[1] for name in found}) >= LEAST_SUB_PACKAGES.get(
+        package, 0
+    )
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_files_and_functions_are_short(package: str) -> None:
+    """A file holds one idea, and a function takes few arguments."""
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines()) for path in sources(package)}
+    long_files = [f"{path} has {count} lines" for path, count in lines.items() if count > MOST_LINES]
+    complaints = []
+    for module, node in functions(package):
+        length, arguments = (node.end_lineno or 0) - node.lineno + 1, argument_count(node)
+        if length > MOST_FUNCTION_LINES:
+            complaints.append(f"{module}.{node.name} has {length} lines")
+        if arguments > MOST_ARGUMENTS and (module, node.name) not in PUBLIC_SIGNATURES:
+            complaints.append(f"{module}.{node.name} takes {arguments} arguments")
+    assert long_files + complaints == []
+
+
+def test_the_rules_see_what_they_forbid() -> None:
+    """The finders themselves: a circle is found, and an argument counted wherever it stands."""
+    assert set(circle({"a": {"b"}, "b": {"a"}, "c": {"a"}})) == {"a", "b"}
+    assert circle({"a": {"b"}, "b": set()}) == []
+    (method,) = ast.parse("def f(self, a, /, b, *c, d=1, **e): pass").body
+    assert isinstance(method, ast.FunctionDef)
+    assert argument_count(method) == 3
+    assert room_arrows("lraee")["ort"] == {"bundle", "errors"}
+    assert MAY_IMPORT.search("Quantize. May import: parts, config.")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import shlex
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import get_args
 
+import install_commands
 import pytest
 
 from lraee.install import Extra, install_command
@@ -18,18 +17,7 @@ from lraee.install import Extra, install_command
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def script() -> ModuleType:
-    """`install_commands.py` beside this file."""
-    spec = importlib.util.spec_from_file_location("install_commands", Path(__file__).with_name("install_commands.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = script()
-DOCUMENTS: list[Path] = SCRIPT.documents()
+DOCUMENTS = install_commands.documents()
 MARKED = [path for path in DOCUMENTS if "<!-- install:" in path.read_text("utf-8")]
 
 
@@ -43,21 +31,21 @@ def targets(text: str) -> list[str]:
 @pytest.mark.parametrize("path", MARKED, ids=lambda path: path.name)
 def test_a_document_says_how_to_install_the_package_as_it_is(path: Path) -> None:
     """`PUBLISHED` was switched, or a version raised: `python tests/install_commands.py` writes the documents."""
-    assert path.read_text("utf-8") == SCRIPT.written(path.read_text("utf-8"))
+    assert path.read_text("utf-8") == install_commands.written(path.read_text("utf-8"))
 
 
 def test_every_marked_place_is_in_a_document() -> None:
     """And every text has its place: none of both was forgotten."""
-    found = [name for path in DOCUMENTS for name in SCRIPT.marked(path.read_text("utf-8"))]
-    assert sorted(found) == sorted(SCRIPT.TEXTS)
+    found = [name for path in DOCUMENTS for name in install_commands.marked(path.read_text("utf-8"))]
+    assert sorted(found) == sorted(install_commands.TEXTS)
 
 
 @pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lraee_is_fetched_from_an_index_only_when_it_is_there(path: Path, published: bool) -> None:
     """Until then a document installs a checkout or a wheel, and by name only adds extras to what it installed."""
-    asked = targets(SCRIPT.written(path.read_text("utf-8"), published=published))
-    if path.name in ("README.md", "RASPBERRY_PI.md") and path in MARKED:
+    asked = targets(install_commands.written(path.read_text("utf-8"), published=published))
+    if path.name in ("README.md", "raspberry-pi.md") and path in MARKED:
         assert asked, "the document that tells how to install has no command"
     if not published:
         assert "lraee" not in asked
@@ -71,9 +59,9 @@ def test_switching_there_and_back_changes_nothing() -> None:
     """The one variable decides; what stands in a document before does not matter."""
     for path in MARKED:
         text = path.read_text("utf-8")
-        other = SCRIPT.written(text, published=not SCRIPT.PUBLISHED)
+        other = install_commands.written(text, published=not install_commands.PUBLISHED)
         assert other != text
-        assert SCRIPT.written(other) == text
+        assert install_commands.written(other) == text
 
 
 def test_the_extras_are_those_of_the_project() -> None:

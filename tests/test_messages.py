@@ -1,7 +1,7 @@
-"""Every option that a message names is one that its reader can give: of the command that prints it, or of one named.
+"""Checks that each option in a message exists, in the command that prints it or in one that the message names.
 
-The text of all packages is searched, not a list of messages, so that a new one is found too. What a module says may be
-printed by every command that reaches it through imports, however deep; what the runtime says therefore by all of them.
+The text of all packages is searched, not a list of messages, so that a new one is found too. Every command that
+reaches a module through imports, however deep, may print its messages; all commands reach the runtime.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CSS = re.compile(r"--[a-z-]+:\S|var\(--")
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the five packages."""
+    """Find every module of the five packages."""
     found = {}
     for package, folder in FOLDERS.items():
         for path in sorted((ROOT / folder / package).rglob("*.py")):
@@ -60,12 +60,12 @@ def modules() -> dict[str, Path]:
 
 @cache
 def tree(module: str) -> ast.Module:
-    """Parsed."""
+    """Parse a module."""
     return ast.parse(modules()[module].read_text("utf-8"))
 
 
 def imported(module: str) -> Iterator[str]:
-    """Modules of ours that a module imports, also inside functions, and the packages above them."""
+    """Yield our modules that a module imports, also inside functions, and the packages above them."""
     for node in ast.walk(tree(module)):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -79,7 +79,7 @@ def imported(module: str) -> Iterator[str]:
 
 @cache
 def reached(entry: str) -> frozenset[str]:
-    """All modules that a command may have loaded."""
+    """Collect all modules that a command may load."""
     found, waiting = {entry}, [entry]
     while waiting:
         for name in imported(waiting.pop()):
@@ -90,7 +90,7 @@ def reached(entry: str) -> frozenset[str]:
 
 
 def options_of(command: Any) -> set[str]:
-    """Options of a command, and of those below it."""
+    """List the options of a command, and of its sub-commands."""
     names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     for below in getattr(command, "commands", {}).values():
         names |= options_of(below)
@@ -99,7 +99,7 @@ def options_of(command: Any) -> set[str]:
 
 @cache
 def known_options(command: str) -> frozenset[str]:
-    """Of a command of `COMMANDS`, or of a module that is a program of its own."""
+    """List the options of a command of `COMMANDS`, or of a module that is its own program."""
     if command in COMMANDS:
         return frozenset(options_of(get_command(COMMANDS[command][1])))
     module = command.removeprefix("python -m ")
@@ -113,10 +113,10 @@ def known_options(command: str) -> frozenset[str]:
 
 
 def printed_by(module: str, line: int) -> set[str]:
-    """The commands that may print what stands on a line of a module; one that none reaches is a program of its own.
+    """Find the commands that may print a line of a module; a module that none reaches is its own program.
 
-    What a program says outside its functions, or in those that typer makes commands of, it says for itself alone, even
-    if others import it.
+    Text outside functions, or in those that typer makes commands of, belongs to that program alone, even if others
+    import it.
     """
     functions = [node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef)]
     takes_options = [node for node in functions if "typer.Option" in ast.unparse(node.args)]
@@ -128,7 +128,7 @@ def printed_by(module: str, line: int) -> set[str]:
 
 
 def texts(module: str) -> Iterator[tuple[int, str]]:
-    """Line and text of every string that is no docstring; what an f-string fills in is left open."""
+    """Yield line and text of every string except docstrings; an f-string keeps gaps for its values."""
     skipped: set[int] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -142,7 +142,7 @@ def texts(module: str) -> Iterator[tuple[int, str]]:
 
 
 def wrong_options(text: str, printers: set[str]) -> Iterator[str]:
-    """What is wrong with the options in a text: each belongs to a command named beside it, or to all printers."""
+    """Yield what is wrong with the options in a text: each belongs to a command named with it, or to all printers."""
     if CSS.search(text):
         return
     named: set[str] | None = None
@@ -153,7 +153,7 @@ def wrong_options(text: str, printers: set[str]) -> Iterator[str]:
         owner = BELONGS_TO.match(text, found.end())
         for command in sorted({owner[1]} if owner else named if named is not None else printers):
             if found[0] not in known_options(command):
-                yield f"{found[0]} is no option of {command}"
+                yield f"{found[0]} is not an option of {command}"
 
 
 def test_every_option_in_a_message_exists_in_the_command_that_prints_it() -> None:

@@ -29,7 +29,7 @@ PACKAGES = ("lraee", "lraee_exporters", "lraee_toolchain", "lraee_calibration_da
 LARGEST_BYTES = 30_000_000
 """Of the wheel: photos, Fashion-MNIST, the reference model and its bundles are 25 MB and hardly compress."""
 
-FEW_ROUNDS = ("--repeats", "2", "--warmup", "0", "--cold-starts", "1", "--image-count", "4")
+FEW_ROUNDS = ("--launches", "1", "--repeats", "2", "--warmup", "0", "--cold-starts", "1", "--image-count", "4")
 
 
 def run(*command: str | Path, cwd: Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -244,7 +244,7 @@ OFFLINE = ("--disable-pip-version-check", "--no-index", "--dry-run")
 
 def test_the_documents_install_what_is_there(wheel: Path) -> None:
     """Every first install command of the guides, run by pip without a network, finds lraee; until it is published."""
-    texts = [path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "benchmarks").rglob("*.md")))]
+    texts = [path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
     found = {
         word.partition("[")[0].replace("~/", f"{wheel.parent}/").replace("'", "")
         for text in texts

@@ -1,4 +1,4 @@
-"""Set what an emulated CPU gave beside what this machine gave, image by image, and tell it in a table."""
+"""Compare what an emulated CPU gave with what this machine gave, image by image, in a table."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from lraee_benchmarks.render.table import Table
+
 Outcomes = dict[str, dict[str, Any]]
 """What `run_images` wrote of each image, by its name."""
-
-BEGIN, END = "<!-- emulated -->", "<!-- /emulated -->"
 
 
 def read_outcomes(path: Path) -> tuple[dict[str, Any], Outcomes]:
@@ -77,31 +77,22 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Runs of a record as Markdown."""
-    head = (
-        "| bundle | CPU | policy | images | labels equal | exits equal | cosine, least | cosine, mean | gates, most |\n"
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    )
+    """Render the runs of a record as Markdown."""
     rows = [
-        f"| `{run['bundle']}` | {run['core']} | `{run['policy']}` | {run['images']} | {run['equal_labels']} | "
-        f"{run['equal_exits']} | {run['least_cosine']:.7f} | {run['mean_cosine']:.7f} | "
-        f"{run['largest_gate_difference']:.1e} |"
+        [
+            f"`{run['bundle']}`",
+            run["core"],
+            f"`{run['policy']}`",
+            *(str(run[name]) for name in ("images", "equal_labels", "equal_exits")),
+            f"{run['least_cosine']:.7f}",
+            f"{run['mean_cosine']:.7f}",
+            f"{run['largest_gate_difference']:.1e}",
+        ]
         for run in runs
     ]
-    return "\n".join([head, *rows])
-
-
-def with_table(readme: str, text: str) -> str:
-    """A page with another table between the marks.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the page has no {BEGIN} and {END} to put the table between")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+    header = ["bundle", "CPU", "policy", "images", "labels equal", "exits equal"]
+    header += ["cosine, least", "cosine, mean", "gates, most"]
+    return Table(header=header, rows=rows, words=(0, 1, 2)).to_markdown()
 
 
 def merged(record: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which kernels an ARM core took: how many dot product instructions qemu translated while an image ran.
 
-That answers agree shows little if every core took the same kernel. qemu's log of translated code (`-d in_asm`) tells,
+That answers agree shows little if every core took the same kernel. qemu's log of translated code (`-d in_asm`) shows,
 but its disassembler does not know these instructions, so they are known by their bits: UDOT and SDOT, of vectors and by
 element, from the Arm Architecture Reference Manual.
 """

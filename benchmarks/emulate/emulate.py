@@ -4,8 +4,8 @@
 
 The first run makes an arm64 Debian below `--root` (a few minutes) and installs the project's wheel in it. Then each
 core runs the same images as this machine. What it gave is kept image by image: an interrupted run goes on where it
-ended; remove `outcomes` below the root to run all anew. `--record` writes the comparison to recorded.json and README.md
-beside this file. Emulation shows whether answers are right; it shows nothing about speed.
+ended; remove `outcomes` below the root to run all again. `--record` writes the comparison to recorded.json and
+README.md in this folder. Emulation shows whether answers are right; it shows nothing about speed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from comparison import compare, equal_to_the_last_bit, merged, read_outcomes, table, with_table
+from comparison import compare, equal_to_the_last_bit, merged, read_outcomes, table
 from dot_products import LOGGING, count_dot_products
 from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_command
 from hidden_features import hidden_command
@@ -28,6 +28,7 @@ from run_images import POLICIES
 
 from lraee.bundle.folder import find_bundle
 from lraee.cli import errors_as_one_line
+from lraee_benchmarks.output_files import with_block
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
@@ -43,7 +44,7 @@ PINNED = ("numpy", "onnxruntime")
 
 
 def build_wheel(folder: Path) -> Path:
-    """The project's wheel, built anew."""
+    """Build the project's wheel."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("lraee-*.whl"):
         old.unlink()
@@ -120,7 +121,7 @@ def describe(bundle: Path) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="reference")
     parser.add_argument("--images", type=int, default=200)
@@ -159,7 +160,7 @@ def main() -> int:
 
 
 def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
-    """Run, compare, tell, record."""
+    """Run on every core, compare, print and record."""
     root, cores = arguments.root.resolve(), arguments.cores
     need(*(CORES["haswell" if core == SATURATING else core].program for core in cores if core != HIDDEN))
     arm = ArmSystem(root / "arm64")
@@ -208,7 +209,7 @@ def record(new: dict[str, Any], *, qemu: bool) -> None:
     new = merged(old, {**({"qemu": first_line("qemu-aarch64-static", "--version")} if qemu else {}), **new})
     path.write_text(json.dumps(new, indent=1) + "\n", "utf-8")
     readme = HERE / "README.md"
-    readme.write_text(with_table(readme.read_text("utf-8"), table(new["runs"])), "utf-8")
+    readme.write_text(with_block(readme.read_text("utf-8"), "emulated", table(new["runs"])), "utf-8")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ _HASWELL_FLAGS = "fpu sse sse2 ssse3 sse4_1 sse4_2 popcnt avx f16c fma avx2 bmi1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
-    """A CPU that qemu plays."""
+    """A CPU that qemu emulates."""
 
     name: str
     program: str
@@ -96,7 +96,7 @@ class ArmSystem:
 
     @property
     def system(self) -> Path:
-        """The root of its files."""
+        """The folder that is the root of its files."""
         return self.folder / "system"
 
     def command(self, core: Core, command: Sequence[str], *, bound: Mapping[Path, str] | None = None) -> list[str]:

@@ -58,7 +58,7 @@ def obstacle(*, x86_linux: bool, flags: frozenset[str], compiler: bool) -> str |
 
 
 def obstacle_here() -> str | None:
-    """`obstacle` of this machine."""
+    """Find the `obstacle` of this machine."""
     return obstacle(
         x86_linux=platform.system() == "Linux" and is_x86(),
         flags=cpu_flags(),

@@ -20,41 +20,15 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 import lraee
-from lraee.bundle.manifest import Manifest
 from lraee.model import Model
 from lraee.ort import sessions
 from lraee.ort.cpu import cpu_flags
-from lraee.policies import Policy, Route
-from lraee.policies.base import Verdict
+from lraee.policies import Policy
+from lraee.policies.replay import EveryExit
 from lraee_benchmarks.device.description import int8_features
 from lraee_calibration_data import fashion_mnist_test, load_pixels, open_dataset
 
 POLICIES: dict[str, Policy] = {"adaptive": lraee.Adaptive(), "full": lraee.Full()}
-
-
-class Listening:
-    """A policy that decides as another does, and also notes the gate of every exit on the way."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.gates: dict[int, float] = {}
-
-    def bind(self, manifest: Manifest) -> Listening:
-        """For one image."""
-        self.gates = {}
-        self.route: Route = self.policy.bind(manifest)
-        return self
-
-    def visits(self, block: int) -> bool:
-        """All."""
-        return True
-
-    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Where the other policy would."""
-        self.gates[block] = float(verdict.gate[0])
-        if self.route.visits(block):
-            return self.route.leaves(block, verdict)
-        return np.zeros(len(verdict.gate), np.bool_)
 
 
 def evenly(total: int, count: int) -> list[int]:
@@ -81,13 +55,13 @@ def circumstances() -> dict[str, Any]:
 
 def outcome(model: Model, pixels: NDArray[np.uint8], policy: Policy) -> dict[str, Any]:
     """What one image got, (1, size, size, 3)."""
-    listening = Listening(policy)
-    answers = model.run_pixels(pixels, policy=listening)
+    every_exit = EveryExit(policy)
+    answers = model.run_pixels(pixels, policy=every_exit)
     return {
         "label": model.labels[int(answers.probabilities[0].argmax())],
         "score": float(answers.probabilities[0].max()),
         "exit_block": int(answers.exit_block[0]),
-        "gates": {str(block): gate for block, gate in listening.gates.items()},
+        "gates": {str(block): float(verdict.gate[0]) for block, verdict in every_exit.verdicts.items()},
         "embedding": answers.embedding[0].tolist(),
     }
 
@@ -102,7 +76,7 @@ def images_in(path: Path) -> set[str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Parse, run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("out", type=Path)

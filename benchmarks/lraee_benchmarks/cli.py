@@ -1,4 +1,4 @@
-"""`lraee-bench`: measure a bundle on this device and print, or write, what came out."""
+"""`lraee-bench`: measure a bundle on this device, and print or write the report."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ _WIDTH = 100
 class ThreadPool(StrEnum):
     """Whose threads the sessions use.
 
-    The program owns its process, so it may take one pool for all sessions. With two threads on a Xeon that made the
-    chain of the reference model 12 % faster (2.5 to 2.2 ms) and one graph 2 %; with one thread nothing changes.
+    ``session`` is what users of `lraee.load` get: threads that sleep until there is work. The process-wide pool spins,
+    which is faster on cores that nothing else wants. With two threads on a Xeon it made the chain of the reference
+    model 12 % faster (2.5 to 2.2 ms) and one graph 2 %; with one thread nothing changes.
     """
 
     session = "session"
@@ -49,7 +50,7 @@ OPTIONS = {"unreadable": "pass --unreadable skip"}
 
 
 class ScenarioName(StrEnum):
-    """As in `lraee_benchmarks.results.model.Scenario`."""
+    """The scenarios of `lraee_benchmarks.results.conditions.Scenario`, for the parser."""
 
     single_stream = "single-stream"
     offline = "offline"
@@ -64,15 +65,15 @@ class Unreadable(StrEnum):
 
 
 def main() -> None:
-    """Entry point of ``lraee-bench``."""
+    """Run the command ``lraee-bench``."""
     run_command(app, "lraee-bench", OPTIONS)
 
 
 def parse_baselines(text: str | None) -> tuple[Baseline, ...] | None:
-    """A list with commas, ``none``, or None for whatever is there.
+    """Parse a list with commas or ``none``; None stands for whatever is there.
 
     Raises:
-        typer.BadParameter: a name is no baseline.
+        typer.BadParameter: a name is not that of a baseline.
     """
     if text is None:
         return None
@@ -80,12 +81,12 @@ def parse_baselines(text: str | None) -> tuple[Baseline, ...] | None:
         return ()
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in BASELINES]:
-        raise typer.BadParameter(f"{unknown[0]!r} is no baseline; wanted {', '.join(BASELINES)}, or none")
+        raise typer.BadParameter(f"{unknown[0]!r} is not a baseline; wanted {', '.join(BASELINES)}, or none")
     return tuple(baseline for baseline in BASELINES if baseline in names)
 
 
 def writable(path: Path | None) -> Path | None:
-    """Find out before measuring that a result could not be written.
+    """Refuse, before measuring, a file that could not be written.
 
     Raises:
         typer.BadParameter: it cannot.
@@ -99,7 +100,7 @@ def writable(path: Path | None) -> Path | None:
 
 
 def check_all_different(paths: dict[str, Path | None]) -> None:
-    """Refuse one file for two results, of which one would be lost.
+    """Refuse one file for two results, one of which would be lost.
 
     Args:
         paths: by option.
@@ -131,8 +132,8 @@ def bench(
         int | None, typer.Option(min=1, help="Threads of one operator; by default as lraee.load.")
     ] = None,
     thread_pool: Annotated[
-        ThreadPool, typer.Option(help="One pool for the process, or threads of each session as in lraee.load.")
-    ] = ThreadPool.global_,
+        ThreadPool, typer.Option(help="Threads of each session as in lraee.load, or one pool that spins.")
+    ] = ThreadPool.session,
     scenario: Annotated[
         ScenarioName,
         typer.Option(help="One batch after the other, all images at once, or under deadlines."),
@@ -149,7 +150,7 @@ def bench(
         typer.Option(help=f"{','.join(BASELINES)} or none; by default the files that are there.", show_default=False),
     ] = None,
     floor: Annotated[
-        bool, typer.Option("--floor", help="Also measure the bare products, and reading the weights.")
+        bool, typer.Option("--floor", help="Also measure the lower bounds: GEMMs alone, one read of the weights.")
     ] = False,
     parts: Annotated[bool, typer.Option("--parts", help="Also time every part of the tower.")] = False,
     energy: Annotated[
@@ -182,7 +183,7 @@ def bench(
     min_seconds: Annotated[float, typer.Option(min=0, help="Time to measure when --repeats is not given.")] = 20.0,
     warmup: Annotated[int, typer.Option(min=0, help="Rounds to run before measuring.")] = 5,
     launches: Annotated[
-        int, typer.Option(min=1, help="Processes to divide the rounds among; intervals over them tell of the next run.")
+        int, typer.Option(min=1, help="Processes to divide the rounds among; intervals over them predict the next run.")
     ] = 5,
     cold_starts: Annotated[int, typer.Option(min=0, help="Fresh processes to start; 0 for none.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of images, the order of rows, the intervals.")] = 0,
@@ -250,7 +251,7 @@ def bench(
 
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
-    """A bar for each stage on stderr."""
+    """Show a bar for each stage on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lraee_benchmarks.results.model import Scenario
+from lraee_benchmarks.results.conditions import Scenario
 from lraee_benchmarks.rows.baselines import Baseline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkConfig:
-    """What to measure, and how."""
+    """What to measure, and how to measure it."""
 
     bundle: str
     """A bundle's folder, or ``reference``."""
@@ -25,7 +25,8 @@ class BenchmarkConfig:
     threads: int | None = None
     """Cores used inside one operator; None takes all."""
     thread_pool: Literal["session", "global"] = "session"
-    """``global`` may be chosen once in a process, before any session is made; it is the command's default."""
+    """``session`` is what `lraee.load` does by default. ``global`` may be chosen once in a process, before any session
+    is made; its threads spin while they wait for work."""
     scenario: Scenario = "single-stream"
     batch: int = 1
     policies: tuple[str, ...] = ()
@@ -33,7 +34,7 @@ class BenchmarkConfig:
     baselines: tuple[Baseline, ...] | None = None
     """None takes those that are there."""
     floor: bool = False
-    """Also measure the bare products and reading the weights."""
+    """Also measure the lower bounds: the GEMMs alone, and one read of the weights."""
     parts: bool = False
     """Also time every part of the tower."""
     energy: bool = True
@@ -60,15 +61,15 @@ class BenchmarkConfig:
 
 
 def command_line(config: BenchmarkConfig) -> str:
-    """The command that repeats a measurement: the pool, and every option that is not at its default.
+    """Spell the command that repeats a measurement: the launches, and every option that is not at its default.
 
     >>> command_line(BenchmarkConfig(bundle="reference", threads=4, policies=("full",)))
-    'lraee-bench reference --threads 4 --thread-pool session --policy full'
+    'lraee-bench reference --threads 4 --launches 1 --policy full'
     """
     words = ["lraee-bench", config.bundle]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        is_default = value == field.default and field.name != "thread_pool"
+        is_default = value == field.default and field.name != "launches"  # whose default the command does not share
         if field.name in {"bundle", "policies", "baselines", "floor", "parts", "energy", "isolate"} or is_default:
             continue
         words += [f"--{_OPTION_NAMES.get(field.name, field.name).replace('_', '-')}", str(value)]

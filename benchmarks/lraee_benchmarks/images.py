@@ -1,6 +1,6 @@
-"""The images of a measurement: a fixed random choice of a source, preprocessed once and that timed apart.
+"""The images of a measurement: a fixed random choice, preprocessed once, which is timed separately.
 
-Rows get pixels, so that reading files and resizing are in no row's latency; a device with a camera pays neither.
+Rows get pixels, so that no row's latency contains reading or resizing; a device with a camera pays neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lraee.bundle.preprocessing import Preprocessing as PixelsWanted
 from lraee.errors import DataError, ImageError, MissingExtraError
 from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import INSTALL_PILLOW, Pixels, open_picture
-from lraee_benchmarks.results.model import Preprocessing
+from lraee_benchmarks.results.conditions import Preprocessing
 from lraee_calibration_data import (
     Dataset,
     Unreadable,
@@ -40,7 +40,7 @@ SHIPPED_SOURCES = {"fashion-mnist": fashion_mnist_test, "photos": photos}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """Images to measure with."""
+    """The images that a measurement runs."""
 
     source: str
     """A folder, a zip, or the name of shipped images."""
@@ -73,14 +73,14 @@ def open_source(source: str, *, unreadable: Unreadable = "refuse") -> Dataset:
 
 
 def passed_over_notes(source: str, dataset: Dataset) -> tuple[str, ...]:
-    """What of a user's source is no image, in one sentence, if there is anything of the kind."""
+    """Say in one sentence which files of a user's source are not images, if any."""
     if not dataset.passed_over or (source in SHIPPED_SOURCES and dataset.source == SHIPPED_SOURCES[source]()):
         return ()
-    return (f"Passed over in {source}, being no images: {passed_over_words(dataset.passed_over)}.",)
+    return (f"Passed over in {source}, since they are not images: {passed_over_words(dataset.passed_over)}.",)
 
 
 def skipped_notes(source: str, skipped: Sequence[str]) -> tuple[str, ...]:
-    """Which images could not be read, in one sentence, if any.
+    """Say in one sentence which images could not be read, if any.
 
     Args:
         source: where they lie.
@@ -90,14 +90,14 @@ def skipped_notes(source: str, skipped: Sequence[str]) -> tuple[str, ...]:
 
 
 def files_instead(source: str | None) -> str | None:
-    """One sentence where a name means files of this folder and not the shipped images that have it too; else None."""
+    """Say that a name of shipped images is taken for a file or folder of that name, where it is; else None."""
     if source not in SHIPPED_SOURCES or not Path(source).exists():
         return None
     return f"{source} is taken to be {Path(source).absolute()}, not the shipped images of that name"
 
 
 def default_source(model: ModelInfo) -> str:
-    """The shipped images that suit a model."""
+    """Name the shipped images that suit a model."""
     return "fashion-mnist" if model.id.startswith("reference") else "photos"
 
 
@@ -159,7 +159,7 @@ def load_sample(
 
 
 def _decoded_sample(wanted: PixelsWanted, *, count: int, batch: int, seed: int) -> Sample:
-    """Shipped pixels, repeated to the bundle's size, so that a board measures the reference without Pillow."""
+    """Repeat shipped pixels to the bundle's size, so that a board measures the reference without Pillow."""
     grey = fashion_mnist_sample()
     factor, rest = divmod(wanted.image_size, grey.shape[1])
     if rest or (factor > 1 and wanted.interpolation != "nearest"):
@@ -183,7 +183,7 @@ def _decoded_sample(wanted: PixelsWanted, *, count: int, batch: int, seed: int) 
 
 
 def summarize_preprocessing(elapsed_ms: NDArray[np.float64] | None) -> Preprocessing | None:
-    """Times (images, 2) in milliseconds, decoding and resizing, as quantiles; None when nothing was preprocessed."""
+    """Summarize times (images, 2) in milliseconds, decoding and resizing; None when nothing was preprocessed."""
     if elapsed_ms is None:
         return None
     both = elapsed_ms.sum(axis=1)

@@ -1,4 +1,4 @@
-"""Files that results are written to: tried before anything is measured, and never left half written."""
+"""Write files of results, which are tried before anything is measured and never left half written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from errno import EISDIR
 from pathlib import Path
+from typing import IO
 
 from lraee.disk import writing_trouble
 from lraee.errors import DataError
@@ -17,7 +18,7 @@ _OTHER_FOLDER = "set TMPDIR to a folder with room"
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is removed at the end.
+    """Make a folder that is removed at the end.
 
     Raises:
         DataError: it cannot be made.
@@ -30,12 +31,24 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
 
 
+def temporary_file() -> IO[bytes]:
+    """Open a file without a name, which is gone when it is closed.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise DataError(f"no temporary file can be made ({error.strerror}); {_OTHER_FOLDER}") from error
+
+
 @contextmanager
 def temporary_room(folder: Path) -> Iterator[None]:
     """Say in one line that temporary files cannot be written into a folder.
 
     Raises:
-        DataError: there is no room, or no right to write.
+        DataError: the disk is full, or the folder may not be written to.
     """
     try:
         yield
@@ -67,7 +80,9 @@ def check_writable(path: Path) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write UTF-8 beside the target first, so that the target is either whole or as it was; devices are written to.
+    """Write UTF-8 to a file next to the target and rename it, so that the target is whole or as it was.
+
+    What is not a file, such as ``/dev/stdout``, is written to directly.
 
     Raises:
         DataError: it cannot be written.
@@ -84,6 +99,23 @@ def write_file(path: Path, text: str) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise _refused(path, error) from error
+
+
+def with_block(page: str, name: str, content: str) -> str:
+    r"""Put text between the marks of that name on a page, in place of what stands there.
+
+    >>> with_block("a <!-- table --> b <!-- /table --> c", "table", "new")
+    'a <!-- table -->\n\nnew\n\n<!-- /table --> c'
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, there, rest = page.partition(begin)
+    _, also_there, after = rest.partition(end)
+    if not (there and also_there):
+        raise ValueError(f"the page has no {begin} and {end} to put the table between")
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
 
 
 def _part(path: Path) -> Path:

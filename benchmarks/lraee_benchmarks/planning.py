@@ -1,8 +1,6 @@
-"""Which rows a measurement will have, found out before anything is timed."""
+"""Decide which rows a measurement will have, before anything is timed."""
 
 from __future__ import annotations
-
-import time
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from lraee_benchmarks.rows.floor import FLOOR_PARTS
 from lraee_benchmarks.rows.variants import chain_policies
 from lraee_benchmarks.running.in_process import RowPlan
 from lraee_benchmarks.running.launches import set_pool
+from lraee_benchmarks.running.rounds import time_in_turn
 
 DEADLINE_SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the time of full depth, unless deadlines are given."""
@@ -24,11 +23,11 @@ _PROBES = 15
 
 
 def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
-    """Which rows there will be.
+    """Decide which rows there will be.
 
     Raises:
         PolicyError: the bundle lacks what a policy asks for, or the scenario does not allow it.
-        BundleError: a baseline or the floor is not there.
+        BundleError: a baseline or the graph of the floor is missing.
         MissingExtraError: a baseline's package is not installed.
     """
     peers = config.baselines if config.baselines is not None else available_baselines(model.bundle)
@@ -42,9 +41,9 @@ def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
     policies = chain_policies(model.manifest, specs)
     late = [name for name, policy in policies.items() if isinstance(policy.bind(model.manifest), AnytimeRoute)]
     if config.scenario == "offline" and late:
-        raise PolicyError(f"{late[0]} has a deadline, which means nothing in the offline scenario; leave it away")
+        raise PolicyError(f"{late[0]} has a deadline, which means nothing in the offline scenario; leave it out")
     if config.scenario == "offline" and (config.floor or config.parts):
-        raise PolicyError("--floor and --parts are about one batch; leave them away in the offline scenario")
+        raise PolicyError("--floor and --parts are about one batch; leave them out in the offline scenario")
     return RowPlan(
         chain=tuple(policies),
         peers=peers,
@@ -54,7 +53,7 @@ def plan_rows(config: BenchmarkConfig, model: Model) -> RowPlan:
 
 
 def default_deadlines(model: Model) -> tuple[str, ...]:
-    """Specs of deadlines at `DEADLINE_SHARES` of the time that full depth takes here.
+    """Choose deadlines at `DEADLINE_SHARES` of the time that full depth takes here.
 
     Raises:
         PolicyError: the bundle has no exit to leave through.
@@ -63,10 +62,5 @@ def default_deadlines(model: Model) -> tuple[str, ...]:
     set_pool(model)
     size = model.manifest.preprocessing.image_size
     pixels = np.zeros((1, size, size, 3), np.uint8)
-    times = []
-    for _ in range(_PROBES):
-        begun = time.perf_counter()
-        model.run_pixels(pixels, policy=Full())
-        times.append(1000 * (time.perf_counter() - begun))
-    full_ms = float(np.median(times))
+    full_ms = float(np.median(time_in_turn([lambda: model.run_pixels(pixels, policy=Full())], _PROBES)))
     return tuple(f"deadline={full_ms * share:.2f}" for share in DEADLINE_SHARES)

@@ -157,7 +157,7 @@ def read_truth(path: Path) -> dict[str, str]:
     if lines and all(re.fullmatch(r"[0-9]{1,4}", line) for line in lines):
         raise DataError(
             f"{path} has numbers, whose meaning stands in the devkit's meta.mat; turn them into WordNet ids first, as "
-            "the README beside this script shows, or give LOC_val_solution.csv"
+            "the README next to this script shows, or give LOC_val_solution.csv"
         )
     return {f"ILSVRC2012_val_{row:08d}": checked(line, path) for row, line in enumerate(lines, start=1)}
 
@@ -210,7 +210,7 @@ def arrange_train(source: Path, layout: Layout, *, share: float, calibration: in
 
 
 def arrange(train: Path, val: Path, truth: Path | None, out: Path, *, share: float, calibration: int) -> Layout:
-    """Write the whole layout beside `out` and give it its name when it is complete.
+    """Write the whole layout next to `out` and give it its name when it is complete.
 
     Raises:
         DataError: a source is missing or damaged, or `out` exists.

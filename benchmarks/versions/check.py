@@ -67,7 +67,7 @@ def base() -> dict[str, Any]:
 
 
 def names(model: Any, answers: Any) -> list[str]:
-    """The label of each image."""
+    """Give the label of each image."""
     return [model.labels[index] for index in answers.probabilities.argmax(axis=1)]
 
 
@@ -85,7 +85,7 @@ def image() -> dict[str, Any]:
 
 
 def export() -> dict[str, Any]:
-    """A small export of the reference with everything that `lraee-export` writes beside a bundle."""
+    """A small export of the reference with everything that `lraee-export` writes next to a bundle."""
     small = "small.zip"
     with zipfile.ZipFile(fashion_mnist_pool()) as pool, zipfile.ZipFile(small, "w") as archive:
         taken: dict[str, int] = {}

@@ -33,7 +33,7 @@ class VersionsError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A Python of this machine."""
+    """A Python interpreter of this machine."""
 
     path: Path
     """Its program, outside of any environment."""
@@ -42,7 +42,7 @@ class Interpreter:
 
     @property
     def minor(self) -> str:
-        """Such as 3.11."""
+        """Give the version, such as 3.11."""
         return self.version.rpartition(".")[0]
 
 
@@ -91,7 +91,7 @@ def claims(project: Path) -> dict[str, dict[str, str]]:
 
 
 def lower_bound(requirement: Requirement) -> str:
-    """The version behind ``>=``.
+    """Find the version after ``>=``.
 
     >>> lower_bound(Requirement("numpy>=1.26"))
     '1.26'
@@ -109,7 +109,7 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """Give the path of its interpreter."""
         return self.folder / "bin" / "python"
 
     @staticmethod

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from lraee_benchmarks.render.table import Table
 
 STAGE_NAMES = {"base": "shipped bundle", "image": "image files", "export": "export of the reference"}
 
@@ -12,22 +13,23 @@ STAGE_NAMES = {"base": "shipped bundle", "image": "image files", "export": "expo
 def outcome_rows(record: Mapping[str, Any]) -> list[str]:
     """The lines of the table, and a line for each thing that is missing, raised or failed."""
     runs: Mapping[str, Any] = record["runs"]
-    head = ["", "claimed", *(f"{name.replace(' ', ', ')}" for name in runs)]
-    rows = [f"| {' | '.join(head)} |", f"| --- | --- |{' --- |' * len(runs)}"]
+    header = ["", "claimed", *(f"{name.replace(' ', ', ')}" for name in runs)]
+    rows = []
     for stage, bounds in record["claims"].items():
         for name, bound in bounds.items():
             if stage == "export" and any(name in record["claims"][other] for other in ("base", "image")):
                 continue
             cells = [cell(run, stage, name) for run in runs.values()]
-            rows.append(f"| `{name}` | >={bound} | {' | '.join(cells)} |")
+            rows.append([f"`{name}`", f">={bound}", *cells])
     for stage, words in STAGE_NAMES.items():
         cells = ["failed" if stage in run["failed"] else "passed" for run in runs.values()]
-        rows.append(f"| {words} | | {' | '.join(cells)} |")
-    return [*rows, "", *remarks(record)]
+        rows.append([words, "", *cells])
+    table = Table(header=header, rows=rows, words=range(len(header))).to_markdown()
+    return [table, "", *remarks(record)]
 
 
 def cell(run: Mapping[str, Any], stage: str, name: str) -> str:
-    """The version that ran, and the one beside an export where pip took another there."""
+    """Give the version that ran, and that of the export where pip took another there."""
     version = run["versions"].get(stage, {}).get(name, "not installed")
     with_export = run["versions"].get("export", {}).get(name, version)
     mark = " *" if name in run["raised"] else ""
@@ -46,14 +48,3 @@ def remarks(record: Mapping[str, Any]) -> Iterator[str]:
     for name, run in record["runs"].items():
         for stage, why in run["failed"].items():
             yield f"- {name}, {STAGE_NAMES[stage]}: {why}"
-
-
-def with_table(text: str, record: Mapping[str, Any]) -> str:
-    """A page with the table between its marks."""
-    table = "\n".join(outcome_rows(record))
-    return re.sub(
-        r"(<!-- versions -->\n\n).*?(<!-- /versions -->)",
-        lambda found: f"{found[1]}{table}\n\n{found[2]}",
-        text,
-        flags=re.DOTALL,
-    )

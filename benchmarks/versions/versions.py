@@ -6,7 +6,7 @@ For each CPython from 3.11 on, twice: with the lowest release of every dependenc
 with the newest that pip takes. An environment with the base dependencies runs the shipped bundle, Pillow joins it for
 image files, and one with all that an export needs exports the reference. What could not be run is named. The
 environments (about 6 GB with the CUDA libraries that PyPI's torch brings) are made below `--root`, one at a time, and
-removed. `--record` writes the outcome to recorded.json and into README.md beside this file.
+removed. `--record` writes the outcome to recorded.json and into README.md in this folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from typing import Any
 
 from environments import Environment, Interpreter, VersionsError, claims, interpreters, last_lines, lowest
 from packaging.utils import canonicalize_name
-from table import outcome_rows, with_table
+from table import outcome_rows
+
+from lraee_benchmarks.output_files import with_block
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
@@ -136,7 +138,7 @@ def run(interpreter: Interpreter, kind: str, wheel: Path, root: Path, wanted: Ma
 
 
 def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", type=Path, action="append", default=[], help="another interpreter; may be repeated")
     parser.add_argument("--only", action="append", default=[], help='a run such as "3.11 lowest"; may be repeated')
@@ -176,12 +178,12 @@ def main() -> int:
 
 
 def record(new: dict[str, Any]) -> None:
-    """Write what ran to recorded.json, beside runs that were recorded before, and the table into README.md."""
+    """Write what ran to recorded.json, next to earlier runs, and the table into README.md."""
     old = json.loads(RECORD.read_text("utf-8"))["runs"] if RECORD.exists() else {}
     new = {**new, "runs": dict(sorted({**old, **new["runs"]}.items()))}
     RECORD.write_text(json.dumps(new, indent=1) + "\n", "utf-8")
     readme = HERE / "README.md"
-    readme.write_text(with_table(readme.read_text("utf-8"), new), "utf-8")
+    readme.write_text(with_block(readme.read_text("utf-8"), "versions", "\n".join(outcome_rows(new))), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Photos and labelled images that ship with the project, and one loader for folders and archives of images."""
+"""Ships photos and labelled images, and loads folders and archives of images."""
 
 from lraee_calibration_data.crops import augmented_crops
 from lraee_calibration_data.dataset import (

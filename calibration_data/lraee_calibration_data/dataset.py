@@ -1,11 +1,12 @@
-"""Images of a folder or a zip as one sequence, labelled by their folders or not.
+"""Reads the images of a folder or a zip as one sequence, labelled by their folders or not.
 
 The same loader serves calibration (photos, no labels), training and evaluation (labels). Files are read when asked
-for; nothing is kept but names and digests.
+for; only names and digests are kept.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -27,7 +28,7 @@ Unreadable = Literal["skip", "refuse"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image of a data set."""
+    """Names one image of a data set, with its label."""
 
     key: str
     """Path relative to the folder or inside the zip, with forward slashes."""
@@ -36,7 +37,7 @@ class Sample:
 
 
 class Dataset:
-    """A sequence of images with a fixed order. May be read from several threads.
+    """Holds a sequence of images with a fixed order. It may be read from several threads.
 
     Attributes:
         source: The folder or zip.
@@ -55,17 +56,16 @@ class Dataset:
         samples: tuple[Sample, ...],
         labels: tuple[str, ...],
         unreadable: Unreadable,
-        digests: dict[str, str] | None = None,
         obstacle: str = "",
     ) -> None:
-        """Use `open_dataset` instead."""
+        """Hold what `open_dataset` found; call that instead."""
         self.source = source
         self.samples = samples
         self.labels = labels
         self.unreadable: Unreadable = unreadable
         self.obstacle = obstacle
         self._files = files
-        self._digests = {} if digests is None else digests
+        self._digests: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -87,7 +87,7 @@ class Dataset:
 
     @property
     def passed_over(self) -> Mapping[str, int]:
-        """How many files of the source are no images, by the end of their names, the most first."""
+        """The number of files of the source that are not images, by the end of their names, the most first."""
         return self._files.passed_over
 
     @property
@@ -104,11 +104,11 @@ class Dataset:
         return state.hexdigest()
 
     def name(self, index: int) -> str:
-        """What messages call a sample: the path of its file, or `archive.zip:member`."""
+        """Give what messages call a sample: the path of its file, or `archive.zip:member`."""
         return f"{self.source}{'/' if self.source.is_dir() else ':'}{self.samples[index].key}"
 
     def read_bytes(self, index: int) -> bytes:
-        """Content of a file as it is stored; raises ImageError naming it."""
+        """Read the content of a file as it is stored; raises ImageError naming it."""
         return self._files.read(self.samples[index].key)
 
     def read(self, index: int) -> Pixels:
@@ -116,11 +116,12 @@ class Dataset:
         return read_image(self.read_bytes(index), name=self.name(index))
 
     def digest(self, index: int) -> str:
-        """SHA-256, in hexadecimal, that tells whether two files hold the same picture; see `picture_digest`.
+        """Compute the SHA-256, in hexadecimal, that tells whether two files hold the same picture; see
+        `picture_digest`.
 
         Raises:
             ImageError: The file cannot be read from disk or archive, and the data set refuses such files. If it
-                skips them, each counts as a picture of its own.
+                skips them, each counts as another picture.
         """
         key = self.samples[index].key
         if key not in self._digests:
@@ -134,18 +135,19 @@ class Dataset:
         return self._digests[key]
 
     def subset(self, indices: Sequence[int]) -> "Dataset":
-        """The samples at `indices`, in that order; shares files and digests with this data set."""
-        samples = tuple(self.samples[index] for index in indices)
-        return Dataset(self.source, self._files, samples, self.labels, self.unreadable, self._digests, self.obstacle)
+        """Select the samples at `indices`, in that order; the subset shares files and digests with this data set."""
+        chosen = copy(self)
+        chosen.samples = tuple(self.samples[index] for index in indices)
+        return chosen
 
     def batches(self, batch_size: int) -> Iterator[range]:
-        """Consecutive index ranges of at most `batch_size`, to pass to `load_pixels`."""
+        """Yield consecutive index ranges of at most `batch_size`, to pass to `load_pixels`."""
         for start in range(0, len(self), batch_size):
             yield range(start, min(start + batch_size, len(self)))
 
 
 class Loaded(NamedTuple):
-    """What `load_pixels` gives."""
+    """Holds what `load_pixels` gives."""
 
     pixels: Pixels
     """uint8 (len(indices), image_size, image_size, 3), RGB."""
@@ -163,8 +165,8 @@ def open_dataset(source: Path, *, unreadable: Unreadable = "refuse") -> Dataset:
 
     Args:
         source: A folder or a zip.
-        unreadable: What `load_pixels` does with a file that cannot be decoded: `refuse` raises, `skip` leaves it
-            out and names it.
+        unreadable: What `load_pixels` does with a file that cannot be decoded: `refuse` raises, `skip` omits it
+            and names it.
 
     Raises:
         DataError: The source is missing, empty, encrypted, or neither folder nor zip; a folder in it may not be read,
@@ -178,7 +180,7 @@ def open_dataset(source: Path, *, unreadable: Unreadable = "refuse") -> Dataset:
 
 
 def with_reason(error: ImageError, key: str) -> ImageError:
-    """The error of a file that could not be read, with what this Pillow lacks where that is the cause."""
+    """Extend the error of a file that could not be read with what this Pillow lacks where that is the cause."""
     reason = why_unreadable(key)
     return ImageError(f"{error}; {reason}") if reason else error
 

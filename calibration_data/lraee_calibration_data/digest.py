@@ -14,12 +14,12 @@ _ADOBE = 0xEE  # says how colours are coded, so it belongs to the picture
 
 
 def picture_digest(content: bytes) -> str:
-    """SHA-256, in hexadecimal, of an image file without the comments and application segments of a JPEG."""
+    """Compute the SHA-256, in hexadecimal, of an image file without the comments and application segments of a JPEG."""
     return hashlib.sha256(_without_jpeg_metadata(content)).hexdigest()
 
 
 def _without_jpeg_metadata(content: bytes) -> bytes:
-    """Drop COM and APPn segments (but Adobe's) before the first scan; anything odd is returned unchanged."""
+    """Drop COM and APPn segments (except Adobe's) before the first scan; anything odd is returned unchanged."""
     if not content.startswith(b"\xff\xd8"):
         return content
     kept = [content[:2]]

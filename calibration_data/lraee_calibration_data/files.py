@@ -1,7 +1,7 @@
 """Lists and reads the image files of a folder or a zip; the only place that knows which of the two it is.
 
-Nothing is extracted: a member's name is a key and never becomes a path on disk. What is no image is counted by the end
-of its name, so that nothing vanishes unnoticed.
+Nothing is extracted: a member's name is a key and never becomes a path on disk. Files that are not images are counted
+by the ends of their names, so that nothing vanishes unnoticed.
 """
 
 import os
@@ -27,7 +27,7 @@ PLAIN = "without an ending"
 
 
 class Files(Protocol):
-    """The image files of one source. May be read from several threads."""
+    """Gives the image files of one source, also to several threads."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ class Files(Protocol):
 
     @property
     def passed_over(self) -> Mapping[str, int]:
-        """How many files are no images, by the end of their names, the most first; a hidden folder counts as one."""
+        """How many files are not images, by the end of their names, the most first; a hidden folder counts as one."""
 
     @property
     def without_images(self) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ class Files(Protocol):
 
 
 class _Listing:
-    """What is found while a source is listed."""
+    """Collects what is found while a source is listed."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -63,11 +63,11 @@ class _Listing:
             self._counts[suffix if len(suffix) > 1 else PLAIN] += 1
 
     def hide(self, key: str) -> None:
-        """Count a hidden file or folder, once however often it is met."""
+        """Count a hidden file or folder once, however often it occurs."""
         self._hidden.add(key)
 
     def count(self, kind: str) -> None:
-        """Count something that is no file to be read."""
+        """Count something that is not read."""
         self._counts[kind] += 1
 
     @property
@@ -83,7 +83,7 @@ class _Listing:
 
 
 class FolderFiles:
-    """Image files in a folder, at any depth; links to folders are followed."""
+    """Gives the image files in a folder, at any depth; links to folders are followed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -103,7 +103,7 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """Image files in a zip archive, read in place. zipfile locks each read, so threads may share it."""
+    """Gives the image files in a zip archive, read in place. zipfile locks each read, so threads may share it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -126,7 +126,7 @@ class ZipFiles:
             is_image = is_image_name(key)
             if not is_image and stat.S_ISLNK(member.external_attr >> 16):
                 raise DataError(
-                    f"{path}:{key} is a link, and images behind it would be missing; pack what it leads to, or take it "
+                    f"{path}:{key} is a link, and images in it would be missing; pack what it leads to, or take it "
                     "out of the zip"
                 )
             found.add(key)
@@ -206,8 +206,8 @@ def _list_folder(folder: Path) -> _Listing:
             if not _is_folder(entry):
                 if entry.is_symlink() and not is_image_name(key) and _is_broken(Path(entry.path)):
                     raise DataError(
-                        f"{entry.path} links to {os.readlink(entry.path)}, which is not there; images behind it would "
-                        "be missing: mend the link or remove it"
+                        f"{entry.path} links to {os.readlink(entry.path)}, which is not there; images in it would "
+                        "be missing: correct the link or remove it"
                     )
                 found.add(key)
                 continue
@@ -221,12 +221,12 @@ def _list_folder(folder: Path) -> _Listing:
 
 
 def _is_hidden(part: str) -> bool:
-    """Whether one part of a path hides what lies there: a dot before it, or the litter of macOS's archives."""
+    """Tell whether one part of a path hides what lies there: a dot before it, or the litter of macOS's archives."""
     return (part.startswith(".") and part not in (".", "..")) or part == "__MACOSX"
 
 
 def _with_outer(folders: set[str]) -> set[str]:
-    """Folders by their relative paths, and all that they lie in but the source itself."""
+    """Add to folders, by their relative paths, all that they lie in except the source itself."""
     every: set[str] = set()
     for folder in folders:
         while folder and folder not in every:
@@ -243,12 +243,12 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _is_broken(path: Path) -> bool:
-    """Whether a path is a link to nothing."""
+    """Tell whether a path is a link to nothing."""
     return path.is_symlink() and not os.path.exists(path)
 
 
 def _name_of(member: zipfile.ZipInfo) -> str:
-    """A member's path with forward slashes.
+    """Read a member's path with forward slashes.
 
     Names without the mark of UTF-8 are decoded as code page 437 by zipfile; macOS and some others write UTF-8 without
     the mark, which is what bytes that are valid UTF-8 are taken for.

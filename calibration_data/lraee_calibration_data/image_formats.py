@@ -1,4 +1,4 @@
-"""The one list of what counts as an image, by the ends of file names, and what this Pillow reads of it."""
+"""Lists what counts as an image, by the ends of file names, and what this Pillow reads of it."""
 
 import os
 
@@ -37,7 +37,7 @@ _OTHERWISE = {
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is an image by its name.
+    """Tell whether a file is an image by its name.
 
     >>> is_image_name("Tom.JFIF"), is_image_name("Tom.txt")
     (True, False)
@@ -46,9 +46,9 @@ def is_image_name(name: str) -> bool:
 
 
 def why_unreadable(name: str) -> str:
-    """Why this Pillow reads no file that ends like `name`, and what to do; empty where it does.
+    """Say why this Pillow reads no file that ends like `name`, and what to do; empty where it does.
 
-    Also empty without Pillow, since whoever decodes an image is told so then.
+    It is also empty without Pillow, since decoding an image says so then.
     """
     suffix = _suffix(name)
     kind = _FORMAT_OF.get(suffix, "")
@@ -64,7 +64,7 @@ def _suffix(name: str) -> str:
 
 
 def _known_to_pillow(suffix: str) -> bool:
-    """Whether Pillow, with the plugins that are registered by now, opens files of a suffix."""
+    """Tell whether Pillow, with the plugins that are registered by now, opens files of a suffix."""
     pillow = import_pillow("decoding an image file")
     pillow.init()
     return pillow.registered_extensions().get(suffix) in pillow.OPEN

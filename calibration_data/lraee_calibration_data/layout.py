@@ -1,4 +1,4 @@
-"""Finds out whether images lie in class folders, and says of those that do not which file stands in the way."""
+"""Finds out whether images lie in class folders, and names the files because of which they do not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lraee.labels.label_set import normal_form
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The labels that folders give."""
+    """Holds the labels that folders give."""
 
     labels: tuple[str | None, ...]
     """One for each key; all None where the folders do not look like classes."""
@@ -18,7 +18,7 @@ class Layout:
 
 
 def layout_of(keys: Sequence[str]) -> Layout:
-    """The label of each key: the name of its folder, if the folders look like classes.
+    """Find the label of each key: the name of its folder, if the folders look like classes.
 
     They do when images lie in at least two folders and none of these folders contains another of them. Otherwise
     nothing is labelled.
@@ -39,7 +39,7 @@ def layout_of(keys: Sequence[str]) -> Layout:
 
 
 def _obstacle(keys: Sequence[str], outer: set[PurePosixPath]) -> str:
-    """Name the fewer: images beside folders of images, or images in folders inside a folder of images."""
+    """Name the smaller group: images beside folders of images, or images in folders inside a folder of images."""
     beside = [key for key in keys if PurePosixPath(key).parent in outer]
     inside = [key for key in keys if not outer.isdisjoint(PurePosixPath(key).parent.parents)]
     fewer = beside if len(beside) <= len(inside) else inside

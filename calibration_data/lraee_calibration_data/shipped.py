@@ -1,4 +1,4 @@
-"""Where the data that comes with the package lies; each folder has its licence beside it."""
+"""Finds the data that comes with the package; each folder contains its licence."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def fashion_mnist_sample() -> NDArray[np.uint8]:
 
 
 def imagenet_labels() -> list[str]:
-    """The 1,000 ImageNet class names of CLIP, in ImageNet's order.
+    """Read the 1,000 ImageNet class names of CLIP, in ImageNet's order.
 
     They are not unique: `missile` and `sunglasses` name two classes each, as in CLIP.
     """
@@ -39,12 +39,12 @@ def imagenet_labels() -> list[str]:
 
 
 def imagenet_synsets() -> list[str]:
-    """The 1,000 WordNet ids (`n01440764`), in the same order: what the folders of an ImageNet copy are called."""
+    """Read the 1,000 WordNet ids (`n01440764`) in the same order: the folders of an ImageNet copy have these names."""
     return [synset for synset, _ in _imagenet_classes()]
 
 
 def imagenet_templates() -> list[str]:
-    """The 80 prompt templates of CLIP, each with one `{}` for the class name."""
+    """Read the 80 prompt templates of CLIP, each with one `{}` for the class name."""
     templates: list[str] = json.loads((_ROOT / "imagenet_1k" / "templates.json").read_text(encoding="utf-8"))
     return templates
 

@@ -81,6 +81,6 @@ def check_disjoint(splits: Mapping[str, Dataset]) -> None:
 
 
 def _unit_interval(text: str) -> float:
-    """A number in [0, 1) that looks random and depends on `text` alone."""
+    """Map a text to a number in [0, 1) that looks random and depends on the text alone."""
     content = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
     return int.from_bytes(content[:6], "big") / 2**48

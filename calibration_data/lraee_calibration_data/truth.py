@@ -22,7 +22,7 @@ def label_rows(
     *,
     advice: str = "name its folders like the labels",
 ) -> NDArray[np.int64]:
-    """The row of the label embeddings that is right for each image, (images,) int64.
+    """Find the right row of the label embeddings for each image, (images,) int64.
 
     Folders are matched with the labels by name, both in Unicode's composed form; of labels that occur twice the first
     row counts, since an answer is never the second. Folders named by ImageNet's WordNet ids are matched with ImageNet's
@@ -32,7 +32,7 @@ def label_rows(
         dataset: labelled by its folders.
         labels: of the bundle, in the order of its rows.
         folders: folder and label of folders that are called otherwise, as `LabelSet.folders`.
-        advice: what the caller can do about a folder that is no label.
+        advice: what the caller can do about a folder without a label.
 
     Raises:
         DataError: the data set has no labels, or one that is not among `labels`; or a folder of a label has no image.
@@ -64,7 +64,7 @@ def check_classes_are_read(dataset: Dataset, skipped: Mapping[str, str]) -> None
     """Refuse a labelled data set with a class of which no image can be read.
 
     Args:
-        dataset: whose images were read.
+        dataset: the images that were read.
         skipped: reason of each that could not be, by its key.
 
     Raises:
@@ -87,7 +87,7 @@ def _unknown_words(
     advice: str,
     odd: Sequence[str],
 ) -> str:
-    """What is wrong with folders that are no labels, and what is near."""
+    """Describe folders that are not labels, and the nearest labels."""
     more = f" and of {len(unknown) - 1} more folders, which are" if len(unknown) > 1 else ", which is"
     some = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
     text = f"{dataset.source} has images of {unknown[0]!r}{more} none of the {len(labels)} labels ({some}); {advice}"

@@ -1,4 +1,4 @@
-"""Says in one sentence what of a data set was passed over or could not be read; for every command alike."""
+"""Says in one sentence what of a data set was skipped or could not be read; for every command alike."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ KINDS = 8
 
 
 def passed_over_words(counts: Mapping[str, int]) -> str:
-    """Counts of files that are no images, by the end of their names, the most first.
+    """Count the files that are not images, by the end of their names, the most first.
 
     >>> passed_over_words({".txt": 12, "hidden": 2})
     '12 .txt, 2 hidden'
@@ -21,7 +21,7 @@ def passed_over_words(counts: Mapping[str, int]) -> str:
 
 
 def skipped_words(reasons: Sequence[str]) -> str:
-    """Which images could not be read.
+    """Say which images could not be read.
 
     Args:
         reasons: what is wrong with each, its name included; at least one.
@@ -34,7 +34,7 @@ def skipped_words(reasons: Sequence[str]) -> str:
 
 
 def some_words(names: Sequence[str], *, separator: str = ", ") -> str:
-    """The first names, and how many more there are.
+    """List the first names, and how many more there are.
 
     >>> some_words(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
@@ -44,5 +44,5 @@ def some_words(names: Sequence[str], *, separator: str = ", ") -> str:
 
 
 def printable(text: str) -> str:
-    """A text with names of files that are no UTF-8, made fit to be written."""
+    """Make a text printable although names of files in it are not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,1 +1,1 @@
-"""From a CLIP checkpoint to ONNX parts: load, split into blocks, build, quantize."""
+"""Turn a CLIP checkpoint into ONNX parts: load it, split it into blocks, quantize, build graphs."""

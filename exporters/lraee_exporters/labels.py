@@ -1,7 +1,7 @@
-"""Text embeddings of label sets.
+"""Embeds label sets with the text tower of a loaded model.
 
-Embedding a label once, on the machine that exports, is what makes a device need no text tower for the labels that were
-exported: a bundle carries one row per label. Prompts are averaged as in *Learning Transferable Visual Models From
+Labels are embedded once, on the machine that exports, so that a device needs no text tower for them: a bundle carries
+one row for each label. Prompts are averaged as in *Learning Transferable Visual Models From
 Natural Language Supervision* (Radford et al., arXiv 2103.00020, section 3.1.4) and in open_clip's
 `build_zero_shot_classifier`.
 """
@@ -19,11 +19,11 @@ from lraee_exporters.loading.sources import REFERENCE_FOLDER
 from lraee_exporters.tower import FloatArray
 
 PROMPTS_PER_BATCH = 256
-"""Prompts that pass the text tower together; bounds memory for many labels."""
+"""Prompts that run together; this bounds memory for many labels."""
 
 
 def embed_labels(model: LoadedModel, labels: LabelSet) -> FloatArray:
-    """Embed each label: the normalised mean of its prompts' normalised embeddings.
+    """Embed each label as the normalised mean of its prompts' normalised embeddings.
 
     Args:
         model: A loaded model; its text tower is used.
@@ -48,20 +48,20 @@ def embed_labels(model: LoadedModel, labels: LabelSet) -> FloatArray:
 
 
 def check_labels(model: LoadedModel, labels: LabelSet) -> None:
-    """Refuse two labels of which the model's own tokenizer gives the same tokens, under every template.
+    """Refuse two labels with the same tokens under every template, by the model's own tokenizer.
 
     Raises:
-        LabelsError: there are such; equal names, as ImageNet's set has them, are not meant.
+        LabelsError: there are two; equal names, as in ImageNet's set, pass.
     """
     check_told_apart(labels, lambda text: tuple(model.tokenizer([text])[0].tolist()))
 
 
 def encode_prompts(torch_model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """`encode_text(tokens, normalize=True)`, without computing the padding behind the longest prompt.
+    """Compute `encode_text(tokens, normalize=True)` without the padding after the longest prompt.
 
-    CLIP's text tower is causal and reads the embedding at the end-of-text token, so what lies behind it changes
-    nothing: 1,000 ImageNet prompts take 16 of 77 positions and a fifth of the time. Towers that are not causal, or
-    that pool otherwise, are run as they are.
+    CLIP's text tower is causal and reads the embedding at the end-of-text token, so later positions change nothing:
+    1,000 ImageNet prompts take 16 of 77 positions and a fifth of the time. Towers that are not causal, or that pool in
+    another way, are run as they are.
 
     Args:
         torch_model: open_clip's model.

@@ -1,7 +1,7 @@
-"""Prove that the exported float graphs compute what torch computes, stage by stage.
+"""Proves that the exported float graphs compute what torch computes, stage by stage.
 
 Embeddings of one model lie close together (with random weights their cosine is almost 1), so a plain cosine hides
-errors. Both measures here look at what tells images apart: the cosine after the mean over images is taken away, and
+errors. Both measures here look at differences between images: the cosine after the mean over images is subtracted, and
 the largest error divided by the spread, the standard deviation over images of that same value's channel average.
 """
 
@@ -28,10 +28,13 @@ MAX_ERROR = 1e-3
 MIN_IMAGES = 8
 """Fewer images leave too little spread to measure against."""
 
+BATCH = 8
+"""Images that are computed together."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageParity:
-    """How well one stage agrees."""
+    """Holds how well one stage agrees."""
 
     name: str
     """``stem``, ``block_01`` ..., ``embedding``."""
@@ -42,7 +45,7 @@ class StageParity:
 
     @property
     def holds(self) -> bool:
-        """Whether both bounds are kept."""
+        """Whether the stage keeps both bounds."""
         return self.cosine >= MIN_COSINE and self.error <= MAX_ERROR
 
 
@@ -61,7 +64,7 @@ def compare_stage(name: str, exported: NDArray[np.float32], expected: NDArray[np
 
 
 def torch_stages(torch_model: Any, batch: torch.Tensor) -> list[NDArray[np.float32]]:
-    """Tokens before block 1, after every block, and the unit embedding, as open_clip computes them.
+    """Compute tokens before block 1, after every block, and the unit embedding, as open_clip does.
 
     Args:
         torch_model: open_clip model.
@@ -96,8 +99,6 @@ def check_parity(
     transform: Callable[[Any], torch.Tensor],
     read_pixels: Callable[[Image.Image], NDArray[np.uint8]],
     images: Sequence[Image.Image],
-    *,
-    batch_size: int = 8,
 ) -> list[StageParity]:
     """Compare the whole tower and each block, from the image file on.
 
@@ -107,7 +108,6 @@ def check_parity(
         transform: open_clip's preprocessing, image to (3, size, size) float32.
         read_pixels: this project's preprocessing, image to (size, size, 3) uint8.
         images: at least `MIN_IMAGES` RGB images, best of odd sizes.
-        batch_size: images computed together.
 
     Raises:
         ParityError: a stage differs by more than the bounds, named with both figures.
@@ -116,8 +116,8 @@ def check_parity(
         raise ParityError(f"parity was to be shown on {len(images)} images, wanted at least {MIN_IMAGES}; give more")
     ours: list[list[NDArray[np.float32]]] = []
     theirs: list[list[NDArray[np.float32]]] = []
-    for start in range(0, len(images), batch_size):
-        chunk = images[start : start + batch_size]
+    for start in range(0, len(images), BATCH):
+        chunk = images[start : start + BATCH]
         ours.append(exported(np.stack([read_pixels(image) for image in chunk])))
         theirs.append(torch_stages(torch_model, torch.stack([transform(image) for image in chunk])))
     names = ["stem", *(f"block_{number:02d}" for number in range(1, len(ours[0]) - 1)), "embedding"]

@@ -1,4 +1,4 @@
-"""The words that the reference CLIP's text tower has seen: names, synonyms, coarser groups and prompt templates.
+"""Lists the words that the reference CLIP's text tower has seen: names, synonyms, coarser groups and prompt templates.
 
 Outside these words its text embeddings mean nothing, so label sets for it are drawn from here: by the recipe that
 trained it, by tests with an open vocabulary, and by `reference/labels.json` (the names and the first five templates).

@@ -1,4 +1,4 @@
-"""An image tower as plain float32 arrays, free of any framework.
+"""Describes an image tower as plain float32 arrays, free of any framework.
 
 Everything after loading (building ONNX, quantizing, widening, counting FLOPs) reads this description and never
 torch, so that it can be checked with numpy alone and no library's module names leak into the graphs.
@@ -39,7 +39,7 @@ def _check(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LayerNorm:
-    """`(x - mean) / sqrt(variance + epsilon) * weight + bias` over the last axis."""
+    """Computes `(x - mean) / sqrt(variance + epsilon) * weight + bias` over the last axis."""
 
     weight: FloatArray
     """Gain, float32 (width,)."""
@@ -49,14 +49,14 @@ class LayerNorm:
     """Added to the biased variance; 1e-5 in CLIP."""
 
     def __post_init__(self) -> None:
-        """Check shapes."""
+        """Check the shapes of weights and biases."""
         _check("LayerNorm.weight", self.weight, (self.weight.size,))
         _check("LayerNorm.bias", self.bias, self.weight.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Linear:
-    """`x @ weight.T + bias` over the last axis."""
+    """Computes `x @ weight.T + bias` over the last axis."""
 
     weight: FloatArray
     """float32 (out, in), torch's layout."""
@@ -64,7 +64,7 @@ class Linear:
     """float32 (out,)."""
 
     def __post_init__(self) -> None:
-        """Check shapes."""
+        """Check the shapes of weights and biases."""
         if self.weight.ndim != 2:
             raise TowerError(f"Linear.weight: met {self.weight.ndim} axes, wanted 2 (out, in).")
         _check("Linear.weight", self.weight, self.weight.shape)
@@ -73,7 +73,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Attention:
-    """`out(softmax(q @ k.T / sqrt(width / heads)) @ v)` per head; no mask."""
+    """Computes `out(softmax(q @ k.T / sqrt(width / heads)) @ v)` per head; no mask."""
 
     query: Linear
     """(width, width); rows of one head are contiguous."""
@@ -97,7 +97,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Mlp:
-    """`fc2(activation(fc1(x)))`."""
+    """Computes `fc2(activation(fc1(x)))`, the MLP of a block."""
 
     fc1: Linear
     """(mlp_width, width)."""
@@ -111,7 +111,7 @@ class Mlp:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Block:
-    """One residual block: `x += attention(norm_1(x)); x += mlp(norm_2(x))`."""
+    """Holds one residual block: `x += attention(norm_1(x)); x += mlp(norm_2(x))`."""
 
     norm_1: LayerNorm
     """Before the attention, (width,)."""
@@ -125,10 +125,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttentionPool:
-    """`x = out(one query's attention over all tokens); x + mlp(norm(x))`, the head of SigLIP's towers."""
+    """Computes `x = out(one query's attention over all tokens); x + mlp(norm(x))`, the head of SigLIP's towers."""
 
     query: FloatArray
-    """float32 (width,), the learned query behind its own projection, since it is the same for every image."""
+    """float32 (width,), the learned query after its own projection, since it is the same for every image."""
     key: Linear
     """(width, width); rows of one head are contiguous."""
     value: Linear
@@ -156,7 +156,7 @@ class AttentionPool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tower:
-    """A CLIP image tower: pixels to an embedding that is not yet of unit length."""
+    """Holds a CLIP image tower: pixels to an embedding that is not yet of unit length."""
 
     model_id: str
     """What the user asked for, e.g. `ViT-B-32` or `reference`."""
@@ -194,7 +194,7 @@ class Tower:
     attention_pool: AttentionPool | None = None
     """With the pooling `attention`, else None."""
     projection_bias: FloatArray | None = None
-    """float32 (embed_dim,), added behind the projection, or None as in CLIP."""
+    """float32 (embed_dim,), added after the projection, or None as in CLIP."""
 
     def __post_init__(self) -> None:
         """Check that all shapes agree with each other and with the image size."""
@@ -205,7 +205,7 @@ class Tower:
             )
         width, patch = self.width, self.patch_size
         if self.image_size % patch:
-            raise TowerError(f"Tower: the image size {self.image_size} is no multiple of the patch size {patch}.")
+            raise TowerError(f"Tower: the image size {self.image_size} is not a multiple of the patch size {patch}.")
         _check("Tower.patch_kernel", self.patch_kernel, (width, 3, patch, patch))
         if self.patch_bias is not None:
             _check("Tower.patch_bias", self.patch_bias, (width,))
@@ -230,7 +230,7 @@ class Tower:
                 _check("Tower.norm_pre/norm_post.weight", norm.weight, (width,))
 
     def _check_pooling(self) -> None:
-        """Check that what is pooled is there."""
+        """Check that the tower has what its pooling needs."""
         if (self.pooling == "cls") != self.has_class_token or (self.pooling == "attention") != bool(
             self.attention_pool
         ):
@@ -246,27 +246,27 @@ class Tower:
 
     @property
     def has_class_token(self) -> bool:
-        """Whether token 0 is a class token and not a patch."""
+        """Whether token 0 is the class token and not a patch."""
         return self.class_embedding is not None
 
     @property
     def width(self) -> int:
-        """Channels of a token."""
+        """The channels of a token."""
         return int(self.patch_kernel.shape[0])
 
     @property
     def heads(self) -> int:
-        """Attention heads of each block."""
+        """The number of attention heads of each block."""
         return self.blocks[0].attention.heads
 
     @property
     def tokens(self) -> int:
-        """Patches, and the class token if there is one."""
+        """The number of tokens: patches, and the class token if there is one."""
         return int(self.positions.shape[0])
 
     @property
     def patches(self) -> int:
-        """Patch tokens: `grid ** 2`."""
+        """The number of patch tokens, `grid ** 2`."""
         return self.grid**2
 
     @property
@@ -286,7 +286,7 @@ class Tower:
 
     @property
     def embed_dim(self) -> int:
-        """Length of the embedding."""
+        """The length of the embedding."""
         return self.width if self.projection is None else int(self.projection.shape[-1])
 
     @property
@@ -296,7 +296,7 @@ class Tower:
 
     @property
     def depth(self) -> int:
-        """Number of blocks."""
+        """The number of blocks."""
         return len(self.blocks)
 
     def fingerprint(self) -> str:
@@ -317,7 +317,7 @@ class Tower:
 def _leaves(path: str, node: Any) -> Iterator[tuple[str, Any]]:
     """Walk dataclasses and tuples of them in field order, yielding (path, array or plain value).
 
-    A field that came later and is not used is passed over, so that the fingerprints of older bundles hold.
+    A field that was added later and is not used is skipped, so that the fingerprints of older bundles hold.
     """
     if is_dataclass(node):
         for field in fields(node):

@@ -1,4 +1,4 @@
-"""Exact rewrites of a tower: another shape or other ranges, the same FP32 function.
+"""Rewrites a tower exactly: another shape or other ranges, the same FP32 function.
 
 `widen` brings the small reference to the shape of ViT-B/32, so that real gates, exits and accuracy run on blocks of
 full size. `inject_outliers` gives LayerNorm outputs a few very large channels, as large CLIPs have, so that INT8 error
@@ -41,7 +41,7 @@ def widen(
     The residual stream becomes the old one tiled `c = width_factor` times: LayerNorm parameters are tiled (mean and
     variance do not change), a Linear has its input columns tiled and divided by c and its output rows tiled. Each
     channel of a head is repeated m = `head_width` / old head width times and each head copied c / m times; queries
-    and keys are scaled by m ** -1/4, so that m equal products over sqrt(m) times the old head size give the old
+    and keys are scaled by m ** -1/4, so that m equal terms over sqrt(m) times the old head size give the old
     attention logits. Patch weights are up-sampled by `image_factor` and divided by its square, which is exact for
     images up-sampled by nearest neighbour. The embedding is tiled `embed_factor` times, which leaves its cosine with
     text embeddings tiled alike.
@@ -159,7 +159,7 @@ def to_open_clip(tower: Tower, text_model: Any) -> Any:
         )
     embed_factor, remainder = divmod(tower.embed_dim, projection.shape[1])
     if remainder or not embed_factor:
-        raise TowerError(f"The embedding of {tower.embed_dim} is no multiple of the text's {projection.shape[1]}.")
+        raise TowerError(f"The embedding of {tower.embed_dim} is not a multiple of the text's {projection.shape[1]}.")
     model = copy.deepcopy(text_model)
     model.text_projection = torch.nn.Parameter(projection.detach().repeat(1, embed_factor))
     model.visual = VisionTransformer(
@@ -179,7 +179,7 @@ def to_open_clip(tower: Tower, text_model: Any) -> Any:
 
 
 def nearest_transform(preprocessing: Preprocessing) -> Callable[[Any], torch.Tensor]:
-    """Preprocessing by nearest neighbour, which open_clip does not offer: PIL image -> float32 (3, side, side).
+    """Build preprocessing by nearest neighbour, which open_clip does not offer: PIL image -> float32 (3, side, side).
 
     Raises:
         TowerError: The resize mode is not `shortest`.
@@ -205,7 +205,7 @@ def _tile(array: npt.NDArray[np.floating[Any]], times: int, axis: int = 0) -> Fl
 
 
 def _head_channels(heads: int, head_width: int, repeats: int, copies: int) -> npt.NDArray[np.intp]:
-    """Old channel of each new attention channel.
+    """Find the old channel of each new attention channel.
 
     >>> _head_channels(heads=2, head_width=2, repeats=2, copies=1).tolist()
     [0, 1, 0, 1, 2, 3, 2, 3]

@@ -8,7 +8,8 @@
 
 from lraee import frames
 from lraee.errors import LraeeError
-from lraee.model import Model, load
+from lraee.loading import load
+from lraee.model import Model
 from lraee.policies import Adaptive, Deadline, ExitAt, Full, Policy
 from lraee.prediction import Prediction
 from lraee.reading import Reading

@@ -23,12 +23,12 @@ THREADS_PER_CORE = 4
 
 
 def is_count(value: object, least: int = 1, most: int = sys.maxsize) -> TypeGuard[int]:
-    """Whether `value` is a whole number from `least` to `most`, of Python or numpy; True and False are none."""
+    """Tell whether `value` is a whole number from `least` to `most`, of Python or numpy, and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether `value` is a real number, of Python or numpy, perhaps infinite or NaN; True and False are none."""
+    """Tell whether `value` is a real number, of Python or numpy, perhaps infinite or NaN, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
@@ -53,7 +53,7 @@ def check_choice(name: str, value: object, allowed: tuple[Any, ...]) -> None:
 
 
 def check_threads(threads: object) -> None:
-    """Refuse far more threads than the machine has cores: every session begins so many, and they wait for one another.
+    """Refuse far more threads than the machine has cores: every session starts them, and they wait for one another.
 
     Raises:
         SettingsError: it is neither None nor a whole number from 1 to `THREADS_PER_CORE` for each core.
@@ -67,14 +67,14 @@ def check_threads(threads: object) -> None:
 
 
 def array_words(value: object) -> str:
-    """Dtype and shape of an array, or the type of what is none, for messages."""
+    """Describe an array by dtype and shape, or any other object by its type, for messages."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape}"
     return f"a {type(value).__name__}, no array"
 
 
 def is_real_array(value: object, axes: int) -> TypeGuard[NDArray[np.floating]]:
-    """Whether `value` is an array of real numbers, all finite also as float32, with so many axes."""
+    """Tell whether `value` is an array of real numbers, all finite also as float32, with `axes` axes."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu" or value.ndim != axes:
         return False
     limit = float(np.finfo(np.float32).max)

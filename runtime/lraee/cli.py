@@ -1,7 +1,7 @@
-"""The commands of ``python -m lraee``: classify images, look into a bundle, verify it.
+"""The commands of ``python -m lraee``: classify images, describe a bundle, verify it, examine the installation.
 
 Each command parses, calls the library, prints. Answers go to stdout, one red line for an error to stderr with exit
-status 1; wrong usage has status 2. See `lraee.commands.terminal` for outputs that are no terminal, full or closed.
+status 1; wrong usage has status 2. See `lraee.commands.terminal` for outputs that are not a terminal, full or closed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Annotated
 import typer
 
 from lraee.bundle.folder import Bundle, find_bundle, taken_instead
+from lraee.bundle.strict_json import encode
 from lraee.commands.answers import printer
+from lraee.commands.doctor import advice, diagnose, diagnosis_table
 from lraee.commands.info import info_json, info_tables, megabytes, size_bytes
 from lraee.commands.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
 from lraee.commands.terminal import (
-    errors_as_one_line as errors_as_one_line,  # programs beside this one take it from here
+    errors_as_one_line as errors_as_one_line,  # other programs import it from here
 )
 from lraee.errors import ImageError
 from lraee.images.read import ImageSource
 from lraee.labels.label_file import parse_labels
-from lraee.model import load
+from lraee.loading import load
 from lraee.policies.spec import POLICY_SPECS, parse_policy
 from lraee.reading import MAX_PIXELS, Reading, parse_color
 
@@ -40,7 +42,7 @@ OPTIONS = {"max_pixels": "raise --max-pixels"}
 """What to do with an option of ``classify``, by the setting that an error names."""
 
 STANDARD_INPUT = "-"
-"""The image that is read from there."""
+"""The argument that stands for an image on stdin."""
 
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or 'reference'.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -78,7 +80,7 @@ def classify(
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = MAX_PIXELS,
     background: Annotated[
         str | None,
-        typer.Option(help="Colour behind transparent pixels: white, black or #rrggbb; by default alpha is dropped."),
+        typer.Option(help="Colour under transparent pixels: white, black or #rrggbb; by default alpha is dropped."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -138,6 +140,29 @@ def verify(bundle: BundleArgument) -> None:
         )
 
 
+@app.command()
+def doctor(
+    bundle: Annotated[
+        str | None, typer.Argument(metavar="[BUNDLE]", help="Bundle to check too; folder, or 'reference'.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a report of a fault needs: versions, CPU, limits, threads, memory, the bundle; and advise.
+
+    The exit status is 1 where the bundle cannot be used.
+    """
+    with errors_as_one_line():
+        if bundle is not None:
+            _note(bundle)
+        found = diagnose(bundle)
+        if as_json:
+            print_line(json.dumps({**encode(found), "advice": advice(found)}))
+        else:
+            show(diagnosis_table(found), "", *advice(found))
+    if found.bundle is not None and found.bundle.problem is not None:
+        raise typer.Exit(ERROR_STATUS)
+
+
 def _note(bundle: str) -> None:
     """Say on stderr which bundle is taken, where its name could mean two."""
     if (note := taken_instead(bundle)) is not None:
@@ -145,7 +170,7 @@ def _note(bundle: str) -> None:
 
 
 def _source(image: str) -> ImageSource:
-    """What an argument names.
+    """Give the image that an argument names.
 
     Raises:
         ImageError: a folder, or nothing on stdin.

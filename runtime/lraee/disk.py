@@ -1,4 +1,4 @@
-"""Says why something could not be written, in words that tell what to do: disks fill up, rights are lost."""
+"""Says why something could not be written and what to do: disks fill up, permissions are lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 class NoRoomError(OSError):
-    """There is no room for a file whose size is known; `errno` is the system's."""
+    """The disk has no room for a file whose size is known; `errno` is the system's."""
 
     def __init__(self, error: OSError, path: Path, wanted_bytes: int) -> None:
         """Take over what the system said.
@@ -33,7 +33,7 @@ class NoRoomError(OSError):
 
 
 def free_bytes(folder: Path) -> int | None:
-    """What this user may still write to the disk that a folder lies on; None where the system does not say."""
+    """Tell how many bytes this user may still write to a folder's disk; None where that is unknown."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -41,7 +41,7 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def writing_trouble(error: OSError, folder: Path) -> str | None:
-    """Why files could not be written, with what is free and what is wanted; None if the error is about something else.
+    """Explain why files could not be written, with free and wanted bytes; None if the error is about something else.
 
     Args:
         error: raised while files of `folder`, and temporary ones, were written.
@@ -67,7 +67,7 @@ def writing_trouble(error: OSError, folder: Path) -> str | None:
 
 
 def _fullest(error: OSError, folder: Path) -> tuple[Path, int | None]:
-    """Where there is no room, and what is free there: in the folder, or where temporary files lie."""
+    """Find the full disk, of the folder or of temporary files, and what is free there."""
     free = free_bytes(folder)
     try:
         temporary = Path(tempfile.gettempdir())

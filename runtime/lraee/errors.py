@@ -1,8 +1,8 @@
-"""Every error this project raises on purpose, in one tree.
+"""Defines every error that this project raises on purpose, in one tree.
 
     LraeeError
     ├── BundleError          a bundle is damaged, incomplete, newer than this code, or unsafe
-    ├── ImageError           an image cannot be read or has a shape nobody can classify
+    ├── ImageError           an image cannot be read, or has a shape that cannot be classified
     ├── LabelsError          labels are missing, empty, or cannot be embedded by this bundle
     ├── SettingsError        a setting of a model or a call is unknown, of another type, or out of its range
     ├── PolicyError          a policy asks for something the bundle does not have
@@ -14,10 +14,10 @@
     └── MissingExtraError    an optional dependency is not installed
 
 A message says what was met, what was wanted, and what to do next. Several commands may print it, so it names an option
-only behind the command that has it (``lraee-export --exits all``); an option of the printing command is added by that
+only after the command that has it (``lraee-export --exits all``); an option of the printing command is added by that
 command, which finds in `LraeeError.setting` what to look for.
 
-`ThreadsWarning` and `ImageWarning` are no errors: what was asked for is done, though perhaps not as it was meant.
+`ThreadsWarning` and `ImageWarning` are not errors: the call goes on, though perhaps not as it was meant.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class DataError(LraeeError):
 
 
 class TowerError(LraeeError):
-    """A checkpoint or an architecture that cannot be exported, refused by name."""
+    """A checkpoint or an architecture cannot be exported; the message names it."""
 
 
 class ParityError(LraeeError):

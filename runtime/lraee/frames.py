@@ -1,6 +1,6 @@
 """Turns what cameras deliver into uint8 RGB (height, width, 3), with numpy alone.
 
-RGB frames need nothing: `classify` takes them as they are.
+RGB frames need no conversion: `classify` takes them as they are.
 
 >>> import numpy as np
 >>> from_nv12(bytes([235] * 4 + [128] * 2), 2, 2).tolist()  # white: Y at its upper limit, no colour
@@ -108,7 +108,7 @@ def from_nv12(
 
 
 def _bytes_of(buffer: Buffer) -> NDArray[np.uint8]:
-    """All bytes in a row; of an array that is not contiguous a copy."""
+    """View a buffer as a row of bytes; an array that is not contiguous is copied."""
     if isinstance(buffer, np.ndarray) and buffer.dtype == np.uint8:
         return buffer.reshape(-1)
     if isinstance(buffer, np.ndarray):
@@ -122,7 +122,7 @@ def _bytes_of(buffer: Buffer) -> NDArray[np.uint8]:
 
 
 def _to_rgb(luma: Pixels, chroma: Pixels, matrix: Matrix, full_range: bool) -> Pixels:
-    """(height, width) and (height / 2, width / 2, 2) to (height, width, 3).
+    """Convert luma (height, width) and chroma (height / 2, width / 2, 2) to RGB (height, width, 3).
 
     R = Y + 2 (1 - red) V,  B = Y + 2 (1 - blue) U,  G = (Y - red R - blue B) / (1 - red - blue), with Y in 0..1 and
     U, V in -0.5..0.5. Every term depends on one byte, so it is looked up.
@@ -148,7 +148,7 @@ def _to_rgb(luma: Pixels, chroma: Pixels, matrix: Matrix, full_range: bool) -> P
 
 
 def _fixed(values: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Shares of full brightness as levels of 0..255 with a binary fraction."""
+    """Convert shares of full brightness to levels of 0..255 with a binary fraction."""
     return np.round(values * 255 * (1 << _FRACTION_BITS)).astype(np.int32)
 
 

@@ -1,4 +1,4 @@
-"""The command that adds an extra to the installed package: one place, so that every message names the same one.
+"""Names the command that adds an extra to the installed package, so that every message names the same one.
 
 pip reads what an extra needs from the package that is installed, and looks for `lraee` nowhere else. So the command
 works wherever a message can name it, whether the package came from an index, from a wheel or from a checkout.
@@ -11,7 +11,7 @@ Extra: TypeAlias = Literal["image", "export", "openvino"]
 
 
 def install_command(extra: Extra) -> str:
-    """The shell command that installs what an extra needs.
+    """Give the shell command that installs what an extra needs.
 
     >>> install_command("image")
     "pip install 'lraee[image]'"

@@ -1,4 +1,4 @@
-"""How images are read, as far as the device decides it and not the bundle."""
+"""Holds the settings by which a device, and not the bundle, decides how images are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_PIXELS = 89_478_485
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Settings of everything between an image's file, bytes or array and the model's square of pixels.
+    """Holds the settings between an image's file, bytes or array and the model's square of pixels.
 
     The defaults give what open_clip gives.
 
@@ -34,17 +34,17 @@ class Reading:
     max_pixels: int = MAX_PIXELS
     """Images with more pixels are refused before they are decoded. A decoded image takes 3 to 16 bytes a pixel, so
     small boards should set less. This limit alone decides: Pillow's own, `PIL.Image.MAX_IMAGE_PIXELS`, is neither
-    changed nor asked, but for images inside icons, tiles of a TIFF and frames of a WebP, where Pillow asks it."""
+    changed nor asked, except for images inside icons, tiles of a TIFF and frames of a WebP, where Pillow asks it."""
     reduce_jpeg: bool = False
     """Decode JPEGs at 1/2, 1/4 or 1/8 of their size where at least twice the model's size is left: faster for large
-    photos, and not quite the same pixels. Pillow resizes what it has so decoded."""
+    photos, and not quite the same pixels. Pillow then resizes the picture."""
     resize: Resizer = "auto"
-    """Who resizes. ``pillow``; ``numpy``: the same pixels without Pillow, slower; ``onnx``: bicubic only, faster than
+    """The resizer. ``pillow``; ``numpy``: the same pixels without Pillow, slower; ``onnx``: bicubic only, faster than
     ``numpy``, 1 level apart in 1 of 10,000 values. ``auto``: Pillow where it is installed, else ``onnx`` for bicubic
     and ``numpy`` for the rest. Pictures that are neither RGB nor grey are always resized by Pillow, which decoded
     them."""
     background: Color | None = None
-    """RGB that is put behind transparent pixels, such as ``(255, 255, 255)`` for white. None drops alpha as open_clip
+    """RGB that is put under transparent pixels, such as ``(255, 255, 255)`` for white. None drops alpha as open_clip
     does: then the colours show that are stored under the transparency, often black."""
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class Reading:
 
 
 def parse_color(text: str) -> Color:
-    """A colour as it is typed: ``white``, ``black``, or red, green and blue in hexadecimal.
+    """Parse a colour as it is typed: ``white``, ``black``, or red, green and blue in hexadecimal.
 
     >>> parse_color("#ff8000")
     (255, 128, 0)
@@ -80,4 +80,4 @@ def _is_color(value: object) -> bool:
 
 
 PLAIN_READING = Reading()
-"""What open_clip does."""
+"""The settings that give what open_clip gives."""

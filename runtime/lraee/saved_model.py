@@ -1,7 +1,7 @@
-"""What `pickle`, `copy` and the spawned processes of `multiprocessing` hold of a model: no weights, but where they are.
+"""Describes a model for `pickle`, `copy` and spawned processes: without weights, but with the place where they are.
 
-Sessions cannot be copied. So a copy opens the bundle again, by its path and the hash of its manifest, and makes
-sessions of its own; labels, policy and reading are those that the model had when it was copied.
+Sessions cannot be copied. A copy therefore opens the bundle again, by its path and the hash of its manifest, and makes
+new sessions; labels, policy and reading are those that the model had when it was copied.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from lraee.reading import Reading
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedModel:
-    """The state of a model without its sessions."""
+    """Holds the state of a model without its sessions."""
 
     bundle: Bundle
-    """Which in turn is pickled as path and hash."""
+    """The bundle, which is pickled as path and hash."""
     settings: SessionSettings
-    """As they were given: threads that were left to the machine are left to the one that opens it."""
+    """The settings as they were given: where threads were omitted, the machine that opens the copy chooses them."""
     policy: Policy
     reading: Reading
     labels: Labels | None
-    """None for those that the bundle was exported with."""
+    """The labels; None for those that the bundle was exported with."""
 
     def check(self) -> None:
         """Refuse settings that do not suit this machine.

@@ -1,4 +1,4 @@
-"""Search among embeddings that were kept: float, a quarter of the size as INT8, or a thirty-second as bits.
+"""Searches among stored embeddings: float32, INT8 at a quarter of the size, or bits at a thirty-second.
 
 >>> import numpy as np
 >>> index = SearchIndex.build(np.eye(4, dtype=np.float32), kind="int8")
@@ -19,10 +19,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.arrays import FloatArray
 from lraee.checks import array_words, check_count, is_real_array
 from lraee.errors import DataError
-
-FloatArray = NDArray[np.float32]
 
 Kind = Literal["float32", "int8", "binary"]
 """- ``float32``: as they are, ``4 * embed_dim`` bytes each.
@@ -31,22 +30,22 @@ Kind = Literal["float32", "int8", "binary"]
 """
 
 CHUNK = 8192
-"""Embeddings that are unpacked and compared at once, so that the memory used does not grow with their number."""
+"""Embeddings that are unpacked and compared together, so that memory does not grow with their number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """The nearest of each query, best first."""
+    """Holds the nearest embeddings of each query, best first."""
 
     rows: NDArray[np.intp]
     """(queries, top): which of the embeddings that were indexed."""
     scores: FloatArray
-    """(queries, top): cosine; for ``binary`` a product with signs, which only orders."""
+    """(queries, top): cosine; for ``binary`` an inner product with signs, which only orders."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchIndex:
-    """Embeddings ready to be searched; made by `build` or `load`."""
+    """Holds embeddings ready to be searched; `build` and `load` make it."""
 
     kind: Kind
     codes: NDArray[Any]
@@ -58,7 +57,7 @@ class SearchIndex:
 
     @classmethod
     def build(cls, embeddings: FloatArray, *, kind: Kind = "float32") -> SearchIndex:
-        """Index embeddings.
+        """Index embeddings in one of three kinds of storage.
 
         Args:
             embeddings: (count, embed_dim) float32 of unit length, as `Model.embed` gives them.
@@ -88,11 +87,11 @@ class SearchIndex:
 
     @property
     def size_bytes(self) -> int:
-        """Of codes and scales, in memory and in the file."""
+        """Bytes of codes and scales, in memory and in the file."""
         return self.codes.nbytes + self.scales.nbytes + self.centre.nbytes
 
     def search(self, queries: FloatArray, *, top: int = 10) -> Found:
-        """The nearest by cosine.
+        """Find the nearest embeddings by cosine.
 
         Args:
             queries: (queries, embed_dim) float32 of unit length.
@@ -121,7 +120,7 @@ class SearchIndex:
         return Found(np.take_along_axis(best_rows, order, axis=1), np.take_along_axis(best_scores, order, axis=1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an ``.npz``, beside its target first, so that a file is never half there.
+        """Write an ``.npz`` under another name and rename it, so that a file is never half written.
 
         Raises:
             DataError: it cannot be written.
@@ -145,10 +144,10 @@ class SearchIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SearchIndex:
-        """Read what `save` wrote; nothing is unpickled.
+        """Read an index that `save` wrote; nothing is unpickled.
 
         Raises:
-            DataError: it cannot be read or is no index.
+            DataError: it cannot be read or is not an index.
         """
         try:
             with Path(path).open("rb") as handle:
@@ -157,14 +156,14 @@ class SearchIndex:
                     raise ValueError("it holds a single array")
                 kind, codes, scales, centre = (file[name] for name in ("kind", "codes", "scales", "centre"))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise DataError(f"{path} is no search index: {error}; write it with SearchIndex.save") from error
+            raise DataError(f"{path} is not a search index: {error}; write it with SearchIndex.save") from error
         wanted = {"float32": np.float32, "int8": np.int8, "binary": np.uint8}.get(str(kind))
         if wanted is None or codes.dtype != wanted or codes.ndim != 2 or not codes.size:
-            raise DataError(f"{path} is no search index: kind {kind}, codes {codes.dtype} {codes.shape}")
+            raise DataError(f"{path} is not a search index: kind {kind}, codes {codes.dtype} {codes.shape}")
         lengths = (len(codes) if str(kind) == "int8" else 0, 8 * codes.shape[1] if str(kind) == "binary" else 0)
         if scales.shape != lengths[:1] or centre.shape != lengths[1:]:
             raise DataError(
-                f"{path} is no search index: scales {scales.shape}, centre {centre.shape}, wanted {lengths}"
+                f"{path} is not a search index: scales {scales.shape}, centre {centre.shape}, wanted {lengths}"
             )
         return cls(str(kind), codes, scales.astype(np.float32), centre.astype(np.float32))  # type: ignore[arg-type] # checked
 

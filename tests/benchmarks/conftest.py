@@ -21,24 +21,26 @@ from lraee.images.read import Pixels
 from lraee.policies import ExitAt, Full
 from lraee.policies.base import Route, Verdict
 from lraee_benchmarks.analysis.notes import make_notes
-from lraee_benchmarks.results.model import (
-    SCHEMA,
-    Accuracy,
+from lraee_benchmarks.results.conditions import (
     BundleSummary,
     ColdStart,
     Device,
+    Peer,
+    Preprocessing,
+    Settings,
+    Stability,
+)
+from lraee_benchmarks.results.model import (
+    SCHEMA,
+    Accuracy,
     ExitShare,
     Floor,
     Interval,
     Latency,
-    Peer,
-    Preprocessing,
     Ratio,
     Report,
     Row,
     RowKind,
-    Settings,
-    Stability,
 )
 from lraee_benchmarks.rows.variants import Outcome, Variant
 from lraee_exporters.graphs.bare_gemms import build_floor, save_floor

@@ -26,8 +26,8 @@ FEW = ["--threads", "1", "--launches", "1", "--repeats", "6", "--warmup", "1", "
 
 
 def invoke(*arguments: str) -> Result:
-    """Run the command here, without the pool that can be set up only once in a process."""
-    return CliRunner().invoke(app, [*arguments, "--thread-pool", "session"])
+    """Run the command here."""
+    return CliRunner().invoke(app, arguments)
 
 
 def labelled(root: Path, each: int) -> str:
@@ -138,7 +138,7 @@ def test_labelled_images_are_skipped_counted_and_mapped_as_told(tmp_path: Path) 
     report = from_json((tmp_path / "x.json").read_text("utf-8"))
     assert {row.accuracy.images for row in report.rows if row.accuracy is not None} == {20}
     notes = " ".join(report.notes)
-    assert "being no images: 1 .txt." in notes
+    assert "since they are not images: 1 .txt." in notes
     assert "1 image cannot be read and is left out" in notes
     assert "--unreadable skip" in report.settings.command
     alone = invoke("reference", "--labels", str(names), *FEW)
@@ -150,7 +150,7 @@ def test_one_pool_for_the_process(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     command = [sys.executable, "-c", "from lraee_benchmarks.cli import main; main()"]
     command += [str(find_bundle("reference")), *FEW]
-    command += ["--policy", "full", "--cold-starts", "1", "--json", str(path)]
+    command += ["--policy", "full", "--cold-starts", "1", "--thread-pool", "global", "--json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -160,9 +160,9 @@ def test_one_pool_for_the_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "error: nowhere is no folder; wanted a bundle"),
-        (["reference", "--policy", "sometimes"], "error: 'sometimes' is no policy; wanted adaptive"),
-        (["reference", "--policy", "exit=99"], "error: there is no exit behind block 99"),
+        (["nowhere"], "error: nowhere is not a folder; wanted a bundle"),
+        (["reference", "--policy", "sometimes"], "error: 'sometimes' is not a policy; wanted adaptive"),
+        (["reference", "--policy", "exit=99"], "error: there is no exit after block 99"),
         (["reference", "--policy", "adaptive=nope"], "error: there is no operating point 'nope'"),
         (["reference", "--images", "nowhere"], "error: nowhere does not exist; give a folder or a zip of images"),
         (["reference", "--accuracy", "photos"], "has no labels; put the images into one folder per class"),
@@ -229,20 +229,19 @@ def test_baselines_are_a_list_or_none_or_whatever_is_there() -> None:
     assert parse_baselines("none") == ()
     assert parse_baselines("fp32, graph") == ("graph", "fp32")
     assert parse_baselines("torch,openvino,dynamic,static") == ("static", "dynamic", "openvino", "torch")
-    with pytest.raises(typer.BadParameter, match="'int4' is no baseline"):
+    with pytest.raises(typer.BadParameter, match="'int4' is not a baseline"):
         parse_baselines("int4")
 
 
 def test_the_command_line_of_a_report_is_read_back_as_the_same_options() -> None:
     """Every option that was given is in it, the pool always, and no other; it is quoted for a shell."""
-    assert command_line(BenchmarkConfig(bundle="reference")) == "lraee-bench reference --thread-pool session"
+    assert command_line(BenchmarkConfig(bundle="reference")) == "lraee-bench reference --launches 1"
     config = BenchmarkConfig(
         bundle="my clip.lraee", policies=("full", "exit=8"), baselines=(), warmup_rounds=0, thread_pool="global"
     )
     assert command_line(config) == (
-        "lraee-bench 'my clip.lraee' --thread-pool global --warmup 0 --policy full --policy exit=8 --baselines none"
+        "lraee-bench 'my clip.lraee' --thread-pool global --warmup 0 --launches 1 --policy full --policy exit=8 "
+        "--baselines none"
     )
     config = BenchmarkConfig(bundle="reference", baselines=("openvino",), floor=True, isolate=False)
-    assert command_line(config) == (
-        "lraee-bench reference --thread-pool session --baselines openvino --floor --no-isolate"
-    )
+    assert command_line(config) == ("lraee-bench reference --launches 1 --baselines openvino --floor --no-isolate")

@@ -74,7 +74,7 @@ def test_images_that_cannot_be_read_make_room_for_others_and_are_named(folder: s
     assert [len(batch) for batch in sample.batches] == [3, 3]
     assert len(set(levels(sample.batches))) == 6
     passed_over, skipped = sample.notes
-    assert passed_over == f"Passed over in {folder}, being no images: 1 .txt."
+    assert passed_over == f"Passed over in {folder}, since they are not images: 1 .txt."
     assert skipped.startswith(f"Of {folder}, 2 images cannot be read and are left out: ")
     assert "06.heic" in skipped
     assert "reads no HEIF" in skipped

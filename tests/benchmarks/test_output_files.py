@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lraee.errors import DataError
 from lraee_benchmarks.cli import app
-from lraee_benchmarks.output_files import check_writable, temporary_folder, write_file
+from lraee_benchmarks.output_files import check_writable, temporary_folder, with_block, write_file
 from lraee_benchmarks.render.html import app as render_app
 from lraee_benchmarks.results.model import Report, to_json
 
@@ -56,18 +56,26 @@ def test_a_full_disk_is_said() -> None:
         write_file(FULL_DISK, "text")
 
 
-@pytest.mark.parametrize("isolate", ["--isolate", "--no-isolate"])
+def test_a_page_without_marks_is_refused() -> None:
+    """The table would have no place."""
+    page = with_block("a <!-- emulated --> b <!-- /emulated --> c", "emulated", "T")
+    assert page == "a <!-- emulated -->\n\nT\n\n<!-- /emulated --> c"
+    with pytest.raises(ValueError, match="to put the table between"):
+        with_block("nothing", "emulated", "T")
+
+
+@pytest.mark.parametrize("launches", ["1", "2"])
 def test_a_temporary_folder_without_room_is_one_line(
-    isolate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launches: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images go through it to the processes that measure; a limit on files stands for the full disk."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        few = ["--threads", "1", "--repeats", "6", "--launches", "1" if isolate == "--isolate" else "2", isolate]
+        few = ["--threads", "1", "--repeats", "6", "--launches", launches, "--isolate"]
         few += ["--image-count", "20", "--cold-starts", "0", "--policy", "full", "--baselines", "none", "--no-energy"]
-        result = CliRunner().invoke(app, ["reference", *few, "--thread-pool", "session"])
+        result = CliRunner().invoke(app, ["reference", *few])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert result.exit_code == 1
@@ -104,7 +112,7 @@ def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
 def test_the_table_is_printed_and_other_files_written_where_one_fails(tmp_path: Path) -> None:
     """A disk that fills up during the measurement does not cost the measurement."""
     few = ["--threads", "1", "--launches", "1", "--repeats", "6", "--warmup", "1", "--image-count", "6"]
-    few += ["--cold-starts", "0", "--policy", "full", "--baselines", "none", "--thread-pool", "session"]
+    few += ["--cold-starts", "0", "--policy", "full", "--baselines", "none"]
     outputs = ["--json", str(FULL_DISK), "--csv", str(tmp_path / "rows.csv")]
     result = CliRunner().invoke(app, ["reference", *few, *outputs])
     assert result.exit_code == 1

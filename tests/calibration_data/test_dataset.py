@@ -37,7 +37,7 @@ def write_folder(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def write_zip(path: Path, files: dict[str, bytes]) -> Path:
-    """Write files as members."""
+    """Write files as members of a zip."""
     with zipfile.ZipFile(path, "w") as archive:
         for key, content in files.items():
             archive.writestr(key, content)
@@ -129,7 +129,7 @@ def test_pixels_are_loaded_in_the_order_asked_for(tmp_path):
 
 @pytest.mark.parametrize("container", ["folder", "zip"])
 def test_an_unreadable_image_is_refused_or_skipped_by_name(tmp_path, container):
-    """Never dropped in silence."""
+    """It is never dropped in silence."""
     files = {"a/1.png": picture(1), "a/broken.jpg": picture(1)[:40], "b/2.png": picture(2)}
     source = write_folder(tmp_path, files) if container == "folder" else write_zip(tmp_path / "x.zip", files)
     with pytest.raises(DataError, match=r"a/broken\.jpg .*; remove the file$"):
@@ -196,7 +196,7 @@ def test_a_member_that_would_fill_the_memory_is_refused_by_its_size(tmp_path):
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):
-    """With what to do instead."""
+    """The message says what to do instead."""
     source = write_zip(tmp_path / "secret.zip", {"a.png": picture(1)})
     content = bytearray(source.read_bytes())
     entry = content.index(b"PK\x01\x02")

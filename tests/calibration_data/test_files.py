@@ -70,7 +70,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 
 
 def keys(dataset: Dataset) -> list[str]:
-    """Of all images."""
+    """List the keys of all images."""
     return [sample.key for sample in dataset.samples]
 
 
@@ -112,7 +112,7 @@ def test_a_format_that_came_with_a_newer_pillow_says_so(monkeypatch: pytest.Monk
 
 
 def test_what_is_passed_over_is_counted_by_its_ending(make: Make) -> None:
-    """Texts, videos, archives, what the systems of others leave behind; a hidden folder counts once."""
+    """Texts, videos, archives, what other systems leave; a hidden folder counts once."""
     source = make(
         {
             "cat/1.png": encoded("PNG", 1),
@@ -152,7 +152,7 @@ def test_folders_without_an_image_are_known(make: Make) -> None:
 
 @pytest.fixture
 def plain_user() -> Iterator[None]:
-    """The rights of somebody who is not root."""
+    """Take the rights of a user who is not root."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(65534)
@@ -230,7 +230,7 @@ def test_links_inside_a_zip_are_not_dropped(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match=r"x\.zip:dog/2\.png cannot be read: it is a link"):
         open_dataset(packed("dog/2.png")).read(1)
-    with pytest.raises(DataError, match=r"x\.zip:dog is a link, and images behind it would be missing"):
+    with pytest.raises(DataError, match=r"x\.zip:dog is a link, and images in it would be missing"):
         open_dataset(packed("dog"))
 
 

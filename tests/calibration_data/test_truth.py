@@ -12,7 +12,7 @@ from lraee_calibration_data.truth import check_classes_are_read, label_rows
 
 
 def dataset_of(path: Path, *keys: str) -> Dataset:
-    """A zip of files that nobody decodes."""
+    """Make a zip of files that are never decoded."""
     with zipfile.ZipFile(path / "x.zip", "w") as archive:
         for key in keys:
             archive.writestr(key, key)

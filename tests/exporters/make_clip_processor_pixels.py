@@ -46,7 +46,7 @@ def picture(width: int, height: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the file of pixels."""
     from PIL import Image
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 

@@ -37,7 +37,7 @@ def mixed(by_hand: list[str], count: int) -> list[str]:
 
 
 def main() -> None:
-    """Write the file; in ASCII, so that no editor mends it."""
+    """Write the file; in ASCII, so that no editor changes it."""
     texts = json.loads(TARGET.read_text("ascii"))[:BY_HAND]
     lines = ",\n".join(json.dumps(text) for text in mixed(texts, COUNT))
     TARGET.write_text(f"[\n{lines}\n]\n", "ascii")

@@ -65,7 +65,7 @@ def test_label_files_are_text_or_json(name: str, content: str, tmp_path: Path) -
         ("empty.txt", "\n\n", "There are no labels"),
         ("twice.txt", "cat\ndog\ncat\n", "twice.txt: labels occur more than once: cat"),
         ("blank.json", '["cat", " "]', "Label 2 of 2 is blank"),
-        ("broken.json", "[", "is no JSON"),
+        ("broken.json", "[", "is not JSON"),
         ("number.json", "3", "wanted names as a list of texts"),
         ("numbers.json", "[1, 2]", "wanted names as a list of texts"),
         ("key.json", '{"names": ["cat"], "prompts": []}', "met the keys names, prompts"),
@@ -82,7 +82,7 @@ def test_label_files_that_name_no_classes_are_refused(name: str, content: str, m
 
 
 def test_missing_and_binary_label_files_are_refused(tmp_path: Path) -> None:
-    """The path is named."""
+    """The message names the path."""
     with pytest.raises(LabelsError, match=r"nowhere\.txt: the label file cannot be read"):
         read_label_file(tmp_path / "nowhere.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xfa")
@@ -98,6 +98,6 @@ def test_braces_in_a_name_are_text() -> None:
 def test_labels_of_a_small_model_have_its_length(
     small_config: dict[str, Any], write_model_folder: Callable[..., Path]
 ) -> None:
-    """One row a label."""
+    """Each label has one row."""
     model = load_model(str(write_model_folder(small_config)), pretrained="random")
     assert embed_labels(model, LabelSet(names=("cat", "dog", "cow"))).shape == (3, 12)

@@ -110,7 +110,7 @@ def stages_of(tower: Tower, folder: Path) -> Callable[[Pixels], list[Any]]:
 
 
 def reader(preprocessing: Preprocessing) -> Reader:
-    """This project's own preprocessing."""
+    """Give this project's own preprocessing."""
     return lambda image: preprocess(image, preprocessing)
 
 
@@ -133,7 +133,7 @@ def test_a_right_export_agrees_at_every_stage(subject: Subject, images: list[Ima
 
 
 def swap_channels(read: Reader) -> Reader:
-    """BGR instead of RGB."""
+    """Convert RGB to BGR."""
     return lambda image: np.ascontiguousarray(read(image)[..., ::-1])
 
 

@@ -54,7 +54,7 @@ def embed_with_numpy(tower: Tower, images: Array) -> Array:
 
 
 def norm(layer: LayerNorm, x: Array) -> Array:
-    """LayerNorm over the last axis."""
+    """Compute a LayerNorm over the last axis."""
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + layer.epsilon) * layer.weight + layer.bias
 
@@ -65,7 +65,7 @@ def linear(layer: Linear, x: Array) -> Array:
 
 
 def activate(name: str, x: Array) -> Array:
-    """GELU with erf, or QuickGELU."""
+    """Compute GELU with erf, or QuickGELU."""
     if name == "quick_gelu":
         return x / (1 + np.exp(-1.702 * x))
     return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))

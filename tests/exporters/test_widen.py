@@ -20,7 +20,7 @@ Build = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture(scope="module")
 def reference() -> LoadedModel:
-    """The shipped model."""
+    """Load the shipped model."""
     return load_model("reference")
 
 
@@ -51,7 +51,7 @@ def logits(model: LoadedModel, images: list[Image.Image]) -> np.ndarray[Any, Any
 
 
 def small_tower(model: Any) -> Any:
-    """A small model's tower."""
+    """Describe a small model's tower."""
     preprocessing = Preprocessing(
         image_size=24, resize_mode="shortest", interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
     )
@@ -129,7 +129,7 @@ def test_outliers_enlarge_activations_and_keep_the_function(
 
 
 def test_outliers_out_of_range_are_refused(small_config: dict[str, Any], build_model: Build) -> None:
-    """More channels than there are, or a factor that is no scale."""
+    """More channels than there are, or a factor that is not a scale."""
     tower = small_tower(build_model(small_config))
     for channels, factor in ((33, 2.0), (-1, 2.0), (1, 0.0), (1, float("inf"))):
         with pytest.raises(TowerError, match="Outliers: met"):

@@ -43,7 +43,7 @@ def jpegs(make: Any) -> Iterator[Any]:
             f"JPEG, orientation {orientation}", make.encoded(make.base(orientation, 53, 80), "JPEG", exif=exif)
         )
     plain = make.encoded(photo, "JPEG")
-    yield make.OddImage("JPEG, behind it other bytes", plain + b"rubbish" * 99)
+    yield make.OddImage("JPEG, followed by other bytes", plain + b"rubbish" * 99)
     yield make.OddImage("JPEG, without its end", plain[:-2], make.NEITHER)
     yield make.OddImage(
         "MPO, two pictures", make.encoded(photo, "MPO", save_all=True, append_images=[make.base(1, 97, 71)])
@@ -167,7 +167,7 @@ def tiff_integers(make: Any) -> Iterator[Any]:
 
 
 def rare_formats(make: Any) -> Iterator[Any]:
-    """What else Pillow reads."""
+    """Yield files in other formats that Pillow reads."""
     image, exact = make.base(9, 64, 64), make.base(10, 66, 51)
     grey = np.asarray(exact.convert("L"))
     for size in (16, 64):

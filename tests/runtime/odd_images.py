@@ -34,7 +34,7 @@ OURS_REFUSES = {"floats", "grey beyond 16 bits"}
 
 
 class OddImage(NamedTuple):
-    """One image of the list."""
+    """Describes one image of the list."""
 
     name: str
     source: Any
@@ -42,7 +42,7 @@ class OddImage(NamedTuple):
     how: str = SAME
     """`SAME`, `NEITHER`, or the name of an exception."""
     meant: Image.Image | None = None
-    """Where open_clip is no measure: the picture that is in it, with 8 bits."""
+    """Where open_clip cannot be compared with: the picture that is in it, with 8 bits."""
 
 
 def base(index: int, width: int, height: int) -> Image.Image:
@@ -72,7 +72,7 @@ def alpha_of(image: Image.Image) -> Image.Image:
 
 
 def rgba(index: int, width: int = 61, height: int = 50) -> Image.Image:
-    """`base` with alpha."""
+    """Add alpha to `base`."""
     image = base(index, width, height)
     image.putalpha(alpha_of(image))
     return image
@@ -184,8 +184,8 @@ def png_extras() -> Iterator[OddImage]:
     frames = [base(number, 40, 40) for number in (2, 3)]
     yield OddImage("PNG, animated", encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]))
     hidden = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True)
-    yield OddImage("PNG, animated behind a default image", hidden)
-    yield OddImage("PNG, behind it other bytes", png(rgb, 8) + b"rubbish" * 9)
+    yield OddImage("PNG, animated after a default image", hidden)
+    yield OddImage("PNG, followed by other bytes", png(rgb, 8) + b"rubbish" * 9)
 
 
 def sizes() -> Iterator[OddImage]:
@@ -207,7 +207,7 @@ def sizes() -> Iterator[OddImage]:
 
 
 def refused() -> Iterator[OddImage]:
-    """What neither can read."""
+    """Yield what neither side can read."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8))
     for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "TGA", "ICO", "PPM"):
         content = encoded(noise, kind)

@@ -54,19 +54,19 @@ def test_a_spec_is_a_policy(spec: str, policy: Policy) -> None:
 @pytest.mark.parametrize("spec", ["", "fast", "adaptive=", "full=1", "exit", "exit=", "exit=0", "exit=-1", "exit=²"])
 def test_a_spec_that_is_no_policy_is_refused(spec: str) -> None:
     """The message repeats it and says what is understood."""
-    with pytest.raises(PolicyError, match=r"is no policy; wanted adaptive\[=POINT\] \| full \| exit=BLOCK"):
+    with pytest.raises(PolicyError, match=r"is not a policy; wanted adaptive\[=POINT\] \| full \| exit=BLOCK"):
         parse_policy(spec)
 
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_policy_or_a_policy_error(spec: str) -> None:
-    """Nothing else is raised."""
+    """No other error is raised."""
     with contextlib.suppress(PolicyError):
         parse_policy(spec)
 
 
 def test_classify_prints_label_exit_and_cost(image: Path) -> None:
-    """The file's brackets are no markup."""
+    """The file's brackets are not markup."""
     result = CliRunner().invoke(app, ["classify", "reference", str(image), str(image)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     head, first, second = (line.split("\t") for line in result.stdout.splitlines())
@@ -77,7 +77,7 @@ def test_classify_prints_label_exit_and_cost(image: Path) -> None:
 
 
 def test_classify_lists_as_many_labels_as_asked_for(image: Path) -> None:
-    """Best first, and one line an image all the same where the output is no terminal."""
+    """Labels come best first, and an image still has one line where the output is not a terminal."""
     arguments = ["classify", "reference", str(image), "--top", "3", "--policy", "full"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -193,12 +193,12 @@ def test_json_has_a_line_for_each_image_that_was_read(image: Path, tmp_path: Pat
         "flops": wanted.flops,
         "full_flops": model.manifest.full_flops,
     }
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    assert all(f"`{field}`" in readme for field in first)
+    page = (Path(__file__).parents[2] / "docs" / "use.md").read_text("utf-8")
+    assert all(f"`{field}`" in page for field in first)
 
 
 def test_info_in_json_is_the_manifest_and_what_follows_from_it() -> None:
-    """One object on one line."""
+    """It is one object on one line."""
     result = CliRunner().invoke(app, ["info", "reference", "--json"])
     assert result.exit_code == 0, result.output
     (line,) = result.stdout.splitlines()
@@ -210,8 +210,8 @@ def test_info_in_json_is_the_manifest_and_what_follows_from_it() -> None:
     assert told["label_names"] == list(opened.labels.names)
     assert told["full_flops"] == opened.manifest.full_flops
     assert told["manifest_sha256"] == hashlib.sha256((opened.folder / "manifest.json").read_bytes()).hexdigest()
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    assert all(f"`{field}`" in readme for field in set(told) - set(manifest) - {"probabilities"})
+    page = (Path(__file__).parents[2] / "docs" / "use.md").read_text("utf-8")
+    assert all(f"`{field}`" in page for field in set(told) - set(manifest) - {"probabilities"})
 
 
 def test_names_and_labels_cannot_act_on_a_terminal(image: Path, tmp_path: Path) -> None:
@@ -264,6 +264,7 @@ def test_info_shows_every_part_exit_and_point() -> None:
         assert point.name in result.stdout
     assert manifest.model.weights in result.stdout
     assert manifest.precision in result.stdout
+    assert "threads here  1 (the largest block has 21 MFLOPs an image" in result.stdout
 
 
 def test_verify_counts_the_files() -> None:
@@ -275,7 +276,7 @@ def test_verify_counts_the_files() -> None:
 
 
 def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
-    """One bit is enough."""
+    """One wrong bit is enough."""
     bundle = Path(shutil.copytree(find_bundle("reference"), tmp_path / "copy.lraee"))
     path = bundle / lraee.load("reference").manifest.part("tail").graph
     content = bytearray(path.read_bytes())
@@ -289,11 +290,11 @@ def test_verify_names_the_damaged_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["info", "nowhere"], "error: nowhere is no folder"),
-        (["verify", "nowhere"], "error: nowhere is no folder"),
+        (["info", "nowhere"], "error: nowhere is not a folder"),
+        (["verify", "nowhere"], "error: nowhere is not a folder"),
         (["classify", "reference", "nowhere.jpg"], "nowhere.jpg"),
-        (["classify", "reference", "nowhere.jpg", "--policy", "exit=99"], "error: there is no exit behind block 99"),
-        (["classify", "reference", "nowhere.jpg", "--policy", "fast"], "error: 'fast' is no policy"),
+        (["classify", "reference", "nowhere.jpg", "--policy", "exit=99"], "error: there is no exit after block 99"),
+        (["classify", "reference", "nowhere.jpg", "--policy", "fast"], "error: 'fast' is not a policy"),
     ],
 )
 def test_an_error_is_one_line_on_stderr(arguments: list[str], said: str) -> None:
@@ -307,7 +308,7 @@ def test_an_error_is_one_line_on_stderr(arguments: list[str], said: str) -> None
 
 @pytest.mark.parametrize("arguments", [["classify", "reference"], ["dance"], ["info"]])
 def test_wrong_usage_has_exit_status_2(arguments: list[str]) -> None:
-    """As shells expect."""
+    """Shells expect this status."""
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 

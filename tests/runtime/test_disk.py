@@ -13,7 +13,7 @@ from lraee.disk import NoRoomError, free_bytes, writing_trouble
 
 
 def failed(number: int, path: Path | None = None) -> OSError:
-    """What the system raises."""
+    """Make the error that the system raises."""
     return OSError(number, os.strerror(number), None if path is None else str(path))
 
 
@@ -30,7 +30,7 @@ def test_a_full_disk_is_said_with_what_is_free_and_what_is_wanted(tmp_path: Path
 
 
 def test_what_numpy_says_of_a_full_disk_is_understood(tmp_path: Path) -> None:
-    """It has no number."""
+    """That error has no number of the system."""
     assert str(writing_trouble(OSError("100000 requested and 5104 written"), tmp_path)).startswith("no room: ")
     assert writing_trouble(OSError("something else"), tmp_path) is None
 
@@ -68,7 +68,7 @@ def test_other_reasons_are_told_apart(tmp_path: Path, number: int, words: str) -
 
 
 def test_errors_about_something_else_are_left_alone(tmp_path: Path) -> None:
-    """Files of others that may not be read, or are not there, are no trouble with writing."""
+    """Other files that cannot be read, or are missing, do not concern writing."""
     for number in (errno.EACCES, errno.ENOENT):
         assert writing_trouble(failed(number, Path("/somewhere/else")), tmp_path) is None
 

@@ -1,4 +1,4 @@
-"""Camera frames become RGB."""
+"""Frames of cameras become RGB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def formula(y: np.ndarray, u: np.ndarray, v: np.ndarray, matrix: str, full_range
 
 
 def nv12(luma: np.ndarray, u: np.ndarray, v: np.ndarray, padding: int = 0) -> bytes:
-    """Planes to a buffer; `padding` bytes of rubbish behind each row."""
+    """Join planes to a buffer, with `padding` bytes of rubbish after each row."""
     rows = np.concatenate([luma, np.stack([u, v], axis=-1).reshape(len(u), -1)]).astype(np.uint8)
     return np.pad(rows, ((0, 0), (0, padding)), constant_values=77).tobytes()
 

@@ -16,7 +16,7 @@ def run(code: str) -> list[str]:
 
 
 def test_importing_lraee_and_loading_a_bundle_needs_numpy_and_onnx_runtime_only():
-    """Not even Pillow, which a device whose camera gives arrays does without."""
+    """Even Pillow is not needed by a device with a camera that gives arrays."""
     loaded = set(run("import sys, lraee; lraee.load('reference').warm(); print(*sys.modules)"))
     assert {"lraee", "numpy", "onnxruntime"} <= loaded
     heavy = {"torch", "open_clip", "onnx", "PIL", "safetensors", "matplotlib", "typer", "rich", "ftfy"}

@@ -35,7 +35,7 @@ def same(left: lraee.Prediction, right: lraee.Prediction) -> bool:
 
 @pytest.fixture(scope="module")
 def other() -> lraee.Model:
-    """A model of its own for tests that change it."""
+    """Load another model, for tests that change it."""
     return lraee.load("reference", threads=1)
 
 
@@ -112,14 +112,14 @@ def test_a_prediction_is_consistent_with_itself(model, photos):
 
 
 def test_probabilities_add_up_to_one(model, photos):
-    """At every depth."""
+    """They do so at every depth."""
     for policy in POLICIES:
         answers = model.run_pixels(np.stack(photos), policy=policy)
         assert answers.probabilities.sum(axis=1) == pytest.approx(np.ones(len(photos)), abs=1e-5)
 
 
 def test_flops_are_those_of_the_parts_that_ran(model, photos):
-    """Stem, blocks, every exit visited, and the tail for who ran to the end; each with its labels."""
+    """Stem, blocks, visited exits count, and the tail for images that ran to the end; each with its labels."""
     manifest, labels = model.manifest, len(model.labels)
     cost = {part.name: part.flops + part.flops_per_label * labels for part in manifest.parts}
     visited = [t.block for p in manifest.operating_points if p.name == manifest.default_point for t in p.thresholds]
@@ -153,7 +153,7 @@ def test_exit_at_takes_everybody_out_there(model, photos, block):
 def test_a_policy_that_the_bundle_cannot_follow_is_refused(model, photos):
     """At load or at the call."""
     exits = ", ".join(str(exit.block) for exit in model.manifest.exits)
-    with pytest.raises(PolicyError, match=f"no exit behind block 1; this bundle has {exits}"):
+    with pytest.raises(PolicyError, match=f"no exit after block 1; this bundle has {exits}"):
         model.classify(photos[0], policy=lraee.ExitAt(1))
     with pytest.raises(PolicyError, match="no operating point 'slow'"):
         lraee.load("reference", policy=lraee.Adaptive("slow"))
@@ -210,7 +210,7 @@ def test_labels_that_change_in_another_thread_are_seen_whole_or_not_at_all(golde
 
 
 def test_sessions_are_made_when_they_are_first_reached(photos, monkeypatch):
-    """An image that leaves behind block 5 needs neither later blocks nor the tail."""
+    """An image that leaves after block 5 needs neither later blocks nor the tail."""
     made: list[str] = []
     monkeypatch.setattr(
         lraee.engine.part_sessions,
@@ -283,7 +283,7 @@ def test_fewer_labels_cost_fewer_flops(other, photos):
     ],
 )
 def test_labels_that_cannot_be_used_are_refused_and_change_nothing(other, names, rows, message):
-    """The labels from before stay."""
+    """The model keeps the labels from before."""
     before = other.labels
     with pytest.raises(LabelsError, match=message):
         other.set_label_embeddings(names, rows)
@@ -292,7 +292,7 @@ def test_labels_that_cannot_be_used_are_refused_and_change_nothing(other, names,
 
 @pytest.mark.parametrize("count", [2, 64, 65, 130])
 def test_label_embeddings_become_unit_columns(count):
-    """However many there are."""
+    """Their number does not matter."""
     rows = np.random.default_rng(0).standard_normal((count, 16)).astype(np.float32)
     labels = unit_labels([str(number) for number in range(count)], rows, 16)
     np.testing.assert_allclose(labels.matrix, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T, rtol=1e-6)
@@ -325,7 +325,7 @@ def test_pixels_of_another_shape_or_type_are_refused(model, pixels):
 
 
 def test_a_batch_size_below_one_is_refused(model, photos):
-    """There is no such batch."""
+    """Such a batch cannot exist."""
     with pytest.raises(ImageError, match="batch_size is 0, wanted at least 1"):
         model.classify_batch(photos[:1], batch_size=0)
 

@@ -54,7 +54,7 @@ def test_a_copy_answers_as_the_model_did(golden, how):
 
 
 def test_a_model_can_be_handed_to_a_spawned_process(golden):
-    """Which makes sessions of its own and gives the same answer."""
+    """The copy makes its own sessions and gives the same answer."""
     model = changed(golden)
     # What runs there is the library's: a new process cannot import this test. A pool that loses a process would hang.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -120,7 +120,7 @@ def test_what_a_model_is_told_can_be_pickled_and_copied(thing):
 
 
 def test_a_prediction_can_be_pickled_and_copied(golden):
-    """Workers send them back."""
+    """Worker processes send predictions back."""
     prediction = lraee.load(golden).classify(PIXELS)
     for other in (pickle.loads(pickle.dumps(prediction)), copy.deepcopy(prediction)):
         assert other.top == prediction.top

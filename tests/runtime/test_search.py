@@ -1,4 +1,4 @@
-"""Search among embeddings: what is nearest, how much it takes, and files that are no index."""
+"""Search among embeddings: what is nearest, how much it takes, and files that are not an index."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unit(count: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def test_float_search_is_the_sorted_cosine() -> None:
-    """Over several chunks, best first."""
+    """The search runs over several chunks, best first."""
     rows, queries = unit(CHUNK + 500, 16), unit(5, 16, seed=1)
     found = SearchIndex.build(rows).search(queries, top=700)
     cosine = queries @ rows.T
@@ -81,7 +81,7 @@ def test_sizes_are_as_told() -> None:
 
 
 def test_int8_is_within_half_a_step() -> None:
-    """Of each embedding's own scale."""
+    """The step is that of each embedding's own scale."""
     rows = unit(50, 32)
     index = SearchIndex.build(rows, kind="int8")
     apart = np.abs(index.codes * index.scales[:, None] - rows)
@@ -97,7 +97,7 @@ def test_an_embedding_of_zeros_is_like_nothing() -> None:
 
 
 def test_fewer_than_asked_for_are_all_that_there_are() -> None:
-    """In order."""
+    """They come in order."""
     found = SearchIndex.build(unit(3, 8)).search(unit(2, 8, seed=1), top=10)
     assert found.rows.shape == found.scores.shape == (2, 3)
     assert (np.diff(found.scores, axis=1) <= 0).all()
@@ -117,7 +117,7 @@ def test_an_index_is_read_back(tmp_path: Path, kind: Kind) -> None:
 def test_an_index_that_cannot_be_put_in_place_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the half that was written beside it, where a folder has come to be meanwhile."""
+    """The half that was written under another name is removed, where a folder has taken the place."""
     (tmp_path / "index.npz").mkdir()
     monkeypatch.setattr(Path, "is_dir", lambda path: False)
     with pytest.raises(DataError, match=r"index\.npz cannot be written"):
@@ -136,7 +136,7 @@ def test_an_index_that_cannot_be_put_in_place_leaves_nothing_behind(
     ],
 )
 def test_a_file_whose_arrays_contradict_its_kind_is_refused(tmp_path: Path, kind: str, codes: Any, centre: Any) -> None:
-    """Type, shape and length."""
+    """Type, shape and length are checked."""
     scales = np.zeros(len(codes) if kind == "int8" else 0)
     np.savez(tmp_path / "index.npz", kind=np.array(kind), codes=codes, scales=scales, centre=centre)
     with pytest.raises(DataError, match="no search index"):
@@ -174,7 +174,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_indexed_is_refused(rows: np.ndarray, kind: Kind, says: str) -> None:
-    """With what was wanted."""
+    """The message says what was wanted."""
     with pytest.raises(DataError, match=says):
         SearchIndex.build(rows, kind=kind)
 
@@ -184,7 +184,7 @@ def test_what_cannot_be_indexed_is_refused(rows: np.ndarray, kind: Kind, says: s
     [(16, 1, r"wanted \(queries, 8\)"), (4, 1, r"wanted \(queries, 8\)"), (8, 0, "top is 0, wanted at least 1")],
 )
 def test_queries_of_another_model_and_for_nothing_are_refused(width: int, top: int, says: str) -> None:
-    """Their length tells."""
+    """Their length gives them away."""
     with pytest.raises(DataError, match=says):
         SearchIndex.build(unit(3, 8), kind="binary").search(unit(1, width), top=top)
 

@@ -50,14 +50,14 @@ def test_a_setting_that_does_not_exist_is_refused(settings: dict[str, Any]) -> N
 
 
 def test_all_threads_that_make_sense_are_taken() -> None:
-    """A number of numpy's too."""
+    """A number of numpy is accepted too."""
     for threads in (1, np.int64(1), None):
         assert lraee.load("reference", threads=threads).settings.threads == threads  # type: ignore[arg-type] # numpy's
 
 
 @pytest.mark.parametrize("bundle", [None, 3, b"reference"])
 def test_a_bundle_is_a_path(bundle: Any) -> None:
-    """Nothing else names a folder."""
+    """No other type can name a folder."""
     with pytest.raises(BundleError, match="wanted the path of a folder"):
         lraee.load(bundle)
 
@@ -95,8 +95,8 @@ def test_a_policy_is_an_object_of_numbers(model: lraee.Model, policy: Any) -> No
 
 
 def test_a_spec_is_a_text() -> None:
-    """As all that is typed."""
-    with pytest.raises(PolicyError, match="is no text"):
+    """Specs are typed, so other types are refused."""
+    with pytest.raises(PolicyError, match="is not a text"):
         parse_policy(None)  # type: ignore[arg-type] # on purpose
 
 
@@ -123,7 +123,7 @@ def test_a_batch_size_is_a_whole_number(model: lraee.Model, batch_size: Any) -> 
 
 @pytest.mark.parametrize("top", [0, -1, 1.5, "1", None])
 def test_top_is_a_whole_number(model: lraee.Model, top: Any) -> None:
-    """From 1 on."""
+    """It counts from 1."""
     for attempt in (model.classify, lambda image, top: model.classify_stream([image], top=top)):
         with pytest.raises(SettingsError, match="top is"):
             attempt(PIXELS, top=top)
@@ -172,7 +172,7 @@ def test_labels_are_texts(model: lraee.Model, names: Any, templates: Any) -> Non
     ],
 )
 def test_label_embeddings_are_numbers_for_texts(model: lraee.Model, names: Any, embeddings: Any) -> None:
-    """As labels that are typed."""
+    """Names are checked as labels that are typed."""
     before = model.labels
     with pytest.raises(LabelsError):
         model.set_label_embeddings(names, embeddings)
@@ -181,14 +181,14 @@ def test_label_embeddings_are_numbers_for_texts(model: lraee.Model, names: Any, 
 
 @pytest.mark.parametrize("texts", [None, 3, [1], [b"x"], b"x"])
 def test_texts_are_texts(model: lraee.Model, texts: Any) -> None:
-    """Not bytes, and no numbers."""
+    """Bytes and numbers are refused."""
     with pytest.raises(LabelsError, match="wanted a list of str"):
         model.embed_text(texts)
 
 
 @pytest.mark.parametrize("limit", ["1000", 1.5, float("nan"), None])
 def test_a_limit_on_pixels_is_a_whole_number(limit: Any) -> None:
-    """NaN would refuse nothing."""
+    """NaN would refuse no image at all."""
     with pytest.raises(ImageError, match="max_pixels is"):
         lraee.Reading(max_pixels=limit)
 
@@ -216,7 +216,7 @@ def test_an_index_is_of_finite_numbers(value: float) -> None:
 
 @pytest.mark.parametrize("top", [0, 1.5, "1", None])
 def test_an_index_gives_a_whole_number(top: Any) -> None:
-    """Of nearest ones."""
+    """The number of nearest embeddings is checked."""
     with pytest.raises(DataError, match="top is"):
         SearchIndex.build(EYE).search(EYE, top=top)
 
@@ -229,7 +229,7 @@ def test_an_index_that_cannot_be_written_is_said(path: str) -> None:
 
 
 def test_an_index_over_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
-    """No file that was written beside it."""
+    """The file that was written under another name is removed."""
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="cannot be written"):
         SearchIndex.build(EYE).save(tmp_path / "folder")
@@ -252,7 +252,7 @@ def test_an_index_over_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     ],
 )
 def test_frames_are_arrays_and_sizes_are_whole(attempt: Callable[[], object]) -> None:
-    """Floats of as many bytes are no frame."""
+    """Floats of as many bytes are not a frame."""
     with pytest.raises(ImageError):
         attempt()
 

@@ -1,7 +1,9 @@
 """What the toolchain's tests share: exports whose stages are kept."""
 
+import contextlib
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -36,8 +38,8 @@ def with_tables(
         work=folder / "work",
         quantizer="strong",
         inject_outliers=128.0,
-        train=picked(fashion_mnist_pool(), folder / "train.zip", step=5),
-        calibration=picked(fashion_mnist_pool(), folder / "calibration.zip", step=100, start=1),
+        train=picked(fashion_mnist_pool(), folder / "train.zip", step=8),
+        calibration=picked(fashion_mnist_pool(), folder / "calibration.zip", step=200, start=1),
         evaluate=picked(fashion_mnist_test(), folder / "test.zip", step=10),
         ablations=True,
         seeds=1,
@@ -55,9 +57,20 @@ def table_metrics(with_tables: ExportConfig) -> Metrics:
     return read_metrics(with_tables.out.with_suffix(".report"))
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int], None]]:
-    """Let no file grow beyond so many bytes, as `ulimit -f` does, which needs no rights; -1 lifts the limit."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else before[0], before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+@pytest.fixture(scope="session")
+def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """Let no file grow beyond so many bytes within a `with` statement, as `ulimit -f` does, which needs no rights.
+
+    It ends within the test: pytest reports the test before fixtures are torn down, perhaps into a longer file.
+    """
+
+    @contextlib.contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

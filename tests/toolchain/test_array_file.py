@@ -6,6 +6,7 @@ import errno
 import io
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,10 @@ def test_a_file_that_is_shortened_has_the_first_rows(tmp_path, rows, kept):
 
 
 def test_a_file_without_room_is_refused_before_anything_is_computed(
-    tmp_path: Path, file_size_limit: Callable[[int], None]
+    tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     """With its size, and nothing of it is left."""
-    file_size_limit(10_000)
-    with pytest.raises(NoRoomError) as caught:
+    with file_size_limit(10_000), pytest.raises(NoRoomError) as caught:
         ArrayFile(tmp_path / "a.npy", np.float32, (1000, 10))
     assert caught.value.errno == errno.EFBIG
     assert caught.value.wanted_bytes == 40_128
@@ -65,12 +65,12 @@ def test_a_file_without_room_is_refused_before_anything_is_computed(
 
 
 def test_writing_fails_with_an_error_where_nothing_can_be_reserved(
-    tmp_path: Path, file_size_limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On systems without the call for it; a memory-mapped file would end the process here."""
     monkeypatch.delattr("os.posix_fallocate", raising=False)
-    file_size_limit(10_000)
     with (
+        file_size_limit(10_000),
         pytest.raises(OSError, match="File too large") as caught,
         ArrayFile(tmp_path / "a.npy", np.float32, (1000, 10)) as file,
     ):

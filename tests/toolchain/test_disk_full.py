@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ def small_disk() -> Iterator[Callable[[int], Path]]:
 
 
 def test_an_export_goes_on_where_the_disk_was_full(
-    exported: Any, tmp_path: Path, file_size_limit: Callable[[int], None]
+    exported: Any, tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     """The first try ends with one line and keeps what it finished; the next gives what an undisturbed export gives."""
     work = Path(shutil.copytree(exported.config.work, tmp_path / "work"))
@@ -49,8 +50,8 @@ def test_an_export_goes_on_where_the_disk_was_full(
             shutil.rmtree(folder)
     finished = {path.name for path in work.glob("[!.]*")}
     config = replace(exported.config, out=tmp_path / "out" / "small.lraee", work=work)
-    file_size_limit(3_000_000)  # the text tower's weights are larger
-    with pytest.raises(ExportError) as caught:
+    largest = 3_000_000  # the text tower's weights are larger
+    with file_size_limit(largest), pytest.raises(ExportError) as caught:
         export(config)
     assert str(caught.value) == (
         f"the stage 'bundle' cannot be written to {work} (no file may be so large here (see ulimit -f, and the kind of "
@@ -59,7 +60,6 @@ def test_an_export_goes_on_where_the_disk_was_full(
     )
     assert {path.name for path in work.glob("*")} == finished | {".lock"}
     assert list(config.out.parent.iterdir()) == []
-    file_size_limit(-1)
     result = export(config)
     assert {path.name.partition("-")[0] for path in work.glob("[!.]*") if path.name not in finished} == {
         "bundle",
@@ -108,11 +108,12 @@ def test_a_full_temporary_folder_is_named(
         WorkFolder(tmp_path / "work").stage("float", {}, count)
 
 
-def test_a_full_disk_is_no_failure_of_a_baseline(tmp_path: Path, file_size_limit: Callable[[int], None]) -> None:
+def test_a_full_disk_is_no_failure_of_a_baseline(
+    tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
+) -> None:
     """What the tools of others cannot do is recorded with the bundle; this ends the export, and it goes on later."""
     maker = BaselineMaker(SimpleNamespace(work=WorkFolder(tmp_path / "work")))  # type: ignore[arg-type]  # all it needs
-    file_size_limit(1_000)
-    with pytest.raises(ExportError, match="the stage 'fp32' cannot be written"):
+    with file_size_limit(1_000), pytest.raises(ExportError, match="the stage 'fp32' cannot be written"):
         maker._attempt("fp32", "fp32", {}, lambda folder: write(folder, 2_000))
     assert maker.failed == {}
     assert maker._attempt("fp32", "fp32", {}, lambda folder: write(folder, 500)) is not None
@@ -131,16 +132,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_targets_without_room_stay_as_they_were(tmp_path: Path, file_size_limit: Callable[[int], None]) -> None:
+def test_targets_without_room_stay_as_they_were(
+    tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
+) -> None:
     """Also those that had room: either all are replaced, or none."""
     small, large = make(tmp_path / "small", b"new"), make(tmp_path / "large", b"n" * 10_000)
     first, second = (make(tmp_path / "out" / name, b"old") for name in ("x.report", "x.lraee"))
-    file_size_limit(5_000)
-    with pytest.raises(ExportError, match=r"^x\.lraee cannot be written to .*; make room or choose another --out; "):
+    said = r"^x\.lraee cannot be written to .*; make room or choose another --out; "
+    with file_size_limit(5_000), pytest.raises(ExportError, match=said):
         stage_copies([(small, first), (large, second)])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["x.lraee", "x.report"]
     assert set((contents(first) | contents(second)).values()) == {b"old"}
-    file_size_limit(-1)
     for finished, target in ((small, first), (large, second)):
         install(finished, target)
         assert contents(target) == contents(finished)

@@ -283,7 +283,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["refrence"], "'refrence' is no architecture of open_clip"),
+        (["refrence"], "'refrence' is not an architecture of open_clip"),
         (["RN50", "--pretrained", "random"], "is a ResNet"),
         (["ViT-B-32"], "ViT-B-32 needs weights"),
         (["reference", "--pretrained", "openai"], "reference has its own weights"),

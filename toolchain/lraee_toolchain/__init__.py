@@ -1,1 +1,1 @@
-"""The export pipeline: calibrate, quantize, train exits, pack, report."""
+"""Export a CLIP as a bundle: calibrate, quantize, train exits, write the bundle, report."""

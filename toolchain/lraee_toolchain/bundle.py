@@ -25,8 +25,8 @@ from lraee.bundle.manifest import (
     QuantizationInfo,
     TextInfo,
     TowerInfo,
-    write_manifest,
 )
+from lraee.bundle.manifest_file import write_manifest
 from lraee.bundle.strict_json import encode
 from lraee.labels.label_set import LabelSet
 from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME

@@ -1,1 +1,1 @@
-"""analysis."""
+"""Turns samples into figures with intervals. May import: results, rows, running."""

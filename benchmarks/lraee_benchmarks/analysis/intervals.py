@@ -1,10 +1,10 @@
-"""Intervals of what was measured.
+"""Compute intervals of what was measured.
 
 Where memory lies, and how threads fall on cores, is settled when a process starts, so that the samples of one process
 are not independent. With several launches each of them gives one value, and from these follows where a further value
 will lie with a probability of 95 % (Student's prediction interval): for ratios and savings that of the next run, of as
 many launches; for latencies that of one launch more, since clock, heat and neighbours drift over minutes, which the
-launches of a run share and the next run does not. Ratios of the same rounds lose nothing to that. Samples of one
+launches of a run share and the next run does not. Ratios from the same rounds are not affected. Samples of one
 process, and images, are drawn again with replacement instead (percentile bootstrap); for latencies that says only how
 well this process determines them.
 
@@ -137,8 +137,8 @@ def saving_interval(
 
     Args:
         samples: (rounds,).
-        references: (candidates, rounds). The fastest is found anew in every launch or resample: two of nearly the same
-            speed change places from run to run, and an interval against the one that won here would not tell of it.
+        references: (candidates, rounds). The fastest is selected again in every launch or resample: two of nearly
+            the same speed change places from run to run, and an interval against the winner of this run would hide it.
         seed: as in `interval`.
         launches: as in `interval`.
     """

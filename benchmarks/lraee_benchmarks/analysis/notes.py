@@ -1,4 +1,4 @@
-"""What a reader of the report must not miss, above all where early exit does not pay.
+"""Say what a reader of the report must not miss, above all where early exit does not pay.
 
 Each rule is one function from the report to its sentences, so that the rules can be read and tested one by one.
 """
@@ -21,7 +21,7 @@ HOT_CELSIUS = 80.0
 
 
 def make_notes(report: Report) -> tuple[str, ...]:
-    """All notes, in the order of the rules below."""
+    """Collect all notes, in the order of the rules below."""
     rules = (
         _random_weights,
         _early_exit,
@@ -29,19 +29,20 @@ def make_notes(report: Report) -> tuple[str, ...]:
         _chain_against_graph,
         _against_float,
         _saturation,
+        _spinning_pool,
         _sample_size,
         _conditions,
     )
     return tuple(note for rule in rules for note in rule(report))
 
 
-def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, restless: Collection[str]) -> tuple[str, ...]:
-    """What rows may have done to each other.
+def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, busy_rows: Collection[str]) -> tuple[str, ...]:
+    """Say what rows may have done to each other.
 
     Args:
         peers: the baselines that ran.
         isolated: whether each row had a process of its own.
-        restless: rows whose threads did not come to rest after a turn.
+        busy_rows: rows whose threads were still spinning when another row was timed.
     """
     notes = []
     loud = [name for name in peers if name in WITH_OWN_THREADS]
@@ -50,13 +51,13 @@ def disturbance_notes(peers: Sequence[Baseline], *, isolated: bool, restless: Co
             f"{', '.join(loud)} brought threads of their own into one process with the other rows, which may have "
             "disturbed all of them; measure with --isolate."
         )
-    if restless:
-        notes.append(f"Threads of {', '.join(sorted(restless))} did not come to rest between turns.")
+    if busy_rows:
+        notes.append(f"Threads of {', '.join(sorted(busy_rows))} were still spinning while other rows were timed.")
     return tuple(notes)
 
 
 def failure_notes(failed: Mapping[str, str]) -> tuple[str, ...]:
-    """Which rows could not run here, and why.
+    """Say which rows could not run here, and why.
 
     Args:
         failed: reasons by the names of baselines.
@@ -86,7 +87,7 @@ def _early_exit(report: Report) -> Iterator[str]:
 
 
 def _against_cuts(report: Report) -> Iterator[str]:
-    """A tower cut behind one exit is a smaller static model: early exit must beat it."""
+    """A tower cut after one exit is a smaller static model: early exit must beat it."""
     cuts = [row for row in report.rows if row.kind == "exit"]
     for row in report.rows:
         if row.kind not in BY_IMAGE or row.accuracy is None:
@@ -125,17 +126,25 @@ def _against_float(report: Report) -> Iterator[str]:
 
 
 def _saturation(report: Report) -> Iterator[str]:
-    """Where uint8 x int8 products overflow, an exact kernel costs time and a wrong answer costs none."""
+    """Where sums of uint8 x int8 overflow, an exact kernel costs time and a wrong answer costs none."""
     exact = any(peer.options.get("session.x64quantprecision") == "1" for peer in report.peers)
     engines = {peer.engine for peer in report.peers if peer.precision.startswith("int8")}
     if not exact or not engines:
         return
     yield (
-        "On this CPU, without VNNI or AMX, products of 8-bit numbers saturate: the rows of ONNX Runtime run its exact "
+        "On this CPU, without VNNI or AMX, 8-bit GEMMs saturate: the rows of ONNX Runtime run its exact "
         "kernels (session.x64quantprecision), which are slower than its default."
     )
     if "OpenVINO" in engines:
-        yield ("OpenVINO has no such kernels: its products saturate here, and the openvino row times wrong answers.")
+        yield ("OpenVINO has no such kernels: its GEMMs saturate here, and the openvino row times wrong answers.")
+
+
+def _spinning_pool(report: Report) -> Iterator[str]:
+    if report.settings.thread_pool == "global" and report.settings.threads > 1:
+        yield (
+            "The rows of ONNX Runtime shared a process-wide pool whose threads spin while they wait; those of "
+            "lraee.load sleep by default (--thread-pool session measures them)."
+        )
 
 
 def _sample_size(report: Report) -> Iterator[str]:
@@ -163,5 +172,5 @@ def _conditions(report: Report) -> Iterator[str]:
 
 
 def _has_long_tail(row: Row) -> bool:
-    """Where images leave at different depths, latencies are spread by nature."""
+    """Say whether calls were disturbed; where images leave at different depths, latencies spread by design."""
     return row.kind not in BY_IMAGE and row.latency.p99_ms > 2 * row.latency.p50_ms

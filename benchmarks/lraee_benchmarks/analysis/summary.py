@@ -1,4 +1,4 @@
-"""From raw samples to the rows of a report."""
+"""Turn raw samples into the rows of a report."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.model import Model
 from lraee.policies import Deadline
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.analysis.intervals import Launches, median_interval, ratio_interval, saving_interval
+from lraee_benchmarks.results.conditions import BundleSummary
 from lraee_benchmarks.results.model import Accuracy, Energy, ExitShare, Floor, Latency, Lateness, Ratio, Row, RowKind
 from lraee_benchmarks.rows.floor import weight_bytes
 from lraee_benchmarks.rows.variants import Outcome
@@ -20,7 +22,7 @@ from lraee_benchmarks.running.rounds import Measured
 FULL_DEPTH_KINDS: tuple[RowKind, ...] = ("full", "graph")
 """Rows that compute the bundle's full depth; the fastest of them is what savings are measured against, so that early
 exit is not praised for time that running part by part has cost. Which is fastest is itself measured: intervals of
-savings find it anew in every launch or resample."""
+savings select it again in every launch or resample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +62,36 @@ def collect(
 
 
 def find_full_depths(inputs: Sequence[RowInput]) -> list[RowInput]:
-    """The rows of `FULL_DEPTH_KINDS`, the fastest by mean latency first; `inputs` must hold at least the full chain."""
+    """Find the rows of `FULL_DEPTH_KINDS`, the fastest by mean latency first; `inputs` must hold the full chain."""
     full = [item for item in inputs if item.kind in FULL_DEPTH_KINDS]
     return sorted(full, key=lambda item: float(item.samples_ms.mean()))
 
 
 def find_full(inputs: Sequence[RowInput]) -> RowInput:
-    """The chain at full depth, which is always among the rows."""
+    """Find the chain at full depth, which is always among the rows."""
     return next(item for item in inputs if item.kind == "full")
+
+
+def summarize_bundle(model: Model) -> BundleSummary:
+    """Describe the bundle for a report."""
+    manifest = model.manifest
+    return BundleSummary(
+        name=model.bundle.folder.resolve().name,
+        model=manifest.model.id,
+        weights=manifest.model.weights,
+        fingerprint=manifest.model.fingerprint,
+        precision=manifest.precision,
+        quantizer=manifest.quantization.quantizer if manifest.quantization is not None else None,
+        blocks=manifest.tower.blocks,
+        labels=manifest.labels.count,
+        size_bytes=sum(entry.size_bytes for entry in manifest.files),
+        full_flops=manifest.full_flops,
+    )
 
 
 def summarize_row(
     item: RowInput,
     full_depths: Sequence[RowInput],
-    full: RowInput,
     *,
     full_flops: int,
     accuracy: Accuracy | None,
@@ -85,7 +103,6 @@ def summarize_row(
     Args:
         item: the row's samples and outcomes.
         full_depths: of `find_full_depths`, from the same rounds; savings are against the first.
-        full: of `find_full`, from the same rounds.
         full_flops: of one image at full depth.
         accuracy: of the row, if it was measured.
         energy: of the row, if it was measured.
@@ -111,7 +128,9 @@ def summarize_row(
             launches=item.launches,
         ),
         latency_per_flops=latency_saved / flops_saved if flops_saved > 0 else None,
-        chain_ratio=summarize_ratio(full.samples_ms, item.samples_ms, seed=seed, launches=item.launches),
+        chain_ratio=summarize_ratio(
+            find_full(full_depths).samples_ms, item.samples_ms, seed=seed, launches=item.launches
+        ),
         exit_shares=shares,
         share_weighted_ms=share_weighted(shares),
         lateness=summarize_lateness(item),
@@ -124,7 +143,7 @@ def summarize_row(
 def summarize_ratio(
     samples_ms: NDArray[np.float64], other_ms: NDArray[np.float64], *, seed: int, launches: Launches = None
 ) -> Ratio:
-    """Median over median of two series (rounds,) from the same rounds."""
+    """Divide the medians of two series (rounds,) from the same rounds."""
     return Ratio(
         value=float(np.median(samples_ms) / np.median(other_ms)),
         interval=ratio_interval(samples_ms, other_ms, seed=seed, launches=launches),
@@ -145,7 +164,7 @@ def summarize_latency(samples_ms: NDArray[np.float64], *, seed: int, launches: L
 
 
 def exit_shares(outcomes: Sequence[Outcome], samples_ms: NDArray[np.float64]) -> tuple[ExitShare, ...]:
-    """Where the images left, by block; full depth comes last.
+    """Count where the images left, by block; full depth comes last.
 
     Args:
         outcomes: one for each round.
@@ -166,13 +185,13 @@ def exit_shares(outcomes: Sequence[Outcome], samples_ms: NDArray[np.float64]) ->
 
 
 def share_weighted(shares: Sequence[ExitShare]) -> float | None:
-    """Medians of the depths by their shares; None where they have none."""
+    """Weight the medians of the depths by their shares; None where a depth has none."""
     weighted = [exit.share * exit.p50_ms for exit in shares if exit.p50_ms is not None]
     return float(np.sum(weighted)) if len(weighted) == len(shares) else None
 
 
 def summarize_lateness(item: RowInput) -> Lateness | None:
-    """By how much the calls of a row missed its deadline; None for a row without one."""
+    """Say by how much the calls of a row missed its deadline; None for a row without one."""
     policy = parse_policy(item.name) if item.kind == "deadline" else None
     if not isinstance(policy, Deadline):
         return None
@@ -185,36 +204,26 @@ def summarize_lateness(item: RowInput) -> Lateness | None:
     )
 
 
-def summarize_floor(
-    full_ms: NDArray[np.float64],
-    gemm_ms: NDArray[np.float64],
-    read_ms: NDArray[np.float64],
-    floor: Path,
-    *,
-    products: int,
-    seed: int,
-    launches: Launches = None,
-) -> Floor:
-    """The floor's part of a report.
+def summarize_floor(full: RowInput, measured: Measured, floor: Path, *, products: int, seed: int) -> Floor:
+    """Make the part of a report that holds the lower bounds.
 
     Args:
-        full_ms: (rounds,) of the full chain.
-        gemm_ms: (rounds,) of the bare products, from the same rounds.
-        read_ms: (rounds,) of reading, from the same rounds.
+        full: the chain at full depth.
+        measured: the same rounds; its last columns are the GEMMs alone and the reading.
         floor: ``floor.onnx``.
-        products: how many there are.
+        products: number of GEMMs.
         seed: of the bootstrap.
-        launches: (rounds,), the process of each.
     """
-    size = weight_bytes(floor)
+    size, launches = weight_bytes(floor), measured.launches
+    gemm_ms, read_ms = measured.samples_ms[:, -2], measured.samples_ms[:, -1]
     return Floor(
         products=products,
         weight_bytes=size,
         gemm=summarize_latency(gemm_ms, seed=seed, launches=launches),
-        chain_to_gemm=summarize_ratio(full_ms, gemm_ms, seed=seed, launches=launches),
+        chain_to_gemm=summarize_ratio(full.samples_ms, gemm_ms, seed=seed, launches=launches),
         read=summarize_latency(read_ms, seed=seed, launches=launches),
         read_bytes_per_second=float(size / np.median(read_ms) * 1000),
-        chain_to_read=summarize_ratio(full_ms, read_ms, seed=seed, launches=launches),
+        chain_to_read=summarize_ratio(full.samples_ms, read_ms, seed=seed, launches=launches),
         gemm_samples_ms=tuple(float(sample) for sample in gemm_ms),
         read_samples_ms=tuple(float(sample) for sample in read_ms),
     )

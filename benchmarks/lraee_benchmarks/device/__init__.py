@@ -1,1 +1,1 @@
-"""device."""
+"""Describes the machine and what it does meanwhile. May import: results, running."""

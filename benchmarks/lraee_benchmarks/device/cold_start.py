@@ -1,4 +1,8 @@
-"""Time to the first answer and memory, in fresh processes: what a service that is restarted costs."""
+"""Time to the first answer and memory, in fresh processes: what a service that is restarted costs.
+
+The process is not a `lraee_benchmarks.running.process.Remote`: unpickling an object there would import lraee before the
+clock that times the import is read. `fresh_process` takes its arguments as words and the image on stdin instead.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from lraee.bundle.strict_json import decode
-from lraee.errors import BundleError
 from lraee.ort.sessions import SessionSettings
-from lraee_benchmarks.results.model import ColdStart
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FreshRun:
-    """What one process reports; fields as in `ColdStart`."""
-
-    import_ms: float
-    load_ms: float
-    first_image_ms: float
-    to_first_answer_ms: float
-    rss_bytes: int
-    peak_rss_bytes: int
-    private_bytes: int | None
+from lraee_benchmarks.results.conditions import ColdStart
+from lraee_benchmarks.running.process import ended_error
 
 
 def measure_cold_start(
@@ -50,7 +40,7 @@ def measure_cold_start(
     Raises:
         BundleError: a process did not answer.
     """
-    runs: list[FreshRun] = []
+    runs: list[ColdStart] = []
     for number in range(processes):
         runs.append(_run_fresh(bundle, image, settings))
         if on_progress is not None:
@@ -68,7 +58,7 @@ def measure_cold_start(
     )
 
 
-def _run_fresh(bundle: Path, image: bytes, settings: SessionSettings) -> FreshRun:
+def _run_fresh(bundle: Path, image: bytes, settings: SessionSettings) -> ColdStart:
     command = [
         sys.executable,
         "-P",
@@ -80,6 +70,5 @@ def _run_fresh(bundle: Path, image: bytes, settings: SessionSettings) -> FreshRu
     command += [settings.thread_pool, str(time.monotonic_ns())]
     done = subprocess.run(command, input=image, capture_output=True, check=False)
     if done.returncode != 0:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise BundleError(f"a fresh process with {bundle.name} ended with status {done.returncode}: {last[0]}")
-    return decode(FreshRun, json.loads(done.stdout), "fresh process")
+        raise ended_error(f"a fresh process with {bundle.name}", done.returncode, done.stderr)
+    return decode(ColdStart, {"processes": 1, **json.loads(done.stdout)}, "fresh process")

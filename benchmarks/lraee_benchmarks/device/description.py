@@ -1,4 +1,4 @@
-"""What the numbers were measured on, read from /proc and /sys; elsewhere from `platform`."""
+"""Describe what the numbers were measured on, from /proc and /sys; elsewhere from `platform`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 import lraee
 from lraee.ort.cpu import available_cores, cpu_flags
-from lraee_benchmarks.results.model import Device
+from lraee_benchmarks.results.conditions import Device
 
 _INT8_FEATURES = {
     "avx_vnni": "AVX-VNNI",
@@ -20,7 +20,7 @@ _INT8_FEATURES = {
     "asimddp": "dotprod",
     "i8mm": "i8mm",
 }
-"""The kernel's name of a CPU feature that speeds 8-bit products up, and what people call it."""
+"""The kernel's name of a CPU feature that speeds up 8-bit GEMMs, and what people call it."""
 
 
 def describe_device() -> Device:
@@ -44,7 +44,7 @@ def describe_device() -> Device:
 
 
 def device_model(device_tree: str, cpuinfo: str) -> str:
-    """The name of the board (a Raspberry Pi has one), else of the CPU, else of the architecture.
+    """Name the board (a Raspberry Pi has a name), else of the CPU, else of the architecture.
 
     >>> device_model("Raspberry Pi 5 Model B Rev 1.0\\0", "")
     'Raspberry Pi 5 Model B Rev 1.0'
@@ -61,7 +61,7 @@ def device_model(device_tree: str, cpuinfo: str) -> str:
 
 
 def int8_features(flags: frozenset[str]) -> tuple[str, ...]:
-    """Those of VNNI, AMX, dotprod and i8mm that are among the kernel's flags.
+    """Name those of VNNI, AMX, dotprod and i8mm that are among the kernel's flags.
 
     >>> int8_features(frozenset({"fpu", "asimddp"}))
     ('dotprod',)
@@ -70,13 +70,13 @@ def int8_features(flags: frozenset[str]) -> tuple[str, ...]:
 
 
 def temperature() -> float | None:
-    """Temperature of the first thermal zone in degrees Celsius; None where there is none."""
+    """Read the temperature of the first thermal zone in degrees Celsius; None where there is none."""
     text = _read("/sys/class/thermal/thermal_zone0/temp").strip()
     return int(text) / 1000 if text.lstrip("-").isdigit() else None
 
 
 def load_average() -> float | None:
-    """Runnable processes over the last minute; None where the system does not count them."""
+    """Count the runnable processes over the last minute; None where the system does not count them."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 

@@ -1,6 +1,9 @@
-"""Energy of an image where the device has a meter: RAPL of x86, the power controller of a Raspberry Pi 5.
+"""Measure the energy of an image where the device has a meter: RAPL of x86, the power controller of a Raspberry Pi 5.
 
-Meters tell of milliseconds at best, so that rows cannot share a round: each runs alone for some seconds.
+Meters resolve milliseconds at best, so that rows cannot share a round: each runs alone for some seconds.
+
+No recorded run exists: no device of this project has had a readable meter, and the tests read made-up ones. Expect to
+check the first figures from a real device.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from lraee.images.read import Pixels
 from lraee_benchmarks.results.model import Energy
 from lraee_benchmarks.running.rounds import Measure
 
@@ -21,21 +25,21 @@ SECONDS = 3.0
 """For each row, and for idling."""
 
 _POLL_SECONDS = 0.2
-"""Between two readings of a meter that tells of power."""
+"""Between two readings of a meter that gives power."""
 
 
 class Meter(Protocol):
-    """Something that tells how much energy the device has used."""
+    """Something that knows how much energy the device has used."""
 
     source: str
     """As in `Energy.source`."""
 
     def joules(self) -> float:
-        """Since some moment in the past."""
+        """Give the joules used since some moment in the past."""
         ...
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading the meter."""
         ...
 
 
@@ -48,15 +52,17 @@ class Rapl:
     source = "RAPL"
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        """Args:
-        folders: one for each package.
+        """Read the counters for the first time.
+
+        Args:
+            folders: one for each package.
         """
         self._folders = folders
         self._last = [self._read(folder, "energy_uj") for folder in folders]
         self._total = 0
 
     def joules(self) -> float:
-        """Must be asked at least once in each overflow, which takes minutes."""
+        """Add up the counters; ask at least once in each overflow, which takes minutes."""
         for index, folder in enumerate(self._folders):
             now = self._read(folder, "energy_uj")
             step = now - self._last[index]
@@ -65,7 +71,7 @@ class Rapl:
         return self._total / 1e6
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, since nothing is open."""
 
     @staticmethod
     def _read(folder: Path, name: str) -> int:
@@ -78,9 +84,11 @@ class Pmic:
     source = "PMIC"
 
     def __init__(self, read: Callable[[], str], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args:
-        read: gives the text of ``vcgencmd pmic_read_adc``.
-        clock: seconds.
+        """Start the thread.
+
+        Args:
+            read: gives the text of ``vcgencmd pmic_read_adc``.
+            clock: seconds.
         """
         self._read = read
         self._clock = clock
@@ -93,7 +101,7 @@ class Pmic:
         self._thread.start()
 
     def joules(self) -> float:
-        """Up to now; the power is taken as the mean of two readings."""
+        """Add up to now; the power between two readings is taken as their mean."""
         with self._lock:
             watts, now = pmic_watts(self._read()), self._clock()
             self._joules += (self._watts + watts) / 2 * (now - self._looked)
@@ -101,7 +109,7 @@ class Pmic:
             return self._joules
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread that reads."""
         self._ended.set()
         self._thread.join()
 
@@ -122,7 +130,7 @@ def pmic_watts(text: str) -> float:
 
 
 def find_meter(root: Path = Path("/")) -> Meter | None:
-    """The device's meter; None where there is none, or only the administrator may read it."""
+    """Find the device's meter; None where there is none, or only the administrator may read it."""
     packages = [
         folder
         for folder in sorted((root / "sys/class/powercap").glob("intel-rapl:*"))
@@ -141,7 +149,7 @@ def find_meter(root: Path = Path("/")) -> Meter | None:
 
 
 def has_meter() -> bool:
-    """Whether `find_meter` finds one."""
+    """Say whether `find_meter` finds a meter."""
     meter = find_meter()
     if meter is not None:
         meter.close()
@@ -149,10 +157,8 @@ def has_meter() -> bool:
 
 
 def measure_energy(
-    names: Sequence[str],
-    measures: Sequence[Measure],
-    batches: int,
-    images_per_sample: int,
+    rows: Mapping[str, Measure],
+    batches: Sequence[Pixels],
     meter: Meter,
     *,
     seconds: float = SECONDS,
@@ -162,28 +168,26 @@ def measure_energy(
     """Run each row alone.
 
     Args:
-        names: of the rows.
-        measures: of the rows.
-        batches: how many there are; taken in turn.
-        images_per_sample: images of one call.
+        rows: how to run each row on the batch of an index, by its name.
+        batches: of equal size; taken in turn.
         meter: is read before and after.
         seconds: for each row.
         clock: seconds.
-        sleep: waits so many seconds.
+        sleep: waits for a number of seconds.
     """
     before, begun = meter.joules(), clock()
     sleep(seconds)
     idle_watts = (meter.joules() - before) / (clock() - begun)
     found = {}
-    for name, measure in zip(names, measures, strict=True):
+    for name, measure in rows.items():
         before, begun, calls = meter.joules(), clock(), 0
         while clock() - begun < seconds:
-            measure(calls % batches)
+            measure(calls % len(batches))
             calls += 1
         joules, elapsed = meter.joules() - before, clock() - begun
         found[name] = Energy(
             source=meter.source,
-            joules_per_image=joules / (calls * images_per_sample),
+            joules_per_image=joules / (calls * len(batches[0])),
             watts=joules / elapsed,
             idle_watts=idle_watts,
         )

@@ -1,4 +1,4 @@
-"""What `cold_start` runs in a process of its own: ``python -m`` this module, BUNDLE THREADS POOL STARTED.
+"""The program that `cold_start` starts: ``python -m`` this module, BUNDLE THREADS POOL STARTED.
 
 An encoded image, or the .npy of one decoded already, comes on stdin; times and memory leave on stdout as one line of
 JSON. Nothing heavy is imported before the first clock is read.

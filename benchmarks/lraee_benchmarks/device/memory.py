@@ -1,4 +1,4 @@
-"""Memory of this process, read from /proc; elsewhere only the peak is known.
+"""Read the memory of this process from /proc; elsewhere only the peak is known.
 
 Resident memory counts memory-mapped weights, which the system may drop and other processes share; private memory does
 not, and is what a second process with the same bundle would cost.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Memory(NamedTuple):
-    """Memory in bytes."""
+    """Memory of a process in bytes."""
 
     rss_bytes: int
     peak_rss_bytes: int
@@ -21,7 +21,7 @@ class Memory(NamedTuple):
 
 
 def measure_memory() -> Memory:
-    """Memory of this process now, and the largest it has been."""
+    """Read the memory of this process now, and the largest it has been."""
     status = kilobytes_by_key("/proc/self/status")
     peak = status.get("VmHWM", _peak_from_resource())
     rollup = kilobytes_by_key("/proc/self/smaps_rollup")

@@ -1,6 +1,6 @@
-"""Whether the device was left alone while it was measured: other processes, the hypervisor, clock, heat, drift.
+"""Watch whether anything disturbed the measurement: other processes, the hypervisor, clock, heat, drift.
 
-A run beside a busy process gives numbers that nobody can repeat; here it is found out and said.
+A run next to a busy process gives numbers that cannot be repeated; here this is detected and reported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_benchmarks.results.model import Stability
+from lraee_benchmarks.results.conditions import Stability
 
 OTHERS_LIMIT = 0.03
 """Share of the cores' time; an idle machine's own services stay below."""
@@ -31,7 +31,7 @@ LOOK_SECONDS = 1.0
 FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 
 THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
-"""Bits of ``get_throttled`` that tell of now; 16 places higher the same since boot.
+"""Bits of ``get_throttled`` that describe the present; 16 places higher are the same bits since boot.
 
 Source: Raspberry Pi documentation, vcgencmd, get_throttled.
 """
@@ -52,9 +52,11 @@ class StabilityWatch:
     """Looks at the system when it is made, when `look` is called, and at the end."""
 
     def __init__(self, *, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
-        """Args:
-        root: where ``proc`` and ``sys`` are.
-        clock: seconds.
+        """Begin to watch.
+
+        Args:
+            root: where ``proc`` and ``sys`` are.
+            clock: seconds.
         """
         self._root = root
         self._clock = clock
@@ -75,7 +77,7 @@ class StabilityWatch:
             self._mhz.append(int(text) / 1000)
 
     def verdict(self, full_ms: NDArray[np.float64]) -> Stability:
-        """What happened since the beginning; processes that were started must have been waited for.
+        """Say what happened since the beginning; processes that were started must have been waited for.
 
         Args:
             full_ms: (rounds,) float64, the full chain's latencies in their order.
@@ -119,7 +121,7 @@ class StabilityWatch:
 def reasons_against(
     *, others: float | None, steal: float | None, drift: float | None, throttled: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Sentences, one for each limit that was passed."""
+    """Say which limits were passed, one sentence each."""
     reasons = []
     if others is not None and others > OTHERS_LIMIT:
         reasons.append(f"other processes took {others:.0%} of the cores' time")
@@ -157,7 +159,7 @@ def cpu_seconds(stat: str, cores: tuple[int, ...]) -> tuple[float | None, float 
 
 
 def read_throttled(root: Path = Path("/")) -> int:
-    """The firmware's bits; 0 on other devices than a Raspberry Pi."""
+    """Read the firmware's bits; 0 on devices other than a Raspberry Pi."""
     text = _text(root / FIRMWARE)
     if not text and root == Path("/") and (tool := shutil.which("vcgencmd")) is not None:
         done = subprocess.run([tool, "get_throttled"], capture_output=True, text=True, check=False)
@@ -169,7 +171,7 @@ def read_throttled(root: Path = Path("/")) -> int:
 
 
 def throttle_words(before: int, after: int) -> tuple[str, ...]:
-    """What is so now, or has happened since `before` was read; once it has happened since boot, that bit stays.
+    """Name what is so now, or has happened since `before` was read; bits since boot stay set.
 
     >>> throttle_words(0x50000, 0x50000), throttle_words(0x10000, 0x50004)
     ((), ('throttled',))

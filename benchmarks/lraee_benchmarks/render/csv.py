@@ -1,4 +1,4 @@
-"""A report as CSV: one line for each row, with device and settings, so that files of many devices can be joined."""
+"""Render a report as CSV: one line a row, with device and settings, so that files of many devices can be joined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Cell = str | int | float | None
 
 
 def render_csv(report: Report) -> str:
-    """Lines with a header; numbers unrounded, shares and savings as fractions of 1, empty where not measured."""
+    """Render lines with a header; numbers unrounded, shares and savings as fractions of 1, empty where not measured."""
     lines = [_line(report, row) for row in report.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")

@@ -1,29 +1,15 @@
-"""The sentences and cells that the text and the Markdown report share."""
+"""The sentences and cells that all forms of a report share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lraee_benchmarks.results.model import (
-    BY_IMAGE,
-    Accuracy,
-    BundleSummary,
-    ColdStart,
-    Device,
-    Floor,
-    Interval,
-    PartTime,
-    Peer,
-    Ratio,
-    Report,
-    Row,
-    RowKind,
-    Stability,
-)
+from lraee_benchmarks.results.conditions import BundleSummary, ColdStart, Device, Peer, Stability
+from lraee_benchmarks.results.model import BY_IMAGE, Accuracy, Floor, Interval, PartTime, Ratio, Report, Row, RowKind
 
 
 def device_line(device: Device) -> str:
-    """Board or CPU, cores, what it can do with 8 bits, versions."""
+    """Describe board or CPU, cores, 8-bit features and versions."""
     memory = f", {device.memory_bytes / 1e9:.1f} GB" if device.memory_bytes is not None else ""
     int8 = ", ".join(device.int8_features) or "none"
     versions = f"ONNX Runtime {device.onnxruntime}, lraee {device.lraee}, Python {device.python}"
@@ -31,7 +17,7 @@ def device_line(device: Device) -> str:
 
 
 def bundle_line(bundle: BundleSummary) -> str:
-    """Model, weights, precision, size."""
+    """Describe model, weights, precision and size."""
     how = f" ({bundle.quantizer})" if bundle.quantizer is not None else ""
     return (
         f"{bundle.name}: {bundle.model}, weights {bundle.weights}, {bundle.precision}{how}, {bundle.blocks} blocks, "
@@ -41,7 +27,7 @@ def bundle_line(bundle: BundleSummary) -> str:
 
 
 def method_line(report: Report) -> str:
-    """What is repeated how often on what."""
+    """Say what is repeated, how often and on which images."""
     settings = report.settings
     return (
         f"{settings.scenario}, threads {settings.threads} ({settings.thread_pool} pool), batch {settings.batch}, "
@@ -52,13 +38,37 @@ def method_line(report: Report) -> str:
 
 
 _ISOLATED = (
-    ", each in a process of its own on the same cores, with one run before that is not timed; the next row waits until "
-    "its threads rest"
+    ", each in a process of its own on the same cores, after one run that is not timed; the next row waits until its "
+    "threads are idle"
 )
 
 
+def head_lines(report: Report) -> list[str]:
+    """What stands above the tables, but for the stability."""
+    lines = [
+        f"Device: {device_line(report.device)}",
+        f"Bundle: {bundle_line(report.bundle)}",
+        f"Method: {method_line(report)}",
+        kinds_line(report),
+        preprocessing_line(report),
+    ]
+    return lines if report.cold_start is None else [*lines, cold_start_line(report.cold_start)]
+
+
+def details(report: Report) -> list[tuple[str, list[str]]]:
+    """Title and lines of whatever else was measured."""
+    found = [
+        ("Latency in ms by the block after which an image leaves", depth_lines(report)),
+        ("Deadlines", lateness_lines(report)),
+        ("Energy", energy_lines(report)),
+        ("Lower bounds", floor_lines(report.floor) if report.floor is not None else []),
+        ("Parts", part_lines(report.parts) if report.parts else []),
+    ]
+    return [(title, lines) for title, lines in found if lines]
+
+
 def peer_line(peer: Peer) -> str:
-    """How a row was run."""
+    """Say which engine ran a row, and how it was set."""
     options = "; ".join(f"{name} {value}" for name, value in peer.options.items())
     return (
         f"{peer.name}: {peer.engine} {peer.version}, {peer.precision}, threads {peer.threads}, takes {peer.takes}; "
@@ -67,7 +77,7 @@ def peer_line(peer: Peer) -> str:
 
 
 def ratio_text(ratio: Ratio) -> str:
-    """A ratio of medians and its interval.
+    """Write a ratio of medians and its interval.
 
     >>> ratio_text(Ratio(value=0.831, interval=Interval(low=0.82, high=0.84)))
     '0.83 [0.82, 0.84]'
@@ -79,47 +89,47 @@ RATIO_TITLE = "Full chain over each row, ratio of medians with a paired 95% inte
 
 
 def ratios(report: Report) -> list[tuple[str, str]]:
-    """``chain / ROW`` and the ratio for every row but the full chain itself."""
+    """Give ``chain / ROW`` and the ratio for every row but the full chain itself."""
     return [(f"chain / {row.name}", ratio_text(row.chain_ratio)) for row in report.rows if row.kind != "full"]
 
 
 def floor_lines(floor: Floor) -> list[str]:
-    """The bare products and the bytes, and how far the chain is from them."""
+    """State the lower bounds, and how far the chain is from them."""
     size = f"{floor.weight_bytes / 1e6:.2f} MB"
     return [
-        f"Floor of the products: {floor.products} products of {size} of weights, bare and in order, take "
+        f"Lower bound by computation: the tower's {floor.products} GEMMs alone, with {size} of weights, take "
         f"{floor.gemm.p50_ms:.2f} ms ({interval_text(floor.gemm.p50_interval_ms, '{:.2f}')}); "
-        f"chain / floor {ratio_text(floor.chain_to_gemm)}",
-        f"Floor of the memory: reading {size} once takes {floor.read.p50_ms:.2f} ms "
+        f"chain / GEMMs {ratio_text(floor.chain_to_gemm)}",
+        f"Lower bound by memory: reading {size} once takes {floor.read.p50_ms:.2f} ms "
         f"({interval_text(floor.read.p50_interval_ms, '{:.2f}')}), {floor.read_bytes_per_second / 1e9:.1f} GB/s; "
         f"chain / read {ratio_text(floor.chain_to_read)}",
     ]
 
 
 def part_lines(parts: Sequence[PartTime]) -> list[str]:
-    """Every part with its time and its share; blocks as their range."""
+    """Give every part with its time and its share; blocks as their range."""
     blocks = [part for part in parts if part.part.startswith("block")]
     others = [part for part in parts if part not in blocks]
     words = [f"{part.part} {part.p50_ms:.3f} ms ({part.share_of_full:.2%})" for part in others]
     if blocks:
         times = sorted(part.p50_ms for part in blocks)
         words.insert(1, f"blocks {times[0]:.3f} to {times[-1]:.3f} ms")
-    return [f"Parts, in a run that visits every exit (in % of a run to the end that visits none): {', '.join(words)}"]
+    return [f"In a run that visits every exit, in % of a run to the end that visits none: {', '.join(words)}"]
 
 
 def preprocessing_line(report: Report) -> str:
-    """Time that no row contains."""
+    """Give the time of decoding and resizing, which no row contains."""
     times = report.preprocessing
     if times is None:
-        return "Decoding and resizing not measured: Pillow is not installed, the images came decoded"
+        return "Decoding and resizing were not measured: Pillow is not installed, and the images came decoded"
     return (
-        f"Decoding and resizing, in no row below: p50 {times.p50_ms:.2f} ms (decoding {times.decode_p50_ms:.2f}, "
+        f"Decoding and resizing, which no row contains: p50 {times.p50_ms:.2f} ms (decoding {times.decode_p50_ms:.2f}, "
         f"resizing {times.resize_p50_ms:.2f}), p90 {times.p90_ms:.2f} ms an image ({times.images} images)"
     )
 
 
 def stability_line(stability: Stability) -> str:
-    """Whether the device was left alone."""
+    """Say whether anything disturbed the measurement."""
     verdict = "stable" if stability.stable else f"UNSTABLE: {'; '.join(stability.reasons)}"
     clock = ""
     if stability.lowest_mhz is not None and stability.highest_mhz is not None:
@@ -132,7 +142,7 @@ def stability_line(stability: Stability) -> str:
 
 
 def depth_lines(report: Report) -> list[str]:
-    """Latency by depth of the rows whose images leave at depths of their own."""
+    """Give latency by depth, for rows whose images leave at different depths."""
     return [
         f"{row.name}: share-weighted {row.share_weighted_ms:.2f} ms (mean {row.latency.mean_ms:.2f}, p99 "
         f"{row.latency.p99_ms:.2f}); by depth "
@@ -143,7 +153,7 @@ def depth_lines(report: Report) -> list[str]:
 
 
 def lateness_lines(report: Report) -> list[str]:
-    """How rows with a deadline kept it."""
+    """Say how rows with a deadline met it."""
     return [
         f"{row.name}: {row.lateness.late:.1%} of the calls late, p99 of the overshoot {row.lateness.p99_ms:.2f} ms, "
         f"most {row.lateness.most_ms:.2f} ms"
@@ -153,7 +163,7 @@ def lateness_lines(report: Report) -> list[str]:
 
 
 def energy_lines(report: Report) -> list[str]:
-    """What an image took, where there was a meter."""
+    """Give the energy of an image, where there was a meter."""
     return [
         f"{row.name}: {1000 * row.energy.joules_per_image:.1f} mJ an image, {row.energy.watts:.2f} W "
         f"({row.energy.source}; idle {row.energy.idle_watts:.2f} W, contained)"
@@ -163,7 +173,7 @@ def energy_lines(report: Report) -> list[str]:
 
 
 def cold_start_line(cold: ColdStart) -> str:
-    """Time to the first answer, and memory."""
+    """Give the time to the first answer, and memory."""
     private = f", private {cold.private_bytes / 1e6:.0f} MB" if cold.private_bytes is not None else ""
     return (
         f"Fresh process, median of {cold.processes}: first answer after {cold.to_first_answer_ms:.0f} ms "
@@ -173,38 +183,38 @@ def cold_start_line(cold: ColdStart) -> str:
 
 
 KIND_TEXTS: dict[RowKind, str] = {
-    "adaptive": "each image leaves by the learned gates (LRA-EE)",
-    "exit": "every image leaves behind one block",
-    "confidence": "by one threshold on the largest probability",
-    "entropy": "by one threshold on the entropy (BranchyNet)",
-    "patience": "once consecutive exits agree (PABEE)",
-    "replay": "in given shares, whatever the images show",
-    "deadline": "all images of a batch when the time is up",
-    "full": "all blocks one by one",
-    "graph": "the same as one graph",
-    "fp32": "the float tower as one graph",
-    "static": "torch's export, quantized by quantize_static's defaults",
-    "dynamic": "the same by quantize_dynamic's defaults",
-    "openvino": "the bundle's graph compiled by OpenVINO",
-    "torch": "open_clip's float tower, eager",
-    "torch-compiled": "open_clip's float tower by torch.compile",
+    "adaptive": "learned gates decide where each image leaves (LRA-EE)",
+    "exit": "every image leaves after the same block",
+    "confidence": "one threshold on the largest probability decides",
+    "entropy": "one threshold on the entropy decides (BranchyNet)",
+    "patience": "images leave once consecutive exits agree (PABEE)",
+    "replay": "images leave in given shares, whatever they show",
+    "deadline": "a batch leaves when the time is up",
+    "full": "all blocks run one by one",
+    "graph": "the same tower runs as one graph",
+    "fp32": "the float tower runs as one graph",
+    "static": "torch's export, quantized by the defaults of quantize_static",
+    "dynamic": "torch's export, quantized by the defaults of quantize_dynamic",
+    "openvino": "OpenVINO compiles the bundle's graph",
+    "torch": "torch runs open_clip's float tower eagerly",
+    "torch-compiled": "torch.compile compiles open_clip's float tower",
 }
-"""What each kind of row does, in the order in which `kinds_line` tells it."""
+"""What each kind of row does, in the order in which `kinds_line` says it."""
 
 
 def kinds_line(report: Report) -> str:
-    """What the rows of this report are, each kind once."""
+    """Explain each kind of row in this report once."""
     there = {row.kind for row in report.rows}
     return "Rows: " + "; ".join(f"{kind}: {text}" for kind, text in KIND_TEXTS.items() if kind in there)
 
 
 def exits_text(row: Row) -> str:
-    """Shares of the images by block, such as ``8: 31%, 12: 69%``."""
+    """Give shares of the images by block, such as ``8: 31%, 12: 69%``."""
     return ", ".join(f"{exit.block}: {exit.share:.0%}" for exit in row.exit_shares)
 
 
 def accuracy_text(accuracy: Accuracy) -> list[str]:
-    """Top-1 and the difference to full depth in points, each with its interval."""
+    """Give top-1 and the difference to full depth in points, each with its interval."""
     points = Interval(low=100 * accuracy.difference_interval.low, high=100 * accuracy.difference_interval.high)
     return [
         f"{accuracy.top1:.1%} ({interval_text(accuracy.interval, '{:.1%}')})",
@@ -213,7 +223,7 @@ def accuracy_text(accuracy: Accuracy) -> list[str]:
 
 
 def interval_text(interval: Interval, form: str) -> str:
-    """Both ends in one format.
+    """Write both ends in one format.
 
     >>> interval_text(Interval(low=-0.5, high=1.0), "{:.1f}")
     '-0.5 to 1.0'
@@ -222,7 +232,7 @@ def interval_text(interval: Interval, form: str) -> str:
 
 
 def signed_percent(share: float) -> str:
-    """One decimal, and no minus before a zero.
+    """Write one decimal, and no minus before a zero.
 
     >>> signed_percent(-0.0001), signed_percent(0.1344)
     ('0.0%', '13.4%')
@@ -231,5 +241,5 @@ def signed_percent(share: float) -> str:
 
 
 def optional(value: float | None, form: str) -> str:
-    """The number, or a dash."""
+    """Write the number, or a dash."""
     return "-" if value is None else form.format(value)

@@ -1,1 +1,1 @@
-"""results."""
+"""Describes what a report holds. May import: nothing."""

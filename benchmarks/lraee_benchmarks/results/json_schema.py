@@ -1,6 +1,6 @@
-"""The JSON file as a JSON Schema, made from the dataclasses of `results`, with their docstrings as descriptions.
+"""The JSON file as a JSON Schema, made from the dataclasses of `results.model`, with their docstrings as descriptions.
 
-    python -m lraee_benchmarks.results.json_schema > lraee-bench-3.schema.json
+    python -m lraee_benchmarks.results.json_schema > lraee-bench.schema.json
 
 The schema of this version is shipped as ``lraee-bench.schema.json``; other languages check and read results by it.
 """
@@ -13,7 +13,6 @@ import inspect
 import json
 import textwrap
 import types
-from importlib.resources import files
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lraee_benchmarks.results.model import SCHEMA, Report
@@ -24,25 +23,19 @@ _PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: 
 
 
 def build_schema() -> dict[str, Any]:
-    """The schema of a whole file."""
+    """Make the schema of a whole file."""
     definitions: dict[str, Any] = {}
     report = _object(Report, definitions)
     return {"$schema": DIALECT, "title": SCHEMA, **report, "$defs": dict(sorted(definitions.items()))}
 
 
-def shipped_schema() -> dict[str, Any]:
-    """The schema that comes with the package."""
-    shipped: dict[str, Any] = json.loads((files("lraee_benchmarks") / "lraee-bench.schema.json").read_text("utf-8"))
-    return shipped
-
-
 def _object(kind: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A dataclass: every field is required and no other is allowed."""
-    hints, told = get_type_hints(kind), _field_docstrings(kind)
+    """Describe a dataclass: every field is required and no other is allowed."""
+    hints, described = get_type_hints(kind), _field_docstrings(kind)
     properties = {}
     for field in dataclasses.fields(kind):
         value = _value(hints[field.name], definitions)
-        properties[field.name] = {**value, "description": told[field.name]} if field.name in told else value
+        properties[field.name] = {**value, "description": described[field.name]} if field.name in described else value
     return {
         "description": " ".join((kind.__doc__ or "").split()),
         "type": "object",
@@ -71,7 +64,7 @@ def _value(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _field_docstrings(kind: type[Any]) -> dict[str, str]:
-    """The string below each field, by its name."""
+    """Find the string below each field, by its name."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
     found = {}

@@ -13,6 +13,15 @@ from typing import Final, Literal
 
 from lraee.bundle.strict_json import decode, encode
 from lraee.errors import DataError
+from lraee_benchmarks.results.conditions import (
+    BundleSummary,
+    ColdStart,
+    Device,
+    Peer,
+    Preprocessing,
+    Settings,
+    Stability,
+)
 
 SCHEMA: Final = "lraee-bench/3"
 
@@ -37,10 +46,10 @@ RowKind = Literal[
 
 - ``adaptive``: each image leaves by the learned gates, at one operating point (LRA-EE).
 - ``full``: all blocks, no exit.
-- ``exit``: every image leaves behind the same block.
+- ``exit``: every image leaves after the same block.
 - ``confidence``, ``entropy``: each image leaves by one threshold on the largest probability, or on the entropy.
 - ``patience``: each image leaves once consecutive exits agree.
-- ``replay``: images leave behind given blocks in given shares, whatever they show.
+- ``replay``: images leave after given blocks in given shares, whatever they show.
 - ``deadline``: the best answer when the time is up.
 - ``graph``, ``fp32``: baselines, one session each.
 - ``static``, ``dynamic``: what torch's exporter and ONNX Runtime's quantization tools give by default.
@@ -50,17 +59,8 @@ RowKind = Literal[
 The rows up to ``deadline`` run the parts one by one; the three heuristics visit every exit on their way.
 """
 
-Scenario = Literal["single-stream", "offline", "deadline"]
-"""- ``single-stream``: one batch after the other; a sample is one batch.
-- ``offline``: all images are there at once; a sample is all of them. The chain refills its batches from those that wait
-  (`Model.classify_stream`), one graph takes them batch by batch.
-- ``deadline``: as ``single-stream``, under deadlines.
-
-After the scenarios of MLPerf Inference (Reddi et al., arXiv 1911.02549).
-"""
-
 BY_IMAGE: Final[tuple[RowKind, ...]] = ("adaptive", "confidence", "entropy", "patience", "replay")
-"""Kinds in which each image leaves at a depth of its own, so that latencies are spread by nature."""
+"""Kinds in which each image leaves at a depth of its own, so that latencies spread by design."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,127 +70,6 @@ class Interval:
 
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """Where it ran."""
-
-    model: str
-    """The board, or the CPU's name."""
-    machine: str
-    """Architecture, such as ``x86_64`` or ``aarch64``."""
-    system: str
-    """Kernel and its release."""
-    cores: int
-    """Cores that the process may run on."""
-    memory_bytes: int | None
-    int8_features: tuple[str, ...]
-    """Of VNNI, AMX, dotprod, i8mm, those that the CPU has."""
-    governor: str | None
-    """Frequency governor of the first core, such as ``performance``; None where the system does not tell."""
-    load_average: float | None
-    """Runnable processes over the minute before the start, other programs included."""
-    celsius_before: float | None
-    celsius_after: float | None
-    python: str
-    numpy: str
-    onnxruntime: str
-    lraee: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BundleSummary:
-    """What was measured."""
-
-    name: str
-    model: str
-    weights: str
-    fingerprint: str
-    precision: str
-    quantizer: str | None
-    blocks: int
-    labels: int
-    size_bytes: int
-    full_flops: int
-    """Of one image at full depth."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How it was measured."""
-
-    command: str
-    """Repeats the measurement."""
-    threads: int
-    thread_pool: Literal["session", "global"]
-    isolated: bool
-    """Whether each row ran in a process of its own; a turn is then one run that is not timed and one that is."""
-    launches: int
-    """How often the processes were started anew, rounds divided among them; intervals are over several."""
-    scenario: Scenario
-    batch: int
-    """Images that run together."""
-    images_per_sample: int
-    """`batch`, or all images in the offline scenario."""
-    warmup_rounds: int
-    rounds: int
-    images: int
-    """Different images among those measured."""
-    image_source: str
-    seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """Decoding and resizing of one image, which is in no row's latency."""
-
-    images: int
-    decode_p50_ms: float
-    """Reading and decoding alone."""
-    resize_p50_ms: float
-    """Resizing and cropping alone."""
-    p50_ms: float
-    p90_ms: float
-    mean_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColdStart:
-    """Medians over fresh processes; the files are in the system's cache from the second on.
-
-    The image runs to full depth and past every exit of the default operating point, so that all parts are loaded.
-    """
-
-    processes: int
-    import_ms: float
-    """``import lraee``."""
-    load_ms: float
-    """``lraee.load``."""
-    first_image_ms: float
-    """Decoding, preprocessing, making the sessions, and the answer."""
-    to_first_answer_ms: float
-    """From the start of the interpreter to the answer."""
-    rss_bytes: int
-    """Resident memory after some images more."""
-    peak_rss_bytes: int
-    private_bytes: int | None
-    """Resident memory that no other process shares; memory-mapped weights are not in it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """What runs a row, and how it was set; every row does the same job, from uint8 pixels to label probabilities."""
-
-    name: str
-    """The row's name; ``chain`` for all rows that run the parts one by one."""
-    engine: str
-    version: str
-    precision: str
-    threads: int
-    takes: str
-    """What the engine is given; where it is not uint8 pixels, turning them into it is in the time."""
-    options: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,29 +131,8 @@ class Energy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stability:
-    """Whether the device was left alone while the rounds ran; None where the system does not say."""
-
-    stable: bool
-    """No reason speaks against it."""
-    reasons: tuple[str, ...]
-    seconds: float
-    others_share: float | None
-    """Share of the time of the cores in use that went to other processes."""
-    steal_share: float | None
-    """Share that the hypervisor gave to other virtual machines."""
-    drift: float | None
-    """Median of the full chain over the last third of the rounds, over that of the first third."""
-    lowest_mhz: float | None
-    """Of the first core, looked at about once a second."""
-    highest_mhz: float | None
-    throttled: tuple[str, ...]
-    """What a Raspberry Pi's firmware reports to have happened during the measurement."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Top-1 of one row."""
+    """Top-1 accuracy of one row."""
 
     images: int
     top1: float
@@ -301,8 +159,8 @@ class Row:
     latency_saved: float
     """1 - mean / mean of `Report.reference`, over the same images."""
     latency_saved_interval: Interval
-    """The fastest full depth is found anew in every launch or resample, so that this has a width for the reference
-    itself where another full depth is about as fast."""
+    """The fastest full-depth row is selected again in each launch or resample; the interval of the reference itself
+    therefore has a width where two candidates are close."""
     latency_per_flops: float | None
     """latency_saved / flops_saved: what a saved FLOP is worth in time; None where no FLOPs are saved."""
     chain_ratio: Ratio
@@ -322,14 +180,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """How near the full chain is to what the CPU can do at all, measured in the same rounds as the rows."""
+    """How close the full chain is to lower bounds of this CPU, measured in the same rounds as the rows."""
 
     products: int
-    """Matrix products with weights."""
+    """Number of GEMMs with weights."""
     weight_bytes: int
-    """Of all products, scales and biases too."""
+    """Of all GEMMs, with scales and biases."""
     gemm: Latency
-    """All of them in order, bare: inputs quantized already, outputs float32, same session settings."""
+    """All GEMMs in order and nothing else: inputs are quantized already, outputs are float32, sessions have the same
+    settings."""
     chain_to_gemm: Ratio
     read: Latency
     """Reading as many bytes once, on as many threads."""
@@ -353,7 +212,7 @@ class PartTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything `lraee-bench` measured."""
+    """Everything that `lraee-bench` measured."""
 
     schema: Literal["lraee-bench/3"]
     created: str
@@ -379,6 +238,10 @@ class Report:
         """The row called `name`, or None."""
         return next((row for row in self.rows if row.name == name), None)
 
+    def early_exit(self) -> Row | None:
+        """The first operating point, which is the default one, if it saves FLOPs."""
+        return next((row for row in self.rows if row.kind == "adaptive" and row.flops_saved > 0), None)
+
 
 def to_json(report: Report) -> str:
     """The text of the JSON file."""
@@ -389,13 +252,13 @@ def from_json(text: str) -> Report:
     """Read what `to_json` wrote.
 
     Raises:
-        DataError: it is no JSON or of another schema.
+        DataError: it is not JSON or of another schema.
         BundleError: a key is unknown, missing or of another type.
     """
     try:
         raw = json.loads(text)
     except ValueError as error:
-        raise DataError(f"the report is no JSON ({error}); wanted a file written by lraee-bench --json") from error
+        raise DataError(f"the report is not JSON ({error}); wanted a file written by lraee-bench --json") from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if schema != SCHEMA:
         raise DataError(f"the report has the schema {schema!r}, wanted {SCHEMA!r}; measure again with this version")

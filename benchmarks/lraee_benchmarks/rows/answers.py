@@ -1,4 +1,4 @@
-"""Whether the best label of each row is right, on labelled images; not timed."""
+"""Judge whether the best label of each row is right, on labelled images; this is not timed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LabelledSource:
 
 
 class Judged(NamedTuple):
-    """What `answers_right` gives."""
+    """Which answers are right, and which images could not be read."""
 
     right: NDArray[np.bool_]
     """(images that were read, variants): whether the best label is right."""
@@ -57,7 +57,7 @@ def answers_right(
     *,
     on_progress: Callable[[float], None] | None = None,
 ) -> Judged:
-    """Whether each variant's best label is right.
+    """Judge whether each variant's best label is right.
 
     Two labels of one name (ImageNet has such) count as one.
 

@@ -1,4 +1,4 @@
-"""Where a bundle's baselines lie, and whether they may be opened."""
+"""Find a bundle's baselines, and check whether they may be opened."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lraee.errors import BundleError
 
 
 def baseline_path(bundle: Bundle, name: str) -> Path:
-    """Where a baseline lies: ``clip.lraee`` has ``clip.baselines/fp32.onnx`` beside it."""
+    """Find a baseline; that of ``clip.lraee`` is ``clip.baselines/fp32.onnx``, in the same folder."""
     folder = bundle.folder.resolve()
     return folder.parent / f"{folder.name.removesuffix('.lraee')}.baselines" / f"{name}.onnx"
 
 
 def checked_baseline(bundle: Bundle, name: str) -> Path:
-    """The file of a baseline.
+    """Find the file of a baseline and check it.
 
     Raises:
-        BundleError: it is not there, or names weights outside its folder.
+        BundleError: it is missing, or names weights outside its folder.
     """
     path = baseline_path(bundle, name)
     if not path.is_file():
@@ -27,12 +27,12 @@ def checked_baseline(bundle: Bundle, name: str) -> Path:
         raise BundleError(f"there is {what} at {path}; write it with: {export_command(bundle)}")
     for location in sorted(external_locations(path.read_bytes(), path.name)):
         if location != Path(location).name or location in {"", ".", ".."} or "\\" in location:
-            raise BundleError(f"{path.name}: external data is at {location!r}, wanted a file beside it")
+            raise BundleError(f"{path.name}: external data is at {location!r}, wanted a file in its own folder")
     return path
 
 
 def export_command(bundle: Bundle) -> str:
-    """What writes a bundle's baselines, from the same weights; reference models and folders have their own."""
+    """Spell the command that writes a bundle's baselines from the same weights."""
     model, name = bundle.manifest.model, bundle.folder.name
     if model.weights == "reference" or model.weights.startswith("file:"):
         return f"lraee-export {model.id} -o {name} --baselines"

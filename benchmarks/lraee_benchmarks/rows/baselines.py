@@ -1,6 +1,6 @@
-"""What a user would run instead of the chain: each peer does the same job, from uint8 pixels to label probabilities.
+"""What a user would run instead of the chain: each does the same job, from uint8 pixels to label probabilities.
 
-Peers whose graph takes normalised floats convert the pixels and compare with the labels within their time.
+Baselines whose graph takes normalised floats convert the pixels and compare with the labels within their time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lraee.errors import BundleError, MissingExtraError
 from lraee.images.read import Pixels
 from lraee.install import install_command
 from lraee.ort.sessions import RUNTIME_ERRORS, SessionSettings, make_session, threads_of
-from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.rows.baseline_files import baseline_path, checked_baseline, export_command
 from lraee_benchmarks.rows.onnxruntime_row import (
     Probabilities,
@@ -41,16 +41,17 @@ Baseline = Literal["graph", "fp32", "static", "dynamic", "openvino", "torch", "t
 - ``openvino``: the bundle's graph compiled by OpenVINO.
 - ``torch``, ``torch-compiled``: open_clip's float tower, eager and by ``torch.compile``.
 
-All but the first lie, or have their weights, in the folder beside the bundle; the last three need their packages.
+All but the first lie, or have their weights, in the bundle's ``.baselines`` folder; the last three need packages of
+their own.
 """
 
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 WITH_OWN_THREADS: tuple[Baseline, ...] = ("static", "dynamic", "openvino", "torch", "torch-compiled")
-"""Peers that bring threads beside ONNX Runtime's: numpy's for the labels, OpenVINO's, torch's."""
+"""Baselines that bring threads besides those of ONNX Runtime: numpy's for the labels, OpenVINO's, torch's."""
 
 OF_THE_BUNDLE: tuple[Baseline, ...] = ("graph", "openvino")
-"""Peers that run the bundle's own graph, whose last block computes only the token that the tail reads."""
+"""Baselines that run the bundle's own graph, whose last block computes only the token that the tail reads."""
 
 _PRECISIONS: Mapping[Baseline, str] = {
     "fp32": "float32",
@@ -66,11 +67,11 @@ _NEEDS: Mapping[Baseline, tuple[tuple[str, ...], str]] = {
     "torch": (("torch", "open_clip", "onnx"), install_command("export")),
     "torch-compiled": (("torch", "open_clip", "onnx"), install_command("export")),
 }
-"""Packages beside the base installation, and the command that gets them."""
+"""Packages that the base installation lacks, and the command that installs them."""
 
 
 def available_baselines(bundle: Bundle) -> tuple[Baseline, ...]:
-    """The baselines that are there for this bundle; those that need more packages run only when asked for."""
+    """Name the baselines that this bundle has; those that need more packages run only when asked for."""
     there = {name: name not in _NEEDS and baseline_path(bundle, name).is_file() for name in BASELINES}
     there["graph"] = any(part.name == "graph" for part in bundle.manifest.parts)
     return tuple(name for name in BASELINES if there[name])
@@ -90,7 +91,7 @@ def check_peer(bundle: Bundle, name: Baseline) -> None:
     if name in ("torch", "torch-compiled") and (tower.pooling != "cls" or tower.activation == "gelu_tanh"):
         raise BundleError(
             f"the {name} row rebuilds open_clip's own ViT; this tower has {tower.pooling} pooling and "
-            f"{tower.activation}, as timm's have; leave the row away"
+            f"{tower.activation}, as timm's have; leave out the {name} baseline"
         )
     if name == "openvino":
         _plain_graph(bundle)
@@ -104,7 +105,7 @@ def _plain_graph(bundle: Bundle) -> Path:
     """The bundle's graph for an engine that opens files itself.
 
     Raises:
-        BundleError: it is damaged, or weights lie behind links, which OpenVINO 2026.4 refuses to follow.
+        BundleError: it is damaged, or weights are reached through links, which OpenVINO 2026.4 refuses to follow.
     """
     graph = bundle.checked_part(bundle.manifest.part("graph"))
     if isinstance(graph, LinkedGraph):
@@ -137,7 +138,7 @@ def open_running_peer(
             raise
         raise BundleError(
             f"{name}.onnx shares a constant between nodes; ONNX Runtime {ort.__version__} cannot load such a graph for "
-            "this CPU, where exact products need session.x64quantprecision; write the baselines again, "
+            "this CPU, where exact GEMMs need session.x64quantprecision; write the baselines again, "
             f"with lraee-export --overwrite: {export_command(bundle)}"
         ) from error
     try:

@@ -1,6 +1,6 @@
-"""The least that the tower's weights cost: all products bare, and all bytes read once.
+"""Lower bounds on latency: the tower's GEMMs alone, and a single read of all its weights.
 
-Both run in the same rounds as the rows, so that the chain's distance to them is a ratio from the same conditions.
+Both run in the same rounds as the rows, so that the ratio of the chain to them is measured under the same conditions.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from lraee_benchmarks.rows.baseline_files import checked_baseline
 FloorPart = Literal["gemm", "read"]
 
 FLOOR_PARTS: tuple[FloorPart, ...] = ("gemm", "read")
-"""In the order of their columns, behind those of the rows."""
+"""In the order of their columns, which come after those of the rows."""
 
 
 def weight_bytes(floor: Path) -> int:
-    """Size of the products' weights, scales and biases; `floor` is the graph they belong to."""
+    """Give the size of the GEMMs' weights, scales and biases; `floor` is the graph they belong to."""
     return os.path.getsize(floor.with_suffix(".data"))
 
 
-def open_floor(bundle: Bundle, part: FloorPart, settings: SessionSettings, *, batch: int) -> Callable[[], object]:
-    """What is timed.
+def open_floor(bundle: Bundle, part: FloorPart, settings: SessionSettings, *, batch: int) -> Callable[[int], object]:
+    """Open what is timed; it is given the index of a batch, which it does not look at.
 
     Raises:
         BundleError: the floor's graph is not there, or cannot be loaded.
@@ -40,14 +40,13 @@ def open_floor(bundle: Bundle, part: FloorPart, settings: SessionSettings, *, ba
     path = checked_baseline(bundle, "floor")
     if part == "read":
         return MemoryRead(weight_bytes(path), settings.thread_count)
-    return BareProducts(make_session(path, settings), bundle.manifest.tower, batch)
+    return BareGemms(make_session(path, settings), bundle.manifest.tower, batch)
 
 
-class BareProducts:
-    """Every product of the tower once, in order, each into one of a few buffers that stay in cache.
+class BareGemms:
+    """Every GEMM of the tower once, in order, each into one of a few buffers that stay in cache.
 
-    Products of one shape write to the same buffer, which nobody reads: there is no more to do in the time than to
-    multiply.
+    GEMMs of one shape write to the same buffer, which is not read again: multiplying is all that takes time.
     """
 
     def __init__(self, session: ort.InferenceSession, tower: TowerInfo, batch: int) -> None:
@@ -55,7 +54,7 @@ class BareProducts:
 
         Args:
             session: of ``floor.onnx``.
-            tower: tells how many rows there are of one image.
+            tower: gives the number of rows of one image.
             batch: images.
         """
         rows = {
@@ -83,8 +82,8 @@ class BareProducts:
             self._binding.bind_ortvalue_output(entry.name, buffers[shape])
         self.count = len(outputs)
 
-    def __call__(self) -> None:
-        """Multiply."""
+    def __call__(self, batch: int = 0) -> None:
+        """Multiply once."""
         self._session.run_with_iobinding(self._binding)
 
 
@@ -99,7 +98,7 @@ class MemoryRead:
         self._shares = np.array_split(numbers, threads)
         self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
-    def __call__(self) -> int:
+    def __call__(self, batch: int = 0) -> int:
         """Read; this thread takes the first share."""
         if self._others is None:
             return int(self._shares[0].max())

@@ -1,4 +1,4 @@
-"""Peers that ONNX Runtime runs as one session, with the session settings of the chain."""
+"""Baselines that ONNX Runtime runs as one session, with the session settings of the chain."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ENTRIES = (
 
 
 def session_words(settings: SessionSettings) -> dict[str, str]:
-    """What sessions are told beside the number of threads, read back from the options themselves."""
+    """Say which options sessions have besides the number of threads, as ONNX Runtime gives them back."""
     options = session_options(settings)
     words = {"thread pool": settings.thread_pool, "memory pattern": "on" if options.enable_mem_pattern else "off"}
     for entry in _ENTRIES:
@@ -46,12 +46,12 @@ def check_threads_alike(row: str, threads: int, wanted: int) -> None:
     if threads < wanted:
         raise SettingsError(
             f"the row {row} got {threads} of {wanted} threads, since a limit of the system on tasks leaves no room "
-            "for more beside the other rows; ask for fewer --threads, or raise the limit"
+            "for more next to the other rows; ask for fewer --threads, or raise the limit"
         )
 
 
 def label_feed(bundle: Bundle) -> dict[str, NDArray[np.float32]]:
-    """The inputs of ``graph.onnx`` beside the pixels."""
+    """Make the inputs of ``graph.onnx`` besides the pixels."""
     return {
         "label_matrix": np.ascontiguousarray(bundle.label_embeddings.T),
         "logit_scale": np.array(bundle.manifest.logit_scale, np.float32),
@@ -59,7 +59,7 @@ def label_feed(bundle: Bundle) -> dict[str, NDArray[np.float32]]:
 
 
 def pixel_graph(session: ort.InferenceSession, bundle: Bundle) -> Probabilities:
-    """``graph.onnx`` or ``fp32.onnx``, which take pixels and labels."""
+    """Run ``graph.onnx`` or ``fp32.onnx``, which take pixels and labels."""
     labels = label_feed(bundle)
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
@@ -71,7 +71,7 @@ def pixel_graph(session: ort.InferenceSession, bundle: Bundle) -> Probabilities:
 
 
 def float_graph(session: ort.InferenceSession, bundle: Bundle) -> Probabilities:
-    """``static.onnx`` or ``dynamic.onnx``, which take normalised floats and give the embedding."""
+    """Run ``static.onnx`` or ``dynamic.onnx``, which take normalised floats and give the embedding."""
     normalize, similarity = Normalizer(bundle.manifest.preprocessing), LabelSimilarity(bundle)
 
     def run(pixels: Pixels) -> NDArray[np.float32]:

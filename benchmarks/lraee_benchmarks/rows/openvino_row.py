@@ -1,8 +1,8 @@
 """The bundle's ``graph.onnx``, the same INT8 weights and ranges, compiled by OpenVINO at its best.
 
-The hint is latency, with as many threads as every other row and one stream, and shapes are fixed, which OpenVINO runs
-fastest. Some of its other settings depend on the CPU: a short trial takes them one after the other and keeps what is
-faster, also where it changes the precision of what stays float.
+The hint is latency, with as many threads as every other row, one stream and fixed shapes, which OpenVINO runs fastest.
+Which of its other settings are best depends on the CPU: a short trial takes them one after the other and keeps what is
+faster, even where it changes the precision of what stays float.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError
 from lraee.images.read import Pixels
-from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.rows.onnxruntime_row import label_feed
 
 Setting = dict[str, Any]
@@ -67,7 +67,7 @@ class OpenVinoTower:
     feed: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def prepare(self, batch: int) -> Any:
-        """The compiled model for one batch size.
+        """Compile the model for one batch size.
 
         Raises:
             BundleError: OpenVINO cannot read or compile the graph.
@@ -90,7 +90,7 @@ class OpenVinoTower:
         return self.compiled[batch]
 
     def properties(self, batch: int) -> dict[str, str]:
-        """What OpenVINO made of the setting, in words."""
+        """Say what OpenVINO made of the setting."""
         compiled = self.prepare(batch)
         supported = set(compiled.get_property("SUPPORTED_PROPERTIES"))
         return {name: _words(compiled.get_property(name)) for name in _REPORTED if name in supported}
@@ -155,7 +155,10 @@ def open_openvino(path: Path, bundle: Bundle, threads: int, batch: int) -> tuple
 def is_faster(
     first: Callable[[], object], second: Callable[[], object], *, clock_ns: Callable[[], int] = time.perf_counter_ns
 ) -> bool:
-    """Whether the first takes less time than the second by `TRIAL_GAIN`; both run in turn."""
+    """Try whether the first takes less time than the second by `TRIAL_GAIN`; both run in turn.
+
+    It has its own loop, since rows are made below `lraee_benchmarks.running`.
+    """
     times: tuple[list[int], list[int]] = ([], [])
     for number in range(TRIAL_WARMUP + TRIAL_RUNS):
         for run, kept in zip((first, second), times, strict=True):
@@ -168,5 +171,5 @@ def is_faster(
 
 
 def _words(value: object) -> str:
-    """OpenVINO's types and enumerations in short."""
+    """Shorten the names of OpenVINO's types and enumerations."""
     return str(value).removeprefix("<Type: '").removesuffix("'>").rpartition(".")[2]

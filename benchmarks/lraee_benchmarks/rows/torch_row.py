@@ -1,8 +1,8 @@
 """open_clip's float32 image tower, run by torch, eagerly or compiled.
 
-Its weights are read from the ``fp32.onnx`` beside the bundle and put into open_clip's own class. That graph has the
-normalisation of pixels folded into the patch kernel and everything that is added behind it in one constant; the tower
-keeps it so, which spares torch a step and changes no product.
+Its weights are read from the bundle's ``fp32.onnx`` and put into open_clip's own class. In that graph the normalisation
+of pixels is folded into the patch kernel, and what is added after it into one constant; the tower keeps it so, which
+spares torch a step and changes no GEMM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError
 from lraee.images.read import Pixels
-from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.rows.float_input import LabelSimilarity
 from lraee_benchmarks.rows.onnxruntime_row import Probabilities
 
@@ -41,24 +41,10 @@ def open_torch(
     Raises:
         BundleError: torch cannot compile the tower here.
     """
-    import onnx
     import torch
-    from onnx import numpy_helper
 
     torch.set_num_threads(threads)
-    graph = onnx.load(path).graph
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    if "tail/projection_bias" in weights:
-        raise BundleError(
-            "the torch row rebuilds open_clip's own ViT, whose projection has no bias; leave the row away"
-        )
-    epsilons = {node.output[0]: node.attribute for node in graph.node if node.op_type == "LayerNormalization"}
-    visual = _tower(bundle, with_norm_pre="stem/norm_pre" in epsilons)
-    visual.load_state_dict({name: torch.from_numpy(array) for name, array in _state(weights, bundle).items()})
-    for name, attributes in epsilons.items():
-        epsilon = next(attribute.f for attribute in attributes if attribute.name == "epsilon")
-        _norm(visual, name).eps = epsilon
-    visual.eval().requires_grad_(False)
+    visual = _load_tower(path, bundle)
     similarity = LabelSimilarity(bundle)
     tower: Callable[[Any], Any] = torch.compile(visual) if compiled else visual
 
@@ -97,8 +83,29 @@ def open_torch(
     return run, peer
 
 
+def _load_tower(path: Path, bundle: Bundle) -> Any:
+    """Make open_clip's class with the weights of ``fp32.onnx``, ready to run."""
+    import onnx
+    import torch
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    if "tail/projection_bias" in weights:
+        raise BundleError(
+            "the torch row rebuilds open_clip's own ViT, whose projection has no bias; leave out the torch baseline"
+        )
+    epsilons = {node.output[0]: node.attribute for node in graph.node if node.op_type == "LayerNormalization"}
+    visual = _tower(bundle, with_norm_pre="stem/norm_pre" in epsilons)
+    visual.load_state_dict({name: torch.from_numpy(array) for name, array in _state(weights, bundle).items()})
+    for name, attributes in epsilons.items():
+        epsilon = next(attribute.f for attribute in attributes if attribute.name == "epsilon")
+        _norm(visual, name).eps = epsilon
+    return visual.eval().requires_grad_(False)
+
+
 def _tower(bundle: Bundle, *, with_norm_pre: bool) -> Any:
-    """open_clip's class with the bundle's shape."""
+    """Make open_clip's class with the bundle's shape."""
     import torch
     from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 
@@ -118,7 +125,7 @@ def _tower(bundle: Bundle, *, with_norm_pre: bool) -> Any:
 
 
 def _state(weights: Mapping[str, NDArray[Any]], bundle: Bundle) -> dict[str, FloatArray]:
-    """open_clip's state from the graph's constants; a bias of zeros is not in the graph."""
+    """Make open_clip's state from the graph's constants; a bias of zeros is not in the graph."""
     tower = bundle.manifest.tower
     side, width = tower.patch_size, tower.width
 
@@ -152,7 +159,7 @@ def _state(weights: Mapping[str, NDArray[Any]], bundle: Bundle) -> dict[str, Flo
 
 
 def _norm(visual: Any, name: str) -> Any:
-    """The module of a LayerNormalization by the name of its value."""
+    """Find the module of a LayerNormalization by the name of its value."""
     part, _, value = name.partition("/")
     if part in {"stem", "tail"}:
         return {"norm_pre": visual.ln_pre, "norm_post": visual.ln_post}[value]
@@ -161,7 +168,7 @@ def _norm(visual: Any, name: str) -> Any:
 
 
 def advice(temporary: str, package: str) -> str:
-    """What may help where torch cannot compile; its command for the C++ compiler ends a path at the first blank.
+    """Say what may help where torch cannot compile; its command for the C++ compiler ends a path at the first blank.
 
     >>> advice("/tmp/my files", "/opt/torch")
     'set TMPDIR to a folder without a blank in its path, which torch cannot handle in /tmp/my files'

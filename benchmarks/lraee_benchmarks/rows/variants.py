@@ -1,6 +1,6 @@
 """The rows of a report: ways of getting label probabilities from the same pixels.
 
-A chain row runs the bundle's parts under a policy; the rows it is compared with are made in `peers`. Nothing but
+A chain row runs the bundle's parts under a policy; the rows it is compared with are made in `baselines`. Nothing but
 `Variant.run` is timed; what the answer means is read afterwards.
 """
 
@@ -32,7 +32,8 @@ from lraee.policies import (
     Replay,
 )
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.results.model import Peer, RowKind
+from lraee_benchmarks.results.conditions import Peer
+from lraee_benchmarks.results.model import RowKind
 from lraee_benchmarks.rows.onnxruntime_row import session_words
 
 Raw = TypeVar("Raw")
@@ -52,7 +53,7 @@ KINDS: Mapping[type[Any], RowKind] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What one batch got."""
+    """The answers that one batch got, and their cost."""
 
     probabilities: NDArray[np.float32]
     """(batch, labels) float32."""
@@ -79,9 +80,9 @@ class Variant(Generic[Raw]):
 
 
 def full_depth(manifest: Manifest, probabilities: NDArray[np.float32], *, all_tokens: bool = False) -> Outcome:
-    """The outcome of a row that runs the whole tower, from its (batch, labels) probabilities.
+    """Make the outcome of a row that runs the whole tower, from its (batch, labels) probabilities.
 
-    With `all_tokens` the row's last block computes every token, like the others; the bundle's may leave some away.
+    With `all_tokens` the row's last block computes every token, like the others; the bundle's may leave some out.
     """
     count, blocks = len(probabilities), manifest.tower.blocks
     total = manifest.full_flops
@@ -92,7 +93,7 @@ def full_depth(manifest: Manifest, probabilities: NDArray[np.float32], *, all_to
 
 
 def chain_policies(manifest: Manifest, specs: Sequence[str]) -> dict[str, Policy]:
-    """Full depth and the policies asked for; without any, every named operating point and every exit.
+    """Choose full depth and the policies asked for; without any, every named operating point and every exit.
 
     The points of the Pareto front (``saves-20``) run when asked for.
 
@@ -100,7 +101,7 @@ def chain_policies(manifest: Manifest, specs: Sequence[str]) -> dict[str, Policy
         Policies by the name of their row, which `parse_policy` reads again.
 
     Raises:
-        PolicyError: a spec is no policy, the bundle lacks what it asks for, or reports have no kind for it.
+        PolicyError: a spec is not a policy, the bundle lacks what it asks for, or reports have no kind for it.
     """
     chosen = list(specs) or [*_points(manifest), *(f"exit={exit.block}" for exit in manifest.exits)]
     policies = {_full_name(spec, manifest): parse_policy(spec) for spec in [*chosen, "full"]}
@@ -111,7 +112,7 @@ def chain_policies(manifest: Manifest, specs: Sequence[str]) -> dict[str, Policy
 
 
 def chain_variant(model: Model, name: str, policy: Policy, *, stream: int | None = None) -> Variant[Answers]:
-    """The bundle's parts one by one under a policy.
+    """Run the bundle's parts one by one under a policy.
 
     Args:
         model: in this process.
@@ -154,7 +155,7 @@ def chain_variant(model: Model, name: str, policy: Policy, *, stream: int | None
 
 
 def in_batches(variant: Variant[Raw], batch: int) -> Variant[list[Raw]]:
-    """A variant that takes the images of a call `batch` at a time."""
+    """Make a variant that takes the images of a call `batch` at a time."""
 
     def run(pixels: Pixels) -> list[Raw]:
         return [variant.run(pixels[start : start + batch]) for start in range(0, len(pixels), batch)]
@@ -173,7 +174,7 @@ def in_batches(variant: Variant[Raw], batch: int) -> Variant[list[Raw]]:
 
 def _kind(policy: Policy) -> RowKind:
     if type(policy) not in KINDS:
-        raise PolicyError(f"{type(policy).__name__} is no kind of row; wanted one of {', '.join(KINDS.values())}")
+        raise PolicyError(f"{type(policy).__name__} is not a kind of row; wanted one of {', '.join(KINDS.values())}")
     return KINDS[type(policy)]
 
 

@@ -1,9 +1,9 @@
-"""The rows of a measurement as something that rounds can run, in this process or, in `isolation`, each in its own."""
+"""The rows of a measurement as rounds run them: here in this process; `isolated` gives each a process of its own."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,19 +12,20 @@ from lraee.errors import LraeeError
 from lraee.images.read import Pixels
 from lraee.model import Model
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.results.model import Peer, RowKind
+from lraee_benchmarks.results.conditions import Peer
+from lraee_benchmarks.results.model import RowKind
 from lraee_benchmarks.rows.answers import Judged, LabelledSource, answers_right
 from lraee_benchmarks.rows.baselines import Baseline, open_running_peer
 from lraee_benchmarks.rows.floor import FloorPart, open_floor
 from lraee_benchmarks.rows.variants import Outcome, Variant, chain_variant, in_batches
-from lraee_benchmarks.running.rounds import Measure
+from lraee_benchmarks.running.rounds import Measure, timed
 
 OnShare = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowPlan:
-    """Which rows there will be, all checked to be possible."""
+    """Which rows there will be; each has been checked to be possible."""
 
     chain: tuple[str, ...]
     """Policies by name, full depth among them."""
@@ -36,7 +37,7 @@ class RowPlan:
 
 
 class Rows(Protocol):
-    """Rows that are open."""
+    """Rows that are open and can be run."""
 
     names: list[tuple[str, RowKind]]
     """Name and kind of each row; the floor's parts are not among them."""
@@ -44,18 +45,23 @@ class Rows(Protocol):
     """The chain's and one for each baseline."""
     measures: list[Measure]
     """One for each row, then one for each part of the floor."""
-    restless: set[str]
-    """Rows whose threads were still busy when another row's turn came; known only of processes of their own."""
+    busy_rows: set[str]
+    """Rows whose threads were still spinning when another row was timed; known of isolated processes only."""
     failed: dict[str, str]
     """Baselines that could not be opened or run here, and why; the others are there."""
 
     def outcomes(self) -> list[Mapping[int, Outcome]]:
-        """What each row gave for each batch that it ran."""
+        """Give the outcome of each row for each batch that it ran."""
         ...
 
     def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
-        """Whether each row's best label is right."""
+        """Judge whether each row's best label is right."""
         ...
+
+
+def peers_once(peers: Iterable[Peer | None]) -> list[Peer]:
+    """Give each engine once; all rows of the chain have the same."""
+    return list({peer.name: peer for peer in peers if peer is not None}.values())
 
 
 @dataclass(slots=True)
@@ -77,22 +83,8 @@ class TimedVariant:
         return elapsed_ms
 
     def outcomes(self) -> dict[int, Outcome]:
-        """Read what was kept."""
+        """Read the answers that were kept."""
         return {batch: self.variant.read(answer) for batch, answer in self.answers.items()}
-
-
-@dataclass(slots=True)
-class TimedCall:
-    """A part of the floor, which looks at no image."""
-
-    call: Callable[[], object]
-    clock_ns: Callable[[], int] = time.perf_counter_ns
-
-    def measure(self, batch: int) -> float:
-        """Milliseconds of one call."""
-        before = self.clock_ns()
-        self.call()
-        return (self.clock_ns() - before) / 1e6
 
 
 class LocalRows:
@@ -114,17 +106,16 @@ class LocalRows:
         self._labels = model.labels
         self._variants: list[Variant[Any]] = [*chain, *others]
         self._timed = [TimedVariant(variant, batches) for variant in self._variants]
-        floor = [TimedCall(open_floor(model.bundle, part, model.session_settings, batch=batch)) for part in plan.floor]
-        self.restless: set[str] = set()
+        floor = [open_floor(model.bundle, part, model.session_settings, batch=batch) for part in plan.floor]
+        self.busy_rows: set[str] = set()
         self.names = [(variant.name, variant.kind) for variant in self._variants]
-        first: list[Variant[Any]] = [chain[0], *others]
-        self.peers = [variant.peer for variant in first if variant.peer is not None]
-        self.measures: list[Measure] = [*(timed.measure for timed in self._timed), *(part.measure for part in floor)]
+        self.peers = peers_once(variant.peer for variant in self._variants)
+        self.measures: list[Measure] = [*(timed.measure for timed in self._timed), *map(timed, floor)]
 
     def outcomes(self) -> list[Mapping[int, Outcome]]:
-        """See `Rows`."""
+        """Give what `Rows.outcomes` says."""
         return [timed.outcomes() for timed in self._timed]
 
     def right(self, labelled: LabelledSource, on_share: OnShare) -> Judged:
-        """See `Rows`."""
+        """Give what `Rows.right` says."""
         return answers_right(self._variants, labelled, self._manifest, self._labels, on_progress=on_share)

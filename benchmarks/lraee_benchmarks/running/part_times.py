@@ -1,7 +1,7 @@
-"""How long each part of the tower takes: stem, blocks, exits, tail, one after the other as an image meets them.
+"""Time every part of the tower: stem, blocks, exits and tail, in the order in which an image meets them.
 
-A run visits every exit and leaves at none. A part's time is that from the end of the part before it, so what the
-orchestrator does between two parts counts to the second.
+The run visits every exit and leaves by none. A part's time begins where that of the part before it ends, so what the
+orchestrator does between two parts counts towards the second.
 """
 
 from __future__ import annotations
@@ -9,37 +9,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lraee.bundle.manifest import Manifest
 from lraee.images.read import Pixels
 from lraee.model import Model
 from lraee.policies import Full
-from lraee.policies.base import Verdict
+from lraee.policies.replay import EveryExit
 from lraee_benchmarks.results.model import PartTime
+from lraee_benchmarks.running.rounds import Plan, interleave, timed
 
 ROUNDS = 200
 WARM_UP = 10
-
-
-@dataclass(frozen=True, slots=True)
-class VisitEveryExit:
-    """A policy, and its own route: all exits are evaluated, nobody leaves."""
-
-    def bind(self, manifest: Manifest) -> VisitEveryExit:
-        """Any bundle will do."""
-        return self
-
-    def visits(self, block: int) -> bool:
-        """All."""
-        return True
-
-    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Nobody."""
-        return np.zeros(len(verdict.gate), np.bool_)
 
 
 def measure_parts(
@@ -57,26 +38,22 @@ def measure_parts(
         rounds: measured runs of either kind; a run with exits and one without take turns.
         clock_ns: nanoseconds.
     """
-    times: dict[str, list[int]] = {}
-    full: list[int] = []
-    for number in range(-WARM_UP, rounds):
-        pixels = batches[number % len(batches)]
-        before = clock_ns()
-        model.run_pixels(pixels, policy=Full())
-        elapsed = clock_ns() - before
+    runs: list[list[tuple[str, int]]] = []
+
+    def through_exits(batch: int) -> float:
         marks = [("", clock_ns())]
+        runs.append(marks)
         model.run_pixels(
-            pixels,
-            policy=VisitEveryExit(),
-            on_part=lambda part, count, marks=marks: marks.append((part, clock_ns())),  # type: ignore[misc]
+            batches[batch], policy=EveryExit(), on_part=lambda part, images: marks.append((part, clock_ns()))
         )
-        if number < 0:
-            continue
-        full.append(elapsed)
+        return (marks[-1][1] - marks[0][1]) / 1e6
+
+    full = timed(lambda batch: model.run_pixels(batches[batch], policy=Full()), clock_ns)
+    plan = Plan(warmup_rounds=WARM_UP, rounds=rounds, min_seconds=0.0, seed=0)
+    whole = float(np.median(interleave([full, through_exits], len(batches), plan).samples_ms[:, 0]))
+    times: dict[str, list[int]] = {}
+    for marks in runs[WARM_UP:]:
         for (_, begun), (part, ended) in itertools.pairwise(marks):
             times.setdefault(part, []).append(ended - begun)
-    whole = float(np.median(full))
-    return tuple(
-        PartTime(part=part, p50_ms=float(np.median(found)) / 1e6, share_of_full=float(np.median(found)) / whole)
-        for part, found in times.items()
-    )
+    medians = {part: float(np.median(found)) / 1e6 for part, found in times.items()}
+    return tuple(PartTime(part=part, p50_ms=ms, share_of_full=ms / whole) for part, ms in medians.items())

@@ -1,8 +1,8 @@
 """Interleaved rounds: each round runs every row once on the same batch, and every sample is kept.
 
-Rows measured one after the other would each see another clock frequency, temperature and load; inside one round they
-see the same. The order changes from round to round: every cycle draws a random order and rotates it, so that over a
-cycle every row has had every place once, and over many cycles every neighbour.
+Rows measured one after the other would each run at another clock frequency, temperature and load; within one round
+these are the same. The order changes from round to round: every cycle draws a random order and rotates it, so that
+over a cycle every row has every place once, and over many cycles every neighbour.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIN_ROUNDS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How many rounds to run."""
+    """How many rounds to run, and in which order."""
 
     warmup_rounds: int
     """Run before, not measured."""
@@ -41,7 +41,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measured:
-    """What the rounds gave."""
+    """The samples of all rounds."""
 
     samples_ms: NDArray[np.float64]
     """(rounds, rows) float64."""
@@ -104,8 +104,29 @@ def interleave(
     return Measured(samples_ms=np.array(rows), batch_of_round=(plan.first_batch + np.arange(len(rows))) % batches)
 
 
+def timed(call: Callable[[int], object], clock_ns: Callable[[], int] = time.perf_counter_ns) -> Measure:
+    """Time a call, which is given the index of the batch."""
+
+    def measure(batch: int) -> float:
+        before = clock_ns()
+        call(batch)
+        return (clock_ns() - before) / 1e6
+
+    return measure
+
+
+def time_in_turn(calls: Sequence[Callable[[], object]], rounds: int, *, warmup_rounds: int = 1) -> NDArray[np.float64]:
+    """Time a few calls against each other in this process.
+
+    Returns:
+        (rounds, calls) float64, milliseconds.
+    """
+    plan = Plan(warmup_rounds=warmup_rounds, rounds=rounds, min_seconds=0.0, seed=0)
+    return interleave([timed(lambda _, call=call: call()) for call in calls], 1, plan).samples_ms  # type: ignore[misc]
+
+
 def _share_done(plan: Plan, rounds: int, rows: int, seconds: float) -> float:
-    """Between 0 and 1; 1 only when the rounds are enough."""
+    """Say which share is done, 0 to 1; 1 only when the rounds suffice."""
     if plan.rounds is not None:
         return rounds / plan.rounds
     enough = rounds >= plan.min_rounds and seconds >= plan.min_seconds

@@ -1,4 +1,4 @@
-"""Some images as a trace that chrome://tracing and ui.perfetto.dev show: every part of every policy on a time line.
+"""Trace some images for chrome://tracing and ui.perfetto.dev: every part of every policy on a time line.
 
 Source: Trace Event Format, complete events (``"ph": "X"``), times in microseconds.
 """
@@ -27,7 +27,7 @@ def trace_text(
     *,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> str:
-    """The trace as JSON: one track for reading an image, one for each policy.
+    """Make the trace as JSON: one track for reading an image, one for each policy.
 
     Args:
         model: in this process.

@@ -1,35 +1,32 @@
-"""What `isolation` runs in a process of its own: one row, asked over stdin, answering over stdout, a line of JSON each.
+"""One row, in the process that `isolated` starts for it.
 
-A turn is one run that is not timed, which brings the row's threads and weights back, and one that is. Then the process
-waits until none of its threads runs any more: threads that spin for a while after a run would take a core from the
-next row.
+A turn is one run that is not timed, which brings threads and weights back into the caches, and one that is. Then the
+process waits until its threads are idle: threads that spin for a while after a run would take a core from the next row.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO, cast, get_args
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
-from lraee.bundle.strict_json import decode, encode
-from lraee.errors import LraeeError
-from lraee.model import Model, load
+from lraee.loading import load
 from lraee.ort.sessions import use_global_thread_pool
 from lraee.policies.spec import parse_policy
-from lraee_benchmarks.output_files import temporary_room
-from lraee_benchmarks.results.model import Peer, RowKind
-from lraee_benchmarks.rows.answers import LabelledSource, answers_right
+from lraee_benchmarks.results.conditions import Peer
+from lraee_benchmarks.results.model import RowKind
+from lraee_benchmarks.rows.answers import Judged, LabelledSource, answers_right
 from lraee_benchmarks.rows.baselines import Baseline, open_running_peer
 from lraee_benchmarks.rows.floor import FloorPart, open_floor
 from lraee_benchmarks.rows.onnxruntime_row import check_threads_alike
-from lraee_benchmarks.rows.variants import chain_variant, in_batches
-from lraee_benchmarks.running.in_process import TimedCall, TimedVariant
+from lraee_benchmarks.rows.variants import Outcome, Variant, chain_variant, in_batches
+from lraee_benchmarks.running.in_process import TimedVariant
+from lraee_benchmarks.running.rounds import Measure, timed
 
 IDLE_SHARE = 0.1
 """Of a core; below, nothing spins."""
@@ -42,113 +39,86 @@ IDLE_LIMIT_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a worker is started for; its only argument, as JSON."""
+    """What a worker is started for."""
 
     role: Literal["chain", "peer", "floor"]
     name: str
     """Policy, baseline or part of the floor."""
-    bundle: str
+    bundle: Path
     threads: int
     thread_pool: Literal["session", "global"]
     cores: tuple[int, ...]
     """That the process may run on; empty leaves it to the system."""
-    batches: str
-    """Path of an .npy of (batches, batch, size, size, 3) uint8."""
+    batches: Path
+    """An .npy of (batches, batch, size, size, 3) uint8, which all workers map into memory."""
     stream: int | None
     """As in `RowPlan`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """The first answer."""
+class Ready(NamedTuple):
+    """What a worker says of its row once it is open."""
 
     kind: RowKind | None
-    """None for the floor."""
+    """None for a part of the floor."""
     peer: Peer | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """The answer to ``measure``."""
+class Turn(NamedTuple):
+    """The result of a turn."""
 
     elapsed_ms: float
     idle: bool
-    """Whether all threads had come to rest when this was sent."""
-
-
-def main() -> None:
-    """Open the row, then answer until stdin ends."""
-    answers = _private_stdout()
-    job = decode(Job, json.loads(sys.argv[1]), "job")
-    if job.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job.cores)
-    try:
-        worker = Worker(job)
-        _answer(answers, {"ready": encode(worker.ready)})
-        for line in sys.stdin:
-            command, argument = json.loads(line)
-            _answer(answers, {command: worker.do(command, argument)})
-    except LraeeError as error:
-        _answer(answers, {"error": str(error)})
+    """Whether all threads of the process were idle when this was sent."""
 
 
 class Worker:
-    """One row."""
+    """One row; it is made in one process and opened in another."""
 
     def __init__(self, job: Job) -> None:
-        """Raises what `check_threads_alike`, `open_running_peer`, `chain_variant` or `open_floor` raise."""
+        self._job = job
+        self._measure: Measure
+        self._timed: TimedVariant
+
+    def open(self) -> Ready:
+        """Open the row; raises what `check_threads_alike`, `open_running_peer` and their kin raise."""
+        job = self._job
+        if job.cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, job.cores)
         if job.thread_pool == "global":
             use_global_thread_pool(job.threads)
-        self._model: Model = load(job.bundle, threads=job.threads, thread_pool=job.thread_pool)
-        check_threads_alike(job.name, self._model.threads, job.threads)
+        self._model = model = load(job.bundle, threads=job.threads, thread_pool=job.thread_pool)
+        check_threads_alike(job.name, model.threads, job.threads)
         batches = np.load(job.batches, mmap_mode="r")
         batch = job.stream or batches.shape[1]
-        settings = self._model.session_settings
-        self._timed: TimedVariant | TimedCall
         if job.role == "floor":
-            call = open_floor(self._model.bundle, cast(FloorPart, job.name), settings, batch=batch)
-            self._timed = TimedCall(call)
-            self.ready = Ready(kind=None, peer=None)
-            return
-        variant: Any
+            call = open_floor(model.bundle, cast(FloorPart, job.name), model.session_settings, batch=batch)
+            self._measure = timed(call)
+            return Ready(None, None)
+        variant: Variant[Any]
         if job.role == "chain":
-            variant = chain_variant(self._model, job.name, parse_policy(job.name), stream=job.stream)
+            variant = chain_variant(model, job.name, parse_policy(job.name), stream=job.stream)
         else:
-            assert job.name in get_args(Baseline)
-            name = cast(Baseline, job.name)
-            variant = open_running_peer(self._model.bundle, name, settings, np.array(batches[0][:batch]))
+            name, first = cast(Baseline, job.name), np.array(batches[0][:batch])
+            variant = open_running_peer(model.bundle, name, model.session_settings, first)
             if job.stream is not None:
                 variant = in_batches(variant, job.stream)
         self._timed = TimedVariant(variant, [np.asarray(batch) for batch in batches])
-        self.ready = Ready(kind=variant.kind, peer=variant.peer)
+        self._measure = self._timed.measure
+        return Ready(variant.kind, variant.peer)
 
-    def do(self, command: str, argument: Any) -> Any:
-        """Answer one command: ``measure`` BATCH, ``outcomes`` PATH or ``right`` [LABELLED SOURCE, PATH]."""
-        if command == "measure":
-            self._timed.measure(argument)
-            elapsed_ms = self._timed.measure(argument)
-            return encode(Sample(elapsed_ms=elapsed_ms, idle=wait_until_idle()))
-        assert isinstance(self._timed, TimedVariant)
-        if command == "outcomes":
-            self._save_outcomes(Path(argument))
-        elif command == "right":
-            source, path = argument
-            labelled = decode(LabelledSource, source, "labelled")
-            judged = answers_right([self._timed.variant], labelled, self._model.manifest, self._model.labels)
-            with temporary_room(Path(path).parent):
-                np.save(path, judged.right[:, 0])
-            return list(judged.skipped)
-        else:
-            raise ValueError(f"a worker was told {command!r}, wanted measure, outcomes or right")
-        return None
+    def measure(self, batch: int) -> Turn:
+        """Take a turn on the batch of that index."""
+        self._measure(batch)
+        elapsed_ms = self._measure(batch)
+        return Turn(elapsed_ms, wait_until_idle())
 
-    def _save_outcomes(self, path: Path) -> None:
-        assert isinstance(self._timed, TimedVariant)
-        outcomes = self._timed.outcomes()
-        fields = ("probabilities", "exit_block", "early", "flops")
-        arrays = {name: np.stack([getattr(outcome, name) for outcome in outcomes.values()]) for name in fields}
-        with temporary_room(path.parent):
-            np.savez(path, allow_pickle=False, batch=np.array(list(outcomes), np.intp), **arrays)
+    def outcomes(self) -> Mapping[int, Outcome]:
+        """Give the outcome of each batch that the row ran."""
+        return self._timed.outcomes()
+
+    def right(self, labelled: LabelledSource) -> Judged:
+        """Judge whether the row's best label is right."""
+        return answers_right([self._timed.variant], labelled, self._model.manifest, self._model.labels)
 
 
 def wait_until_idle(limit_s: float = IDLE_LIMIT_S) -> bool:
@@ -162,19 +132,3 @@ def wait_until_idle(limit_s: float = IDLE_LIMIT_S) -> bool:
             return True
         if now - start > limit_s:
             return False
-
-
-def _private_stdout() -> TextIO:
-    """Keep stdout for answers; what libraries print goes to stderr."""
-    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return kept
-
-
-def _answer(answers: TextIO, content: dict[str, Any]) -> None:
-    answers.write(json.dumps(content) + "\n")
-    answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,1 +1,1 @@
-"""graphs."""
+"""Builds the ONNX graph of each part of a tower. May import: int8, loading, tower."""

@@ -1,4 +1,4 @@
-"""Multi-head attention of ONNX's plain operators, which ONNX Runtime runs as fast as its own `Attention`.
+"""Builds multi-head attention of ONNX's plain operators, which ONNX Runtime runs as fast as its own `Attention`.
 
     attended = softmax(query . key / sqrt(channels)) . value        for each head, over its `channels`
 
@@ -7,9 +7,9 @@ boards, phones and browsers do not read. `MatMul` and `Softmax` are in all sets,
 them, and to move q, k, v and the result there and back copies four tensors of floats.
 
 Blocks of the image tower avoid three copies: their q, k and v come with the token as the first axis, before the batch.
-ONNX Runtime folds the transposition from there into its product (`FusedMatMul` with ``transBatchA``), which strides
-over the tensor where it lies. What brings the tokens in front is done to the quantized input of the three layers, and
-the result goes back once it is quantized for the next layer: levels are a quarter as many bytes as floats.
+ONNX Runtime folds the transposition from there into its GEMM (`FusedMatMul` with ``transBatchA``), which strides over
+the tensor where it lies. The tokens are moved to the front in the quantized input of the three layers, and the result
+is moved back once it is quantized for the next layer: levels are a quarter as many bytes as floats.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def add_attention(graph: GraphBuilder, query: str, key: str, value: str, *, chan
 
 
 def add_weights(graph: GraphBuilder, query: str, key: str, *, channels: int, name: str, mask: str | None = None) -> str:
-    """Softmax of the scaled products of (..., rows, channels) and (..., channels, tokens): (..., rows, tokens).
+    """Add the softmax of the scaled GEMM of (..., rows, channels) and (..., channels, tokens): (..., rows, tokens).
 
     Args:
         graph: where the nodes go.
         query: float32.
         key: float32, transposed.
-        channels: of one head; ONNX Runtime takes the scale into the product.
+        channels: of one head; ONNX Runtime folds the scale into the GEMM.
         name: prefix of the values made here.
         mask: (rows, tokens) float32 that is added before the softmax.
     """
@@ -68,5 +68,5 @@ def add_weights(graph: GraphBuilder, query: str, key: str, *, channels: int, nam
 
 
 def add_transpose(graph: GraphBuilder, value: str, order: tuple[int, ...], name: str) -> str:
-    """The axes of `value` in another order."""
+    """Add a transposition of the axes of `value`."""
     return graph.node("Transpose", [value], name, perm=list(order))

@@ -1,4 +1,4 @@
-"""The attention pool of SigLIP's towers as ONNX nodes: all tokens to one vector.
+"""Builds the attention pool of SigLIP's towers, which turns all tokens into one vector.
 
     x = out(attention of one learned query over the tokens);  pooled = x + fc2(activation(fc1(norm(x))))
 
@@ -7,9 +7,9 @@ The query is the same for every image, so neither keys nor values of the tokens 
     softmax(q . (K x_i + b) / sqrt(c)) = softmax((K^T q / sqrt(c)) . x_i)      since q . b shifts all tokens alike,
     sum_i p_i (V x_i + b)              = V (sum_i p_i x_i) + b                 since the p_i add up to 1:
 
-one product of the tokens with a (width, heads) matrix, one with the weights of the tokens, and the values of one mean
-token for each head. That is the same function with a fiftieth of the products for ViT-B/16; it stays float. The three
-layers behind it work on one row for each image and are quantized as any other.
+one GEMM of the tokens with a (width, heads) matrix, one with the weights of the tokens, and the values of one mean
+token for each head. This is the same function with a fiftieth of the FLOPs for ViT-B/16; it stays float. The three
+layers after it work on one row for each image and are quantized as any other.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quanti
 from lraee_exporters.tower import Activation, AttentionPool, FloatArray, LayerNorm, Linear
 
 POOL_INPUTS = {"attention": "pool_attention", "norm": "pool_norm", "activation": "pool_activation"}
-"""The values that are quantized, by name, and what they are called in the graph; read by out, fc1 and fc2."""
+"""Quantized values, which out, fc1 and fc2 read: their names, and what they are called in the graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PoolWeights:
-    """What the pool computes with; the three last layers in float32 or INT8."""
+    """Holds the weights of the pool, the three last layers in float32 or INT8."""
 
     scores: FloatArray
     """(width, heads) float32: tokens times this are the logits of each head."""
@@ -51,7 +51,7 @@ class PoolWeights:
 
 
 def float_pool(pool: AttentionPool, activation: Activation) -> PoolWeights:
-    """The pool as it was trained, its query, keys and values folded."""
+    """Take the pool as it was trained, and fold its query, keys and values."""
     width, heads = pool.query.size, pool.heads
     channels = width // heads
     query = pool.query.astype(np.float64).reshape(heads, channels)
@@ -90,7 +90,7 @@ def quantize_pool(pool: PoolWeights, ranges: Mapping[str, ActivationRange]) -> P
 def add_pool(
     graph: GraphBuilder, file: WeightFile, tokens: str, pool: PoolWeights, *, token_count: int, prefix: str = ""
 ) -> str:
-    """Add the pool.
+    """Add the attention pool to `graph`.
 
     Args:
         graph: where the nodes go.
@@ -122,7 +122,7 @@ def add_pool(
 
 
 def operators_of_pool(pool: PoolWeights) -> dict[str, int]:
-    """What ONNX Runtime must run for the pool after fusion, by operator name."""
+    """Count what ONNX Runtime must run for the pool after fusion, by operator name."""
     counts = {"MatMul": 3, "Transpose": 1, "Softmax": 1, "Reshape": 2, "LayerNormalization": 1, "Add": 1}
     counts[activation_operator(pool.activation)] = 1
     if isinstance(pool.out, QuantizedLinear):

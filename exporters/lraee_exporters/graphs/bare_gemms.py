@@ -1,12 +1,12 @@
-"""The bare products of a tower as one graph: the least time that its weights can be multiplied in.
+"""Builds a graph of the tower's GEMMs alone: a lower bound on the latency of the tower.
 
-Every Gemm of ``graph.onnx`` is taken with its weights, in order, and fed from a graph input instead of the layer
-before: quantized layers get their uint8 values given, nothing is quantized, normalised or added. Layers of equal shape
-share one input. The products keep their order, so that weights stream from memory as in the chain. Attention's two
-products have no weights and are not in it.
+Every GEMM of ``graph.onnx`` is taken with its weights, in order, and reads a graph input instead of the layer before.
+Quantized layers read uint8 values; nothing is quantized, normalised or added. Layers of equal shape share one input.
+The GEMMs keep their order, so that weights stream from memory as in the chain. Attention's two GEMMs have no weights
+and are not in the graph.
 
-Each product is a graph output, since ONNX Runtime would not run it otherwise; whoever runs the graph may bind all of
-them to the same few buffers.
+Each result is a graph output, since ONNX Runtime would not run the GEMM otherwise; a caller may bind all of them to the
+same few buffers.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ what the last block computes of the class token alone."""
 
 
 def build_floor(whole: onnx.ModelProto) -> onnx.ModelProto:
-    """Build the graph of products.
+    """Build the graph of bare GEMMs.
 
     Args:
         whole: ``graph.onnx`` or ``fp32.onnx`` with its weights loaded.
 
     Returns:
-        Inputs ``<rows>_<channels>``, uint8 or float32 (rows, channels); outputs are the products, float32
+        Inputs ``<rows>_<channels>``, uint8 or float32 (rows, channels); outputs are the results, float32
         (rows, channels).
     """
     graph = whole.graph
@@ -95,7 +95,7 @@ def _shape(weight: str, made_by: dict[str, onnx.NodeProto], weights: dict[str, o
 
 
 def _unique(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Without repeats, which come from weights that two layers share."""
+    """Remove repeats, which come from weights that two layers share."""
     seen: set[str] = set()
     kept = []
     for node in nodes:

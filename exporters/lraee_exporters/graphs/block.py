@@ -1,12 +1,12 @@
-"""One transformer block as an ONNX part: tokens in, tokens out.
+"""Builds one transformer block as an ONNX part, from tokens to tokens.
 
-The last block has a second form that computes only the row which the tail reads: keys and values of all tokens, and the
-class token alone from there on.
+The last block has a second form that computes only the row that the tail reads: keys and values of all tokens, then the
+class token alone.
 
     x += out(attention(norm_1(x)));  x += fc2(activation(fc1(norm_2(x))))
 
-Quantized are the inputs of the six linear layers, at four places (after norm_1, after the attention, after norm_2,
-after the activation). The residual stream, softmax, both attention products and LayerNorm stay float.
+The inputs of the six linear layers are quantized, at four places (after norm_1, after the attention, after norm_2,
+after the activation). The residual stream, softmax, both GEMMs of the attention and LayerNorm stay float.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUANTIZED_INPUTS = ("norm_1", "attention", "norm_2", "activation")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BlockWeights:
-    """What one block computes with, its linear layers in float32 or INT8."""
+    """Holds the weights of one block, its linear layers in float32 or INT8."""
 
     norm_1: LayerNorm
     query: AnyLinear
@@ -54,12 +54,34 @@ class BlockWeights:
 
     @property
     def width(self) -> int:
-        """Channels of a token."""
+        """The channels of a token."""
         return int(self.norm_1.weight.size)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the linear layers are INT8."""
+        return isinstance(self.query, QuantizedLinear)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockForm:
+    """Says which rows a block computes, and what its values are called."""
+
+    token_count: int
+    """Patches, and the class token if there is one."""
+    class_only: bool = False
+    """Compute the class token's row alone; its rows are those of the whole block."""
+    prefix: str = ""
+    """Stands before every name, ending in "/", when several parts share a graph."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of one image that the block gives."""
+        return 1 if self.class_only else self.token_count
 
 
 def float_block(block: Block, activation: Activation) -> BlockWeights:
-    """The block as it was trained."""
+    """Take the weights of a block as it was trained."""
     attention = block.attention
     return BlockWeights(
         norm_1=block.norm_1,
@@ -76,7 +98,7 @@ def float_block(block: Block, activation: Activation) -> BlockWeights:
 
 
 def quantize_block(block: Block, activation: Activation, ranges: Mapping[str, ActivationRange]) -> BlockWeights:
-    """The block with its linear layers rounded to INT8.
+    """Round the linear layers of a block to INT8.
 
     Args:
         block: float32 weights.
@@ -98,39 +120,27 @@ def quantize_block(block: Block, activation: Activation, ranges: Mapping[str, Ac
     )
 
 
-def add_block(
-    graph: GraphBuilder,
-    file: WeightFile,
-    tokens: str,
-    block: BlockWeights,
-    *,
-    token_count: int,
-    class_only: bool = False,
-    prefix: str = "",
-) -> str:
-    """Add one block to `graph`.
+def add_block(graph: GraphBuilder, file: WeightFile, tokens: str, block: BlockWeights, form: BlockForm) -> str:
+    """Add one transformer block to `graph`.
 
     Args:
         graph: where the nodes go.
         file: where the weights go.
         tokens: the (batch, token_count, width) float32 input.
         block: its weights.
-        token_count: patches, and the class token if there is one.
-        class_only: compute the class token's row alone; its rows are those of the whole block.
-        prefix: put before every name, ending in "/", when several parts share a graph.
+        form: which rows are computed, and what their values are called.
 
     Returns:
         The (batch, token_count, width) float32 output, or with `class_only` (batch, 1, width).
     """
-    width, p = block.width, prefix
-    rows = 1 if class_only else token_count
+    width, p, rows = block.width, form.prefix, form.rows
     asking = normed = add_norm(graph, file, tokens, block.norm_1, f"{p}norm_1")
-    if class_only:  # LayerNorm of the class token once more is cheaper than to cut its row out of all tokens'
+    if form.class_only:  # a second LayerNorm of the class token is cheaper than cutting its row out of all tokens'
         x = add_class_row(graph, tokens, f"{p}class_token")
         asking = add_norm(graph, file, x, block.norm_1, f"{p}norm_1_class", weights=f"{p}norm_1")
     else:
         x = add_reshape(graph, tokens, (-1, width), f"{p}tokens_flat")
-    attended = _add_heads(graph, file, normed, asking, block, token_count=token_count, prefix=p)
+    attended = _add_heads(graph, file, normed, asking, block, form)
     x = graph.node("Add", [x, attended], f"{p}residual_1")
 
     normed = add_norm(graph, file, x, block.norm_2, f"{p}norm_2")
@@ -142,16 +152,9 @@ def add_block(
 
 
 def _add_heads(
-    graph: GraphBuilder,
-    file: WeightFile,
-    normed: str,
-    asking: str,
-    block: BlockWeights,
-    *,
-    token_count: int,
-    prefix: str,
+    graph: GraphBuilder, file: WeightFile, normed: str, asking: str, block: BlockWeights, form: BlockForm
 ) -> str:
-    """The four linear layers around the attention, and the attention.
+    """Add the four linear layers around the attention, and the attention.
 
     Args:
         graph: where the nodes go.
@@ -159,34 +162,32 @@ def _add_heads(
         normed: (batch, tokens, width) float32, what keys and values are made of.
         asking: the same value, or another for the class token alone, (batch, width) float32.
         block: its weights.
-        token_count: of one image.
-        prefix: put before every name.
+        form: as in `add_block`.
 
     Returns:
         (batch * tokens, width) or (batch, width) float32.
     """
-    p, width, heads = prefix, block.width, block.heads
-    rows = token_count if asking == normed else 1
+    p, width, heads, rows = form.prefix, block.width, block.heads, form.rows
     tokens_first = _tokens_first(graph, width, f"{p}norm_1")
     by_token = add_input(graph, normed, block.query, f"{p}norm_1_input", arrange=tokens_first)
     read = by_token if asking == normed else add_input(graph, asking, block.query, f"{p}norm_1_class_input")
     projected = []
     for name, linear, value, count in (
         ("query", block.query, read, rows),
-        ("key", block.key, by_token, token_count),
-        ("value", block.value, by_token, token_count),
+        ("key", block.key, by_token, form.token_count),
+        ("value", block.value, by_token, form.token_count),
     ):
         product = add_gemm(graph, file, value, linear, f"{p}{name}", rows=count)
         projected.append(add_reshape(graph, product, (count, -1, heads, width // heads), f"{p}{name}_split"))
     attended = add_attention(graph, *projected, channels=width // heads, name=f"{p}attention")
-    graph.flops += 4 * rows * token_count * width
+    graph.flops += 4 * rows * form.token_count * width
     joined = _heads_joined(graph, rows, width, f"{p}attention")
     attended = add_input(graph, attended, block.out, f"{p}out_input", arrange=joined)
     return add_gemm(graph, file, attended, block.out, f"{p}out", rows=rows)
 
 
 def _tokens_first(graph: GraphBuilder, width: int, name: str) -> Arrange:
-    """From (batch, tokens, width) to (tokens * batch, width), in the order that `add_attention` reads."""
+    """Arrange (batch, tokens, width) as (tokens * batch, width), in the order that `add_attention` reads."""
 
     def arrange(value: str) -> str:
         value = add_transpose(graph, value, TOKENS_FIRST, f"{name}_by_token")
@@ -196,7 +197,7 @@ def _tokens_first(graph: GraphBuilder, width: int, name: str) -> Arrange:
 
 
 def _heads_joined(graph: GraphBuilder, rows: int, width: int, name: str) -> Arrange:
-    """From (batch, heads, rows, channels) to (batch * rows, width); with one row each that needs no copy."""
+    """Arrange (batch, heads, rows, channels) as (batch * rows, width), which needs no copy for one row."""
 
     def arrange(value: str) -> str:
         if rows > 1:
@@ -224,7 +225,7 @@ def build_block(
     graph, file = GraphBuilder(f"{name}_class" if class_only else name), WeightFile(f"{name}.data")
     shape: list[int | str] = ["batch", token_count, block.width]
     tokens = graph.input("tokens", TensorProto.FLOAT, shape)
-    after = add_block(graph, file, tokens, block, token_count=token_count, class_only=class_only)
+    after = add_block(graph, file, tokens, block, BlockForm(token_count=token_count, class_only=class_only))
     graph.output(after, "tokens_out", TensorProto.FLOAT, ["batch", 1, block.width] if class_only else shape)
     if observe:
         add_reshape(graph, "norm_1", (-1, block.width), "norm_1_flat")
@@ -235,22 +236,11 @@ def build_block(
 
 
 def operators_of_block(block: BlockWeights, *, class_only: bool = False) -> dict[str, int]:
-    """What ONNX Runtime must run for one INT8 block after fusion, by operator name."""
+    """Count what ONNX Runtime must run for one block after fusion, by operator name."""
     counts = {"LayerNormalization": 2, "FusedMatMul": 2, "Softmax": 1, "Add": 2, "Transpose": 2, "Reshape": 8}
     counts[activation_operator(block.activation)] = 1
     if class_only:
         counts |= {"LayerNormalization": 3, "Gather": 1, "Transpose": 1, "Reshape": 7}
-    if isinstance(block.query, QuantizedLinear):
+    if block.quantized:
         return counts | {"QGemm": 6, "QuantizeLinear": 5 if class_only else 4}
     return counts | {"Gemm": 6}
-
-
-__all__ = [
-    "QUANTIZED_INPUTS",
-    "BlockWeights",
-    "add_block",
-    "build_block",
-    "float_block",
-    "operators_of_block",
-    "quantize_block",
-]

@@ -1,14 +1,14 @@
-"""Build one ONNX part node by node, with its weights in an external data file.
+"""Builds one ONNX part node by node, with its weights in an external data file.
 
 Graphs are written directly instead of traced from a torch module: a traced, then quantized block has
 about 57 nodes, the built one 22, and every node here is there because ONNX Runtime runs it fast.
-Weights lie in ``<part>.data`` beside the graph, so that they are memory-mapped and so that
+Weights lie in ``<part>.data`` next to the graph, so that they are memory-mapped and so that
 ``graph.onnx``, the whole tower as one graph, can point at the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ INLINE_BYTES = 128
 
 @dataclass(slots=True)
 class WeightFile:
-    """The external data of one part: named tensors laid one after the other.
+    """Collects the external data of one part: named tensors laid one after the other.
 
     Putting a name again with the same bytes returns the first place, which is how ``graph.onnx`` shares
     the files of the parts.
@@ -55,7 +55,7 @@ class WeightFile:
         """Append `array` under `name`, or find it; gives its (offset, length) in bytes."""
         raw = np.ascontiguousarray(array).tobytes()
         if name in self.places:
-            chunk = self.chunks[2 * list(self.places).index(name) + 1]  # each comes behind its padding
+            chunk = self.chunks[2 * list(self.places).index(name) + 1]  # each comes after its padding
             if chunk != raw:
                 raise ValueError(f"tensor {name!r} of {self.location} is put again with other bytes")
             return self.places[name]
@@ -67,7 +67,7 @@ class WeightFile:
         return self.places[name]
 
     def save(self, folder: Path) -> None:
-        """Write the file into `folder`."""
+        """Write the weight file into `folder`."""
         with (folder / self.location).open("wb") as file:
             file.writelines(self.chunks)
 
@@ -76,7 +76,7 @@ class WeightFile:
 class GraphBuilder:
     """Collects the nodes, weights, inputs and outputs of one ONNX graph, and counts its FLOPs.
 
-    `flops` counts multiply-adds of matrix products as 2 and nothing else (LayerNorm, softmax and activations
+    `flops` counts multiply-adds of GEMMs as 2 and nothing else (LayerNorm, softmax and activations
     are left out), per image: the convention under which the image tower of ViT-B/32 has 8.82 GFLOPs.
     """
 
@@ -149,15 +149,13 @@ class GraphBuilder:
         )
         return list(outputs)
 
-    def model(self, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-        """The finished model, checked by onnx."""
+    def model(self) -> onnx.ModelProto:
+        """Give the finished model."""
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain for node in self.nodes):
             opsets.append(helper.make_opsetid("com.microsoft", MICROSOFT_OPSET))
-        model = helper.make_model(graph, opset_imports=opsets, producer_name="lraee", ir_version=IR_VERSION)
-        helper.set_model_props(model, dict(metadata or {}))
-        return model
+        return helper.make_model(graph, opset_imports=opsets, producer_name="lraee", ir_version=IR_VERSION)
 
     def save(self, folder: Path) -> Path:
         """Write ``<name>.onnx`` into `folder`; the weight files are saved by their owner."""

@@ -1,15 +1,15 @@
-"""An exit as an ONNX part: tokens of a block to an early answer and the gate's verdict on it.
+"""Builds an exit as an ONNX part, from a block's tokens to an early answer and the gate's value for it.
 
 The head (SSA, section 3 of arXiv 2605.26415) is ``LayerNorm(mean patch token)``, an MLP ``d -> d -> embed_dim``
 with GELU, and L2 normalization. The gate is ``sigmoid(w1 * confidence + w2 * margin + w3 * SAV + b)`` with
 ``SAV = mean_i || z_i - mean z ||^2`` over the patch tokens. The graph gives everything that a runtime needs, so a
-runtime in any language does no mathematics of its own.
+runtime in any language has nothing to compute.
 
 Confidence and margin are always those of the softmax over the labels, also where the tower was trained with SigLIP's
-sigmoid loss and `probabilities` are sigmoids: which label is best among these is what the exit is judged for, and
-sigmoids say something else, whether any fits; of an image that fits none, or of labels that nearly all fit, they are
-all close to 0 or to 1, and margins between them vanish. The temperature, fitted to the softmax, is left out of
-sigmoids: the head imitates the tower's embedding, for which scale and bias were trained.
+sigmoid loss and `probabilities` are sigmoids. An exit is judged by which label is best, and sigmoids say whether a
+label fits: where no label fits, or nearly all do, they are all close to 0 or to 1, and margins between them vanish. The
+temperature, fitted to the softmax, does not apply to sigmoids: the head imitates the tower's embedding, for which scale
+and bias were trained.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_exporters.tower import LayerNorm
 
 HeadInput: TypeAlias = Literal["patch_mean", "cls", "both"]
-"""What a head reads: the mean patch token (SSA), the class token (CLS-EE), or both side by side."""
+"""Values that a head reads: the mean patch token (SSA), the class token (CLS-EE), or both side by side."""
 
 HEAD_INPUTS: tuple[HeadInput, ...] = ("patch_mean", "cls", "both")
 
@@ -52,7 +52,7 @@ GATE_FEATURES = ("confidence", "margin", "spatial_activation_variance")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExitWeights:
-    """A head and its gate."""
+    """Holds the weights of a head and its gate."""
 
     reads: HeadInput
     norm: LayerNorm
@@ -60,21 +60,21 @@ class ExitWeights:
     fc2: AnyLinear
     logit_bias: float | None
     temperature: float
-    """Divides the logits, so that probabilities of different exits mean the same."""
+    """Divisor of the logits, so that probabilities of different exits mean the same."""
     gate_weights: tuple[float, float, float]
     """For confidence, margin and spatial activation variance, in their natural units."""
     gate_bias: float
 
     @property
     def embed_dim(self) -> int:
-        """Length of the embedding."""
+        """The length of the embedding."""
         return in_and_out(self.fc2)[1]
 
 
 def build_exit(
     exit_weights: ExitWeights, *, number: int, token_count: int, width: int, class_token: bool = True
 ) -> tuple[GraphBuilder, WeightFile]:
-    """Build the part ``exit_NN``.
+    """Build the part ``exit_NN`` of one exit.
 
     Inputs: `tokens` (batch, tokens, width) float32, `label_matrix` (embed_dim, labels) float32 with unit columns,
     `logit_scale` () float32. Outputs: `embedding` (batch, embed_dim), `probabilities` (batch, labels), `features`
@@ -82,7 +82,7 @@ def build_exit(
 
     Args:
         exit_weights: head and gate.
-        number: the block it sits behind, counted from 1.
+        number: the block after which it sits, counted from 1.
         token_count: patches, and the class token if there is one.
         width: channels of a token.
         class_token: whether token 0 is a class token; without one a head can only read `patch_mean`.
@@ -98,7 +98,7 @@ def build_exit(
     labels = add_label_inputs(graph, exit_weights.embed_dim)
     averaging = np.full((1, token_count), 1.0 / (token_count - class_token), np.float32)
     if class_token:
-        averaging[0, 0] = 0.0  # [CLS] is no patch
+        averaging[0, 0] = 0.0  # [CLS] is not a patch
     average = graph.constant("averaging", averaging, file)
     graph.flops += 2 * 2 * token_count * width  # of the tokens, and below of their squares
     mean_3d = graph.node("MatMul", [average, tokens], "patch_mean_3d")
@@ -128,9 +128,10 @@ def build_exit(
 
 
 def _add_variance(graph: GraphBuilder, tokens: str, average: str, mean: str) -> str:
-    """Spatial activation variance as (batch, 1): over the channels, the sum of ``E[z^2] - E[z]^2`` over the patches.
+    """Add the spatial activation variance, (batch, 1): over the channels, the sum of ``E[z^2] - E[z]^2`` over the
+    patches.
 
-    Means are products with `average`, since ONNX Runtime's reductions over tokens take five times as long.
+    Means are GEMMs with `average`, since ONNX Runtime's reductions over tokens take five times as long.
     """
     squares = graph.node("Mul", [tokens, tokens], "squares")
     mean_of_squares = graph.node("MatMul", [average, squares], "mean_of_squares")
@@ -141,7 +142,7 @@ def _add_variance(graph: GraphBuilder, tokens: str, average: str, mean: str) -> 
 
 
 def _add_features(graph: GraphBuilder, distribution: str, variance: str) -> str:
-    """Confidence, top-2 margin and SAV as (batch, 3), from the two largest probabilities by one small product."""
+    """Add confidence, top-2 margin and SAV, (batch, 3), from the two largest probabilities by one small GEMM."""
     two = graph.constant("two", np.array([2], np.int64))
     top, _ = graph.node_with_outputs(
         "TopK", [distribution, two], ["top_two", "top_two_index"], axis=-1, largest=1, sorted=1
@@ -152,7 +153,7 @@ def _add_features(graph: GraphBuilder, distribution: str, variance: str) -> str:
 
 
 def _add_gate(graph: GraphBuilder, features: str, exit_weights: ExitWeights) -> str:
-    """``sigmoid(features . w + b)`` as (batch,)."""
+    """Add ``sigmoid(features . w + b)``, (batch,)."""
     graph.flops += 2 * len(GATE_FEATURES) * (1 + len(GATE_FEATURES))
     weights = graph.constant("gate_weights", np.array(exit_weights.gate_weights, np.float32)[:, None])
     bias = graph.constant("gate_bias", np.array([exit_weights.gate_bias], np.float32))
@@ -161,7 +162,7 @@ def _add_gate(graph: GraphBuilder, features: str, exit_weights: ExitWeights) -> 
 
 
 def operators_of_exit(exit_weights: ExitWeights) -> dict[str, int]:
-    """What ONNX Runtime must run for an exit after fusion, by operator name."""
+    """Count what ONNX Runtime must run for an exit after fusion, by operator name."""
     counts = {
         "MatMul": 4, "Reshape": 2, "LayerNormalization": 1, "Gelu": 1, "LpNormalization": 1, "Mul": 4, "Softmax": 1,
         "TopK": 1, "Concat": 1, "Sub": 1, "ReduceSum": 1, "FusedGemm": 1,

@@ -1,4 +1,4 @@
-"""Ask ONNX Runtime which operators it really runs for a part, and hold that against what was declared."""
+"""Asks ONNX Runtime which operators it really runs for a part, and compares them with those declared."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _InvalidProtobuf = ort.capi.onnxruntime_pybind11_state.InvalidProtobuf
 
 
 def optimized_operators(path: Path) -> dict[str, int]:
-    """Operators of a part after ONNX Runtime's optimization, by name.
+    """Count the operators of a part after ONNX Runtime's optimization, by name.
 
-    They are those of the sessions that run it: on a CPU whose INT8 products saturate, with the exact kernels.
+    They are those of the sessions that run it: with the exact kernels where INT8 GEMMs saturate on this CPU.
 
     Args:
-        path: an .onnx file with its data beside it.
+        path: an .onnx file, with its data in the same folder.
 
     Raises:
         BundleError: ONNX Runtime cannot load it.

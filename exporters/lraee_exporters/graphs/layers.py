@@ -1,6 +1,6 @@
-"""The few layers that every part is made of, each in the form that ONNX Runtime fuses.
+"""Builds the few layers that every part is made of, each in the form that ONNX Runtime fuses.
 
-A linear layer is a 2-D `Gemm` between QuantizeLinear/DequantizeLinear pairs, without a QuantizeLinear behind it:
+A linear layer is a 2-D `Gemm` between QuantizeLinear/DequantizeLinear pairs, without a QuantizeLinear after it:
 ONNX Runtime turns that into one `QGemm` with float output. Everything else stays float.
 """
 
@@ -20,7 +20,7 @@ AnyLinear: TypeAlias = Linear | QuantizedLinear
 
 
 def in_and_out(linear: AnyLinear) -> tuple[int, int]:
-    """(in, out) of a layer, whichever way its weight is laid out."""
+    """Give (in, out) of a layer, whichever way its weight is laid out."""
     if isinstance(linear, QuantizedLinear):
         return linear.shape
     out_size, in_size = linear.weight.shape
@@ -34,7 +34,7 @@ Arrange: TypeAlias = Callable[[str], str]
 def add_quantize(
     graph: GraphBuilder, value: str, scale: float, zero_point: int, name: str, *, arrange: Arrange | None = None
 ) -> str:
-    """QuantizeLinear and DequantizeLinear of an activation; gives the dequantized value.
+    """Add QuantizeLinear and DequantizeLinear of an activation; gives the dequantized value.
 
     `arrange` works on what lies between the two: bytes, where the value itself is four times as large.
     """
@@ -46,14 +46,14 @@ def add_quantize(
 
 
 def add_input(graph: GraphBuilder, value: str, linear: AnyLinear, name: str, *, arrange: Arrange | None = None) -> str:
-    """What `linear` reads: `value` quantized as the layer wants it (not at all in float32) and then arranged."""
+    """Add what `linear` reads: `value`, quantized as the layer wants it (not at all in float32), then arranged."""
     if isinstance(linear, QuantizedLinear):
         return add_quantize(graph, value, linear.input_scale, linear.input_zero_point, name, arrange=arrange)
     return value if arrange is None else arrange(value)
 
 
 def add_class_row(graph: GraphBuilder, value: str, name: str) -> str:
-    """The class token's rows (batch, width) of (batch, tokens, width)."""
+    """Gather the class token's rows, (batch, width), of (batch, tokens, width)."""
     index = graph.constant("class_index", np.int64(0))
     return graph.node("Gather", [value, index], name, axis=1)
 
@@ -67,7 +67,7 @@ def add_gemm(
     *,
     rows: int,
 ) -> str:
-    """A linear layer on (batch * rows, in), whose input `dequantized` is quantized already when `linear` is.
+    """Add a linear layer on (batch * rows, in); its input `dequantized` is already quantized when `linear` is.
 
     Args:
         graph: where the nodes go.
@@ -108,14 +108,14 @@ def add_linear(graph: GraphBuilder, file: WeightFile, value: str, linear: AnyLin
 def add_norm(
     graph: GraphBuilder, file: WeightFile, value: str, norm: LayerNorm, name: str, *, weights: str | None = None
 ) -> str:
-    """LayerNormalization over the last axis; `weights` names another whose gain and bias these are."""
+    """Add LayerNormalization over the last axis; `weights` names another layer with this gain and bias."""
     weight = graph.constant(f"{weights or name}_weight", norm.weight, file)
     bias = graph.constant(f"{weights or name}_bias", norm.bias, file)
     return graph.node("LayerNormalization", [value, weight, bias], name, axis=-1, epsilon=norm.epsilon)
 
 
 def add_activation(graph: GraphBuilder, value: str, activation: Activation, name: str) -> str:
-    """GELU with the error function or the hyperbolic tangent, or OpenAI's ``x * sigmoid(1.702 x)``."""
+    """Add GELU with the error function or the hyperbolic tangent, or OpenAI's ``x * sigmoid(1.702 x)``."""
     if activation == "gelu":
         return graph.node("Gelu", [value], name)
     if activation == "gelu_tanh":
@@ -124,7 +124,7 @@ def add_activation(graph: GraphBuilder, value: str, activation: Activation, name
 
 
 def activation_operator(activation: Activation) -> str:
-    """The operator that ONNX Runtime runs for an activation."""
+    """Name the operator that ONNX Runtime runs for an activation."""
     return "QuickGelu" if activation == "quick_gelu" else "Gelu"
 
 

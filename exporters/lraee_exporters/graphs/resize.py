@@ -16,11 +16,11 @@ OPSET = 19
 """ai.onnx opset: older than the parts', because `Resize` needs no more."""
 
 IR_VERSION = 9
-"""Of that opset."""
+"""IR version of that opset."""
 
 
 def build() -> bytes:
-    """Pixels uint8 (1, height, width, 3) and size int64 (2,), as (height, width), to pixels of that size."""
+    """Build the graph that resizes pixels uint8 (1, height, width, 3) to size int64 (2,), (height, width)."""
     node = helper.make_node(
         "Resize",
         ["pixels", "", "", "size"],

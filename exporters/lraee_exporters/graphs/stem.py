@@ -1,8 +1,8 @@
-"""The stem as an ONNX part: uint8 pixels in, the tokens that block 1 reads out.
+"""Builds the stem as an ONNX part, from uint8 pixels to the tokens that block 1 reads.
 
-The patch convolution has a stride equal to its kernel, so it is a matrix product of unfolded patches. Mean and
+The patch convolution has a stride equal to its kernel, so it is a GEMM of unfolded patches. Mean and
 standard deviation of the preprocessing are folded into it, so the pixels themselves are the quantized activation
-(scale 1, zero point 0): the stem quantizes nothing but its weights. Class embedding, positions and what is left of
+(scale 1, zero point 0): the stem quantizes nothing but its weights. Class embedding, positions and the rest of
 the mean are one constant per token, added after a row for [CLS], where there is one, is padded in front.
 """
 
@@ -22,7 +22,7 @@ def fold_patches(tower: Tower) -> tuple[Linear, np.ndarray]:
 
     Returns:
         The layer on patches of raw pixels, flattened as (patch row, patch column, colour), without a bias, and the
-        (tokens, width) float32 constant that is added behind it.
+        (tokens, width) float32 constant that is added after it.
     """
     mean = np.asarray(tower.preprocessing.mean, np.float64)
     std = np.asarray(tower.preprocessing.std, np.float64)
@@ -40,7 +40,7 @@ def fold_patches(tower: Tower) -> tuple[Linear, np.ndarray]:
 
 
 def quantize_patches(linear: Linear) -> QuantizedLinear:
-    """The patch layer in INT8; its input, the pixels, is exact."""
+    """Quantize the patch layer to INT8; its input, the pixels, is exact."""
     weight, scale = quantize_weight(linear.weight)
     return QuantizedLinear(weight=weight, weight_scale=scale, bias=None, input_scale=1.0, input_zero_point=0)
 
@@ -48,7 +48,7 @@ def quantize_patches(linear: Linear) -> QuantizedLinear:
 def add_stem(
     graph: GraphBuilder, file: WeightFile, pixels: str, tower: Tower, *, quantized: bool, prefix: str = ""
 ) -> str:
-    """Add the stem to `graph`.
+    """Add the stem of a tower to `graph`.
 
     Args:
         graph: where the nodes go.
@@ -93,7 +93,7 @@ def build_stem(tower: Tower, *, quantized: bool) -> tuple[GraphBuilder, WeightFi
 
 
 def operators_of_stem(tower: Tower, *, quantized: bool) -> dict[str, int]:
-    """What ONNX Runtime must run for the stem after fusion, by operator name."""
+    """Count what ONNX Runtime must run for the stem after fusion, by operator name."""
     counts = {"Reshape": 3, "Transpose": 1, "Add": 1}
     if tower.has_class_token:
         counts["Pad"] = 1

@@ -1,11 +1,11 @@
-"""The tail as an ONNX part: the last block's tokens to the CLIP embedding and the label probabilities.
+"""Builds the tail as an ONNX part, from the last block's tokens to the embedding and the label probabilities.
 
 embedding = normalize(projection(norm_post([CLS])))            pooling `cls`
 embedding = normalize(projection(pool(norm_post(tokens))))     pooling `attention`, often without a projection
 probabilities = softmax(logit_scale * embedding @ labels)                  trained with CLIP's loss
 probabilities = sigmoid(logit_scale * embedding @ labels + logit_bias)     trained with SigLIP's loss
 
-SigLIP's loss asks of every label on its own whether it fits, so its probabilities need not add up to 1 and all may be
+SigLIP's loss asks for each label separately whether it fits, so its probabilities need not add up to 1, and all may be
 small.
 """
 
@@ -34,19 +34,19 @@ from lraee_exporters.tower import LayerNorm, Linear, Tower
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TailWeights:
-    """What the tail computes with; its layers in float32 or INT8."""
+    """Holds the weights of the tail, its layers in float32 or INT8."""
 
     norm_post: LayerNorm
     projection: AnyLinear | None
-    """None when what was pooled is the embedding."""
+    """The projection; None when what was pooled is the embedding."""
     logit_bias: float | None
-    """Of SigLIP's loss; with it probabilities are sigmoids."""
+    """Bias of SigLIP's loss; with it, probabilities are sigmoids."""
     pool: PoolWeights | None = None
-    """None when the class token is the pooled vector."""
+    """The attention pool; None when the class token is the pooled vector."""
 
 
 def float_tail(tower: Tower) -> TailWeights:
-    """The tail as it was trained."""
+    """Take the weights of the tail as it was trained."""
     projection = None
     if tower.projection is not None:
         bias = np.zeros(tower.embed_dim, np.float32) if tower.projection_bias is None else tower.projection_bias
@@ -61,7 +61,7 @@ def float_tail(tower: Tower) -> TailWeights:
 
 
 def quantized_inputs_of_tail(tail: TailWeights) -> dict[str, str]:
-    """The values of a tail that are quantized: by name, what they are called in its graph."""
+    """Name the quantized values of a tail, and what they are called in its graph."""
     inputs = {} if tail.pool is None else dict(POOL_INPUTS)
     if tail.projection is not None:
         inputs |= {"norm_post": "norm_post"} if tail.pool is None else {"pooled": "pooled"}
@@ -69,7 +69,7 @@ def quantized_inputs_of_tail(tail: TailWeights) -> dict[str, str]:
 
 
 def quantize_tail(tail: TailWeights, ranges: Mapping[str, ActivationRange]) -> TailWeights:
-    """The float tail with its layers in INT8; `ranges` has one for each of `quantized_inputs_of_tail`."""
+    """Round the layers of a float tail to INT8; `ranges` has one for each of `quantized_inputs_of_tail`."""
     projection = tail.projection
     if projection is not None:
         assert isinstance(projection, Linear)
@@ -80,7 +80,7 @@ def quantize_tail(tail: TailWeights, ranges: Mapping[str, ActivationRange]) -> T
 
 @dataclass(frozen=True, slots=True)
 class LabelInputs:
-    """Names of the two graph inputs that stand for the labels."""
+    """Holds the names of the two graph inputs that stand for the labels."""
 
     matrix: str
     """(embed_dim, labels) float32, unit columns."""
@@ -97,22 +97,22 @@ def add_label_inputs(graph: GraphBuilder, embed_dim: int) -> LabelInputs:
 
 
 def add_cosine(graph: GraphBuilder, embedding: str, labels: LabelInputs, *, embed_dim: int, prefix: str = "") -> str:
-    """Cosines with every label: (batch, labels) float32."""
+    """Add the cosines with every label, (batch, labels) float32."""
     graph.flops_per_label += 2 * embed_dim
     return graph.node("MatMul", [embedding, labels.matrix], f"{prefix}cosine")
 
 
 def add_softmax(graph: GraphBuilder, cosine: str, scale: str, *, prefix: str = "") -> str:
-    """Softmax of the scaled cosines: (batch, labels) float32, rows add up to 1."""
+    """Add the softmax of the scaled cosines: (batch, labels) float32, rows add up to 1."""
     logits = graph.node("Mul", [cosine, scale], f"{prefix}logits")
     return graph.node("Softmax", [logits], f"{prefix}softmax", axis=-1)
 
 
 def add_sigmoid(graph: GraphBuilder, cosine: str, scale: str, logit_bias: float, *, prefix: str = "") -> str:
-    """Sigmoid of the scaled cosines and the bias: (batch, labels) float32, each label on its own.
+    """Add the sigmoid of the scaled cosines and the bias: (batch, labels) float32, each label separately.
 
-    Written as ``1 / (1 + exp(-x))``. ONNX Runtime's Sigmoid is off by 5e-8, which with SigLIP's bias of about -13 is as
-    much as the sigmoids of labels that do not fit differ by; ranked by it they would change places.
+    It is written as ``1 / (1 + exp(-x))``, because ONNX Runtime's Sigmoid is off by 5e-8. With SigLIP's bias of about
+    -13, sigmoids of labels that do not fit differ by as little, and would change their order.
     """
     pair_logits = graph.node("Mul", [cosine, scale], f"{prefix}pair_logits")
     bias = graph.constant(f"{prefix}logit_bias", np.float32(logit_bias))
@@ -123,7 +123,7 @@ def add_sigmoid(graph: GraphBuilder, cosine: str, scale: str, logit_bias: float,
 
 
 OPERATORS_OF_SIGMOID = {"Mul": 1, "Add": 2, "Neg": 1, "Exp": 1, "Reciprocal": 1}
-"""What ONNX Runtime runs for `add_sigmoid`."""
+"""Operators that ONNX Runtime runs for `add_sigmoid`."""
 
 
 def add_probabilities(
@@ -135,7 +135,7 @@ def add_probabilities(
     logit_bias: float | None,
     prefix: str = "",
 ) -> str:
-    """Probabilities of every label by the loss that the tower was trained with: (batch, labels) float32."""
+    """Add the probabilities of every label, by the loss that the tower was trained with: (batch, labels) float32."""
     cosine = add_cosine(graph, embedding, labels, embed_dim=embed_dim, prefix=prefix)
     if logit_bias is None:
         return add_softmax(graph, cosine, labels.scale, prefix=prefix)
@@ -185,7 +185,7 @@ def build_tail(
 
 
 def operators_of_tail(tail: TailWeights) -> dict[str, int]:
-    """What ONNX Runtime must run for the tail after fusion, by operator name."""
+    """Count what ONNX Runtime must run for the tail after fusion, by operator name."""
     counts = Counter({"LayerNormalization": 1, "LpNormalization": 1, "MatMul": 1})
     counts.update({"Softmax": 1, "Mul": 1} if tail.logit_bias is None else OPERATORS_OF_SIGMOID)
     counts.update({"Gather": 1} if tail.pool is None else operators_of_pool(tail.pool))

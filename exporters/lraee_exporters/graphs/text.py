@@ -1,7 +1,7 @@
-"""The text tower as one ONNX part: token ids in, unit embeddings out.
+"""Builds the text tower as one ONNX part, from token ids to unit embeddings.
 
-One graph and not one for each block: every text runs to the end, and only when labels change. The tokens stay
-(texts, length, width) throughout, with the length symbolic, so that short prompts cost what they are long.
+It is one graph, not one for each block: every text runs to the end, and only when labels change. The tokens stay
+(texts, length, width) throughout, with a symbolic length, so that short prompts cost less.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from lraee_exporters.loading.text_tower import TextTower
 from lraee_exporters.tower import Activation, Block, Linear
 
 TextPrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
-"""How weights are stored. ``fp16`` computes in float32. ``int8`` computes matrix products of activations that are
-quantized when they are there (dynamic quantization), and keeps the token embedding in int8 too."""
+"""How weights are stored. ``fp16`` computes in float32. ``int8`` computes GEMMs with activations that are quantized at
+run time (dynamic quantization), and keeps the token embedding in int8 too."""
 
 TEXT_PRECISIONS: tuple[TextPrecision, ...] = get_args(TextPrecision)
 
 
 @dataclass(slots=True)
 class _Writer:
-    """Where nodes and weights go, and how weights are stored."""
+    """Adds layers to a graph, and stores their weights in one precision."""
 
     graph: GraphBuilder
     file: WeightFile
@@ -37,12 +37,12 @@ class _Writer:
     """Tokens of the longest text, for the FLOPs."""
 
     def linear(self, value: str, linear: Linear, name: str, *, rows: int) -> str:
-        """A linear layer over the last axis; `rows` of one text, for the FLOPs."""
+        """Add a linear layer over the last axis; `rows` of one text, for the FLOPs."""
         product, bias = self._product(value, linear, name, rows=rows)
         return self.graph.node("Add", [product, bias], name) if bias else product
 
     def hidden(self, value: str, linear: Linear, activation: Activation, name: str, *, rows: int) -> str:
-        """The MLP's first layer and its activation.
+        """Add the MLP's first layer and its activation.
 
         Bias and GELU are one node, which not every ONNX Runtime would make of two (1.17 to 1.20 do not).
         """
@@ -53,7 +53,7 @@ class _Writer:
         return add_activation(self.graph, product, activation, f"{name}activation")
 
     def _product(self, value: str, linear: Linear, name: str, *, rows: int) -> tuple[str, str]:
-        """The product with the weights, and the bias that is still to be added, if any."""
+        """Add the GEMM with the weights; also gives the bias that is still to be added, if any."""
         graph, file = self.graph, self.file
         graph.flops += 2 * rows * linear.weight.size
         bias = graph.constant(f"{name}_bias", linear.bias, file) if linear.bias.any() else ""
@@ -70,11 +70,11 @@ class _Writer:
         return graph.node("MatMul", [value, stored], f"{name}_product"), bias
 
     def widened(self, value: str) -> str:
-        """A value in float32."""
+        """Cast a stored value to float32."""
         return self.graph.node("Cast", [value], f"{value}_float", to=TensorProto.FLOAT)
 
     def rows_of(self, table: np.ndarray, index: str, name: str) -> str:
-        """Rows of a float32 table: gathered first and widened then, so that the table stays mapped as it lies."""
+        """Gather rows of a table and widen them afterwards, so that the table stays mapped as it lies."""
         graph, file = self.graph, self.file
         if self.precision == "fp32":
             return graph.node("Gather", [graph.constant(f"{name}_table", table, file), index], name)
@@ -118,7 +118,7 @@ def build_text(tower: TextTower, precision: TextPrecision) -> tuple[GraphBuilder
 
 
 def _positions(writer: _Writer, tower: TextTower, length: str) -> str:
-    """The first `length` positions, (length, width)."""
+    """Slice the first `length` positions, (length, width)."""
     graph = writer.graph
     table = graph.constant("positions", tower.positions, writer.file)
     begin, axis = (graph.constant(name, np.array([0], np.int64)) for name in ("first_position", "axis_positions"))
@@ -126,7 +126,7 @@ def _positions(writer: _Writer, tower: TextTower, length: str) -> str:
 
 
 def _mask(graph: GraphBuilder, length: str) -> str:
-    """(length, length) float32: 0 where a row may look, the lowest number at every token after it."""
+    """Add the causal mask, (length, length) float32: 0 where a row may look, the lowest number at later tokens."""
     square = graph.node("Concat", [length, length], "mask_shape", axis=0)
     lowest = numpy_helper.from_array(np.array([np.finfo(np.float32).min]))
     full = graph.node("ConstantOfShape", [square], "mask_full", value=lowest)
@@ -134,7 +134,7 @@ def _mask(graph: GraphBuilder, length: str) -> str:
 
 
 def _add_block(writer: _Writer, x: str, block: Block, activation: Activation, mask: str, p: str) -> str:
-    """One block whose tokens do not look ahead: (texts, length, width) to the same."""
+    """Add one block with causal attention, (texts, length, width) to the same."""
     graph, rows = writer.graph, writer.length
     attention = block.attention
     width, heads = attention.query.weight.shape[0], attention.heads
@@ -163,17 +163,17 @@ def _add_block(writer: _Writer, x: str, block: Block, activation: Activation, ma
 
 
 def operators_of_text(tower: TextTower, precision: TextPrecision) -> dict[str, int]:
-    """What ONNX Runtime must run for the text tower after fusion, by operator name."""
+    """Count what ONNX Runtime must run for the text tower after fusion, by operator name."""
     blocks = len(tower.blocks)
-    products = 6 * blocks + 1
+    gemms = 6 * blocks + 1
     counts = {"Cast": 1, "ArgMax": 1, "Shape": 1, "Slice": 1, "Gather": 1, "GatherND": 1, "LpNormalization": 1}
     counts |= {"Concat": 1, "ConstantOfShape": 1, "Trilu": 1}  # the mask
     counts |= {"FusedMatMul": blocks, "Softmax": blocks, "Transpose": 4 * blocks, "Reshape": 4 * blocks}
     counts |= {"LayerNormalization": 2 * blocks + 1, "Add": 3 * blocks + 1, "MatMul": blocks}
     activation = "Gelu" if tower.activation == "gelu" else "QuickGelu"
     if precision == "int8":
-        return counts | {"Gather": 2, "Cast": 2, "Mul": 1, "DynamicQuantizeMatMul": products, activation: blocks}
-    counts["MatMul"] += products
+        return counts | {"Gather": 2, "Cast": 2, "Mul": 1, "DynamicQuantizeMatMul": gemms, activation: blocks}
+    counts["MatMul"] += gemms
     counts["Cast"] += precision == "fp16"
     attention = [(b.attention.query, b.attention.key, b.attention.value, b.attention.out) for b in tower.blocks]
     linears = [tower.projection, *(layer for layers in attention for layer in layers)]

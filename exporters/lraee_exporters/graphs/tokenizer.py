@@ -1,12 +1,12 @@
-"""The tokenizer as an ONNX graph, for runtimes in languages that have none of their own: texts in, token ids out.
+"""Builds the tokenizer as an ONNX graph, from texts to token ids, for runtimes in other languages than Python.
 
-Built of onnxruntime-extensions' `CLIPTokenizer`, whose library must be registered with the session. The runtime's own
-`lraee.labels.tokenizer` is exact where the operator is not: texts must come cleaned (`lraee.labels.tokenizer.clean`),
-and runs of digits, some contractions and letters younger than the operator's tables are split otherwise than open_clip
-does. All of ImageNet's 1,000 prompts and 416 of 500 difficult texts, cleaned, get open_clip's ids;
-`tests/exporters/graphs/test_tokenizer.py` holds that.
+It uses onnxruntime-extensions' operator `CLIPTokenizer`; the session must register that library. The runtime's own
+`lraee.labels.tokenizer` is exact, and the operator is not: texts must be cleaned first
+(`lraee.labels.tokenizer.clean`), and the operator splits runs of digits, some contractions and letters younger than its
+tables unlike open_clip. All of ImageNet's 1,000 prompts and at least 416 of 500 difficult texts, cleaned, get
+open_clip's ids; `tests/exporters/graphs/test_tokenizer.py` holds that. docs/tokenizer.md shows its use.
 
-One text at a time: beside one that is cut, the operator (0.15) forgets the others.
+It takes one text at a time: when one of several texts is cut, the operator (0.15) forgets the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ DOMAIN = "ai.onnx.contrib"
 
 
 def build_tokenizer(merges: Sequence[str], context_length: int) -> bytes:
-    """`text` (1,) string to `tokens` (1, context_length) int64: start, the text, end, zeros, as in open_clip.
+    """Build the graph from `text` (1,) string to `tokens` (1, context_length) int64: start, the text, end, zeros, as in
+    open_clip.
 
     Args:
         merges: two tokens each, in their order.
@@ -74,7 +75,8 @@ def build_tokenizer(merges: Sequence[str], context_length: int) -> bytes:
 
 
 def extensions_library() -> Path:
-    """The file to register with ``SessionOptions.register_custom_ops_library``; the package itself is not imported.
+    """Find the file to register with ``SessionOptions.register_custom_ops_library``; the package itself is not
+    imported.
 
     Raises:
         MissingExtraError: onnxruntime-extensions is not installed.

@@ -1,4 +1,4 @@
-"""The whole tower as one graph over the weight files of the parts: the baseline ``graph.onnx``.
+"""Builds the whole tower as one graph over the weight files of the parts: the baseline ``graph.onnx``.
 
 It computes exactly what the chain of parts computes at full depth, so the two are compared for time and equality.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from onnx import TensorProto
 
-from lraee_exporters.graphs.block import BlockWeights, add_block
+from lraee_exporters.graphs.block import BlockForm, BlockWeights, add_block
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.stem import add_stem
 from lraee_exporters.graphs.tail import TailWeights, add_label_inputs, add_probabilities, add_tail, declare_prediction
@@ -22,7 +22,6 @@ def build_whole(
     tail: TailWeights,
     files: dict[str, WeightFile],
     *,
-    quantized: bool,
     class_only: bool = True,
     name: str = "graph",
 ) -> GraphBuilder:
@@ -30,29 +29,23 @@ def build_whole(
 
     Args:
         tower: gives stem and shapes.
-        blocks: the weights of every block, in order.
+        blocks: the weights of every block, in order; stem and tail are INT8 if they are.
         tail: the tail's weights.
         files: weight file by part name (``stem``, ``block_01`` ..., ``tail``); the same object may stand for all.
-        quantized: whether stem, blocks and tail are INT8.
         class_only: compute only the class token, if there is one, in the last block, as the chain does.
         name: of the graph and its file.
     """
     graph = GraphBuilder(name)
     size = tower.image_size
+    quantized = blocks[0].quantized
     pixels = graph.input("pixels", TensorProto.UINT8, ["batch", size, size, 3])
     labels = add_label_inputs(graph, tower.embed_dim)
     x = add_stem(graph, files["stem"], pixels, tower, quantized=quantized, prefix="stem/")
     for number, block in enumerate(blocks, start=1):
         part, last = f"block_{number:02d}", number == len(blocks)
-        x = add_block(
-            graph,
-            files[part],
-            x,
-            block,
-            token_count=tower.tokens,
-            class_only=last and class_only and tower.has_class_token,
-            prefix=f"{part}/",
-        )
+        of_class = last and class_only and tower.has_class_token
+        form = BlockForm(token_count=tower.tokens, class_only=of_class, prefix=f"{part}/")
+        x = add_block(graph, files[part], x, block, form)
     embedding = add_tail(graph, files["tail"], x, tail, token_count=tower.tokens, prefix="tail/")
     probabilities = add_probabilities(
         graph, embedding, labels, embed_dim=tower.embed_dim, logit_bias=tail.logit_bias, prefix="tail/"

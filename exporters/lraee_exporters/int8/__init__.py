@@ -1,1 +1,1 @@
-"""int8."""
+"""Quantizes linear layers to INT8: rounding, GPTQ, SmoothQuant. May import: tower."""

@@ -1,7 +1,7 @@
-"""Weight rounding that makes up for its own errors.
+"""GPTQ: rounds weights so that later input channels compensate the errors of earlier ones.
 
-Rounded one input channel after the other, each channel's error is spread over the channels that are still to come,
-so that the layer's output on the calibration images changes least.
+Input channels are rounded one after the other. The error of each is spread over those still to come, so that the
+layer's output on the calibration images changes least.
 
 Source: Frantar et al., GPTQ, arXiv 2210.17323, algorithm 1 (blocked, without reordering).
 """
@@ -15,15 +15,13 @@ import torch
 from lraee_exporters.tower import FloatArray
 
 COLUMNS = 128
-"""Input channels done together before the rest is updated; changes the speed, not the result."""
+"""Input channels of one block, after which the rest is updated; it changes the speed, not the result."""
 
 DAMPING = 0.01
 """Share of the mean diagonal added to the Hessian, so that it can be inverted."""
 
 
-def round_with_compensation(
-    weight: FloatArray, scale: FloatArray, hessian: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int8]:
+def round_with_gptq(weight: FloatArray, scale: FloatArray, hessian: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
     """Round a weight to int8 within given scales.
 
     Args:

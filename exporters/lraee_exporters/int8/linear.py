@@ -1,4 +1,4 @@
-"""A linear layer in INT8: int8 weights per output channel, uint8 activations per tensor, int32 bias.
+"""Quantizes a linear layer to INT8: int8 weights per output channel, uint8 activations per tensor, int32 bias.
 
 The scheme is fixed by what ONNX Runtime's CPU kernels run fast (U8S8 with float output, `QGemm`):
 activations asymmetric uint8, weights symmetric int8 with one scale per output channel.
@@ -15,12 +15,12 @@ import numpy as np
 from lraee_exporters.tower import Linear
 
 LARGEST_BIAS = 2**30
-"""Bias levels at most: half of int32, so that a sum of products still fits beside it."""
+"""Bias levels at most: half of int32, so that the sum of the GEMM still fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationRange:
-    """The real interval that the 256 levels of a quantized activation cover.
+    """Describes the real interval that the 256 levels of a quantized activation cover.
 
     >>> ActivationRange(minimum=-1.0, maximum=1.55).zero_point
     100
@@ -31,7 +31,7 @@ class ActivationRange:
 
     @property
     def scale(self) -> float:
-        """Real width of one level; the interval is widened to hold zero, which must be exact."""
+        """The real width of one level; the interval is widened to hold zero, which must be exact."""
         low, high = min(self.minimum, 0.0), max(self.maximum, 0.0)
         return float(np.float32(max((high - low) / 255.0, 1e-12)))
 
@@ -43,7 +43,7 @@ class ActivationRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizedLinear:
-    """``y = (x_q - zero_point) * input_scale @ (weight * weight_scale) + bias * input_scale * weight_scale``."""
+    """Holds ``y = (x_q - zero_point) * input_scale @ (weight * weight_scale) + bias * input_scale * weight_scale``."""
 
     weight: np.ndarray
     """(in, out) int8, within [-127, 127]."""
@@ -56,7 +56,7 @@ class QuantizedLinear:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(in, out)."""
+        """The shape (in, out) of the layer."""
         rows, columns = self.weight.shape
         return rows, columns
 
@@ -88,9 +88,9 @@ def quantize_bias(bias: np.ndarray, input_scale: float, weight_scale: np.ndarray
 
 
 def quantize_linear(linear: Linear, activation: ActivationRange) -> QuantizedLinear:
-    """Round-to-nearest INT8 of one layer: the `naive` quantizer.
+    """Round one layer to the nearest INT8 levels: the `naive` quantizer.
 
-    A channel whose weights or inputs are almost zero gets a scale by its bias, which would not fit 32 bits otherwise.
+    Where weights or inputs of a channel are almost zero, its bias decides the scale, or it would not fit 32 bits.
 
     Args:
         linear: the float32 layer.

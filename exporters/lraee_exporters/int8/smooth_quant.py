@@ -1,4 +1,4 @@
-"""SmoothQuant: move what is hard to quantize from a LayerNorm's output into the weights behind it.
+"""SmoothQuant: move what is hard to quantize from a LayerNorm's output into the weights after it.
 
 A channel that is a hundred times larger than the others takes the whole range of a per-tensor uint8 activation.
 Dividing LayerNorm's gain and bias by ``s`` and multiplying the columns of the weights by ``s`` is the same function:

@@ -1,6 +1,6 @@
-"""Read a CLIP checkpoint file into an open_clip model, without ever running code from the file.
+"""Reads a CLIP checkpoint file into an open_clip model, without ever running code from the file.
 
-Formats, told apart by the files' first bytes: safetensors, in one file or in shards beside an index; torch's state
+Formats, told apart by the files' first bytes: safetensors, in one file or in shards with an index; torch's state
 dicts and training checkpoints, opened with torch's weights-only unpickler; OpenAI's TorchScript archives, of which only
 the tensors are read; and Google's `.npz` of SigLIP, opened without pickles. Tensors may have open_clip's names or those
 of transformers' `CLIPModel`, and be wrapped as `state_dicts` says. Weights in fp16 or bf16 become float32 as they are
@@ -27,10 +27,10 @@ from lraee.errors import TowerError
 from lraee_exporters.loading.file_kinds import ARCHIVE_ERRORS, INDEX_SUFFIX, file_kind, pickle_refusal, refusal
 from lraee_exporters.loading.fits import check_fit, has_text
 from lraee_exporters.loading.hugging_face import convert_state
-from lraee_exporters.loading.one_line import one_line, some
 from lraee_exporters.loading.shards import read_shards, shards_of
 from lraee_exporters.loading.state_dicts import find_weights
 from lraee_exporters.loading.torchscript import read_torchscript
+from lraee_exporters.one_line import one_line, some
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 """Suffixes of files that are taken for weights."""
@@ -58,7 +58,7 @@ READING_ERRORS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedWeights:
-    """What a checkpoint gave a model beside its image tower."""
+    """Tells what a checkpoint gave a model in addition to its image tower."""
 
     text: bool
     """Whether the text tower was in it."""
@@ -148,7 +148,7 @@ def _state_for(model: Any, path: Path) -> dict[str, torch.Tensor]:
         own = getattr(model, name, None)
         if name in state and own is not None and state[name].numel() == 1:
             state[name] = state[name].reshape(own.shape)
-    if file_kind(path) == "torchscript":  # it also holds masks, which are no weights and which the model lacks
+    if file_kind(path) == "torchscript":  # it also holds masks, which are not weights and which the model lacks
         known = model.state_dict()
         state = {name: value for name, value in state.items() if name in known or name.endswith((".weight", ".bias"))}
     return state

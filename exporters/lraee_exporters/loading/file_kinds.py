@@ -1,6 +1,6 @@
-"""Tell by its first bytes what a checkpoint file is, whatever its name says, and name what is none.
+"""Tells by its first bytes what a checkpoint file is, whatever its name says, and names other files.
 
-Downloads fail in ways that leave a file behind: a web page, a pointer of Git LFS, an empty or a cut file. Each is said
+Downloads that fail often leave a file: a web page, a pointer of Git LFS, an empty or a cut file. Each is said
 in one line. Nothing here runs or unpickles anything: a pickle is only searched for the names it refers to.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lraee.errors import TowerError
-from lraee_exporters.loading.one_line import one_line, some
 from lraee_exporters.loading.torchscript import is_torchscript
+from lraee_exporters.one_line import one_line, some
 
 FileKind: TypeAlias = Literal["safetensors", "torch", "torchscript", "npz", "index"]
 
@@ -42,7 +42,7 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
 )
-"""Beginnings of files that are no checkpoint, and what each is."""
+"""Beginnings of files that are not checkpoints, and what each is."""
 
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch before 1.6 began its files."""
@@ -65,7 +65,7 @@ def file_kind(path: Path) -> FileKind:
         path: a file.
 
     Raises:
-        TowerError: it cannot be opened, or is something else than a checkpoint; the message says what.
+        TowerError: it cannot be opened, or is not a checkpoint; the message says what.
     """
     try:
         with path.open("rb") as file:
@@ -135,7 +135,7 @@ def _no_checkpoint(path: Path, head: bytes) -> str:
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first"
     if (head[:1] == b"\x08" and head[1:2] <= b"\x20" and path.suffix == ".onnx") or b"\x12\x07pytorch" in head[:32]:
-        return "an ONNX model, which is an end product here and no source of weights"
+        return "an ONNX model, which is a result here and not a source of weights"
     if head.startswith(b"\x80"):
         return "" if head.startswith(_LEGACY_TORCH) else _python_pickle(path)
     if _is_text(head):
@@ -144,7 +144,7 @@ def _no_checkpoint(path: Path, head: bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether bytes are UTF-8 without control characters; the last character may be cut."""
+    """Tell whether bytes are UTF-8 without control characters; the last character may be cut."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -159,7 +159,7 @@ def _python_pickle(path: Path) -> str:
 
 
 def _pickled_names(path: Path) -> set[str]:
-    """Dotted names of all classes and functions that a file's pickles refer to; they are read, never resolved."""
+    """Collect the dotted names that a file's pickles refer to; they are read, never resolved."""
     names: set[str] = set()
     try:
         if zipfile.is_zipfile(path):

@@ -1,4 +1,4 @@
-"""Compare a checkpoint's tensors with a model before they are copied, and name the architectures that they fit.
+"""Compares a checkpoint's tensors with a model before they are copied, and names the architectures that they fit.
 
 torch's own message lists every tensor over many lines; what a user needs is the first that differs and the name under
 which the file would load.
@@ -12,8 +12,8 @@ import open_clip
 import torch
 
 from lraee_exporters.loading.file_kinds import refusal
-from lraee_exporters.loading.one_line import one_line, some
 from lraee_exporters.loading.supported import reasons_of
+from lraee_exporters.one_line import one_line, some
 
 POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed")
 """Where open_clip's own and timm's towers keep their positions."""
@@ -57,12 +57,12 @@ def check_fit(path: Path, model: torch.nn.Module, state: Mapping[str, torch.Tens
 
 
 def has_text(names: Mapping[str, Any]) -> bool:
-    """Whether tensors with open_clip's names belong to more than an image tower."""
+    """Tell whether tensors with open_clip's names belong to more than an image tower."""
     return any(not name.startswith(("visual.", "logit_")) for name in names)
 
 
 def architectures_that_fit(met: Shapes) -> list[str]:
-    """Name open_clip's plain ViTs whose sizes are those of a checkpoint, the shortest name first.
+    """Name open_clip's plain ViTs with the sizes of a checkpoint, the shortest name first.
 
     Args:
         met: shapes by open_clip's names.
@@ -82,7 +82,7 @@ def architectures_that_fit(met: Shapes) -> list[str]:
 
 
 def _sizes_of(met: Shapes) -> dict[str, int] | None:
-    """Sizes that a checkpoint's shapes show; None when they do not show a ViT."""
+    """Derive the sizes of a ViT from a checkpoint's shapes; None when they are not those of a ViT."""
     kernel, positions = met.get("visual.conv1.weight"), met.get("visual.positional_embedding")
     projection = met.get("visual.proj")
     if not (kernel and positions and projection and len(kernel) == 4 and len(positions) == len(projection) == 2):
@@ -102,12 +102,12 @@ def _sizes_of(met: Shapes) -> dict[str, int] | None:
 
 
 def _layers(met: Shapes, prefix: str) -> int:
-    """Number of blocks whose names begin with `prefix`."""
+    """Count the blocks with names that begin with `prefix`."""
     return len({name.removeprefix(prefix).partition(".")[0] for name in met if name.startswith(prefix)})
 
 
 def _sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
-    """The same of an architecture; what its settings do not say has open_clip's default."""
+    """Read the same sizes from an architecture's settings, with open_clip's defaults."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     image, patch = (
         size[0] if isinstance(size, list | tuple) else size

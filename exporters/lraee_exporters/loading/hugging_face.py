@@ -1,8 +1,8 @@
-"""Read a Hugging Face CLIP folder: `config.json` and weights as transformers' `CLIPModel` saves them.
+"""Reads a Hugging Face CLIP folder: `config.json` and weights as transformers' `CLIPModel` saves them.
 
-Settings are translated into open_clip's, and tensors renamed into open_clip's layout, so that everything behind works
-on one kind of model. transformers itself is not needed. Settings that a file leaves away have the values of
-transformers' `CLIPConfig`, which newer versions do not write out.
+Settings are translated into open_clip's, and tensors renamed into open_clip's layout, so that all later code works
+on one kind of model. transformers itself is not needed. Settings that a file omits have the values of transformers'
+ `CLIPConfig`, which newer versions do not write out.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lraee.errors import TowerError
-from lraee_exporters.loading.one_line import one_line
+from lraee_exporters.one_line import one_line
 
 CONFIG_NAME = "config.json"
 
@@ -35,7 +35,7 @@ VISION_DEFAULTS = SHARED_DEFAULTS | {
 }
 
 NO_TEXT = TEXT_DEFAULTS | {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1}
-"""A text tower for open_clip to build where there is none; nothing reads it."""
+"""Text tower that open_clip builds where there is none; nothing reads it."""
 
 MAX_SIZE = 2**24
 """Above every size that a CLIP has."""
@@ -76,8 +76,8 @@ def read_config(path: Path, content: Any) -> dict[str, Any]:
 
     Args:
         path: the file, for messages.
-        content: of `CLIPModel`, or of `CLIPVisionModelWithProjection`, whose text tower is then a small one that no
-            weights are for.
+        content: of `CLIPModel`, or of `CLIPVisionModelWithProjection`, whose text tower is then a small one without
+            weights.
 
     Raises:
         TowerError: It describes another model than CLIP, or one that open_clip's CLIP cannot express.
@@ -129,19 +129,19 @@ def read_config(path: Path, content: Any) -> dict[str, Any]:
 
 
 def _part(path: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Settings of one tower; those under the key of old versions win, as in transformers."""
+    """Read the settings of one tower; those under the key of old versions win, as in transformers."""
     return _given(path, name, content.get(name)) | _given(path, f"{name}_dict", content.get(f"{name}_dict"))
 
 
 def _given(path: Path, key: str, settings: Any) -> dict[str, Any]:
-    """Settings that have a value."""
+    """Select the settings that have a value."""
     if settings is not None and not isinstance(settings, dict):
         raise TowerError(f"{path}: {key} is a {type(settings).__name__}, wanted an object with settings.")
     return {name: value for name, value in (settings or {}).items() if value is not None}
 
 
 def _check_numbers(path: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse sizes that are no whole numbers above 0, and an epsilon that is none."""
+    """Refuse sizes that are not whole numbers above 0, and an epsilon that is not a number."""
     for key, default in defaults.items():
         value = settings[key]
         kinds = (int,) if isinstance(default, int) else (int, float)
@@ -151,7 +151,7 @@ def _check_numbers(path: Path, settings: Mapping[str, Any], defaults: Mapping[st
 
 
 def _tower(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What both towers have."""
+    """Translate the settings that both towers have."""
     return {
         "layers": settings["num_hidden_layers"],
         "width": settings["hidden_size"],
@@ -163,7 +163,7 @@ def _tower(settings: Mapping[str, Any]) -> dict[str, Any]:
 def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the tensors of transformers' `CLIPModel` into those of open_clip's `CLIP`.
 
-    Query, key and value become one matrix, projections are transposed; `position_ids` are counters and left away.
+    Query, key and value become one matrix, projections are transposed; `position_ids` are counters and are dropped.
 
     Raises:
         RuntimeError: A tensor has no place in open_clip's CLIP, or one of query, key and value is missing.
@@ -177,7 +177,7 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         match = _LAYER_NAME.fullmatch(name)
         if match is None:
-            raise RuntimeError(f"the tensor {name} is no part of transformers' CLIPModel.")
+            raise RuntimeError(f"the tensor {name} is not part of transformers' CLIPModel.")
         tower, number, layer, kind = match.groups()
         where = f"{_TOWERS[tower]}.resblocks.{number}"
         if layer in _LAYERS:
@@ -189,5 +189,5 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 raise RuntimeError(f"missing in the file: {missing}.")
             converted[f"{where}.attn.in_proj_{kind}"] = torch.cat([state[part] for part in three])
         elif layer not in ("self_attn.k_proj", "self_attn.v_proj"):
-            raise RuntimeError(f"the tensor {name} is no part of transformers' CLIPModel.")
+            raise RuntimeError(f"the tensor {name} is not part of transformers' CLIPModel.")
     return converted

@@ -1,12 +1,12 @@
-"""Translate transformers' `CLIPImageProcessor` settings into open_clip's, or refuse by name what a bundle cannot do.
+"""Translates transformers' `CLIPImageProcessor` settings into open_clip's, and refuses what a bundle cannot do.
 
 A bundle resizes to the size that it crops, takes 8-bit RGB, and divides by 255 before it subtracts the mean. So a size
 other than the crop is refused. Another `rescale_factor` f is exact all the same: `(v * f - mean) / std` is
-`(v / 255 - mean / (255 * f)) / (std / (255 * f))` for a pixel v, hence another mean and standard deviation. No
+`(v / 255 - mean / (255 * f)) / (std / (255 * f))` for a pixel v, so it becomes another mean and standard deviation. No
 rescaling is f = 1, and no normalizing is mean 0 and standard deviation 1.
 
 Two differences stay. transformers rounds the crop's offset down, where open_clip, OpenAI and bundles round it to even:
-of images whose long edge is resized to 3, 7, 11 ... pixels more than the crop, it sees one pixel more on the left or at
+where the long edge is resized to 3, 7, 11 ... pixels more than the crop, it sees one pixel more on the left or at
 the top. And pixels are those of Pillow, as transformers 4 and the Pillow backend of 5 have them; torchvision, the other
 backend of 5, differs from Pillow by 1 level in most pixels that differ, and picks other neighbours at `nearest`.
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lraee.errors import TowerError
-from lraee_exporters.loading.one_line import one_line
+from lraee_exporters.one_line import one_line
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 
@@ -57,7 +57,7 @@ NO_PIXELS = frozenset(
 """Settings that do not change what a CLIP sees; `CLIPImageProcessor` does not look at `size_divisor`."""
 
 TYPES = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor")
-"""Classes whose defaults are those above."""
+"""Classes with the defaults above."""
 
 NOT_NULL = ("do_resize", "resample", "do_center_crop", "do_rescale", "do_normalize")
 """Settings in which versions of transformers read null differently."""
@@ -70,7 +70,7 @@ def processor_settings(folder: Path) -> tuple[Path, Any] | None:
     """Find the image processor's settings in a folder, in the order of transformers: nested ones first.
 
     Raises:
-        TowerError: A file is no JSON.
+        TowerError: A file is not JSON.
     """
     nested, plain = folder / PROCESSOR_NAME, folder / PREPROCESSOR_NAME
     if nested.is_file():
@@ -81,10 +81,10 @@ def processor_settings(folder: Path) -> tuple[Path, Any] | None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read and parse a JSON file.
 
     Raises:
-        TowerError: It cannot be read, or is no JSON.
+        TowerError: It cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def read_json(path: Path) -> Any:
             f"{path} cannot be read ({error.strerror}); check that it is a file and may be read."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise TowerError(f"{path} is no JSON: {one_line(error, 120)}. Download or write it again.") from error
+        raise TowerError(f"{path} is not JSON: {one_line(error, 120)}. Download or write it again.") from error
 
 
 def read_preprocessor(path: Path, content: Any, *, image_size: int) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def read_preprocessor(path: Path, content: Any, *, image_size: int) -> dict[str,
 
 
 def _foreign(content: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Settings of other processors, and nulls that versions of transformers read differently."""
+    """List settings of other processors, and nulls that versions of transformers read differently."""
     reasons = [
         f"{key} {_shown(given[key])}"
         for key in ("image_processor_type", "feature_extractor_type")
@@ -144,7 +144,7 @@ def _foreign(content: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
 
 
 def _pixel_reasons(settings: Mapping[str, Any], given: Mapping[str, Any], image_size: int) -> list[str]:
-    """Settings that a bundle cannot follow."""
+    """List the settings that a bundle cannot follow."""
     flags = [key for key, value in DEFAULTS.items() if isinstance(value, bool)]
     reasons = [f"{key} {_shown(settings[key])}" for key in flags if not isinstance(settings[key], bool)]
     if settings["do_resize"] is False:
@@ -164,7 +164,7 @@ def _pixel_reasons(settings: Mapping[str, Any], given: Mapping[str, Any], image_
 
 
 def _size_reasons(settings: Mapping[str, Any], given: Mapping[str, Any], image_size: int) -> list[str]:
-    """Why the image that comes out is not the one that a bundle makes."""
+    """List why the resulting image is not the one that a bundle makes."""
     size, crops = settings["size"], settings["do_center_crop"]
     reasons = []
     if _square(size) != image_size and _shortest(size) != image_size:
@@ -183,23 +183,23 @@ def _size_reasons(settings: Mapping[str, Any], given: Mapping[str, Any], image_s
 
 
 def _is_square(settings: Mapping[str, Any]) -> bool:
-    """Whether both edges are resized to the size, whatever the image's shape."""
+    """Tell whether both edges are resized to the size, whatever the image's shape."""
     return bool(settings["use_square_size"]) or _square(settings["size"]) is not None
 
 
 def _side(size: Any) -> int | None:
-    """A size of one number, else None."""
+    """Read a size of one number, else None."""
     return size if type(size) is int and size > 0 else None
 
 
 def _shortest(size: Any) -> int | None:
-    """Pixels of the shorter edge, where a size names it and nothing else."""
+    """Read the pixels of the shorter edge, where a size names it and nothing else."""
     edges = _edges(size)
     return _side(edges["shortest_edge"]) if set(edges) == {"shortest_edge"} else _side(size)
 
 
 def _square(size: Any) -> int | None:
-    """Pixels of both edges, where a size names both and they are equal."""
+    """Read the pixels of both edges, where a size names both and they are equal."""
     edges = _edges(size)
     if set(edges) == {"height", "width"}:
         size = [edges["height"], edges["width"]]
@@ -207,12 +207,12 @@ def _square(size: Any) -> int | None:
 
 
 def _edges(size: Any) -> dict[str, Any]:
-    """What a size of several numbers names, without nulls; empty for other sizes."""
+    """Read what a size of several numbers names, without nulls; empty for other sizes."""
     return {key: value for key, value in size.items() if value is not None} if isinstance(size, dict) else {}
 
 
 def _three(value: Any) -> list[float] | None:
-    """One number for each channel, or None; transformers also takes one for all."""
+    """Read one number for each channel, or None; transformers also takes one for all."""
     numbers = value if isinstance(value, list) else [value] * 3
     return [float(number) for number in numbers] if len(numbers) == 3 and all(map(_is_number, numbers)) else None
 
@@ -222,5 +222,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A setting's value as the file has it."""
+    """Format a setting's value as the file has it."""
     return one_line(json.dumps(value), 60)

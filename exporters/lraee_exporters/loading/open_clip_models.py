@@ -1,6 +1,6 @@
-"""Load a CLIP model of open_clip and describe its image tower; `text_tower` describes the other one.
+"""Loads a CLIP model of open_clip and describes its image tower; `text_tower` describes the other one.
 
-The torch model stays beside the description, since it embeds the labels and every exported graph is compared with it.
+The torch model is kept with the description, since it embeds the labels and every exported graph is compared with it.
 The model is built from open_clip's settings rather than by `open_clip.create_model`, which would start random weights,
 another activation than the weights were trained with, or a resized position grid with no more than a log line.
 """
@@ -20,11 +20,11 @@ from open_clip.transformer import QuickGELU
 from lraee.bundle.preprocessing import Preprocessing
 from lraee.errors import TowerError
 from lraee_exporters.loading.checkpoints import LoadedWeights, checkpoint_sha256, load_checkpoint
-from lraee_exporters.loading.one_line import one_line
 from lraee_exporters.loading.sources import Source, find_source
 from lraee_exporters.loading.supported import check_visual
 from lraee_exporters.loading.timm_towers import parts_of_timm
 from lraee_exporters.loading.torch_arrays import array_of, layer_norm_of, linear_of, split_linear
+from lraee_exporters.one_line import one_line
 from lraee_exporters.tower import Activation, Attention, Block, Linear, Mlp, Tower
 from lraee_exporters.widen import nearest_transform, to_open_clip, widen
 
@@ -47,7 +47,7 @@ MAX_LOGIT_SCALE = 1000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A CLIP model as torch runs it and its image tower as this project exports it."""
+    """Holds a CLIP model as torch runs it, and its image tower as this project exports it."""
 
     tower: Tower
     """The image tower in numpy."""
@@ -61,8 +61,6 @@ class LoadedModel:
     """open_clip's `model_cfg` of the weights (for reference-b32 that of the model before widening)."""
     source_sha256: str | None
     """SHA-256 (hex) of the checkpoint file, or of all its shards and their index; None for random weights."""
-    seed: int | None
-    """Seed of random weights, else None."""
     has_text: bool = True
     """Whether the text tower has weights; without them only `visual` of the torch model means anything."""
 
@@ -75,7 +73,7 @@ def load_model(
     text: bool = True,
     logit_scale: float | None = None,
 ) -> LoadedModel:
-    """Load a model by name.
+    """Load a CLIP model by name.
 
     Args:
         name: `reference`, `reference-b32`, an open_clip architecture such as `ViT-B-32`, `local-dir:FOLDER`, or a
@@ -91,7 +89,7 @@ def load_model(
 
     Raises:
         TowerError: The name is unknown, the architecture is not a plain ViT, or the weights are missing, damaged,
-            or belong to another architecture; or the logit scale is missing, or given beside the checkpoint's own.
+            or belong to another architecture; or the logit scale is missing, or given although the checkpoint has one.
     """
     source = find_source(name, pretrained=pretrained, activation=activation)
     torch_model = _build(source)
@@ -117,7 +115,6 @@ def load_model(
         transform=_transform(tower.preprocessing),
         config=source.config,
         source_sha256=None if source.checkpoint is None else checkpoint_sha256(source.checkpoint),
-        seed=source.seed,
         has_text=loaded.text,
     )
 
@@ -127,7 +124,7 @@ def _set_logit_scale(torch_model: Any, source: Source, loaded: LoadedWeights, lo
     file = "random weights" if source.checkpoint is None else one_line(source.checkpoint.name, 80)
     if loaded.logit_scale:
         if logit_scale is not None:
-            raise TowerError(f"{file} has its own logit scale; leave --logit-scale away.")
+            raise TowerError(f"{file} has its own logit scale; omit --logit-scale.")
         return
     if getattr(torch_model, "logit_bias", None) is not None:
         raise TowerError(
@@ -266,13 +263,13 @@ def _transform(preprocessing: Preprocessing) -> Callable[[Any], torch.Tensor]:
 
 
 def _three(value: Any) -> tuple[float, float, float]:
-    """One number a channel; open_clip also takes one for all."""
+    """Read one number for each channel; open_clip also takes one for all."""
     red, green, blue = value if isinstance(value, list | tuple) else (value, value, value)
     return float(red), float(green), float(blue)
 
 
 def _tokenizer(source: Source) -> Callable[..., torch.Tensor]:
-    """Build the text tower's tokenizer; CLIP's own needs no files beside open_clip."""
+    """Build the text tower's tokenizer; CLIP's own needs no files except those of open_clip."""
     text = source.config["text_cfg"]
     if not text.get("hf_tokenizer_name"):
         tokenizer: Callable[..., torch.Tensor] = open_clip.SimpleTokenizer(
@@ -293,7 +290,7 @@ def _tokenizer(source: Source) -> Callable[..., torch.Tensor]:
 
 
 def _any_tokens(vocabulary: int, context_length: int) -> Callable[..., torch.Tensor]:
-    """Tokens for a text tower of random weights, which knows no words: those of CLIP, within the vocabulary."""
+    """Tokenize for a text tower of random weights: CLIP's tokens, kept within the vocabulary."""
     clip = open_clip.SimpleTokenizer(context_length=context_length)
 
     def tokenize(texts: list[str]) -> torch.Tensor:

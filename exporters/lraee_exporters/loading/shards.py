@@ -1,8 +1,8 @@
-"""Read a checkpoint that lies in several files beside an index, as Hugging Face saves large models.
+"""Reads a checkpoint that lies in several files with an index, as Hugging Face saves large models.
 
 The index, `model.safetensors.index.json` or `pytorch_model.bin.index.json`, names the file of each tensor. It comes
-from elsewhere, so nothing of it is believed: files must lie beside it, hold just the tensors that it says, and have
-together the size that it says.
+from elsewhere, so it is not trusted: files must lie in its folder, hold exactly the tensors that it names, and have the
+total size that it states.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lraee_exporters.loading.file_kinds import refusal
-from lraee_exporters.loading.one_line import one_line, some
+from lraee_exporters.one_line import one_line, some
 
 Reader = Callable[[Path], dict[str, Any]]
 
@@ -22,7 +22,7 @@ def shards_of(index: Path) -> list[Path]:
     """Give the files that an index names, in alphabetical order.
 
     Raises:
-        TowerError: It is no index, a file is missing, or it names one that does not lie beside it.
+        TowerError: It is not an index, a file is missing, or it names one that does not lie beside it.
     """
     names = sorted(set(_weight_map(index).values()))
     for name in names:
@@ -67,18 +67,18 @@ def read_shards(index: Path, read: Reader) -> dict[str, torch.Tensor]:
 
 
 def _content(index: Path) -> dict[str, Any]:
-    """The index as JSON."""
+    """Read the index and parse it as JSON."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise refusal(index, f"is no JSON ({error}); wanted an index with weight_map. Download it again") from error
+        raise refusal(index, f"is not JSON ({error}); wanted an index with weight_map. Download it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("metadata", {}), dict):
-        raise refusal(index, "is no object with weight_map and metadata; wanted Hugging Face's index of shards")
+        raise refusal(index, "is not an object with weight_map and metadata; wanted Hugging Face's index of shards")
     return content
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """File by tensor."""
+    """Read which file holds each tensor."""
     where = _content(index).get("weight_map")
     if not isinstance(where, dict) or not where or not all(isinstance(name, str) for name in where.values()):
         raise refusal(index, "has no weight_map from tensors to files; wanted Hugging Face's index of shards")

@@ -1,7 +1,7 @@
-"""Find out what a model's name means: its settings, its preprocessing, its activation and where its weights lie.
+"""Finds out what a model's name means: its settings, its preprocessing, its activation and where its weights lie.
 
-Kept apart from building the model, so that a wrong name, an unsupported architecture or a missing file is said before
-anything is allocated or downloaded.
+It is separate from building the model, so that a wrong name, an unsupported architecture or a missing file is said
+before anything is allocated or downloaded.
 """
 
 import difflib
@@ -19,8 +19,8 @@ from lraee_exporters.loading import hugging_face
 from lraee_exporters.loading.checkpoints import CHECKPOINT_SUFFIXES, find_checkpoint
 from lraee_exporters.loading.file_kinds import INDEX_SUFFIX, file_kind
 from lraee_exporters.loading.hugging_face_images import processor_settings, read_json, read_preprocessor
-from lraee_exporters.loading.one_line import one_line, some
 from lraee_exporters.loading.supported import check_config
+from lraee_exporters.one_line import one_line, some
 from lraee_exporters.tower import Activation
 
 REFERENCE_FOLDER = Path(__file__).parents[1] / "reference"
@@ -43,7 +43,7 @@ MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Everything needed to build one model."""
+    """Holds everything needed to build one model."""
 
     model_id: str
     """What the user asked for."""
@@ -62,7 +62,7 @@ class Source:
     seed: int | None
     """Seed of random weights, else None."""
     activation: Activation
-    """`gelu` or `quick_gelu`; see `find_source` for who decides."""
+    """`gelu` or `quick_gelu`; `find_source` explains what decides it."""
 
 
 def find_source(name: str, *, pretrained: str | None, activation: Activation | None) -> Source:
@@ -85,20 +85,7 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
             contradicts weights whose activation is known, or no override where nothing says the activation.
     """
     if name in REFERENCE_NAMES:
-        if pretrained is not None or activation is not None:
-            raise TowerError(f"{name} has its own weights and activation; leave pretrained and activation away.")
-        config, preprocess = _read_folder(REFERENCE_FOLDER)
-        return Source(
-            model_id=name,
-            architecture=name,
-            config=config,
-            preprocess=preprocess,
-            tokenizer_name=f"{LOCAL_PREFIX}{REFERENCE_FOLDER}",
-            weights="reference",
-            checkpoint=find_checkpoint(REFERENCE_FOLDER),
-            seed=None,
-            activation="gelu",
-        )
+        return _reference(name, pretrained, activation)
     folder = _folder_of(name)
     architecture = folder.resolve().name if folder else _architecture(name)
     config, preprocess = _read_folder(folder) if folder else (open_clip.get_model_config(architecture), {})
@@ -112,7 +99,7 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
     if activation is not None and (tag or known) and activation != (known or _configured(config)):
         raise TowerError(
             f"{pretrained} of {name} was trained with {known or _configured(config)}, the override says {activation}; "
-            "leave the override away, it is for files that do not say."
+            "omit the override, it is for files that do not say."
         )
     if checkpoint is not None and not (folder or tag or known or activation) and not _says_activation(config):
         raise TowerError(
@@ -133,8 +120,26 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
     )
 
 
+def _reference(name: str, pretrained: str | None, activation: Activation | None) -> Source:
+    """Describe the shipped model, which has its own weights and activation."""
+    if pretrained is not None or activation is not None:
+        raise TowerError(f"{name} has its own weights and activation; omit pretrained and activation.")
+    config, preprocess = _read_folder(REFERENCE_FOLDER)
+    return Source(
+        model_id=name,
+        architecture=name,
+        config=config,
+        preprocess=preprocess,
+        tokenizer_name=f"{LOCAL_PREFIX}{REFERENCE_FOLDER}",
+        weights="reference",
+        checkpoint=find_checkpoint(REFERENCE_FOLDER),
+        seed=None,
+        activation="gelu",
+    )
+
+
 def _common_preprocessing(architecture: str) -> dict[str, Any]:
-    """Preprocessing that all pretrained tags of an architecture share, for weights that come without a tag.
+    """Find the preprocessing that all pretrained tags of an architecture share, for weights that come without a tag.
 
     SigLIP's towers are trained on squashed images and other means than CLIP's, under every tag.
     """
@@ -144,12 +149,12 @@ def _common_preprocessing(architecture: str) -> dict[str, Any]:
 
 
 def _says_activation(config: Mapping[str, Any]) -> bool:
-    """Whether the architecture leaves no choice: it names the activation, or comes from timm with its own."""
+    """Tell whether the architecture leaves no choice: it names the activation, or comes from timm with its own."""
     return "quick_gelu" in config or bool(config["vision_cfg"].get("timm_model_name"))
 
 
 def _configured(config: Mapping[str, Any]) -> Activation:
-    """Activation that the architecture's settings name."""
+    """Read the activation that the architecture's settings name."""
     return "quick_gelu" if config.get("quick_gelu") else "gelu"
 
 
@@ -163,7 +168,7 @@ def _folder_of(name: str) -> Path | None:
 
 
 def _path(text: str) -> Path:
-    """Give the path that a text means; a home folder that nobody has stays as it is typed."""
+    """Give the path that a text means; a home folder that does not exist stays as it is typed."""
     return Path(os.path.expanduser(text))
 
 
@@ -181,9 +186,9 @@ def _architecture(name: str) -> str:
     elif name.startswith(HUB_PREFIX) or (name.count("/") == 1 and not name.startswith((".", "/", "~"))):
         hint += "A repository of the Hugging Face hub is not fetched: download it, then give its folder. "
     raise TowerError(
-        f"'{one_line(name, 80)}' is no architecture of open_clip {open_clip.__version__} and no folder. {hint}Wanted: "
-        "reference, reference-b32, a name of open_clip.list_models(), or a folder with open_clip_config.json or "
-        "config.json."
+        f"'{one_line(name, 80)}' is not an architecture of open_clip {open_clip.__version__} and not a folder. "
+        f"{hint}Wanted: reference, reference-b32, a name of open_clip.list_models(), or a folder with "
+        "open_clip_config.json or config.json."
     )
 
 
@@ -212,7 +217,7 @@ def _read_folder(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 
 def _read_preprocess(path: Path, settings: Any, image_size: Any) -> Mapping[str, Any]:
-    """Check that a `preprocess_cfg` says nothing that open_clip would pass over in silence."""
+    """Check that a `preprocess_cfg` says nothing that open_clip would ignore."""
     if settings is not None and not isinstance(settings, dict):
         raise TowerError(f"{path}: preprocess_cfg is a {type(settings).__name__}, wanted an object with settings.")
     given = {key: value for key, value in (settings or {}).items() if value is not None}
@@ -277,7 +282,7 @@ def _checkpoint(
             f"{one_line(name, 60)} has no folder and no suffix: {tags}."
         )
     raise TowerError(
-        f"'{shown}' is no file and no pretrained tag of {one_line(name, 60)}. Tags: {tags}. Wanted: a tag, a "
+        f"'{shown}' is not a file and not a pretrained tag of {one_line(name, 60)}. Tags: {tags}. Wanted: a tag, a "
         "checkpoint file, or random[:SEED]."
     )
 

@@ -1,6 +1,6 @@
-"""Find CLIP's tensors in what a checkpoint file holds, whatever training code was wrapped around them.
+"""Finds CLIP's tensors in what a checkpoint file holds, whatever training code was wrapped around them.
 
-Wrappers are of three kinds. A training checkpoint keeps the tensors under a key of its own (`state_dict`, `model`).
+Wrappers are of three kinds. A training checkpoint keeps the tensors under a key (`state_dict`, `model`).
 Modules of torch that wrap others add a part to each name (`module.` of DDP, `_orig_mod.` of torch.compile), which
 means nothing. And a class that holds the CLIP adds its attribute's name (`model.` of Lightning, `clip.`), which is
 found by the names that every CLIP has. Where two answers are possible, none is taken: the message names what was met.
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from lraee_exporters.loading.file_kinds import SAVE_TENSORS, refusal
-from lraee_exporters.loading.one_line import one_line, some
+from lraee_exporters.one_line import one_line, some
 
 Layout: TypeAlias = Literal["open_clip", "hugging_face", "image_tower"]
 
@@ -42,17 +42,17 @@ TEXT_LANDMARKS = ("token_embedding.weight", "text_model.embeddings.token_embeddi
 """The same of a text tower."""
 
 NO_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size"})
-"""Numbers that OpenAI keeps beside its tensors."""
+"""Numbers that OpenAI keeps among its tensors."""
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types whose values are a weight's; others are quantized, and mean nothing without their scales."""
+"""Types of plain weights; other types are quantized, and mean nothing without their scales."""
 
 _OWN_TENSORS = f"Save its tensors alone: {SAVE_TENSORS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundWeights:
-    """CLIP's tensors, free of wrappers."""
+    """Holds CLIP's tensors without wrappers."""
 
     layout: Layout
     """Whose names they have."""
@@ -61,14 +61,14 @@ class FoundWeights:
 
 
 def find_weights(path: Path, content: Any) -> FoundWeights:
-    """Find CLIP's tensors.
+    """Find CLIP's tensors, whatever wraps them.
 
     Args:
         path: what messages call the file.
         content: what the file holds, free of code.
 
     Raises:
-        TowerError: There are none, those of several models, others beside them, or they are no floating point numbers.
+        TowerError: There are none, those of several models, others among them, or they are not floating point numbers.
     """
     tensors = _unwrapped(path, _container(path, content))
     layout, prefix = _layout(path, tensors)
@@ -105,12 +105,13 @@ def _container(path: Path, content: Any) -> dict[str, torch.Tensor]:
         raise refusal(path, f"holds no tensors but the keys {some(keys, 5)}, wanted a state dict. {_OWN_TENSORS}")
     state = known.get("", next(iter(known.values())))
     if others := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
-        raise refusal(path, f"holds '{one_line(others[0], 60)}' that is no tensor, wanted only tensors. {_OWN_TENSORS}")
+        met = one_line(others[0], 60)
+        raise refusal(path, f"holds '{met}' that is not a tensor, wanted only tensors. {_OWN_TENSORS}")
     return state
 
 
 def _states(content: Mapping[Any, Any], key: str, depth: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Find dicts that hold tensors by name, and the keys under which they lie; those of optimizers are passed over."""
+    """Find dicts that hold tensors by name, and the keys under which they lie; those of optimizers are skipped."""
     if any(isinstance(value, torch.Tensor) for value in content.values()):
         yield key, {str(name): value for name, value in content.items()}
     for name, value in content.items():
@@ -119,13 +120,13 @@ def _states(content: Mapping[Any, Any], key: str, depth: int = 3) -> Iterator[tu
 
 
 def _has_landmark(names: Mapping[str, Any]) -> bool:
-    """Whether a tower's tensor is among the names, under any prefix."""
+    """Tell whether a tower's tensor is among the names, under any prefix."""
     landmarks = {name for group in LANDMARKS.values() for name in group} | set(TEXT_LANDMARKS)
     return any(_ends(name, landmark) for name in names for landmark in landmarks)
 
 
 def _ends(name: str, landmark: str) -> bool:
-    """Whether `name` is `landmark`, perhaps after a prefix that ends in a dot."""
+    """Tell whether `name` is `landmark`, perhaps after a prefix that ends in a dot."""
     return name == landmark or name.endswith(f".{landmark}")
 
 
@@ -144,7 +145,7 @@ def _unwrapped(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, tor
 
 
 def _layout(path: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[Layout, str]:
-    """Tell by its landmarks whose names a state dict has, and after which prefix."""
+    """Tell by its landmarks which layout of names a state dict has, and after which prefix."""
     if adapters := [name for name in tensors if "lora_" in name or ".lokr_" in name or ".hada_" in name]:
         raise refusal(
             path,
@@ -177,7 +178,7 @@ def _layout(path: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[Layout, st
 
 
 def _check_tensor(path: Path, name: str, value: torch.Tensor) -> None:
-    """Refuse what is no plain array of floating point numbers."""
+    """Refuse everything except plain arrays of floating point numbers."""
     what = ""
     if value.is_meta:
         what = "has a shape and no values (device meta)"

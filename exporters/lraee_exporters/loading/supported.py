@@ -1,4 +1,4 @@
-"""Which open_clip architectures can be exported, and why the others cannot.
+"""Decides which open_clip architectures can be exported, and why the others cannot.
 
 Two checks, because there are two ways in: `check_config` reads open_clip's settings before anything is built, so that
 a refusal costs nothing and names the setting; `check_visual` looks at a built module, so that a model made by hand is
@@ -16,8 +16,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, VisionTransformer
 
 from lraee.errors import TowerError
-from lraee_exporters.loading.one_line import one_line
 from lraee_exporters.loading.timm_towers import reasons_of_settings, reasons_of_timm
+from lraee_exporters.one_line import one_line
 
 PLAIN_SETTINGS = frozenset(
     {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "patch_dropout", "norm_kwargs"}
@@ -32,14 +32,14 @@ VISION_SIZES = {"image_size": 224, "patch_size": 16, "width": 768, "head_width":
 REFUSED_SETTINGS: Mapping[str, str] = {
     "attentional_pool": "an attentional pooler makes the embedding, not the class token",
     "final_ln_after_pool": "the last LayerNorm comes after the pooling (final_ln_after_pool)",
-    "output_tokens": "the tower returns its tokens beside the embedding (output_tokens)",
+    "output_tokens": "the tower returns its tokens with the embedding (output_tokens)",
     "qk_norm": "queries and keys are normalised (qk_norm)",
     "scaled_cosine_attn": "the attention is a scaled cosine (scaled_cosine_attn)",
     "scale_heads": "each head has a learned scale (scale_heads)",
     "scale_attn_inner": "a LayerNorm stands inside the attention (scale_attn_inner)",
     "scale_attn": "a LayerNorm follows the attention (scale_attn)",
     "scale_fc": "a LayerNorm stands inside the MLP (scale_fc)",
-    "act_kwargs": "the activation has settings of its own (act_kwargs)",
+    "act_kwargs": "the activation has its own settings (act_kwargs)",
 }
 """Settings that change the function when they are on, with the reason in words."""
 
@@ -119,11 +119,11 @@ def reasons_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def _shape_reasons(vision: Mapping[str, Any]) -> list[str]:
-    """Reasons that lie in the sizes: square images and patches that divide them, heads that divide the width."""
+    """List reasons that lie in the sizes: square images and patches that divide them, heads that divide the width."""
     sizes = {key: vision.get(key, default) for key, default in VISION_SIZES.items()}
     pairs = ("image_size", "patch_size")
     reasons = [
-        f"its {key} is {one_line(repr(size), 40)}, which is no size in whole numbers above 0"
+        f"its {key} is {one_line(repr(size), 40)}, which is not a size in whole numbers above 0"
         for key, size in sizes.items()
         if not (_is_size(size) or (key in pairs and isinstance(size, list | tuple) and _is_pair(size)))
     ]
@@ -159,7 +159,7 @@ def _pooling(pool_type: str) -> str:
 
 
 def extra_parts(block: torch.nn.Module) -> list[str]:
-    """Names of submodules of a block that are neither the plain parts nor do-nothing placeholders."""
+    """List the names of submodules of a block that are neither the plain parts nor do-nothing placeholders."""
     plain = {"ln_1", "attn", "ln_2", "mlp", "mlp.c_fc", "mlp.gelu", "mlp.c_proj", "attn.out_proj"}
     placeholders = (torch.nn.Identity, torch.nn.Dropout)
     extra = [
@@ -172,7 +172,7 @@ def extra_parts(block: torch.nn.Module) -> list[str]:
 
 
 def activation_reason(block: Any) -> str | None:
-    """Why the activation of a block is refused, or None."""
+    """Say why the activation of a block is refused, or None."""
     activation = block.mlp.gelu
     exact_gelu = isinstance(activation, torch.nn.GELU) and activation.approximate == "none"
     if exact_gelu or isinstance(activation, QuickGELU):
@@ -181,7 +181,7 @@ def activation_reason(block: Any) -> str | None:
 
 
 def _refuse(name: str, reasons: list[str]) -> None:
-    """Raise when there are reasons."""
+    """Raise TowerError when there are reasons."""
     if reasons:
         raise TowerError(
             f"{name} cannot be exported: {'; '.join(reasons)}. Wanted: a plain pre-LN ViT of open_clip with a class "

@@ -1,8 +1,8 @@
-"""A text tower as plain float32 arrays, free of any framework, and how it is read from an open_clip model.
+"""Describes a text tower as plain float32 arrays, free of any framework, and reads it from an open_clip model.
 
 The function is CLIP's: tokens and positions, blocks in which no token looks ahead, the end-of-text token's row, a
-LayerNorm and a projection. Other text towers of open_clip are refused: bidirectional ones, those pooled otherwise, and
-those whose tokenizer is not CLIP's own.
+LayerNorm and a projection. Other text towers of open_clip are refused: bidirectional ones, those with another
+pooling, and those with another tokenizer than CLIP's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VOCABULARY = 49_408
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextTower:
-    """CLIP's text tower: token ids to an embedding that is not yet of unit length."""
+    """Holds CLIP's text tower: token ids to an embedding that is not yet of unit length."""
 
     token_embedding: FloatArray
     """(vocabulary, width)."""
@@ -44,7 +44,7 @@ class TextTower:
 
     @property
     def width(self) -> int:
-        """Channels of a token."""
+        """The channels of a token."""
         return int(self.positions.shape[1])
 
     @property
@@ -54,7 +54,7 @@ class TextTower:
 
     @property
     def embed_dim(self) -> int:
-        """Length of the embedding."""
+        """The length of the embedding."""
         return int(self.projection.weight.shape[0])
 
 
@@ -94,18 +94,18 @@ def text_tower_of(model: LoadedModel) -> TextTower:
 
 
 def clip_merges() -> list[str]:
-    """The merges of CLIP's tokenizer, two tokens with a blank between them, from the file that open_clip ships."""
+    """Read the merges of CLIP's tokenizer, two tokens with a blank between them, from the file that open_clip ships."""
     lines = gzip.decompress(Path(open_clip.tokenizer.default_bpe()).read_bytes()).decode().split("\n")
-    return lines[1 : VOCABULARY - 2 * 256 - 2 + 1]  # behind a line with the version; the file has more than CLIP uses
+    return lines[1 : VOCABULARY - 2 * 256 - 2 + 1]  # after a line with the version; the file has more than CLIP uses
 
 
 def _reasons(text: Any, config: Mapping[str, Any]) -> list[str]:
-    """Why this is not the text tower described above; empty when it is."""
+    """List why this is not the text tower described above; empty when it is."""
     if config.get("hf_model_name"):
         return [f"it is {config['hf_model_name']} of Hugging Face"]
     reasons = [f"its tokenizer is {config['hf_tokenizer_name']}"] if config.get("hf_tokenizer_name") else []
     if config.get("tokenizer_kwargs"):
-        reasons.append("its tokenizer has settings of its own (tokenizer_kwargs)")
+        reasons.append("its tokenizer has its own settings (tokenizer_kwargs)")
     if not isinstance(text, (TextTransformer, open_clip.CLIP)):
         return [*reasons, f"it is a {type(text).__name__}, not open_clip's TextTransformer"]
     if getattr(text, "cls_emb", None) is not None:

@@ -1,4 +1,4 @@
-"""Describe the image towers that open_clip takes from timm, as far as they are plain pre-LN ViTs.
+"""Describes the image towers that open_clip takes from timm, as far as they are plain pre-LN ViTs.
 
 Two kinds are: SigLIP's and SigLIP 2's towers (no class token, an attention pool at the end) and timm's own CLIP ViTs
 with a class token (MobileCLIP2-L-14). What a tower is made of is decided on the built modules, not on names: every
@@ -54,7 +54,7 @@ PLAIN_MODULES: Mapping[str, type] = {
     "head": torch.nn.Sequential,
     r"head\.proj": _LINEAR,
 }
-"""What a plain tower is made of: type of a module by a pattern of its whole path in open_clip's `TimmModel`."""
+"""Modules of a plain tower: type of a module by a pattern of its whole path in open_clip's `TimmModel`."""
 
 
 def reasons_of_settings(embed_dim: int, vision: Mapping[str, Any]) -> list[str]:
@@ -116,7 +116,7 @@ def reasons_of_timm(visual: Any) -> list[str]:
 
 
 def activation_of(visual: Any) -> Activation:
-    """The activation of all blocks."""
+    """Name the activation of all blocks."""
     act = visual.trunk.blocks[0].mlp.act
     if getattr(act, "approximate", "none") == "tanh":
         return "gelu_tanh"

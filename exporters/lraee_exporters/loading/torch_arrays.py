@@ -1,4 +1,4 @@
-"""Copies of torch's tensors and layers as the plain arrays of `lraee_exporters.tower`."""
+"""Copies torch's tensors and layers to the plain arrays of `lraee_exporters.tower`."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ def array_of(tensor: torch.Tensor) -> FloatArray:
 
 
 def layer_norm_of(module: Any) -> LayerNorm:
-    """Describe a LayerNorm."""
+    """Describe a LayerNorm by its gain, bias and epsilon."""
     return LayerNorm(weight=array_of(module.weight), bias=array_of(module.bias), epsilon=float(module.eps))
 
 
 def linear_of(module: Any) -> Linear:
-    """Describe a linear layer, with zeros for a bias that it has not."""
+    """Describe a linear layer, with zeros for a missing bias."""
     weight = array_of(module.weight)
     bias = np.zeros(len(weight), np.float32) if module.bias is None else array_of(module.bias)
     return Linear(weight=weight, bias=bias)

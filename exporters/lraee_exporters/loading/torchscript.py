@@ -1,4 +1,4 @@
-"""Read the weights of a TorchScript archive, as OpenAI published CLIP, without running anything from it.
+"""Reads the weights of a TorchScript archive, as OpenAI published CLIP, without running anything from it.
 
 `torch.jit.load` would compile the archive's code, can be made to run foreign code by a crafted file (its documentation
 says so), and is deprecated. The weights need none of that: an archive is a zip in which `data.pkl` pickles a tree of
@@ -29,7 +29,7 @@ STORAGE_DTYPES = {
 
 
 class _Module:
-    """A pickled module: its attributes, without its code."""
+    """Holds the attributes of a pickled module, without its code."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
@@ -50,7 +50,7 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
     """Read every tensor of an archive under its dotted name, parameters and plain tensor attributes alike.
 
     Raises:
-        pickle.UnpicklingError: The archive holds something else than modules, tensors and plain containers.
+        pickle.UnpicklingError: The archive holds more than modules, tensors and plain containers.
     """
     with zipfile.ZipFile(path) as archive:
         folder = next(name for name in archive.namelist() if name.endswith("/constants.pkl")).rpartition("/")[0]
@@ -98,7 +98,7 @@ class _Unpickler(pickle.Unpickler):
             return list
         if (module, name) == ("torch.jit._pickle", "restore_type_tag"):
             return lambda value, _: value
-        raise pickle.UnpicklingError(f"the archive refers to {module}.{name}, which is no part of a module's weights")
+        raise pickle.UnpicklingError(f"the archive refers to {module}.{name}, which is not part of a module's weights")
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         """Read one storage, given ("storage", dtype, key, device, element count)."""

@@ -1,1 +1,1 @@
-"""Recipes: how shipped weights were made, runnable again from public data."""
+"""Trains the shipped weights again, from public data. May import: reference_labels."""

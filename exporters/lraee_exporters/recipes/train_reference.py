@@ -52,7 +52,7 @@ Classes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Settings of one training run."""
+    """Holds the settings of one training run."""
 
     data: Path
     """Folder with the four gzipped idx files."""
@@ -63,7 +63,7 @@ class Recipe:
     seed: int
     """Seed of weights, order and augmentation."""
     batch: int = 128
-    """Images a step."""
+    """Images in each step."""
     learning_rate: float = 1e-3
     """Peak of AdamW's learning rate: 500 steps of warm-up, then a cosine over the minutes."""
 
@@ -88,7 +88,7 @@ def split_pool(labels: Classes, per_class: int = 1000) -> tuple[Classes, Classes
 
 
 def to_float(images: Images) -> torch.Tensor:
-    """(batch, 28, 28) uint8 to (batch, 3, 28, 28) float32 in 0..1."""
+    """Convert (batch, 28, 28) uint8 to (batch, 3, 28, 28) float32 in 0..1."""
     return torch.from_numpy(images).unsqueeze(1).float().div(255).repeat(1, 3, 1, 1)
 
 
@@ -98,7 +98,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 
 def augment(images: torch.Tensor) -> torch.Tensor:
-    """Shift, scale, aspect, small rotation, mirror and gain; (batch, 3, 28, 28) in 0..1."""
+    """Augment by shift, scale, aspect, small rotation, mirror and gain; (batch, 3, 28, 28) in 0..1."""
     count = images.shape[0]
     scale = torch.empty(count).uniform_(0.85, 1.15)
     aspect = torch.empty(count).uniform_(0.92, 1.08)
@@ -122,7 +122,7 @@ def tokenize_captions() -> dict[str, torch.Tensor]:
 
 
 def draw_captions() -> tuple[list[str], torch.Tensor]:
-    """Draw one caption a class, then one a group of a random partition; also each class's group, int64 (10,)."""
+    """Draw a caption for each class, then one for each group of a random partition, with each class's group (10,)."""
     partition = random.choice(PARTITIONS)
     words = [names[0] if random.random() < 0.6 else random.choice(names) for names in SYNONYMS]
     words += [random.choice(names) for names, _ in partition]
@@ -143,7 +143,7 @@ def loss_of(model: Any, images: torch.Tensor, classes: torch.Tensor, token_of: d
 
 @torch.no_grad()
 def measure_accuracy(model: Any, images: Images, labels: Classes, token_of: dict[str, torch.Tensor]) -> float:
-    """Zero-shot top-1 accuracy, 0..1, with the mean of the first five prompts."""
+    """Measure zero-shot top-1 accuracy, 0..1, with the mean of the first five prompts."""
     rows = []
     for name in NAMES:
         tokens = torch.stack([token_of[template.format(name)] for template in TEMPLATES[:5]])
@@ -157,7 +157,7 @@ def measure_accuracy(model: Any, images: Images, labels: Classes, token_of: dict
 
 
 def build_optimizer(model: torch.nn.Module, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only."""
+    """Make AdamW with weight decay on matrices only."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.05},

@@ -1,1 +1,1 @@
-"""bundle."""
+"""Reads, checks and describes a bundle folder and its manifest. May import: errors."""

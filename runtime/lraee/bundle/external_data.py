@@ -33,14 +33,14 @@ _CHILDREN: dict[str, dict[int, str]] = {
 
 
 def external_locations(model: bytes, where: str) -> set[str]:
-    """Every `location` of external data in a serialized ONNX model.
+    """Collect every `location` of external data in a serialized ONNX model.
 
     Args:
         model: the bytes of an .onnx file.
         where: its name, for messages.
 
     Raises:
-        BundleError: the bytes are no protobuf.
+        BundleError: the bytes are not protobuf.
     """
     found: set[str] = set()
     pending = [("model", memoryview(model))]
@@ -57,7 +57,7 @@ def external_locations(model: bytes, where: str) -> set[str]:
 
 
 def with_locations(model: bytes, places: Mapping[str, str], where: str) -> bytes:
-    """The same model with other places of its external data; all other bytes stay as they are.
+    """Change where a model keeps its external data; all other bytes stay as they are.
 
     Args:
         model: the bytes of an .onnx file.
@@ -65,13 +65,13 @@ def with_locations(model: bytes, places: Mapping[str, str], where: str) -> bytes
         where: its name, for messages.
 
     Raises:
-        BundleError: the bytes are no protobuf, or nested deeper than protobuf's parsers go.
+        BundleError: the bytes are not protobuf, or nested deeper than protobuf's parsers go.
     """
     return bytes(_moved("model", memoryview(model), places, where, 0))
 
 
 def _moved(message: str, data: memoryview, places: Mapping[str, str], where: str, depth: int) -> memoryview | bytes:
-    """`data` itself where nothing in it moves."""
+    """Change the locations in one message; `data` itself is returned where none changes."""
     if depth > _NESTING_LIMIT:
         raise _damaged(where)
     pieces: list[memoryview | bytes] = []
@@ -92,7 +92,7 @@ def _moved(message: str, data: memoryview, places: Mapping[str, str], where: str
 
 
 def _location(entry: memoryview, where: str) -> str | None:
-    """What an entry of external data says of the location, or None where it is about something else."""
+    """Read the location from an entry of external data; None where the entry is about something else."""
     fields = {number: value for number, value, _, _ in _fields(entry, where)}
     if bytes(fields.get(1, b"")) != b"location":
         return None
@@ -100,12 +100,12 @@ def _location(entry: memoryview, where: str) -> str | None:
 
 
 def _field(number: int, value: memoryview | bytes) -> bytes:
-    """A length-delimited field."""
+    """Encode a length-delimited field."""
     return _number(number << 3 | _LENGTH_DELIMITED) + _number(len(value)) + value
 
 
 def _number(value: int) -> bytes:
-    """A varint.
+    """Encode a number as a varint.
 
     >>> _number(300).hex()
     'ac02'
@@ -118,7 +118,7 @@ def _number(value: int) -> bytes:
 
 
 def _fields(data: memoryview, where: str) -> Iterator[tuple[int, memoryview, int, int]]:
-    """(field number, bytes, start of the field, end) of each length-delimited field; others are stepped over."""
+    """Yield (field number, bytes, start, end) of each length-delimited field, and skip the others."""
     position, end = 0, len(data)
     while position < end:
         start = position
@@ -155,4 +155,4 @@ def _varint(data: memoryview, position: int, where: str) -> tuple[int, int]:
 
 
 def _damaged(where: str) -> BundleError:
-    return BundleError(f"{where} is no ONNX model; the bundle is damaged, export it again")
+    return BundleError(f"{where} is not an ONNX model; the bundle is damaged, export it again")

@@ -1,6 +1,6 @@
 """Opens the files of a bundle, and says which of them cannot be read, and why.
 
-A file that may not be read, or lies on a disk that fails, is not damaged: exporting it again would not help.
+A file without read permission, or on a failing disk, is not damaged: exporting it again would not help.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lraee.errors import BundleError
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """The content of a file.
+    """Read the content of a file.
 
     Args:
         path: where it lies.
@@ -31,7 +31,7 @@ def read_file(path: Path, name: str) -> bytes:
 
 
 def sha256_of(path: Path, name: str) -> str:
-    """The SHA-256 of a file in hexadecimal digits; arguments and errors as `read_file`."""
+    """Compute the SHA-256 of a file in hexadecimal digits; arguments and errors as `read_file`."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -40,14 +40,14 @@ def sha256_of(path: Path, name: str) -> str:
 
 
 def real_file(path: Path, name: str) -> tuple[Path, int]:
-    """Where a file really lies, every link followed, and its size in bytes.
+    """Follow every link to a file; give the path where it lies and its size in bytes.
 
     Args:
         path: a file of a bundle, or a link to one.
         name: what messages call it.
 
     Raises:
-        BundleError: it is missing, is no plain file, or its folder may not be looked into.
+        BundleError: it is missing, is not a plain file, or its folder may not be read.
     """
     real = Path(os.path.realpath(path))
     try:
@@ -61,16 +61,16 @@ def real_file(path: Path, name: str) -> tuple[Path, int]:
         raise unreadable(path, name, error) from error
     if not stat.S_ISREG(met.st_mode):
         raise BundleError(
-            f"{name} is missing from {path.parent.name}: what lies there is no plain file; copy or export it again"
+            f"{name} is missing from {path.parent.name}: what lies there is not a plain file; copy or export it again"
         )
     return real, met.st_size
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder lies there; also for names that no file can have.
+    """Tell whether a folder lies there, also for names that no file can have.
 
     Raises:
-        BundleError: a folder on the way to it may not be looked into, so that nobody can tell.
+        BundleError: a folder on the way to it may not be read, so that this cannot be known.
     """
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
@@ -81,12 +81,12 @@ def is_folder(path: Path) -> bool:
 
 
 def unreadable(path: Path, name: str, error: OSError) -> BundleError:
-    """What to say of a file that is not damaged for all that is known, but cannot be read."""
+    """Make the error of a file that cannot be read although it may be sound, with the way out."""
     if isinstance(error, PermissionError):
         owner = f"chmod -R a+rX {shlex.quote(str(path))}"
         advice = f"this user may not read it; have its owner allow that, with: {owner}"
     elif isinstance(error, FileNotFoundError | NotADirectoryError):
-        advice = "it was taken away; copy or export the bundle again"
+        advice = "it was removed; copy or export the bundle again"
     else:
         advice = "the disk or the network folder that it lies on fails; copy the bundle to another one"
     return BundleError(f"{name} cannot be read ({error.strerror}); {advice}")

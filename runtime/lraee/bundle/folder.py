@@ -1,4 +1,4 @@
-"""A bundle on disk: a folder whose every file is named, sized and hashed in its manifest.
+"""Opens a bundle on disk: a folder with a manifest that holds name, size and hash of every file.
 
 Checked when it is opened: the manifest, that every file is there with its size, and the labels. Checked before a
 part's session is made: the hashes of its files and that its external data stays inside the folder. `verify` checks
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from lraee.bundle.external_data import external_locations
 from lraee.bundle.files import is_folder, read_file, real_file, sha256_of
 from lraee.bundle.linked_graph import LinkedGraph, linked_graph
-from lraee.bundle.manifest import MANIFEST_NAME, Manifest, PartEntry, decode_manifest, manifest_bytes
+from lraee.bundle.manifest import MANIFEST_NAME, Manifest, PartEntry
+from lraee.bundle.manifest_file import decode_manifest, manifest_bytes
 from lraee.bundle.strict_json import decode, parse
 from lraee.errors import BundleError
 
@@ -36,7 +37,7 @@ _ARRAY_HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelFile:
-    """``labels.json``."""
+    """Holds what ``labels.json`` says."""
 
     names: tuple[str, ...]
     """In the order of the rows of the embeddings."""
@@ -45,13 +46,13 @@ class LabelFile:
 
 
 def find_bundle(name: str | Path) -> Path:
-    """The folder of a bundle: a path, or the name of one that is shipped (``reference``).
+    """Find the folder of a bundle: a path, or the name of one that is shipped (``reference``).
 
     A folder that has the name of a shipped bundle is taken instead of it where it holds a manifest; `taken_instead`
     says so. Any other path, such as ``./reference``, never means a shipped bundle.
 
     Raises:
-        BundleError: there is no such folder, or nobody may look whether there is.
+        BundleError: there is no such folder, or a folder on the way to it may not be read.
     """
     if not isinstance(name, str | os.PathLike):
         raise BundleError(f"the bundle is a {type(name).__name__}, wanted the path of a folder written by lraee-export")
@@ -61,11 +62,11 @@ def find_bundle(name: str | Path) -> Path:
     if shipped is not None:
         return shipped
     known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.lraee"))) or "none"
-    raise BundleError(f"{name} is no folder; wanted a bundle written by lraee-export, or a shipped one ({known})")
+    raise BundleError(f"{name} is not a folder; wanted a bundle written by lraee-export, or a shipped one ({known})")
 
 
 def taken_instead(name: str | Path) -> str | None:
-    """One sentence on which bundle a name means, where it is the name of a folder and of a shipped bundle; else None.
+    """Say which bundle is meant by a name that a folder and a shipped bundle share; None for any other name.
 
     For programs that take the name from a person.
     """
@@ -81,7 +82,7 @@ def taken_instead(name: str | Path) -> str | None:
 
 
 def _shipped(name: str | Path) -> Path | None:
-    """The folder of the shipped bundle that `name` is the name of."""
+    """Find the folder of the shipped bundle with this name; None where there is none."""
     if not isinstance(name, str) or name != Path(name).name:
         return None
     folder = SHIPPED / f"{name}.lraee"
@@ -89,7 +90,7 @@ def _shipped(name: str | Path) -> Path | None:
 
 
 def _has_manifest(folder: Path) -> bool:
-    """Whether there is one, or a folder that may not be looked into, which whoever opens it will say."""
+    """Tell whether there is a manifest, or a folder that may not be read: opening it then says so."""
     try:
         os.lstat(folder / MANIFEST_NAME)
     except PermissionError:
@@ -100,7 +101,7 @@ def _has_manifest(folder: Path) -> bool:
 
 
 class Bundle:
-    """A bundle folder whose manifest has been read and whose files are all there.
+    """Holds a bundle folder after its manifest was read and all its files were found.
 
     Links are followed once, when it is opened: what is hashed later is the very file that is then read. They may lead
     anywhere, as those of a Hugging Face cache do, since no file is used before its hash was found right.
@@ -143,7 +144,7 @@ class Bundle:
         return _reopened, (self.folder.name if inside else "", str(self.folder), self.manifest_sha256)
 
     def checked(self, name: str) -> Path:
-        """Where a file really lies, whose hash has just been found right.
+        """Check the hash of a file, and give the path where it really lies.
 
         Raises:
             BundleError: it differs from the manifest's SHA-256, or cannot be read any more.
@@ -153,7 +154,7 @@ class Bundle:
         return path
 
     def content(self, name: str) -> bytes:
-        """What a file holds, whose hash was found right; errors as `checked`."""
+        """Read a file and check its hash; errors as `checked`."""
         content = read_file(self._real[name], name)
         self._check_hash(name, hashlib.sha256(content).hexdigest())
         return content
@@ -166,9 +167,9 @@ class Bundle:
             )
 
     def checked_part(self, part: PartEntry) -> Path | LinkedGraph:
-        """What a session is made from, with graph and weights found right and no data path leaving the folder.
+        """Check graph and weights of a part, and give what its session is made from; no data path leaves the folder.
 
-        A path; or where graph or weights are links, the graph's content, changed to name the files that they lead to:
+        This is a path. Where graph or weights are links, it is the graph's content with the files that they lead to:
         ONNX Runtime opens weights through links in some versions and layouts only.
         """
         content = self.content(part.graph)
@@ -207,12 +208,12 @@ class Bundle:
 
     @cached_property
     def labels(self) -> LabelFile:
-        """Names and templates of the exported labels."""
+        """The names and templates of the exported labels, read and checked once."""
         name = self.manifest.labels.names
         try:
             text = self.content(name).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise BundleError(f"{name} is no UTF-8 text; the bundle is damaged, export it again") from error
+            raise BundleError(f"{name} is not UTF-8 text; the bundle is damaged, export it again") from error
         labels = decode(LabelFile, parse(text, name), name)
         if len(labels.names) != self.manifest.labels.count:
             raise BundleError(
@@ -222,10 +223,10 @@ class Bundle:
 
     @cached_property
     def label_embeddings(self) -> NDArray[np.float32]:
-        """(labels, embed_dim) float32 unit text embeddings of the exported labels."""
+        """The text embeddings of the exported labels, (labels, embed_dim) float32 of unit length, read once."""
         name = self.manifest.labels.embeddings
         array = _read_array(name, self.content(name), (self.manifest.labels.count, self.manifest.tower.embed_dim))
-        with np.errstate(all="ignore"):  # what overflows or is no number is not of unit length either
+        with np.errstate(all="ignore"):  # a length that overflows or is NaN is not 1 either
             lengths = np.sqrt(np.einsum("ld,ld->l", array, array))
             are_units = bool((np.abs(lengths - 1) <= 1e-3).all())
         if not are_units:
@@ -233,7 +234,7 @@ class Bundle:
         return array
 
     def merges(self, name: str) -> list[str]:
-        """Lines of the tokenizer's file `name`, two tokens each.
+        """Read the lines of the tokenizer's file `name`, two tokens each.
 
         Raises:
             BundleError: a line is something else.
@@ -241,7 +242,7 @@ class Bundle:
         try:
             lines = self.content(name).decode("utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise BundleError(f"{name} is no UTF-8 text; the bundle is damaged, export it again") from error
+            raise BundleError(f"{name} is not UTF-8 text; the bundle is damaged, export it again") from error
         for number, line in enumerate(lines, start=1):
             if line.count(" ") != 1:
                 raise BundleError(
@@ -251,18 +252,18 @@ class Bundle:
 
 
 def _reopened(shipped: str, folder: str, manifest_sha256: str) -> Bundle:
-    """What a pickle names; a shipped bundle is that of the package here, wherever it is installed."""
+    """Open the bundle that a pickle names; a shipped one is found in the package, wherever that is installed."""
     return Bundle(SHIPPED / shipped if shipped else Path(folder), expected_sha256=manifest_sha256)
 
 
 def _read_array(name: str, content: bytes, wanted: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array as ``numpy.save`` writes it; numpy's own reader evaluates the header and believes its shape."""
+    """Read a float32 array as ``numpy.save`` writes it; numpy's reader would evaluate its header."""
     header = _ARRAY_HEADER.match(content)
     if header is None or header.end() != 10 + int.from_bytes(header[1], "little"):
-        raise BundleError(f"{name} is no float32 array as numpy.save writes it; export the bundle again")
+        raise BundleError(f"{name} is not a float32 array as numpy.save writes it; export the bundle again")
     shape = (int(header[2]), int(header[3]))
     if shape != wanted:
         raise BundleError(f"{name} has shape {shape}, wanted {wanted}; export the bundle again")
     if len(content) - header.end() != 4 * shape[0] * shape[1]:
-        raise BundleError(f"{name} ends early or goes on behind its array; export the bundle again")
+        raise BundleError(f"{name} ends early or goes on after its array; export the bundle again")
     return np.frombuffer(content, np.float32, offset=header.end()).reshape(shape)

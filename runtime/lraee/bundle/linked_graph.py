@@ -1,4 +1,4 @@
-"""A part whose files are links, as in a Hugging Face cache, made into one that every ONNX Runtime opens.
+"""Makes a part whose files are links, as in a Hugging Face cache, into one that every ONNX Runtime opens.
 
 ONNX Runtime takes weights from the folder of the graph and refuses links that lead out of it: 1.24.1 all of them, later
 versions (seen up to 1.32) those that do not lead to where the graph itself lies. Caches keep files where they like, for
@@ -19,7 +19,7 @@ from lraee.errors import BundleError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkedGraph:
-    """What a session is made from."""
+    """Holds what a session is made from where files are links."""
 
     path: Path
     """Where the graph lies in the bundle, for messages."""
@@ -30,12 +30,12 @@ class LinkedGraph:
 
     @property
     def name(self) -> str:
-        """File name of the graph."""
+        """The file name of the graph, with its suffix."""
         return self.path.name
 
     @property
     def stem(self) -> str:
-        """The same without its suffix."""
+        """The file name of the graph, without its suffix."""
         return self.path.stem
 
 

@@ -1,4 +1,4 @@
-"""How a tower wants its images: the manifest's description of the preprocessing."""
+"""Describes the preprocessing of a tower, as the manifest holds it."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,7 +13,7 @@ Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """How a tower wants its images.
+    """Describes how a tower wants its images.
 
     Raises:
         ValueError: A field is out of its range.

@@ -1,7 +1,7 @@
 """Read JSON into frozen dataclasses and write it back, refusing whatever does not fit exactly.
 
 A bundle is data from elsewhere: an unknown key may be a typing error or a promise this code cannot keep, so it is
-refused with the path of the key, never ignored. A key may be left away only where its field says so: those that a
+refused with the path of the key, never ignored. A key may be omitted only where its field says so: those that a
 format got later, with `OPTIONAL` in their metadata and a default.
 """
 
@@ -24,14 +24,14 @@ OPTIONAL = "optional"
 
 
 def parse(text: str, where: str) -> Any:
-    """Read JSON text.
+    """Parse JSON text without repeated keys.
 
     Args:
         text: of a whole file.
         where: the file's name, for messages.
 
     Raises:
-        BundleError: it is no JSON, nested or numbered beyond reason, or an object has one key twice.
+        BundleError: it is not JSON, nested or numbered beyond reason, or an object has one key twice.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def parse(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is no JSON ({error}); the bundle is damaged, export it again") from error
+        raise BundleError(f"{where} is not JSON ({error}); the bundle is damaged, export it again") from error
 
 
 def decode(kind: type[T], value: object, where: str) -> T:
@@ -129,12 +129,12 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
 
 @cache
 def _hints(kind: type) -> dict[str, Any]:
-    """Types of a dataclass's fields; to evaluate them anew for each of hundreds of entries takes longest of all."""
+    """Evaluate the types of a dataclass's fields once: doing it for each of hundreds of entries would take longest."""
     return get_type_hints(kind)
 
 
 def _inside(where: str, key: str) -> str:
-    """`where` with one more key: ``manifest.json``, ``manifest.json: tower``, ``manifest.json: tower.width``."""
+    """Append one more key to `where`: ``manifest.json``, ``manifest.json: tower``, ``manifest.json: tower.width``."""
     return f"{where}.{key}" if ": " in where else f"{where}: {key}"
 
 
@@ -143,7 +143,7 @@ def _wrong_type(where: str, value: Any, wanted: str) -> BundleError:
 
 
 def encode(value: Any) -> Any:
-    """The plain dicts, lists and scalars of a dataclass, for ``json.dumps``; the inverse of `decode`."""
+    """Turn a dataclass into plain dicts, lists and scalars for ``json.dumps``; the inverse of `decode`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple | list):

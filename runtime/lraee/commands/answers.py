@@ -1,8 +1,9 @@
 """How ``python -m lraee classify`` prints answers: each as soon as it is there, in one of three forms.
 
 - JSON, one object a line, for programs;
-- lines with tabs between the cells, where the output is no terminal: one an image, however many labels are listed;
-- a table on a terminal, whose columns have their widths before the first answer.
+- lines with tabs between the cells, where the output is not a terminal: one for each image, however many labels are
+listed;
+- a table on a terminal, whose column widths are fixed before the first answer.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _NARROWEST_NAME = 12
 
 
 def json_object(name: str, answer: Prediction, model: Model) -> dict[str, object]:
-    """What is known of one image; the README explains the fields."""
+    """Describe the answer for one image; the documentation explains the fields."""
     return {
         "image": name,
         "label": answer.label,
@@ -51,7 +52,7 @@ def json_object(name: str, answer: Prediction, model: Model) -> dict[str, object
 
 
 def printer(model: Model, names: Sequence[str], *, top: int, as_json: bool) -> Printer:
-    """Choose how to print.
+    """Choose the form in which answers are printed.
 
     Args:
         model: that answers.
@@ -65,13 +66,13 @@ def printer(model: Model, names: Sequence[str], *, top: int, as_json: bool) -> P
 
 
 def _facts(answer: Prediction, model: Model) -> tuple[str, str, str, str]:
-    """Label, probability, block and share of FLOPs."""
+    """Format label, probability, block and share of FLOPs."""
     depth = f"{answer.exit_block} of {model.manifest.tower.blocks}"
     return answer.label, f"{answer.score:.3f}", depth, f"{answer.flops / model.manifest.full_flops:.1%}"
 
 
 class _Lines:
-    """A line of heads before the first answer; further labels and their probabilities come after the other cells."""
+    """Prints a line of heads before the first answer; further labels and probabilities follow the other cells."""
 
     def __init__(self, model: Model, top: int) -> None:
         self._model = model
@@ -89,7 +90,7 @@ class _Lines:
 
 
 class _Table:
-    """A row for each label that is listed, the first with the name of the image."""
+    """Prints a row for each label that is listed, the first with the name of the image."""
 
     def __init__(self, model: Model, names: Sequence[str]) -> None:
         self._model = model

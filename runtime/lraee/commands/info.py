@@ -1,4 +1,4 @@
-"""What ``python -m lraee info`` shows of a bundle: tables for people, one JSON object for programs."""
+"""Makes what ``python -m lraee info`` shows of a bundle: tables for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rich.text import Text
 from lraee.bundle.folder import Bundle
 from lraee.bundle.manifest import Manifest, PartEntry
 from lraee.bundle.strict_json import encode
+from lraee.ort.threads import choose_threads
 from lraee.ort.version import UNNAMED
 
 
 def info_tables(bundle: Bundle) -> list[Table]:
-    """Summary, parts, and exits and operating points where there are any."""
+    """Make the tables of summary and parts, and of exits and operating points where there are any."""
     manifest = bundle.manifest
     tables = [_summary_table(bundle), _parts_table(manifest)]
     if manifest.exits:
@@ -25,7 +26,7 @@ def info_tables(bundle: Bundle) -> list[Table]:
 
 
 def info_json(bundle: Bundle) -> dict[str, Any]:
-    """All keys of ``manifest.json``, and what follows from them or lies beside it."""
+    """Give all keys of ``manifest.json``, and what follows from them or from the files."""
     manifest = bundle.manifest
     return {
         "bundle": str(bundle.folder),
@@ -43,6 +44,7 @@ def _summary_table(bundle: Bundle) -> Table:
     tower, quantization = manifest.tower, manifest.quantization
     how = f", {quantization.quantizer} quantizer, {quantization.images} calibration images" if quantization else ""
     names = bundle.labels.names
+    threads = choose_threads(manifest.block_flops, sessions=manifest.session_count)
     table = plain_table("bundle", bundle.folder.name)
     rows = {
         "model": f"{manifest.model.id} ({manifest.model.architecture})",
@@ -55,9 +57,10 @@ def _summary_table(bundle: Bundle) -> Table:
         f"{manifest.preprocessing.resize_mode}, {manifest.preprocessing.interpolation}",
         "labels": f"{len(names)}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}",
         "text tower": _text_words(manifest),
-        "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, matrix products)",
+        "full depth": f"{_megaflops(manifest.full_flops)} MFLOPs an image (multiply-add = 2, GEMMs only)",
         "size": f"{megabytes(size_bytes(manifest))} in {len(manifest.files)} files",
         "ONNX Runtime": f"{manifest.onnxruntime or UNNAMED} or newer",
+        "threads here": f"{threads.threads} ({threads.reason})",
     }
     for key, value in rows.items():
         table.add_row(key, Text(value))
@@ -71,7 +74,7 @@ def _text_words(manifest: Manifest) -> str:
 
 
 def _parts_table(manifest: Manifest) -> Table:
-    """One line for each part; parts that follow one another and differ in nothing but their name share a line."""
+    """Give each part a line; consecutive parts that differ only in their names share one."""
     sizes = {entry.name: entry.size_bytes for entry in manifest.files}
 
     def facts(part: PartEntry) -> tuple[str, str, str, str]:
@@ -126,7 +129,7 @@ def _megaflops(flops: int) -> str:
 
 
 def megabytes(count: int) -> str:
-    """Bytes, for people.
+    """Format a number of bytes for people.
 
     >>> megabytes(1_234_567)
     '1.23 MB'
@@ -135,12 +138,12 @@ def megabytes(count: int) -> str:
 
 
 def size_bytes(manifest: Manifest) -> int:
-    """Of all files but the manifest, in bytes."""
+    """Add up the sizes of all files except the manifest, in bytes."""
     return sum(entry.size_bytes for entry in manifest.files)
 
 
 def plain_table(*columns: str) -> Table:
-    """A table without frame; a column whose head begins with ``>`` is aligned to the right."""
+    """Make a table without frame; a column whose head begins with ``>`` is aligned to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         side: JustifyMethod = "right" if column.startswith(">") else "left"

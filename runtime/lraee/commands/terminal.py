@@ -1,11 +1,11 @@
-"""What commands print: to a terminal, a pipe or a file, whatever characters it takes and however full it is.
+"""Prints to a terminal, a pipe or a file, whatever characters it accepts and however full it is.
 
 - A terminal gets tables that fit it; anything else one line for each row, however long.
 - Characters that would act on a terminal are printed as escapes, such as ``\\x1b``: names and labels come from others.
 - What the encoding of an output lacks is printed as an escape too.
-- Who reads no more, as ``head`` does, ends the command with status 141, as with other programs; an output that is full
-  or was closed before, with one line and status 1.
-- Notes, progress and errors that nobody can read are dropped: an export of hours does not end for its log.
+- A reader that stops, as ``head`` does, ends the command with status 141, as with other programs. An output that is
+  full or was closed ends it with one line and status 1.
+- Notes, progress and errors that cannot be written are dropped: an export of hours must not fail because of its log.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ INTERRUPTED_STATUS = 130
 """128 + SIGINT."""
 
 _ClickError: Any = typer.BadParameter.__mro__[2]
-"""What click raises for wrong usage; newer versions of typer have a click of their own."""
+"""What click raises for wrong usage; newer versions of typer contain their own click."""
 
 _UNBOUNDED = 100_000
-"""Columns of what is no terminal."""
+"""Columns of an output that is not a terminal."""
 
 _HARMLESS = frozenset("\u200c\u200d")
 """Characters of the category of formats that words and pictures are joined with."""
 
 
 def printable(text: str) -> str:
-    """Escape what is no visible character or blank: control characters, line ends, marks of direction, lone surrogates.
+    """Escape everything except visible characters and blanks: control characters, line ends, marks of direction, lone
+    surrogates.
 
     >>> print(printable("a\\x1b[31m b\\n"))
     a\\x1b[31m b\\n
@@ -64,7 +65,7 @@ def _escaped(character: str) -> str:
 
 
 def one_line(message: object) -> str:
-    """A message without line ends and without what would act on a terminal."""
+    """Format a message without line ends and without what would act on a terminal."""
     return printable(" ".join(str(message).split()))
 
 
@@ -77,7 +78,7 @@ def tell(message: object, *, style: str = "") -> None:
 
 
 def with_option(error: LraeeError, options: Mapping[str, str]) -> str:
-    """The message of an error, and the option that would let it pass if this command has one.
+    """Give the message of an error with the option that would let it pass, if this command has one.
 
     >>> with_option(LraeeError("too large; scale it down", setting="max_pixels"), {"max_pixels": "raise --max-pixels"})
     'too large; scale it down, or raise --max-pixels'
@@ -156,7 +157,7 @@ def show(*things: RenderableType, widest: int | None = None) -> None:
 
 
 class _Escaped:
-    """A renderable whose text is made printable after it was laid out."""
+    """Wraps a renderable, and makes its text printable after it was laid out."""
 
     def __init__(self, thing: RenderableType) -> None:
         self._thing = thing
@@ -213,7 +214,7 @@ def _status_of(app: typer.Typer, name: str, options: Mapping[str, str]) -> int:
 
 
 class _OutputLostError(Exception):
-    """Stdout takes no more; no OSError, which typer and rich would act upon each in its own way."""
+    """Stdout accepts no more. It is not an OSError, because typer and rich would each handle that in their own way."""
 
     def __init__(self, descriptor: int, error: OSError) -> None:
         super().__init__(str(error))
@@ -221,10 +222,10 @@ class _OutputLostError(Exception):
 
 
 class _Stdout(io.FileIO):
-    """Says by an error of its own that it takes no more."""
+    """Raises its own error when the output accepts no more."""
 
     def write(self, content: Any) -> int:
-        """Write what fits."""
+        """Write the content, or raise `_OutputLostError`."""
         try:
             return super().write(content)
         except OSError as error:
@@ -232,7 +233,7 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """Drops what it cannot write."""
+    """Drops whatever it cannot write to stderr."""
 
     def write(self, content: Any) -> int:
         """Write, or drop all of it."""
@@ -244,13 +245,13 @@ class _Stderr(io.FileIO):
 
 @contextmanager
 def _outputs() -> Iterator[None]:
-    """Let stdout and stderr meet any character and any end; where a program has put others there, these are used."""
+    """Prepare stdout and stderr for any character and any failure; streams that a program has put there are used."""
     _occupy_closed()
     before = sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if sys.platform != "win32":  # whose consoles take no bytes
+    if sys.platform != "win32":  # its consoles do not accept bytes
         if sys.stdout is sys.__stdout__:
             sys.stdout = _text(_Stdout(1, "wb", closefd=False), sys.stdout)
         if sys.stderr is sys.__stderr__:
@@ -262,14 +263,14 @@ def _outputs() -> Iterator[None]:
 
 
 def _text(raw: io.FileIO, like: Any) -> io.TextIOWrapper:
-    """A stream over `raw` with the settings of another, which is None where it was closed."""
+    """Open a stream over `raw` with the settings of another, which is None where it was closed."""
     encoding = getattr(like, "encoding", None) or "utf-8"
     buffered = getattr(like, "line_buffering", False)
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=buffered)
 
 
 def _occupy_closed() -> None:
-    """Put something into the place of standard streams that were closed, or the next file opened would be one of them.
+    """Occupy standard streams that were closed, or the next file opened would take their place.
 
     Writing to what is there then fails, as to a closed one.
     """
@@ -283,14 +284,14 @@ def _occupy_closed() -> None:
 
 
 def _drop(descriptor: int) -> None:
-    """Let what is still buffered for a stream go nowhere."""
+    """Discard what is still buffered for a stream."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
 
 
 def tab_separated(cells: Iterable[str]) -> str:
-    """One line of cells; tabs in them are escaped, so that they can be told apart.
+    """Join cells to one line; tabs in them are escaped, so that they can be told apart.
 
     >>> tab_separated(["a b", "c"])
     'a b\\tc'

@@ -1,7 +1,8 @@
-"""Token buffers that a thread's blocks write into in turn, so that tokens stay in cache and nothing is allocated.
+"""Keeps two token buffers that a thread's blocks write into in turn: tokens stay in cache, nothing is allocated.
 
 Two buffers are enough: a block reads one and writes the other. With bound buffers a chain of parts on two threads costs
-2 % less than with fresh outputs. What a part gives is therefore good until the next part but one runs on this thread.
+2 % less than with fresh outputs. A part's output is valid only until two more parts have run on this thread: copy it
+to keep it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from lraee.arrays import FloatArray
 
 KEPT_SIZES = 8
 """Batch sizes whose bindings a thread keeps, those used last: compaction makes batches of any size."""
@@ -22,7 +23,7 @@ KEPT_BYTES = 64 << 20
 
 
 class _Pair:
-    """Both buffers for one batch size, and the bindings of parts to them."""
+    """Holds both buffers for one batch size, and the bindings of parts to them."""
 
     def __init__(self, storage: FloatArray, batch: int) -> None:
         self.arrays: tuple[FloatArray, FloatArray] = (storage[0, :batch], storage[1, :batch])
@@ -31,10 +32,10 @@ class _Pair:
 
 
 class TokenBuffers(threading.local):
-    """The buffers of the calling thread; each thread gets its own."""
+    """Holds the buffers of the calling thread; each thread gets its own."""
 
     def __init__(self, tokens: int, width: int) -> None:
-        """Nothing is allocated before the first batch.
+        """Remember the shape; nothing is allocated before the first batch.
 
         Args:
             tokens: patches and the class token.
@@ -46,7 +47,7 @@ class TokenBuffers(threading.local):
         self._latest: tuple[int, _Pair] | None = None
 
     def run_stem(self, session: ort.InferenceSession, pixels: NDArray[np.uint8]) -> FloatArray:
-        """Pixels (batch, size, size, 3) uint8 into the first buffer, (batch, tokens, width)."""
+        """Run the stem on pixels (batch, size, size, 3) uint8 into the first buffer, (batch, tokens, width)."""
         pair = self._pair(len(pixels))
         binding = session.io_binding()
         binding.bind_cpu_input("pixels", np.ascontiguousarray(pixels))
@@ -55,7 +56,7 @@ class TokenBuffers(threading.local):
         return pair.arrays[0]
 
     def run_block(self, name: str, session: ort.InferenceSession, tokens: FloatArray) -> FloatArray:
-        """One buffer into the other; tokens that lie elsewhere, as after compaction, are copied in first."""
+        """Run a block from one buffer into the other; tokens that lie elsewhere, as after compaction, are copied in."""
         pair = self._pair(len(tokens))
         first, second = pair.arrays
         side = 1 if tokens is second else 0

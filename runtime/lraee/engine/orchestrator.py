@@ -1,4 +1,4 @@
-"""The loop of the paper's figure: blocks one after the other, the gate between them.
+"""Runs a batch as in the paper's figure: blocks one after the other, with gates between them.
 
 Images that leave take their answer with them; the rest is compacted, so later blocks only compute what is needed.
 """
@@ -12,59 +12,58 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.arrays import FloatArray
 from lraee.policies.base import Route, Verdict, is_anytime
-
-FloatArray = NDArray[np.float32]
 
 
 class Tower(Protocol):
-    """The parts of an image tower as functions; `lraee.engine.parts.Parts` runs them with ONNX Runtime."""
+    """Gives the parts of an image tower as functions; `lraee.engine.parts.Parts` runs them with ONNX Runtime."""
 
     depth: int
 
     def stem(self, pixels: NDArray[np.uint8]) -> FloatArray:
-        """(batch, size, size, 3) uint8 to (batch, tokens, width)."""
+        """Turn pixels (batch, size, size, 3) uint8 into tokens (batch, tokens, width)."""
         ...
 
     def block(self, number: int, tokens: FloatArray) -> FloatArray:
-        """(batch, tokens, width) to the same; the last block may give (batch, 1, width), the class token alone."""
+        """Run a block, (batch, tokens, width) to the same; the last may give (batch, 1, width), the class token."""
         ...
 
     def has_exit(self, number: int) -> bool:
-        """Whether there is an exit behind block `number`."""
+        """Tell whether there is an exit after block `number`."""
         ...
 
     def exit(self, number: int, tokens: FloatArray, rows: NDArray[np.intp]) -> Verdict:
-        """Head and gate of the exit behind block `number`."""
+        """Evaluate head and gate of the exit after block `number`."""
         ...
 
     def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Embedding (batch, embed_dim) and probabilities (batch, labels)."""
+        """Give the embedding (batch, embed_dim) and probabilities (batch, labels) at full depth."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """What the images of a batch got, in their order."""
+    """Holds what the images of a batch got, in their order."""
 
     embedding: FloatArray
     """(batch, embed_dim) float32, unit rows."""
     probabilities: FloatArray
     """(batch, labels) float32; see `lraee.bundle.manifest.Manifest.probabilities`."""
     exit_block: NDArray[np.int32]
-    """(batch,) int32, counted from 1: whose answer it is; the depth for images that ran to the end."""
+    """(batch,) int32, counted from 1: block after which the image left; the depth where it ran to the end."""
     blocks_run: NDArray[np.int32]
     """(batch,) int32: `exit_block`, or more where a route ended the run between two exits."""
     early: NDArray[np.bool_]
     """(batch,) bool, whether the image left through an exit."""
     gate: FloatArray
-    """(batch,) float32 where the image left, NaN at full depth."""
+    """(batch,) float32: the gate's value where the image left, NaN at full depth."""
     visited: tuple[tuple[int, ...], ...]
-    """For each image the blocks whose exits were evaluated for it."""
+    """For each image, the blocks after which an exit was evaluated for it."""
 
 
 def joined(answers: Sequence[Answers]) -> Answers:
-    """The answers of several batches, at least one, as those of one."""
+    """Join the answers of several batches, at least one, to those of one batch."""
     return Answers(
         embedding=np.concatenate([one.embedding for one in answers]),
         probabilities=np.concatenate([one.probabilities for one in answers]),
@@ -84,7 +83,7 @@ def run(
     Args:
         tower: the parts.
         pixels: (batch, size, size, 3) uint8.
-        route: who leaves where.
+        route: decides which images leave after which block.
         on_part: called after each part with its name and the number of images it ran for.
 
     Returns:
@@ -123,7 +122,7 @@ def run(
 
 
 def _listener(route: Route, on_part: Callable[[str, int], None] | None) -> Callable[[str, int], None]:
-    """Whom to tell of each part."""
+    """Give the function that is told of each part: the caller's, that of an anytime route, or both."""
     if not is_anytime(route):
         return on_part or (lambda part, images: None)
     if on_part is None:

@@ -1,4 +1,4 @@
-"""The sessions of a bundle by part name: made once, when first reached or in the background, shared by all threads."""
+"""Makes the session of each part once, when first reached or in the background, and shares it among all threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import onnxruntime as ort
 
 from lraee.bundle.folder import Bundle
 from lraee.bundle.linked_graph import LinkedGraph
-from lraee.bundle.manifest import block_names
 from lraee.engine.buffers import TokenBuffers
 from lraee.errors import ForkError, LraeeError, SettingsError
 from lraee.ort.forking import give_up, no_fork_meanwhile, watch_forks
@@ -23,17 +22,17 @@ from lraee.ort.threads import default_threads, fitting_threads
 from lraee.ort.version import check_onnxruntime
 
 _everyones: WeakSet[Sessions] = WeakSet()
-"""Of all models of this process."""
+"""The sessions of all models of this process."""
 
 
 class Sessions:
-    """Sessions by part name, and the buffers that they read and write."""
+    """Holds the sessions by part name, and the buffers that they read and write."""
 
     def __init__(self, bundle: Bundle, settings: SessionSettings) -> None:
-        """Nothing is made yet.
+        """Check the bundle and count the threads; no session is made yet.
 
         Args:
-            bundle: whose parts.
+            bundle: whose parts are run.
             settings: of all sessions. Where a limit of the system is too narrow for the threads of all of them, they
                 get fewer, with a `ThreadsWarning`.
 
@@ -42,13 +41,12 @@ class Sessions:
         """
         check_onnxruntime(bundle.manifest.onnxruntime)
         self._bundle = bundle
-        blocks = [part.flops for part in bundle.manifest.parts if part.name.startswith("block_")]
-        self._settings = replace(settings, threads=settings.threads or default_threads(max(blocks)))
+        self._settings = replace(settings, threads=settings.threads or default_threads(bundle.manifest.block_flops))
         self._lost_in_fork = False
         self._begin()
         watch_forks(self)
         _everyones.add(self)
-        self.threads  # noqa: B018  # counted now: too narrow a limit is to be told when a model is loaded
+        self.threads  # noqa: B018  # counted now, so that loading a model warns of a narrow limit
 
     def _begin(self) -> None:
         tower = self._bundle.manifest.tower
@@ -64,7 +62,7 @@ class Sessions:
         self._stopping = threading.Event()
 
     def __getitem__(self, name: str) -> ort.InferenceSession:
-        """The session of part `name`, whose files are verified before it is made.
+        """Give the session of part `name`; its files are verified before it is made.
 
         Raises:
             BundleError: a file of the part is damaged, or ONNX Runtime cannot load it.
@@ -75,7 +73,7 @@ class Sessions:
 
     @property
     def threads(self) -> int:
-        """That run one part, the caller among them: as asked for, or as many as the limits of the system allow."""
+        """Threads that run one part, the caller included: as asked for, or as many as the system allows."""
         if self._settings.thread_pool == "global" and global_thread_pool_is_set():
             return self._settings.thread_count
         if self._threads is None:
@@ -86,44 +84,39 @@ class Sessions:
 
     @property
     def settings(self) -> SessionSettings:
-        """Of the sessions, with the number of threads that they get."""
+        """Settings of the sessions, with the number of threads that they get."""
         return replace(self._settings, threads=self.threads)
 
     @property
     def thread_total(self) -> int:
-        """That all parts together have started once the session of each is made, beside the callers."""
+        """Threads that all parts together have started once every session is made; callers do not count."""
         if self._settings.thread_pool == "global":
             return self.threads - 1
         return self._started() + self.threads_to_come
 
     @property
     def threads_to_come(self) -> int:
-        """That sessions not made yet will start; none is planned in a child before it makes its first."""
+        """Threads that sessions still to be made will start; none is planned in a child before it makes its first."""
         planned = self._threads if self._settings.thread_pool == "session" else None
         return 0 if planned is None else (planned - 1) * len(self._to_come())
 
     def _started(self) -> int:
-        """Threads that the sessions have started for themselves."""
+        """Count the threads that the sessions have started for themselves."""
         return sum(threads_of(session, self._settings) - 1 for session in list(self._made.values()))
 
     def _to_come(self) -> list[str]:
-        """Parts whose sessions are not made yet."""
+        """List the parts without a session so far."""
         text = ["text"] if self._bundle.manifest.text is not None else []
         return [name for name in self.names() + text if name not in self._made]
 
     def rest(self, name: str) -> None:
-        """The part has run: where memory is to stay low, its weights leave the process until the next run."""
+        """Note that a part has run: where memory is to stay low, its weights leave the process until the next run."""
         if name in self._pages:
             self._pages[name].drop()
 
     def names(self) -> list[str]:
-        """Every part that `classify` may reach, in the order in which an image does; not that of texts."""
-        manifest = self._bundle.manifest
-        names = ["stem"]
-        for number, block in enumerate(block_names(manifest.tower.blocks), start=1):
-            exit = manifest.exit_behind(number)
-            names += [block] if exit is None else [block, exit.part]
-        return [*names, "tail"]
+        """List every part that `classify` may reach, in an image's order; the part of texts is not among them."""
+        return self._bundle.manifest.session_parts
 
     def warm(self) -> None:
         """Make the sessions of every part that `classify` may reach."""
@@ -131,12 +124,12 @@ class Sessions:
             self[name]
 
     def preload(self) -> None:
-        """Begin to `warm` in a thread of its own, which ends when all is made; at the end of the process, before that.
+        """Start to `warm` in a background thread, which ends when all is made, or earlier at the end of the process.
 
-        It begins with the deepest part: an image that comes meanwhile makes the sessions of early parts itself, on
-        another core, and meets the others half-way. In the other order it would only wait for each.
+        It begins with the deepest part. An image that comes meanwhile makes the sessions of early parts itself, on
+        another core; in the other order it would wait for each.
 
-        A part that cannot be made is passed over here: who reaches it gets the error.
+        A part that cannot be made is skipped here: the call that reaches it gets the error.
 
         Raises:
             SettingsError: a limit of the system leaves no room for the thread.
@@ -173,7 +166,7 @@ class Sessions:
                 "this process was forked from one that uses ONNX Runtime's process-wide thread pool, which has no "
                 "threads here; load the model after the fork, or with thread_pool='session'"
             )
-        with self._locks[name]:  # one for each part: who needs one now does not wait for others to be preloaded
+        with self._locks[name]:  # one for each part: a call does not wait while others are preloaded
             made = self._made.get(name)
             if made is None:
                 part = self._bundle.manifest.part(name)
@@ -189,7 +182,7 @@ class Sessions:
         return made
 
     def _open(self, path: Path | LinkedGraph) -> ort.InferenceSession:
-        """Make a session; where other processes have taken the room for its threads, those after it ask for fewer."""
+        """Make a session; if other processes have taken the room for its threads, later sessions ask for fewer."""
         if self._settings.thread_pool == "global":
             return make_session(path, self._settings)
         made = make_session(path, self.settings, siblings=len(self._to_come()) - 1)
@@ -197,7 +190,7 @@ class Sessions:
         return made
 
     def after_fork(self) -> None:
-        """In the child: give up what needs threads that are not there, and locks that nobody will open."""
+        """Give up, in the child, sessions whose threads are missing there, and locks that stay closed."""
         if self._settings.thread_pool == "session" and not self._started():
             self._unlock()
             return

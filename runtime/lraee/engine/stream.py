@@ -1,15 +1,15 @@
-"""Continuous batching: a long stream of images through the tower in full batches, although images leave at any depth.
+"""Continuous batching: runs a long stream of images in full batches, although images leave at any depth.
 
-A batch that loses images at every exit ends nearly empty, and a nearly empty batch uses the cores badly. Here images
-that stay behind an exit wait there until enough of them have come together; who left is replaced from the input.
-After each batch the next one is
+A batch that loses images at every exit ends nearly empty, and a nearly empty batch uses the cores badly. Here, images
+that do not exit queue after that block until a full batch is waiting; new images take the places of those that left.
+After each batch, the next one is
 
-1. the deepest place where a full batch waits; else
-2. the place of the image that has waited longest, full or not, if it must be answered now (`max_lag`); else
+1. the deepest queue that holds a full batch; else
+2. the queue of the image that has waited longest, full or not, if it must be answered now (`max_lag`); else
 3. new images from the input; else, at its end,
-4. the shallowest place where anybody waits, so that the rest comes together once more in deeper ones.
+4. the shallowest queue that is not empty, so that its images join those of deeper queues.
 
-Differs from `orchestrator.run` in that images of one batch have different pasts. Each therefore has a route of its own.
+Differs from `orchestrator.run` in that images of one batch have visited different exits, so each has its own route.
 """
 
 from __future__ import annotations
@@ -23,22 +23,35 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.arrays import FloatArray
+from lraee.checks import check_count, is_count
 from lraee.engine.orchestrator import Answers, Tower
+from lraee.errors import ImageError
 from lraee.policies.base import Route, Verdict
 
-FloatArray = NDArray[np.float32]
 T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
 class _Traveller:
-    """An image on its way."""
+    """Holds the state of one image between its batches."""
 
     position: int
     route: Route
     visited: tuple[int, ...] = ()
     tokens: FloatArray | None = None
-    """(tokens, width) while it waits."""
+    """(tokens, width) while it waits in a queue."""
+
+
+def check_stream_settings(batch_size: int, max_lag: int) -> None:
+    """Refuse a batch that could never be full.
+
+    Raises:
+        ImageError: the lag is not a whole number from 1 on, or the batch size not one from 1 to the lag.
+    """
+    check_count("max_lag", max_lag, ImageError)
+    if not is_count(batch_size, 1, max_lag):
+        raise ImageError(f"batch_size is {batch_size}, wanted 1 to max_lag, which is {max_lag}")
 
 
 def run_stream(
@@ -50,17 +63,17 @@ def run_stream(
     max_lag: int,
     on_part: Callable[[str, int], None] | None = None,
 ) -> Iterator[tuple[int, Answers]]:
-    """Run images until the input ends; each answer comes as soon as it is there.
+    """Run images until the input ends; each answer is yielded as soon as it is known.
 
-    No more than `max_lag` images are between the first that has no answer and the last that was read. Of them at most
-    ``batch_size - 1`` wait behind each exit, each with tokens of ``4 * tokens * width`` bytes, beside one batch that
-    runs. Between two answers nothing is held in buffers that other calls use: they may come from the same thread.
+    At most `max_lag` images lie between the first without an answer and the last that was read. At most
+    ``batch_size - 1`` of them wait after each exit, each with tokens of ``4 * tokens * width`` bytes, and one batch
+    runs. Between two answers no shared buffer is in use, so the same thread may make other calls.
 
     Args:
         tower: the parts.
         pixels: (size, size, 3) uint8 each; taken `batch_size` at a time, when they are needed. None is an image that
             could not be read: it has a place and gets no answer.
-        bind: gives the route of one image.
+        bind: makes the route of one image.
         batch_size: images that run together.
         max_lag: how many images may be read from an image on before it is answered; at least `batch_size`.
         on_part: called after each part with its name and the number of images it ran for.
@@ -92,7 +105,7 @@ def run_stream(
 
 
 def in_order(answers: Iterable[tuple[int, T]], missing: set[int] | None = None) -> Iterator[T]:
-    """Hold answers back until all before them are there.
+    """Yield answers in the order of the images, and hold back those that come early.
 
     >>> list(in_order([(1, "b"), (0, "a"), (3, "d")], missing={2}))
     ['a', 'b', 'd']
@@ -116,7 +129,7 @@ def in_order(answers: Iterable[tuple[int, T]], missing: set[int] | None = None) 
 
 
 class _Stations:
-    """The places behind exits where images wait, and the ways between them."""
+    """Holds the queue of images after each exit, and runs batches from queue to queue."""
 
     def __init__(self, tower: Tower, batch_size: int, noted: Callable[[str, int], None]) -> None:
         self.waiting: dict[int, deque[_Traveller]] = {
@@ -127,13 +140,13 @@ class _Stations:
         self._noted = noted
 
     def enter(self, images: list[_Traveller], pixels: list[NDArray[np.uint8]]) -> list[tuple[int, Answers]]:
-        """Bring new images to the first exit that one of them visits; answers of those who left."""
+        """Run new images to the first exit that one of them visits; gives the answers of those that left."""
         tokens = self._tower.stem(np.stack(pixels))
         self._noted("stem", len(images))
         return self._travel(0, images, tokens)
 
     def leave_for(self, block: int) -> list[tuple[int, Answers]]:
-        """Bring a batch of those who wait behind `block` to the next exit; answers of those who left."""
+        """Run a batch that waits after `block` to the next exit; gives the answers of those that left."""
         queue = self.waiting[block]
         images = [queue.popleft() for _ in range(min(len(queue), self._batch_size))]
         tokens = np.stack([image.tokens for image in images if image.tokens is not None])
@@ -158,16 +171,15 @@ class _Stations:
             return list(left.items())
         embedding, probabilities = self._tower.tail(tokens)
         self._noted("tail", len(images))
-        depth, gate = self._tower.depth, np.full(len(images), np.nan, np.float32)
         return [
-            (image.position, _answer(image, depth, embedding, probabilities, gate, row, early=False))
+            (image.position, _answer(image, self._tower.depth, embedding[row], probabilities[row], None))
             for row, image in enumerate(images)
         ]
 
     def _ask(
         self, block: int, images: list[_Traveller], tokens: FloatArray, asking: NDArray[np.bool_]
     ) -> dict[int, Answers]:
-        """Evaluate the exit for those who visit it; answers of those who leave, by place."""
+        """Evaluate the exit for the images that visit it; gives the answers of those that leave, by position."""
         rows = np.flatnonzero(asking)
         verdict = self._tower.exit(block, tokens if asking.all() else tokens[asking], rows)
         self._noted(f"exit_{block:02d}", len(rows))
@@ -177,13 +189,13 @@ class _Stations:
             image.visited += (block,)
             if image.route.leaves(block, _alone(verdict, at))[0]:
                 left[image.position] = _answer(
-                    image, block, verdict.embedding, verdict.probabilities, verdict.gate, at, early=True
+                    image, block, verdict.embedding[at], verdict.probabilities[at], verdict.gate[at]
                 )
         return left
 
 
 def _alone(verdict: Verdict, at: int) -> Verdict:
-    """What an exit says of one image, as of a batch of one."""
+    """Cut the verdict on one image out of that on a batch."""
     one = slice(at, at + 1)
     return Verdict(
         verdict.embedding[one],
@@ -195,23 +207,23 @@ def _alone(verdict: Verdict, at: int) -> Verdict:
 
 
 def _answer(
-    image: _Traveller,
-    block: int,
-    embedding: FloatArray,
-    probabilities: FloatArray,
-    gate: FloatArray,
-    row: int,
-    *,
-    early: bool,
+    image: _Traveller, block: int, embedding: FloatArray, probabilities: FloatArray, gate: np.float32 | None
 ) -> Answers:
-    """The answer of one row, copied: it must not keep the arrays of a whole batch alive."""
-    one = slice(row, row + 1)
+    """Copy the answer of one image, so that it does not keep the arrays of a whole batch alive.
+
+    Args:
+        image: that is answered.
+        block: after which it left, or the depth of the tower.
+        embedding: (embed_dim,) float32.
+        probabilities: (labels,) float32.
+        gate: of the exit through which it left; None at full depth.
+    """
     return Answers(
-        embedding=embedding[one].copy(),
-        probabilities=probabilities[one].copy(),
+        embedding=embedding[None].copy(),
+        probabilities=probabilities[None].copy(),
         exit_block=np.array([block], np.int32),
         blocks_run=np.array([block], np.int32),
-        early=np.array([early]),
-        gate=gate[one].copy(),
+        early=np.array([gate is not None]),
+        gate=np.array([np.nan if gate is None else gate], np.float32),
         visited=(image.visited,),
     )

@@ -1,26 +1,24 @@
-"""The text tower of a bundle: texts to embeddings, labels to the means over their prompts.
+"""Embeds texts with the text tower of a bundle, and labels as the means over their prompts.
 
-Apart from the image tower's loop, since it runs only when labels change. Prompts are averaged as in *Learning
+It is separate from the image tower's loop, since it runs only when labels change. Prompts are averaged as in *Learning
 Transferable Visual Models From Natural Language Supervision* (Radford et al., arXiv 2103.00020, section 3.1.4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lraee.arrays import FloatArray
 from lraee.bundle.folder import Bundle
 from lraee.engine.part_sessions import Sessions
 from lraee.errors import LabelsError
 from lraee.labels.label_set import LabelSet, check_told_apart
 from lraee.labels.tokenizer import Tokenizer, padded
 
-FloatArray = NDArray[np.float32]
-
 TEXTS_PER_RUN = 32
-"""Texts that pass the tower together; bounds memory however many labels there are."""
+"""Texts that run together; this bounds memory, however many labels there are."""
 
 LABELS_REMEMBERED = 10_000
 """Label embeddings kept; when there are more, all are forgotten."""
@@ -49,13 +47,16 @@ class TextTower:
         self._remembered: dict[tuple[str, tuple[str, ...]], FloatArray] = {}
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
-        """Embeddings of texts, (texts, embed_dim) float32 of unit length.
+        """Embed texts, (texts, embed_dim) float32 of unit length.
 
         Texts of like length run together: the tower computes as many tokens as the longest one has.
         """
+        if not isinstance(texts, Iterable) or isinstance(texts, bytes):
+            raise LabelsError(f"texts is a {type(texts).__name__}, wanted a list of str")
+        texts = [texts] if isinstance(texts, str) else list(texts)
         if not all(isinstance(text, str) for text in texts):
             other = next(text for text in texts if not isinstance(text, str))
-            raise LabelsError(f"{other!r} is no text but a {type(other).__name__}; wanted a list of str")
+            raise LabelsError(f"{other!r} is not a text but a {type(other).__name__}; wanted a list of str")
         rows = [self._tokenizer.row(text, self._context_length) for text in texts]
         order = np.argsort([len(row) for row in rows], kind="stable")
         embeddings = np.empty((len(texts), self._embed_dim), np.float32)
@@ -67,12 +68,12 @@ class TextTower:
         return embeddings
 
     def embed_labels(self, labels: LabelSet) -> FloatArray:
-        """The normalised mean of the embeddings of each label's prompts, (labels, embed_dim) float32.
+        """Average the embeddings of each label's prompts and normalize the mean, (labels, embed_dim) float32.
 
         Labels that have been embedded before with the same templates are remembered.
 
         Raises:
-            LabelsError: the tower reads the same tokens of two labels.
+            LabelsError: two labels have the same tokens in every prompt.
         """
         check_told_apart(labels, lambda text: tuple(self._tokenizer.row(text, self._context_length)))
         remembered = self._remembered

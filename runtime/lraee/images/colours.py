@@ -1,9 +1,9 @@
 """Brings pictures of every mode of Pillow to 8-bit RGB, in the order in which open_clip does it.
 
-open_clip resizes a picture in the mode it has and converts it to RGB afterwards, without its alpha. The order shows: of
-a palette Pillow takes the nearest entry, RGBA is weighted by alpha, and CMYK, YCbCr or LAB are interpolated as such.
+open_clip resizes a picture in the mode it has and converts it to RGB afterwards, without its alpha. The order matters:
+of a palette Pillow takes the nearest entry, RGBA is weighted by alpha, and CMYK, YCbCr or LAB are interpolated as such.
 So there are two steps here, `ready_to_resize` before and `to_rgb` after resizing. The first does what open_clip lacks:
-16 bits are scaled to 8 instead of clipped, and a background is put behind transparency where one was chosen.
+16 bits are scaled to 8 instead of clipped, and transparent pixels are put on a background where one was chosen.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NEARLY_BLACK = 4095
 
 
 def bits_of_grey(image: Image.Image) -> int | None:
-    """How many bits a grey value has in the file of an opened image; None where there is no file or it does not say.
+    """Tell how many bits a grey value has in the file of an opened image; None where that is unknown.
 
-    Of pictures of mode I and I;16 alone: in all other modes, and in memory, the mode says it.
+    This concerns modes I and I;16 alone: other modes, and pictures in memory, say it by their mode.
     """
     if image.mode.startswith("I;16"):
         return _tiff_bits(image) or 16
@@ -49,7 +49,7 @@ def ready_to_resize(image: Image.Image, name: str, bits: int | None, background:
         image: a picture; it is not changed.
         name: what an error or a warning calls it.
         bits: of a grey value, see `bits_of_grey`.
-        background: RGB behind transparent pixels; None drops alpha, as open_clip does.
+        background: RGB under transparent pixels; None drops alpha, as open_clip does.
 
     Returns:
         The picture itself where nothing was to be done. 16 bits are scaled, 65535 becomes 255. Mode I without a value
@@ -66,8 +66,8 @@ def ready_to_resize(image: Image.Image, name: str, bits: int | None, background:
         image = image.convert({"La": "LA", "PA": "RGBA"}[image.mode])
     if background is None or not image.has_transparency_data:
         return image
-    behind = Image.new("RGBA", image.size, (*background, 255))
-    return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
+    below = Image.new("RGBA", image.size, (*background, 255))
+    return Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -53,7 +53,7 @@ def opened(source: EncodedImage, name: str, max_pixels: int) -> Iterator[Image.I
         max_pixels: images with more are refused.
 
     Raises:
-        ImageError: there is no such file, it is none, no image, or too large.
+        ImageError: the file is missing, is not a file, not an image, or too large.
     """
     with _content(source, name) as content:
         header = decoding(name, lambda: content.read(_HEADER))
@@ -136,7 +136,7 @@ def _identified(content: BinaryIO, source: EncodedImage, name: str, header: byte
 
 
 def _first_format(content: BinaryIO, path: str, header: bytes, lacking: list[str]) -> Image.Image | None:
-    """The image, opened by the first format that takes it; `lacking` gets what Pillow was built without."""
+    """Open the image with the first format that accepts it; `lacking` gets what Pillow was built without."""
     from PIL import Image
 
     tried: set[str] = set()
@@ -158,7 +158,7 @@ def _first_format(content: BinaryIO, path: str, header: bytes, lacking: list[str
 
 
 def _sizes_in_icon(content: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Width and height of the images inside an icon, as their own headers say: the icon's may say less.
+    """Read width and height of the images inside an icon from their own headers: the icon's may say less.
 
     Source: the ICO format: a directory of 16 bytes an image, each a PNG or a BMP without its file header.
     """
@@ -191,6 +191,6 @@ def _too_large_for_pillow(name: str, error: Exception) -> ImageError:
 
 
 def _cause(error: object) -> str:
-    """What Pillow or the system says, without the path, which the message has named."""
+    """Give what Pillow or the system says, without the path, which the message has named."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shortened(" ".join(said.split()) or type(error).__name__, _LONGEST_CAUSE)

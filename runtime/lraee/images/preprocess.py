@@ -104,6 +104,19 @@ def resized_size(width: int, height: int, preprocessing: Preprocessing) -> tuple
     return int(size * width / height), size
 
 
+def check_preprocessed(batch: object, preprocessing: Preprocessing) -> None:
+    """Refuse all but pixels as `pixels` gives them, stacked to a batch of at least one image.
+
+    Raises:
+        ImageError: it is not an array, or has another type or shape.
+    """
+    size = preprocessing.image_size
+    if not isinstance(batch, np.ndarray):
+        raise ImageError(f"pixels are a {type(batch).__name__}, wanted a uint8 array (batch, {size}, {size}, 3)")
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != (size, size, 3) or not len(batch):
+        raise ImageError(f"pixels are {batch.dtype} {batch.shape}, wanted uint8 (batch, {size}, {size}, 3)")
+
+
 def normalize(batch: Pixels, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Do what ToTensor and Normalize do, bit for bit, for comparing a bundle with torch.
 

@@ -1,9 +1,10 @@
 """Reads an image, whatever its source or colour mode, as uint8 RGB.
 
 Every image enters the project here, so that calibration, training, evaluation and the device see the same pixels.
-Pillow is optional (extra `image`) and imported on first need: a device whose camera gives RGB arrays runs without it.
+Pillow is optional (extra `image`) and imported on first need: a device with a camera that gives RGB arrays runs without
+it.
 
-Files are opened by `image_files`, modes converted by `colours`. docs/photos.md lists where this differs from open_clip.
+Files are opened by `files`, modes converted by `colours`. docs/photos.md lists where this differs from open_clip.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def read_image(source: ImageSource, *, name: str | None = None, reading: Reading
     Args:
         source: A path, encoded bytes, a Pillow image, or uint8 RGB (height, width, 3), which is returned as it is.
         name: What error messages call the image; by default the path, or the kind of source.
-        reading: Whether to turn the image as its EXIF tag says, how large it may be, and what lies behind it.
+        reading: Whether to turn the image as its EXIF tag says, how large it may be, and what lies under transparent
+            pixels.
 
     Returns:
         uint8 (height, width, 3), RGB, C-contiguous.
@@ -89,7 +91,7 @@ def open_picture(
     """Read one image as a decoded Pillow image of a mode that is resized first and converted to RGB afterwards.
 
     Args:
-        source: As in `read_image`, but for arrays.
+        source: As in `read_image`, except arrays.
         name: As in `read_image`.
         reading: As in `read_image`.
         before_decoding: Called with the opened image of a path or bytes, of which only the header is read yet.
@@ -131,18 +133,18 @@ def check_pixels(array: NDArray[np.generic], *, name: str | None = None) -> Pixe
 
 
 def is_pillow_image(source: object) -> TypeGuard[Image.Image]:
-    """Whether `source` is a Pillow image, without importing Pillow: who has one has imported it."""
+    """Tell whether `source` is a Pillow image, without importing Pillow: whoever made one has imported it."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(source, pillow.Image)
 
 
 def pillow_is_installed() -> bool:
-    """Whether Pillow can be imported; does not import it."""
+    """Tell whether Pillow can be imported, without importing it."""
     return importlib.util.find_spec("PIL") is not None
 
 
 def import_pillow(purpose: str, otherwise: str = "") -> ModuleType:
-    """The module `PIL.Image`; a MissingExtraError says for what purpose it is needed and what else would do."""
+    """Import `PIL.Image`; a MissingExtraError says for what purpose it is needed and what else would do."""
     if not pillow_is_installed():
         raise MissingExtraError(f"{purpose} needs Pillow, which is not installed; {otherwise}run: {INSTALL_PILLOW}")
     from PIL import Image

@@ -26,7 +26,7 @@ _TURNED = (5, 6, 7, 8)
 
 
 class Reduced(NamedTuple):
-    """A picture and the photo that it stands for."""
+    """Holds a picture and the photo that it stands for."""
 
     picture: Image.Image
     """As `open_picture` gives it, of the photo's size or less."""

@@ -1,4 +1,4 @@
-"""Reads several images, of which some may be bad: which one it was is said, and the caller may choose to go on."""
+"""Reads several images, some of which may be damaged: says which one it was, and lets the caller go on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OnError: TypeAlias = Callable[[ImageError], object]
 
 
 def check_on_error(on_error: object) -> None:
-    """Refuse what cannot be called.
+    """Refuse an `on_error` that cannot be called.
 
     Raises:
         SettingsError: it is neither None nor a function.
@@ -35,7 +35,7 @@ def check_on_error(on_error: object) -> None:
 
 
 def batches(images: Iterable[ImageSource], batch_size: int) -> Iterator[tuple[int, list[ImageSource]]]:
-    """Place of the first and the images themselves, so many at a time, none taken before it is needed."""
+    """Yield the position of the first image of each batch, and its images, which are taken when they are needed."""
     check_count("batch_size", batch_size, ImageError)
     waiting, begin = iter(several(images)), 0
     while batch := list(islice(waiting, batch_size)):
@@ -73,7 +73,7 @@ def read_batch(
 def read_stream(
     read: Read, images: Iterable[ImageSource], on_error: OnError | None, missing: set[int]
 ) -> Iterator[Pixels | None]:
-    """Read images as they are needed; None stands for one that cannot be read, whose place goes into `missing`.
+    """Read images as they are needed; None stands for one that cannot be read; its position is added to `missing`.
 
     Raises:
         ImageError: as `read_batch`.
@@ -89,7 +89,7 @@ def several(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
     """Refuse one image where several are wanted: the letters of a path, or rows of pixels, would each be taken for one.
 
     Raises:
-        ImageError: it is a single image, or nothing that can be gone through.
+        ImageError: it is a single image, or cannot be iterated.
     """
     is_one = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or is_pillow_image(images)
     if isinstance(images, np.ndarray) and images.ndim < 4:
@@ -109,5 +109,5 @@ def _try(read: Read, image: ImageSource, place: int, on_error: OnError | None) -
         if on_error is None:
             raise placed from error
         placed.__cause__ = error
-    on_error(placed)  # outside of the handler, so that what it raises is not said to come from here
+    on_error(placed)  # outside the handler, so that its own errors are not chained to this one
     return None

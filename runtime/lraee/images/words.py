@@ -1,6 +1,6 @@
-"""What error messages say of an image: what it is called, and how it was probably meant.
+"""Words error messages on images: what the image is called, and how it was probably meant.
 
-Whatever was passed in may be of any length, for example a whole image in base64; no message repeats it whole.
+An argument may be of any length, for example a whole image in base64; no message repeats all of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DECODE_BASE64 = "decode it and give the bytes: base64.b64decode(...)"
 
 
 def source_name(source: object, name: str | None = None) -> str:
-    """What error messages call an image: `name` if given, else its path, else its kind."""
+    """Choose what error messages call an image: `name` if given, else its path, else its kind."""
     if name is not None:
         return shortened(name, LONGEST_NAME)
     if isinstance(source, str | os.PathLike):
@@ -36,7 +36,7 @@ def source_name(source: object, name: str | None = None) -> str:
 
 
 def why_no_file(source: object) -> str:
-    """How to give the image that is meant by a text or path which is no file; empty where nobody can tell.
+    """Advise how to pass the image that a text or a path without a file means; empty where that is unclear.
 
     >>> why_no_file("https://example.org/cat.jpg")
     '; addresses are not fetched: download it, and give the path or the bytes'
@@ -50,7 +50,7 @@ def _guesses(source: object) -> Iterator[str]:
         return
     scheme = _SCHEME.match(text)
     if text[:5].lower() == "data:":
-        yield f"a data: address is not read: take what is behind its comma, {_DECODE_BASE64}"
+        yield f"a data: address is not read: take what follows its comma, {_DECODE_BASE64}"
     elif scheme and scheme[1].lower() == "file":
         yield "give the path alone, without file://"
     elif scheme:
@@ -66,7 +66,7 @@ def _guesses(source: object) -> Iterator[str]:
 
 
 def why_no_image(content: bytes) -> str:
-    """What bytes that are no image probably are instead; empty where nobody can tell.
+    """Guess what bytes are that are not an image; empty where that is unclear.
 
     >>> why_no_image(b"photos/cat.jpg")
     '; bytes are taken for the content of an image: give a path as a str'
@@ -75,14 +75,14 @@ def why_no_image(content: bytes) -> str:
     if _PATH.fullmatch(content):
         return "; bytes are taken for the content of an image: give a path as a str"
     if start[:5].lower() == b"data:":
-        return f"; a data: address is not read: take what is behind its comma, {_DECODE_BASE64}"
+        return f"; a data: address is not read: take what follows its comma, {_DECODE_BASE64}"
     if len(start) >= 16 and _BASE64.fullmatch(start):
         return f"; if this is base64, {_DECODE_BASE64}"
     return ""
 
 
 def how_to_give(source: object) -> str:
-    """What to do with an object that is no image to this project, such as a tensor or an open file.
+    """Advise what to do with an object that is not accepted as an image, such as a tensor or an open file.
 
     >>> import io
     >>> how_to_give(io.BytesIO())

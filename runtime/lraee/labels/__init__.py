@@ -1,1 +1,1 @@
-"""labels."""
+"""Label files, label sets, their embeddings and CLIP's tokenizer. May import: errors."""

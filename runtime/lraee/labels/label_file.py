@@ -1,6 +1,6 @@
-"""Labels as people give them: typed, or in a file of lines, a table or JSON that may map folders of images to labels.
+"""Reads labels as people give them: typed, or in a file of lines, a table or JSON that may map folders to labels.
 
-Apart from `lraee.labels.label_set`, so that loading a bundle imports no reader of tables.
+It is separate from `lraee.labels.label_set`, so that loading a bundle imports no reader of tables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".yaml", ".ym
 """A text that ends like this is taken for a file's name, also where there is no such file."""
 
 COLUMNS = ("label", "folder")
-"""What the first line of a table names, the second if it likes."""
+"""Columns that the first line of a table may name; the second is optional."""
 
 
 def read_label_file(path: Path, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> LabelSet:
@@ -44,7 +44,8 @@ def read_label_file(path: Path, templates: tuple[str, ...] = DEFAULT_TEMPLATES) 
         templates: Prompts where the file names none.
 
     Raises:
-        LabelsError: The file is missing, malformed or empty, repeats a name, or two labels are one to a text tower.
+        LabelsError: The file is missing, malformed or empty, repeats a name, or two labels are the same to a text
+            tower.
     """
     labels = parse_label_file(_read_text(path), path, templates)
     _check_cleaned(labels, f"{path}: ")
@@ -52,7 +53,7 @@ def read_label_file(path: Path, templates: tuple[str, ...] = DEFAULT_TEMPLATES) 
 
 
 def parse_labels(text: str, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> LabelSet:
-    """Labels as they are typed: names with commas between them, or a file for `read_label_file`.
+    """Parse labels as they are typed: names with commas between them, or a file for `read_label_file`.
 
     >>> parse_labels("a cat, a dog").names
     ('a cat', 'a dog')
@@ -78,7 +79,7 @@ def parse_labels(text: str, templates: tuple[str, ...] = DEFAULT_TEMPLATES) -> L
 
 
 def parse_label_file(text: str, path: Path, templates: tuple[str, ...]) -> LabelSet:
-    """Labels of a file's text; forms and errors as `read_label_file`.
+    """Parse the text of a label file; forms and errors as `read_label_file`.
 
     >>> parse_label_file("cat\\nshorts\\tswim trunks / shorts", Path("x.txt"), ("{}",)).folders
     (('shorts', 'swim trunks / shorts'),)
@@ -115,7 +116,7 @@ def _from_table(path: Path, text: str) -> Pairs:
             row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if any(map(str.strip, row))
         ]
     except csv.Error as error:
-        raise LabelsError(f"{path} is no table: {error}.") from error
+        raise LabelsError(f"{path} is not a table: {error}.") from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "label" not in header or not set(header) <= set(COLUMNS) or len(set(header)) != len(header):
         met = ", ".join(rows[0])[:60] if rows else "nothing"
@@ -134,7 +135,7 @@ def _from_table(path: Path, text: str) -> Pairs:
 
 
 def _from_json(path: Path, text: str) -> tuple[Pairs, tuple[str, ...] | None]:
-    """Pairs, and templates if the file has some."""
+    """Parse pairs, and templates if the file has some."""
 
     def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
         if twice := [key for key, count in Counter(key for key, _ in items).items() if count > 1]:
@@ -144,7 +145,7 @@ def _from_json(path: Path, text: str) -> tuple[Pairs, tuple[str, ...] | None]:
     try:
         content = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise LabelsError(f"{path} is no JSON: {error}.") from error
+        raise LabelsError(f"{path} is not JSON: {error}.") from error
     fields: dict[str, Any] = content if isinstance(content, dict) else {"names": content}
     if "names" not in fields or not set(fields) <= {"names", "templates"}:
         raise LabelsError(f"{path}: met the keys {', '.join(sorted(fields))}; wanted names and perhaps templates.")
@@ -159,14 +160,14 @@ def _from_json(path: Path, text: str) -> tuple[Pairs, tuple[str, ...] | None]:
 
 
 def _check_folders(path: Path, pairs: Pairs) -> None:
-    """Refuse a folder, or a label that is its own folder, that is there twice, and a folder that is none."""
+    """Refuse repeated folders, or repeated labels without folders, and what cannot be the name of a folder."""
     repeated = sorted(folder for folder, count in Counter(folder for folder, _ in pairs).items() if count > 1)
     if repeated:
         kind = "labels" if all(label == folder for folder, label in pairs if folder in repeated) else "folders"
         raise LabelsError(f"{path}: {kind} occur more than once: {', '.join(repeated[:5])}. Each name is one class.")
     for folder, label in pairs:
         if folder != label and (not folder or "/" in folder):
-            raise LabelsError(f"{path}: {folder!r} is no name of a folder; give the name of the last folder alone.")
+            raise LabelsError(f"{path}: {folder!r} is not the name of a folder; give that of the last folder alone.")
 
 
 def _check_cleaned(labels: LabelSet, where: str = "") -> None:
@@ -176,7 +177,7 @@ def _check_cleaned(labels: LabelSet, where: str = "") -> None:
 
 
 def _read_text(path: Path) -> str:
-    """Content of a label file."""
+    """Read and decode the content of a label file."""
     wanted = "wanted UTF-8 text, CSV or JSON"
     try:
         content = path.read_bytes()
@@ -188,8 +189,8 @@ def _read_text(path: Path) -> str:
         text = content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise LabelsError(
-            f"{path}: the label file cannot be read, byte {error.start} is no {error.encoding.upper()}; {wanted}; save "
-            "it as UTF-8."
+            f"{path}: the label file cannot be read, byte {error.start} is not {error.encoding.upper()}; {wanted}; "
+            "save it as UTF-8."
         ) from error
     if "\0" in text:
         raise LabelsError(f"{path}: the label file cannot be read, it holds zero bytes; {wanted}; save it as UTF-8.")

@@ -1,4 +1,4 @@
-"""Label sets: the names that an image is classified into and the prompts that describe them."""
+"""Describes label sets: the names that an image is classified into, and the prompts that describe them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSet:
-    """The labels an image is classified into, and the prompts that describe them."""
+    """Holds the labels that an image is classified into, and the prompts that describe them."""
 
     names: tuple[str, ...]
-    """One name a class, in the order of the class indices. Of equal names only the first can be predicted."""
+    """One name for each class, in the order of the class indices. Of equal names only the first can be predicted."""
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
     """Prompts in which `{}` stands for the name."""
     folders: tuple[tuple[str, str], ...] = ()
@@ -29,7 +29,7 @@ class LabelSet:
             raise LabelsError("There are no labels; wanted at least one name.")
         for kind, texts in (("Label", self.names), ("Template", self.templates)):
             if other := [text for text in texts if not isinstance(text, str)]:
-                raise LabelsError(f"{kind} {other[0]!r} is no text but a {type(other[0]).__name__}; wanted a str.")
+                raise LabelsError(f"{kind} {other[0]!r} is not a text but a {type(other[0]).__name__}; wanted a str.")
         if any(not name.strip() for name in self.names):
             blank = [name.strip() for name in self.names].index("") + 1
             raise LabelsError(f"Label {blank} of {len(self.names)} is blank; remove it or name it.")
@@ -48,7 +48,7 @@ class LabelSet:
 
 
 def normal_form(name: str) -> str:
-    """A name in Unicode's composed form (NFC), in which labels and folders are compared.
+    """Convert a name to Unicode's composed form (NFC), in which labels and folders are compared.
 
     macOS writes an accented letter as two characters, most other systems as one.
 
@@ -65,11 +65,11 @@ def check_told_apart(labels: LabelSet, read: Callable[[str], Hashable], *, where
 
     Args:
         labels: names and templates.
-        read: what a tower reads of a text, such as its token ids.
+        read: gives what a tower reads of a text, such as its token ids.
         where: put before the message, such as a file's name.
 
     Raises:
-        LabelsError: every prompt of two labels is read alike; both are named.
+        LabelsError: a tower reads the same in every prompt of two labels; both are named.
     """
     seen: dict[Hashable, list[str]] = {}
     first, *others = labels.templates
@@ -82,7 +82,7 @@ def check_told_apart(labels: LabelSet, read: Callable[[str], Hashable], *, where
 
 
 def _why(one: str, other: str) -> str:
-    from lraee.labels.tokenizer import clean  # whose imports take longest
+    from lraee.labels.tokenizer import clean  # imported late, because its imports take long
 
     if clean(one) == clean(other):
         return f", which reads both as {clean(one)!r}; keep one of them"

@@ -1,9 +1,10 @@
-"""Labels as the graphs take them: names, and their text embeddings as the columns of one matrix."""
+"""Holds labels as the graphs take them: names, and their text embeddings as the columns of one matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from reprlib import repr as short
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labels:
-    """The labels that probabilities are about."""
+    """Holds the labels that probabilities are about."""
 
     names: tuple[str, ...]
     matrix: NDArray[np.float32]
@@ -25,12 +26,12 @@ class Labels:
 
     @classmethod
     def of(cls, names: tuple[str, ...], rows: NDArray[np.float32]) -> Labels:
-        """From embeddings (labels, embed_dim) float32 of unit length."""
+        """Make labels of embeddings (labels, embed_dim) float32 of unit length."""
         return cls(names, _transposed(rows))
 
 
 def check_different(names: Sequence[str]) -> None:
-    """Refuse what nothing can be classified into.
+    """Refuse names that an image cannot be classified into.
 
     Raises:
         LabelsError: fewer than two labels, or one that is repeated, be it in another Unicode form.
@@ -41,15 +42,28 @@ def check_different(names: Sequence[str]) -> None:
 
 
 def label_names(names: object) -> tuple[str, ...]:
-    """The names that somebody passed in, as they are.
+    """Take the names that were passed in, unchanged.
 
     Raises:
-        LabelsError: it is one text, or nothing that can be gone through.
+        LabelsError: it is one text, or cannot be iterated.
     """
     if isinstance(names, str | bytes) or not isinstance(names, Iterable):
         met = f"the text {names[:40]!r}" if isinstance(names, str | bytes) else f"a {type(names).__name__}"
         raise LabelsError(f"names is {met}, wanted a list of labels such as ['a cat', 'a dog']")
     return tuple(names)
+
+
+def label_set_of(names: object, templates: object) -> LabelSet:
+    """Check names and templates that were passed in, and make a label set of them.
+
+    Raises:
+        LabelsError: one of them is not a list of texts, or the names are fewer than two or repeat one.
+    """
+    if isinstance(templates, str) or not isinstance(templates, Iterable):
+        raise LabelsError(f"templates is {short(templates)}, wanted a list such as ['a photo of a {{}}.']")
+    labels = LabelSet(names=label_names(names), templates=tuple(templates))
+    check_different(labels.names)
+    return labels
 
 
 def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_dim: int) -> Labels:
@@ -61,8 +75,8 @@ def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_di
         embed_dim: length of the bundle's embeddings.
 
     Raises:
-        LabelsError: the shapes disagree, there are fewer than two labels, one is no text, blank or repeated, a row
-            is without direction, or two rows are equal up to rounding.
+        LabelsError: the shapes disagree, there are fewer than two labels, one is not a text, blank or repeated, a row
+            has no direction, or two rows are equal up to rounding.
     """
     names = label_names(names)
     wanted = (len(names), embed_dim)
@@ -76,7 +90,7 @@ def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_di
     if rows.shape != wanted:
         raise LabelsError(f"label embeddings have shape {rows.shape}, wanted {wanted} for {len(names)} names")
     check_different(names)
-    LabelSet(names=names)  # refuses what is no text, or blank
+    LabelSet(names=names)  # refuses blank names, and those that are not texts
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (np.isfinite(length).all() and (length > 0).all()):
         raise LabelsError("a label embedding is zero or not finite; embed the labels again")
@@ -91,7 +105,7 @@ def unit_labels(names: Sequence[str], embeddings: NDArray[np.floating], embed_di
 
 
 def _equal_rows(rows: NDArray[np.float32]) -> tuple[int, int] | None:
-    """Two rows not further apart than `ROUNDING`, the first such pair in order; None when there is none.
+    """Find the first two rows not further apart than `ROUNDING`; None when there are none.
 
     Rows that are near each other are also near along any direction, so only neighbours along one are compared.
     """
@@ -112,7 +126,7 @@ def _equal_rows(rows: NDArray[np.float32]) -> tuple[int, int] | None:
 
 
 def _transposed(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A contiguous copy of the transpose, 64 rows at a time: they stay in cache, which is nine times as fast."""
+    """Copy the transpose contiguously, 64 rows at a time: they stay in cache, which is nine times as fast."""
     columns = np.empty(rows.shape[::-1], np.float32)
     for start in range(0, len(rows), 64):
         columns[:, start : start + 64] = rows[start : start + 64].T

@@ -1,8 +1,9 @@
-"""Text to token ids, as open_clip's `SimpleTokenizer` makes them: clean, split into words, merge bytes.
+"""Turns text into token ids, as open_clip's `SimpleTokenizer` does: clean, split into words, merge bytes.
 
-Written here although onnxruntime-extensions has a `CLIPTokenizer` operator: that one splits otherwise before digits,
-contractions and letters younger than its tables, and takes the literal ``<|endoftext|>`` for the end of the text. Who
-splits words before it, to mend that, has done all but the merging, and still needs a library of several megabytes.
+It is written here although onnxruntime-extensions has a `CLIPTokenizer` operator. That one splits differently at
+digits, contractions and letters younger than its tables, and takes the literal ``<|endoftext|>`` for the end of the
+text. Splitting words before the operator to correct this leaves it only the merging, and needs a library of several
+megabytes.
 
 Source: Sennrich et al., arXiv 1508.07909 (byte-pair encoding); openai/CLIP, ``simple_tokenizer.py``.
 """
@@ -30,7 +31,7 @@ _RUN = re.compile(r"L+|N|O+|S")
 
 
 def clean(text: str) -> str:
-    """Mend mojibake, resolve HTML entities twice, make every white space one blank, lower the case.
+    """Repair mojibake, resolve HTML entities twice, make every white space one blank, lower the case.
 
     >>> clean("  Caf&amp;eacute;\\n au  lait ")
     'café au lait'
@@ -40,9 +41,9 @@ def clean(text: str) -> str:
 
 
 def split(text: str) -> list[str]:
-    """Words of a cleaned text: special tokens, contractions, runs of letters, single digits, runs of the rest.
+    """Split a cleaned text into words: special tokens, contractions, runs of letters, single digits, runs of the rest.
 
-    What is a letter or a digit is Python's to say: letters that Unicode has gained since count as the rest.
+    Python decides what is a letter or a digit: letters that Unicode has gained since count as the rest.
 
     >>> split("the dog's 12 toys!")
     ['the', 'dog', "'s", '1', '2', 'toys', '!']
@@ -60,9 +61,9 @@ def split(text: str) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _kind(character: str) -> str:
-    """L for letters, N for numbers, O for the rest, S for what lies between words and is dropped.
+    """Classify a character: L for letters, N for numbers, O for the rest, S for separators, which are dropped.
 
-    The iota below Greek vowels is: no class of open_clip's pattern matches it when case does not count.
+    The iota below Greek vowels is one: no class of open_clip's pattern matches it when case does not count.
     """
     if character in (" ", "\N{COMBINING GREEK YPOGEGRAMMENI}"):
         return "S"
@@ -71,7 +72,7 @@ def _kind(character: str) -> str:
 
 
 def byte_characters() -> dict[int, str]:
-    """The printable character that stands for each byte in merges, in the order of the token ids.
+    """Give the printable character that stands for each byte in merges, in the order of the token ids.
 
     >>> characters = byte_characters()
     >>> characters[ord("a")], characters[ord(" ")], len(set(characters.values()))
@@ -83,13 +84,13 @@ def byte_characters() -> dict[int, str]:
 
 
 class Tokenizer:
-    """CLIP's byte-pair encoding.
+    """Encodes texts with CLIP's byte-pair encoding.
 
     Token ids are, in this order: the 256 bytes, the 256 bytes at the end of a word, the merges, start, end.
     """
 
     def __init__(self, merges: Iterable[str]) -> None:
-        """Make one from its merges.
+        """Make a tokenizer from its merges.
 
         Args:
             merges: two tokens each, with a blank between them, the first to be merged first.
@@ -111,19 +112,19 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """How many token ids there are."""
+        """The number of token ids."""
         return self.end + 1
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without start and end."""
+        """Encode a text as token ids, without start and end."""
         return [token for word in split(clean(text)) for token in self._tokens_of(word)]
 
     def row(self, text: str, context_length: int) -> list[int]:
-        """Start, token ids, end; cut to the context with the end kept."""
+        """Encode a text with start and end; it is cut to the context, and the end is kept."""
         return [self.start, *self.encode(text)[: context_length - 2], self.end]
 
     def _merged(self, word: str) -> tuple[int, ...]:
-        """Token ids of one word: its bytes, the neighbours of least rank merged until none has a rank."""
+        """Encode one word: take its bytes, and merge the neighbours of least rank until none has a rank."""
         if word in (START, END):
             return (self._ids[word],)
         parts = [self._characters[byte] for byte in word.encode()]
@@ -138,9 +139,9 @@ class Tokenizer:
 
 
 def padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """Rows of token ids as one int64 (texts, length) array with zeros behind each.
+    """Join rows of token ids to one int64 (texts, length) array, padded with zeros.
 
-    The length is that of the longest row and not the context's, since a causal tower does not look behind.
+    The length is that of the longest row and not the context's, since a causal tower does not look ahead.
     """
     tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
     for row, ids in zip(tokens, rows, strict=True):
@@ -149,7 +150,7 @@ def padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
 
 
 def _with_pair_joined(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    """`parts` with every occurrence of a pair of neighbours as one, from left to right."""
+    """Join every occurrence of a pair of neighbours in `parts`, from left to right."""
     joined: list[str] = []
     position = 0
     while position < len(parts):

@@ -1,1 +1,1 @@
-"""ort."""
+"""ONNX Runtime sessions, threads, CPU features and system limits. May import: bundle, errors."""

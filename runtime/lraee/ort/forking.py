@@ -1,14 +1,14 @@
-"""What a fork leaves behind: sessions with a thread pool are of no use in the child, whose pools have no threads.
+"""Handles forks: sessions with a thread pool cannot be used in the child, whose pools have no threads.
 
-A run there would wait for ever, and so would the end of the process, which joins the pools. Hence in the child such
-sessions are given up without being destroyed (a few kilobytes and the pages shared with the parent), and made anew when
-an image reaches them. Sessions of one thread go on working, and share the parent's weights until either side ends.
+A run there would wait for ever, and so would the end of the process, which joins the pools. In the child such sessions
+are therefore given up without being destroyed (a few kilobytes and the pages shared with the parent), and made again
+when an image reaches them. Sessions of one thread go on working, and share the parent's weights until either side ends.
 
 A fork waits until no session is being made by another thread. It cannot wait for runs: fork while no other thread
 classifies, as servers that load a model and then fork their workers do.
 
-ONNX Runtime's official builds report their use from a thread of their own, which is lost too: seen with 1.32, a child
-then hangs or crashes when it ends. Set ``ORT_DISABLE_TELEMETRY=1`` before Python starts wherever a process forks.
+ONNX Runtime's official builds report their use from a separate thread, which is lost too: with 1.32, a child was seen
+to hang or crash when it ends. Set ``ORT_DISABLE_TELEMETRY=1`` before Python starts wherever a process forks.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from weakref import WeakSet
 
 
 class Survivor(Protocol):
-    """Something that must change in a child process."""
+    """Must change in a child process after a fork."""
 
     def after_fork(self) -> None:
-        """Called in the child, in its only thread."""
+        """Is called in the child, in its only thread."""
         ...
 
 
 class _Making:
-    """How many sessions are being made now."""
+    """Counts the sessions that are being made now."""
 
     def __init__(self) -> None:
         self.condition = threading.Condition()

@@ -1,10 +1,10 @@
-"""What Linux allows this process: a share of the CPU's time, and a number of tasks, as it calls processes and threads.
+"""Reads what Linux allows this process: CPU time, memory, and tasks, as it calls processes and threads.
 
 A container is held by control groups: ``docker --cpus 0.5`` sets a quota, ``--pids-limit 64`` a number of tasks. A user
 is held by resource limits: ``ulimit -u`` bounds the tasks, ``ulimit -v`` the address space, in which each thread needs
 a stack. A limit above the group that a container sees as its root, as Kubernetes sets for a pod, cannot be read.
 
-Everything is read below a folder, which is ``/`` but in tests. Other systems have no such files: there nothing limits.
+Everything is read below a folder, which is ``/`` except in tests. Other systems lack these files, and set no limits.
 
 Sources: cgroups(7), proc_pid_mountinfo(5), getrlimit(2), the kernel's Documentation/admin-guide/cgroup-v2.rst.
 """
@@ -21,21 +21,21 @@ from pathlib import Path
 ROOT = Path("/")
 
 ARENA_BYTES = 64 << 20
-"""Address space that glibc's malloc reserves for a thread (HEAP_MAX_SIZE on 64 bits), beside the thread's stack."""
+"""Address space that glibc's malloc reserves for a thread (HEAP_MAX_SIZE on 64 bits), in addition to its stack."""
 
 STACK_BYTES = 8 << 20
 """A thread's stack where its size is unlimited."""
 
 _PRIVILEGES = 1 << 21 | 1 << 24
-"""CAP_SYS_ADMIN and CAP_SYS_RESOURCE: who has one in the first user namespace may start any number of tasks."""
+"""CAP_SYS_ADMIN and CAP_SYS_RESOURCE: with one of them in the first user namespace, tasks are not limited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskLimit:
-    """One limit on tasks, as it was when it was read."""
+    """Holds one limit on tasks, as it was when it was read."""
 
     name: str
-    """As a person would look it up."""
+    """The file or resource limit under which it can be looked up."""
     most: int
     """Tasks allowed."""
     used: int
@@ -48,7 +48,7 @@ class TaskLimit:
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """Cores' worth of time that this process may use: the smallest quota of its control group and the groups above.
+    """Read the cores' worth of time that this process may use: the smallest quota of its group and those above.
 
     None where no group sets one. ``docker --cpus 1.5`` gives 1.5.
     """
@@ -57,7 +57,7 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 
 def _quota_of(folder: Path) -> float | None:
-    """The quota of one group, of version 2 (cpu.max) or 1 (cpu.cfs_quota_us)."""
+    """Read the quota of one group, of version 2 (cpu.max) or 1 (cpu.cfs_quota_us)."""
     words = _read(folder / "cpu.max").split()
     if not words:
         words = [_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()]
@@ -66,15 +66,32 @@ def _quota_of(folder: Path) -> float | None:
 
 
 def task_limit(root: Path = ROOT, *, wanted: int = 1) -> TaskLimit | None:
-    """The limit that leaves room for the fewest tasks; None where each leaves room for `wanted` more.
+    """Find the limit that leaves room for the fewest tasks; None where every one leaves room for `wanted`."""
+    least = min(task_limits(root, wanted=wanted), key=lambda limit: limit.room, default=None)
+    return least if least is not None and least.room < wanted else None
+
+
+def task_limits(root: Path = ROOT, *, wanted: int = 1) -> tuple[TaskLimit, ...]:
+    """Read every limit on the tasks of this process.
 
     Args:
         root: folder that holds ``proc`` and ``sys``.
         wanted: tasks that are to be started. The tasks of a user are counted only where they might be too many.
     """
-    found = [*_group_limits(root), *_user_limit(root, wanted), *_space_limit(root)]
-    least = min(found, key=lambda limit: limit.room, default=None)
-    return least if least is not None and least.room < wanted else None
+    return (*_group_limits(root), *_user_limit(root, wanted), *_space_limit(root))
+
+
+def memory_bytes(root: Path = ROOT) -> tuple[int | None, int | None]:
+    """Memory of the machine, and what of it is available; None where the system does not tell."""
+    text = _read(root / "proc/meminfo")
+    total, available = (_field(text, name) for name in ("MemTotal", "MemAvailable"))
+    return (None if total is None else int(total) << 10, None if available is None else int(available) << 10)
+
+
+def memory_limit(root: Path = ROOT) -> int | None:
+    """Bytes that the control group of this process and the groups above allow; None where none sets a limit."""
+    texts = (_read(folder / "memory.max") for folder in group_folders("memory", root))
+    return min((limit for text in texts if (limit := _number(text)) is not None), default=None)
 
 
 def _group_limits(root: Path) -> Iterator[TaskLimit]:
@@ -85,7 +102,7 @@ def _group_limits(root: Path) -> Iterator[TaskLimit]:
 
 
 def _user_limit(root: Path, wanted: int) -> Iterator[TaskLimit]:
-    """RLIMIT_NPROC, which does not bind the superuser of the first user namespace."""
+    """Read RLIMIT_NPROC, which does not bind the superuser of the first user namespace."""
     most = _resource_limit(root, "Max processes")
     status = _read(root / "proc/self/status")
     user = _field(status, "Uid")
@@ -111,7 +128,7 @@ def _tasks_of_user(root: Path, user: str) -> int:
 
 
 def _space_limit(root: Path) -> Iterator[TaskLimit]:
-    """RLIMIT_AS, as the number of threads whose stacks and arenas it holds."""
+    """Read RLIMIT_AS as the number of threads for whose stacks and arenas it has room."""
     most = _resource_limit(root, "Max address space")
     if most is None:
         return
@@ -124,7 +141,7 @@ def _space_limit(root: Path) -> Iterator[TaskLimit]:
 
 @cache
 def group_folders(controller: str, root: Path = ROOT) -> tuple[Path, ...]:
-    """Folders where limits of `controller` on this process may stand: its control group, then each group above.
+    """List the folders with limits of `controller` on this process: its control group, then each group above.
 
     Both versions of control groups are looked at, since a machine may have them side by side. Looked up once: the
     limits in these folders may change, the group of a process hardly ever does.
@@ -147,7 +164,7 @@ def group_folders(controller: str, root: Path = ROOT) -> tuple[Path, ...]:
 
 
 def _upwards(mount: Path, mounted_group: str, group: str) -> list[Path]:
-    """Folders from the group up to the mount; the mount alone where the group lies outside of it."""
+    """List the folders from the group up to the mount; the mount alone where the group lies outside of it."""
     mounted, inside = Path(mounted_group), Path(group)
     if not inside.is_relative_to(mounted) or ".." in inside.parts:
         return [mount]
@@ -156,30 +173,30 @@ def _upwards(mount: Path, mounted_group: str, group: str) -> list[Path]:
 
 
 def _resource_limit(root: Path, name: str) -> int | None:
-    """The soft limit that /proc/self/limits has under `name`; None for unlimited."""
+    """Read the soft limit that /proc/self/limits has under `name`; None for unlimited."""
     match = re.search(rf"^{name}\s+(\d+)\s", _read(root / "proc/self/limits"), re.MULTILINE)
     return int(match[1]) if match else None
 
 
 def _field(status: str, name: str) -> str | None:
-    """The first word of a field of /proc/PID/status."""
+    """Read the first word of a field of /proc/PID/status, or of /proc/meminfo."""
     match = re.search(rf"^{name}:\s*(\S+)", status, re.MULTILINE)
     return match[1] if match else None
 
 
 def _number(text: str) -> int | None:
-    """A whole number that is not negative, or None."""
+    """Parse a whole number that is not negative; None for anything else."""
     word = text.strip()
     return int(word) if word.isascii() and word.isdigit() else None
 
 
 def _unescaped(path: str) -> str:
-    """A path of mountinfo, which writes a blank as ``\\040``."""
+    """Decode a path of mountinfo, which writes a blank as ``\\040``."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 
 def _read(path: Path) -> str:
-    """The text of a file; empty where it is not there or may not be read."""
+    """Read the text of a file; empty where it is missing or may not be read."""
     with suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return ""

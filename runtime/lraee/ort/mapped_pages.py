@@ -2,7 +2,7 @@
 
 ONNX Runtime maps external data and reads it in place where nothing is prepacked. Pages that were read stay in the
 process until memory is short; on a board with a memory limit that is too late. Dropped pages stay in the system's page
-cache and are mapped again at the next use: for a ViT-B/32 block of 7 MB that takes 0.4 ms, making its session anew 10.
+cache and are mapped again at the next use: for a ViT-B/32 block of 7 MB this takes 0.4 ms, making its session again 10.
 
 A ViT-B/32 on one thread takes 35 ms an image and 37 MB private memory (55 in batches of eight), without the drop 30 and
 122 (38 of them written), with prepacking 17 and 123; keeping only one session alive at a time 154 and 47, or 132 and 36
@@ -10,7 +10,7 @@ without prepacking. Python, numpy and ONNX Runtime are 26 MB of it, and a second
 
 ONNX Runtime does not say where it maps a file, so the process's list of mappings (Linux, ``/proc/self/maps``) is read
 before and after a session is made; and before the first drop, whether a page was written to (``/proc/self/pagemap``),
-since that would be lost. Where any of it is not conclusive nothing is ever dropped.
+since that would be lost. Where any of this is inconclusive, nothing is ever dropped.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ import numpy as np
 
 T = TypeVar("T")
 Span = tuple[int, int]
-"""First address, and the first one behind."""
+"""First address, and the first one after the span."""
 
 LEAST_BYTES = 1 << 20
-"""Smaller files are left alone: nothing to win, and the test for strange mappings would not be sharp."""
+"""Smaller files stay mapped: little is won, and mappings by others could not be told from ours."""
 
 _lock = threading.Lock()
 
 
 class MappedPages:
-    """Where the weights of one session are mapped; only valid while that session lives."""
+    """Knows where the weights of one session are mapped; it is valid only while that session lives."""
 
     def __init__(self, spans: list[Span]) -> None:
-        """Adjacent spans become one.
+        """Join adjacent spans.
 
         Args:
             spans: addresses, page aligned.
@@ -55,7 +55,7 @@ class MappedPages:
                 self.spans.append((start, end))
 
     def drop(self) -> None:
-        """Drop the pages from the process; whoever reads them next, gets them again from the page cache."""
+        """Drop the pages from the process; the next read gets them again from the page cache."""
         if self.spans and not self._are_clean:
             if any(_was_written(span) for span in self.spans):
                 self.spans = []
@@ -82,11 +82,11 @@ def make_mapped(make: Callable[[], T], file: Path) -> tuple[T, MappedPages]:
         made = make()
         new = _without(_spans(file), before)
     strange = sum(end - start for start, end in new) > 1.5 * size + 64 * mmap.PAGESIZE
-    return made, MappedPages([] if strange else new)  # too much: somebody else mapped the file at the same time
+    return made, MappedPages([] if strange else new)  # too much: other code mapped the file at the same time
 
 
 def _spans(file: Path) -> list[Span]:
-    """Where the file is mapped now."""
+    """Find where the file is mapped now."""
     path = os.path.realpath(file).replace("\n", "\\012")  # as Linux writes it there
     found = []
     try:
@@ -103,7 +103,7 @@ def _spans(file: Path) -> list[Span]:
 
 
 def _was_written(span: Span) -> bool:
-    """Whether a page of a private mapping is no longer the file's: present or swapped, and not of a file.
+    """Tell whether a page of a private mapping has been written to: it is present or swapped, but not of a file.
 
     Source: Linux, Documentation/admin-guide/mm/pagemap.rst (bits 63, 62 and 61).
     """
@@ -119,17 +119,17 @@ def _was_written(span: Span) -> bool:
 
 
 def _without(spans: list[Span], known: list[Span]) -> list[Span]:
-    """What of `spans` lies in none of `known`.
+    """Cut `known` out of `spans`.
 
     >>> _without([(0, 10), (20, 30)], [(2, 4), (20, 30)])
     [(0, 2), (4, 10)]
     """
     left = []
     for start, end in spans:
-        for first, behind in sorted(known):
-            if first < end and behind > start:
+        for first, after in sorted(known):
+            if first < end and after > start:
                 left.append((start, first))
-                start = behind
+                start = after
         left.append((start, end))
     return [(start, end) for start, end in left if start < end]
 

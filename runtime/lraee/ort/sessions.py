@@ -1,17 +1,17 @@
-"""ONNX Runtime sessions, made in one place, with the settings that make a chain of parts cost what one graph costs.
+"""Makes all ONNX Runtime sessions, with settings by which a chain of parts costs what one graph costs.
 
 - One arena for all sessions of the process (`use_env_allocators`, memory pattern off): with an arena each, activations
   never stay in cache. The arena is registered once in ONNX Runtime's environment; sessions of other code in the same
   process use it only if they ask for it. An arena that other code has registered before is replaced: its sessions keep
   theirs, sessions that it makes later share this one.
 - `allow_spinning=0`: threads sleep until there is work for them. Threads that wait in a loop take the cores from the
-  very threads that they wait for, as soon as another process wants one: on two cores that others want as well the
+  very threads that they wait for, as soon as another process wants one: on two busy cores the
   reference took 84 ms with two spinning threads and 8.5 with two that sleep, a ViT-B/32 548 and 147. With both cores
-  free, spinning saves 5 % of the ViT-B/32 (`python benchmarks/threads.py`). Where threads are asked to spin,
+  free, spinning saves 5 % of the ViT-B/32 (`python benchmarks/experiments/threads.py`). Where threads are to spin,
   `force_spinning_stop` ends it with the run of their session.
 - Where memory is to stay low, `disable_prepacking`: weights are read where their file is mapped, instead of from a
   private copy; `lraee.ort.mapped_pages` gives their pages back.
-- `x64quantprecision` only where U8S8 products saturate (see `cpu.int8_products_saturate`).
+- `x64quantprecision` only where U8S8 GEMMs saturate (see `cpu.int8_products_saturate`).
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ def _register_arena() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSettings:
-    """How sessions are made."""
+    """Holds the settings with which sessions are made."""
 
     threads: int | None = None
-    """That run one operator, the caller among them; None takes `lraee.ort.threads.default_threads`."""
+    """Threads that run one operator, the caller included; None takes `lraee.ort.threads.default_threads`."""
     thread_pool: Literal["session", "global"] = "session"
     """``global`` uses ONNX Runtime's process-wide pool, which `use_global_thread_pool` must have set up: only for
     programs that own their process, since it makes any other default session raise."""
     spinning: bool = False
     """Threads of a session wait for work in a loop during its run: faster where nothing else wants the cores, several
-    times slower beside any other busy process. The process-wide pool spins as ONNX Runtime's default has it."""
+    times slower next to any other busy process. The process-wide pool spins as ONNX Runtime's default has it."""
     memory: Literal["normal", "low"] = "normal"
     """``low`` reads weights where they are mapped and gives their pages back after each part: about half as fast."""
 
@@ -85,12 +85,12 @@ def use_global_thread_pool(threads: int) -> None:
 
 
 def global_thread_pool_is_set() -> bool:
-    """Whether sessions with threads of their own are refused in this process, because of `use_global_thread_pool`."""
+    """Tell whether `use_global_thread_pool` was called, so that sessions cannot have their own threads."""
     return _global_pool_threads is not None
 
 
 def session_options(settings: SessionSettings) -> ort.SessionOptions:
-    """The options described at the head of this file."""
+    """Set the options that the head of this file describes."""
     _register_arena()
     options = ort.SessionOptions()
     options.enable_mem_pattern = False
@@ -128,7 +128,7 @@ def make_session(
 
     Raises:
         BundleError: ONNX Runtime cannot load it.
-        SettingsError: it shall use the process-wide pool, which nobody has set up.
+        SettingsError: the settings ask for the process-wide pool, which is not set up.
     """
     own = settings.thread_pool == "session"
     with no_fork_meanwhile(), room_for(settings.thread_count if own else 1, sessions=1 + siblings) as threads:
@@ -156,7 +156,7 @@ def make_session(
 
 
 def threads_of(session: ort.InferenceSession, settings: SessionSettings) -> int:
-    """Threads that run one operator of a session, the caller among them: those of the pool that it uses."""
+    """Count the threads that run one operator of a session, the caller included: those of the pool that it uses."""
     own = settings.thread_pool == "session"
     return int(session.get_session_options().intra_op_num_threads) if own else settings.thread_count
 

@@ -1,9 +1,9 @@
-"""How many threads run one operator: by default, and where a limit of the system is too narrow for those asked for.
+"""Chooses how many threads run one operator, by default and where the system allows fewer than were asked for.
 
-Each session starts threads of its own, one less than run its operators, since the caller is one of them: a model of 19
-parts at 8 threads starts 133. Where the system refuses a session's first thread, ONNX Runtime (1.25 to 1.32) raises;
-where it refuses a later one, the session is never done. Hence threads are counted before they are started, for a whole
-model when it is loaded, and for each session again when it is made, since others may have taken the room meanwhile.
+Each session starts one thread less than run its operators, since the caller is one of them: a model of 19 parts at 8
+threads starts 133. Where the system refuses a session's first thread, ONNX Runtime (1.25 to 1.32) raises;
+where it refuses a later one, the session is never done. So threads are counted before they are started: for a whole
+model when it is loaded, and again for each session when it is made, since others may have taken the room.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from lraee.errors import ThreadsWarning
 from lraee.ort.cpu import available_cores
-from lraee.ort.limits import ROOT, cpu_quota, task_limit
+from lraee.ort.limits import ROOT, TaskLimit, cpu_quota, task_limit
 
 SPARE = 4
 """Tasks left to the rest of the process, such as the thread that preloads."""
@@ -30,7 +31,7 @@ _making = threading.Lock()
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """Cores that this process may run on, and has the time of: a quota of 1.5 cores is time for one.
+    """Count the cores that this process may use all the time: a quota of 1.5 cores has time for one.
 
     A second thread would use the quota up before its period ends, 0.1 s as a rule, and all threads would then be
     stopped until the next one begins. At least 1.
@@ -41,11 +42,11 @@ def usable_cores(root: Path = ROOT) -> int:
 
 
 def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
-    """Threads where none are asked for: one for each of the usable cores, or 1 where blocks are small.
+    """Choose the threads where none are asked for: one for each of the usable cores, or 1 where blocks are small.
 
     A thread that sleeps between two operators takes some 20 microseconds to come back, more than it saves in a block
     of a few hundred: on two cores of an EPYC with AVX2 alone, the reference takes 5.8 ms at 1 thread and 8.5 at 2, a
-    ViT-B/32 103 and 68 (medians, batch 1, cores left free; `python benchmarks/threads.py`).
+    ViT-B/32 103 and 68 (medians, batch 1, cores left free; `python benchmarks/experiments/threads.py`).
 
     Environment variables, such as ``OMP_NUM_THREADS`` or ``PYTHON_CPU_COUNT``, are not followed.
 
@@ -56,11 +57,47 @@ def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
     return usable_cores(root) if block_flops is None or block_flops >= PAYING_FLOPS else 1
 
 
-def fitting_threads(threads: int, *, sessions: int, promised: int = 0, spare: int = SPARE, root: Path = ROOT) -> int:
-    """As many of the threads asked for as the limits of the system leave room for; fewer come with one warning.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadChoice:
+    """Says how many threads a model gets where none are asked for, and why."""
+
+    threads: int
+    """Threads that run one operator, the caller included."""
+    reason: str
+    """Why there are not more, or that each core has one."""
+
+
+def choose_threads(block_flops: int | None, *, sessions: int, root: Path = ROOT) -> ThreadChoice:
+    """Say how many threads a model would get if it was loaded now, and why; nothing is started and nothing warned.
 
     Args:
-        threads: that are to run each session, the caller among them.
+        block_flops: as in `default_threads`.
+        sessions: of the model.
+        root: folder that holds ``proc`` and ``sys``.
+    """
+    threads, cores, quota = default_threads(block_flops, root), available_cores(), cpu_quota(root)
+    limit = task_limit(root, wanted=(threads - 1) * sessions + SPARE)
+    if limit is not None and (fitting := _fitting(limit, sessions, SPARE)) < threads:
+        reason = f"{limit.name} allows {limit.most} tasks, of which {limit.used} are used"
+        return ThreadChoice(threads=fitting, reason=f"{reason}; {sessions} sessions at {threads} threads do not fit")
+    if block_flops is not None and block_flops < PAYING_FLOPS:
+        small = f"the largest block has {block_flops / 1e6:.0f} MFLOPs an image"
+        return ThreadChoice(threads=threads, reason=f"{small}, and more threads pay from {PAYING_FLOPS / 1e6:.0f} on")
+    if quota is not None and threads < cores:
+        return ThreadChoice(threads=threads, reason=f"the quota of {quota:g} cores has time for no more")
+    return ThreadChoice(threads=threads, reason=f"one for each of {cores} cores" if cores > 1 else "there is one core")
+
+
+def _fitting(limit: TaskLimit, sessions: int, taken: int) -> int:
+    """Count the threads of each session for which a limit leaves room, after tasks that are taken."""
+    return 1 + max(limit.room - taken, 0) // sessions
+
+
+def fitting_threads(threads: int, *, sessions: int, promised: int = 0, spare: int = SPARE, root: Path = ROOT) -> int:
+    """Reduce the threads asked for to those that the system leaves room for, with one warning.
+
+    Args:
+        threads: that are to run each session, the caller included.
         sessions: that will start ``threads - 1`` each.
         promised: threads that other models of this process have yet to start.
         spare: tasks to leave.
@@ -70,7 +107,7 @@ def fitting_threads(threads: int, *, sessions: int, promised: int = 0, spare: in
     limit = task_limit(root, wanted=wanted + promised + spare) if wanted else None
     if limit is None:
         return threads
-    fitting = 1 + max(limit.room - promised - spare, 0) // sessions
+    fitting = _fitting(limit, sessions, promised + spare)
     each = (
         f"a session at {threads} threads starts" if sessions == 1 else f"{sessions} sessions at {threads} threads start"
     )

@@ -1,4 +1,4 @@
-"""Whether the installed ONNX Runtime is new enough for a bundle, and the one line that says what to install if not.
+"""Checks that the installed ONNX Runtime is new enough for a bundle, and says what to install if it is not.
 
 ONNX Runtime reads the operator sets that were known when it was released. A bundle names the oldest release that runs
 it, so that an older one is told so before any part is opened. Bundles of lraee 0.1.0 name none; they need `UNNAMED`.
@@ -16,7 +16,7 @@ UNNAMED = "1.25"
 """What bundles need that do not name a release: the first with every operator of set 23, in which they were written."""
 
 GLOBAL_POOL = "1.23"
-"""The first release whose process-wide thread pool Python can set up."""
+"""The first release with a process-wide thread pool that Python can set up."""
 
 _TOO_OLD = re.compile(
     r"Could not find an implementation for (?P<operator>\w+\(\d+\))"
@@ -28,7 +28,7 @@ _TOO_OLD = re.compile(
 
 
 def check_onnxruntime(wanted: str | None, installed: str = ort.__version__) -> None:
-    """Refuse to open a bundle whose parts the installed ONNX Runtime does not run.
+    """Refuse a bundle with parts that the installed ONNX Runtime does not run.
 
     Args:
         wanted: the oldest release that runs the bundle, as its manifest names it; None where it does not.
@@ -57,7 +57,7 @@ def check_global_pool(installed: str = ort.__version__) -> None:
 
 
 def load_failure(name: str, reason: str, installed: str = ort.__version__) -> str:
-    """One line on a graph that ONNX Runtime could not load.
+    """Write one line on a graph that ONNX Runtime could not load.
 
     Args:
         name: of the file.
@@ -88,7 +88,8 @@ def _advice(version: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a release, such as (1, 25, 1); whatever follows them, as in ``1.26.0.dev20260101``, is left out.
+    """Parse the numbers of a release, such as (1, 25, 1); whatever follows them, as in ``1.26.0.dev20260101``, is left
+    out.
 
     >>> _numbers("1.9") < _numbers("1.25.1")
     True

@@ -1,7 +1,9 @@
 """Policies decide at each exit which images leave. A policy is one file; add one by adding a file.
 
-A policy is a small immutable object. Before a batch it is bound to the bundle, which gives a `Route`: whatever
-state it keeps about the images of that batch lives there.
+A policy is a small immutable object. Before each batch it is bound to the bundle, which gives a `Route`; the route
+holds any state about the images of that batch.
+
+May import: bundle, checks, errors.
 """
 
 from lraee.policies.adaptive import Adaptive

@@ -25,10 +25,10 @@ class Adaptive:
     point: str | None = None
     """Name of an operating point; None takes the bundle's default."""
     thresholds: Mapping[int, float] | None = None
-    """Thresholds of your own by block, instead of an operating point."""
+    """Your own thresholds by block, instead of an operating point."""
 
     def bind(self, manifest: Manifest) -> AdaptiveRoute:
-        """Look up the thresholds."""
+        """Look up the thresholds of the operating point in the manifest."""
         if self.thresholds is not None:
             if self.point is not None:
                 raise PolicyError("Adaptive has both a point and thresholds; give one of them")
@@ -39,9 +39,9 @@ class Adaptive:
                     raise PolicyError(f"the threshold of block {block} is {value!r}, wanted a number, such as 0.9")
                 if math.isnan(value):
                     raise PolicyError(f"the threshold of block {block} is NaN, which no gate reaches; give a number")
-                if manifest.exit_behind(block) is None:
+                if manifest.exit_after(block) is None:
                     known = ", ".join(str(exit.block) for exit in manifest.exits) or "no exits"
-                    raise PolicyError(f"there is no exit behind block {block}; this bundle has {known}")
+                    raise PolicyError(f"there is no exit after block {block}; this bundle has {known}")
             return AdaptiveRoute(
                 {block: Threshold(block=block, value=value, per_class=None) for block, value in self.thresholds.items()}
             )
@@ -55,16 +55,16 @@ class Adaptive:
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveRoute:
-    """Thresholds by block."""
+    """Compares gates with the thresholds of an operating point."""
 
     thresholds: Mapping[int, Threshold]
 
     def visits(self, block: int) -> bool:
-        """Exits that have a threshold."""
+        """Visit the exits that have a threshold."""
         return block in self.thresholds
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Images whose gate reaches the threshold of the block, or of the class predicted there.
+        """Let images leave whose gate reaches the threshold of the block, or of the class predicted there.
 
         Raises:
             PolicyError: the thresholds are by class, for another number of labels.
@@ -75,8 +75,8 @@ class AdaptiveRoute:
         exported, now = len(threshold.per_class), verdict.probabilities.shape[1]
         if exported != now:
             raise PolicyError(
-                f"the thresholds behind block {block} are for the {exported} exported labels, the model now has {now}; "
-                "give Adaptive thresholds of your own"
+                f"the thresholds after block {block} are for the {exported} exported labels, the model now has {now}; "
+                "give Adaptive your own thresholds"
             )
         classes = verdict.probabilities.argmax(axis=1)
         return np.asarray(verdict.gate >= np.asarray(threshold.per_class, np.float32)[classes])

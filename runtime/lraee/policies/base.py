@@ -1,4 +1,4 @@
-"""What a policy is: the protocol between the orchestrator and whoever decides."""
+"""Defines the protocol between the orchestrator and a policy, which decides which images leave."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lraee.policies.part_costs import PartCosts
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
-    """What an exit says of the images that reached it."""
+    """Holds what an exit computed for the images that reached it."""
 
     embedding: NDArray[np.float32]
     """(batch, embed_dim) float32, unit rows."""
@@ -28,40 +28,40 @@ class Verdict:
     gate: NDArray[np.float32]
     """(batch,) float32, 0 to 1."""
     rows: NDArray[np.intp]
-    """(batch,) which images of the batch these are, for policies that remember."""
+    """(batch,) positions of these images in the whole batch, for policies with memory."""
 
 
 class Route(Protocol):
-    """A policy at work on one batch."""
+    """Applies a policy to one batch."""
 
     def visits(self, block: int) -> bool:
-        """Whether to evaluate the exit behind `block`; a visit costs the exit's FLOPs."""
+        """Tell whether to evaluate the exit after `block`; a visit costs the exit's FLOPs."""
         ...
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """(batch,) bool: which images leave behind `block`."""
+        """Choose the images that leave after `block`, (batch,) bool."""
         ...
 
 
 @runtime_checkable
 class AnytimeRoute(Route, Protocol):
-    """A route that may also end the run between two exits; who is left gets the answer of the last exit visited."""
+    """May also end the run between two exits: images still in the batch get the answer of the last exit visited."""
 
     def lends(self, costs: PartCosts) -> None:
-        """Take the memory of what parts cost, from whoever keeps it longer than one batch."""
+        """Receive the costs of parts that the model keeps for longer than one batch."""
         ...
 
     def ran(self, part: str, images: int) -> None:
-        """Called after each part with its name and the number of images it ran for."""
+        """Is called after each part with its name and the number of images it ran for."""
         ...
 
     def stops(self, block: int) -> bool:
-        """Whether to end the run behind `block`; only after an exit has been visited."""
+        """Tell whether to end the run after `block`; only once an exit has been visited."""
         ...
 
 
 def is_anytime(route: Route) -> TypeGuard[AnytimeRoute]:
-    """Whether the route may end a run between two exits.
+    """Tell whether the route may end a run between two exits.
 
     Looked up once for each class: ``isinstance`` with a protocol costs as much as running several small parts.
     """
@@ -74,10 +74,10 @@ def _kind_is_anytime(kind: type[Route]) -> bool:
 
 
 class Policy(Protocol):
-    """Anything that can be bound to a bundle."""
+    """Can be bound to a bundle, which gives a route."""
 
     def bind(self, manifest: Manifest) -> Route:
-        """Prepare for one batch.
+        """Prepare a route for one batch.
 
         Raises:
             PolicyError: the bundle lacks what the policy asks for.
@@ -86,10 +86,10 @@ class Policy(Protocol):
 
 
 def bind(policy: Policy, manifest: Manifest) -> Route:
-    """Bind a policy that somebody passed in.
+    """Check a policy that was passed in, and bind it.
 
     Raises:
-        PolicyError: it is no policy, or the bundle lacks what it asks for.
+        PolicyError: it is not a policy, or the bundle lacks what it asks for.
     """
     if isinstance(policy, str):
         raise PolicyError(f"the policy is the text {policy!r}; make it one with lraee.policies.spec.parse_policy")

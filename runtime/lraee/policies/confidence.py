@@ -20,10 +20,10 @@ from lraee.policies.base import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """Leave by the largest probability."""
+    """Lets images leave by their largest probability."""
 
     threshold: float
-    """0 to 1; an image leaves from it on."""
+    """0 to 1; an image leaves when its largest probability is at least this."""
 
     def bind(self, manifest: Manifest) -> Confidence:
         """Check the threshold and that there are exits."""
@@ -34,9 +34,9 @@ class Confidence:
         return self
 
     def visits(self, block: int) -> bool:
-        """Every exit."""
+        """Visit every exit."""
         return True
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Images whose largest probability reaches the threshold."""
+        """Let images leave whose largest probability reaches the threshold."""
         return np.asarray(verdict.probabilities.max(axis=1) >= np.float32(self.threshold))

@@ -1,20 +1,21 @@
-"""All images of a batch get the best answer that can be had in time: an anytime policy.
+"""All images of a batch get the best answer that can be computed in time: an anytime policy.
 
-After each block it asks whether the way to the next answer (the blocks up to the next exit and that exit, or the tail)
-still fits, by what parts took in earlier calls:
+After each block it estimates, from earlier calls, the time to the next answer: the blocks up to the next exit and that
+exit, or the tail.
 
-- at ease, the way fits twice: the exit here is passed by, it would only cost time;
-- tight, it fits once: the exit here is asked and its answer kept, then on it goes;
-- it does not fit: the exit here is asked and its answer returned, or the one kept from an exit before.
+- If the time left covers the next answer twice, skip this exit: it would only cost time.
+- If it covers it once, evaluate this exit, keep its answer and go on.
+- Otherwise return this exit's answer, or the last one kept.
 
-The best answer is that of the deepest exit that was asked, or of the tail. Differs from `exit_at` in choosing the block
-by the clock, anew in each call. Best over a bundle with an exit behind every block (``lraee-export --exits all``).
+The best answer is that of the deepest exit that was evaluated, or of the tail. This differs from `exit_at`, since each
+call chooses its block by the clock. It works best on a bundle with an exit after every block
+(``lraee-export --exits all``).
 
-The time counts from the call on: reading and resizing of its images is inside. In `classify_batch` every batch has the
-deadline for itself, from when its first image is read. There is always an answer: when the time is up before the first
-exit, the run goes on to it. Otherwise an answer is late by at most the part that was running: a block, and its exit
-when no answer was kept; where blocks have no exit, all blocks up to the next one. A model that has not yet timed its
-parts asks every exit. Making a session counts as time, so let `Model.warm` make them before it matters.
+The time counts from the start of the call, so it includes reading and resizing the images. In `classify_batch` every
+batch has the whole deadline, from when its first image is read. There is always an answer: when the time is up before
+the first exit, the run goes on to it. Otherwise an answer is late by at most the part that was running: a block, and
+its exit when no answer was kept; where blocks have no exit, all blocks up to the next one. A model that has not yet
+timed its parts evaluates every exit. Making a session takes time too, so call `Model.warm` before it matters.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ from lraee.policies.full import Full
 from lraee.policies.part_costs import PartCosts
 
 AT_EASE = 2.0
-"""How many times the way to the next answer must fit for an exit to be passed by."""
+"""How many times the next answer must fit into the time left for an exit to be skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Leave when the time is up."""
+    """Ends the run when the time is up."""
 
     ms: float
     """Milliseconds from the start of the call; above 0."""
     policy: Policy | None = None
-    """Who else may let images out, such as ``Adaptive()``; None lets the time alone decide."""
+    """Another policy by which images may leave earlier, such as ``Adaptive()``; None lets the time alone decide."""
     clock: Callable[[], float] = field(default=time.perf_counter, repr=False, compare=False)
     """Gives seconds."""
 
     def bind(self, manifest: Manifest) -> DeadlineRoute:
-        """The time starts now."""
+        """Start the time, and make the route."""
         begun = self.clock()
         if not is_number(self.ms) or not 0 < self.ms < math.inf:
             raise PolicyError(f"the deadline is {self.ms} ms, wanted a time above 0, such as 40")
@@ -64,19 +65,19 @@ class Deadline:
 
 
 class DeadlineRoute:
-    """Watches the time of one batch."""
+    """Compares the time left for one batch with what parts cost."""
 
     def __init__(
         self, end: float, clock: Callable[[], float], depth: int, exits: Sequence[int], inner: Route | None = None
     ) -> None:
-        """Begin with costs of its own; `lends` replaces them by the model's.
+        """Begin without any costs; `lends` gives those of the model.
 
         Args:
             end: what `clock` shows when the time is up, seconds.
             clock: gives seconds.
             depth: how many blocks there are.
-            exits: behind which blocks there are exits, in rising order.
-            inner: who else may let images out; None for nobody.
+            exits: blocks with an exit, in rising order.
+            inner: another route by which images may leave; None for none.
         """
         self._end, self._clock = end, clock
         self._inner: Route = inner if inner is not None else Full()
@@ -88,27 +89,27 @@ class DeadlineRoute:
         self._kept = False
 
     def lends(self, costs: PartCosts) -> None:
-        """Take what the model knows about its parts, and add to it."""
+        """Use the costs that the model knows of its parts, and add to them."""
         self._costs = costs
 
     def ran(self, part: str, images: int) -> None:
-        """Note how long a part took; the stem's time has the reading of the images in it and is not asked for."""
+        """Note how long a part took, except the stem: its time includes the reading of the images."""
         now = self._clock()
         if part != "stem":
             self._costs.note(part, images, now - self._began)
         self._began, self._images = now, images
 
     def stops(self, block: int) -> bool:
-        """Whether an answer was kept and no better one can be had in time."""
+        """Tell whether an answer was kept and no better one can be computed in time."""
         better = [f"exit_{block:02d}"] if block in self._exits else self._ways[block]
         return self._kept and not self._fits(better, self._images)
 
     def visits(self, block: int) -> bool:
-        """Where the way to the next answer may not fit, or the other policy wants to see."""
+        """Visit exits where the next answer may not fit into the time, or where the other policy visits."""
         return self._inner.visits(block) or not self._fits(self._ways[block], self._images, times=AT_EASE)
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Whom the other policy lets out; everybody when the way to the next answer does not fit."""
+        """Let every image leave when the next answer does not fit into the time, else those of the other policy."""
         self._kept = True
         leaving = np.zeros(len(verdict.gate), np.bool_)
         if self._inner.visits(block):
@@ -119,7 +120,7 @@ class DeadlineRoute:
         return leaving
 
     def _fits(self, parts: Sequence[str], images: int, times: float = 1.0) -> bool:
-        """Whether parts can run before the end; of parts that nobody has timed, only that they can run once."""
+        """Tell whether parts can run before the end; without an estimate, only that they can run once."""
         left = self._end - self._clock()
         predicted = self._costs.predict(parts, images)
         if predicted is None:
@@ -128,7 +129,7 @@ class DeadlineRoute:
 
 
 def _way(block: int, depth: int, exits: Sequence[int]) -> list[str]:
-    """The parts from behind `block` to the next answer.
+    """List the parts after `block` up to the next answer.
 
     >>> _way(1, 4, [1, 3])
     ['block_02', 'block_03', 'exit_03']

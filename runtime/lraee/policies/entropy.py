@@ -1,4 +1,4 @@
-"""Each image leaves at the first exit whose probabilities have little entropy: BranchyNet's criterion.
+"""Each image leaves at the first exit with probabilities of low entropy: BranchyNet's criterion.
 
 leave at the first L with -sum_k p_L log p_L <= threshold          (arXiv 1709.01686)
 
@@ -19,7 +19,7 @@ from lraee.policies.base import Verdict
 
 
 def entropy_nats(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Entropy of each row, (batch,) float32, 0 to the logarithm of the number of labels.
+    """Compute the entropy of each row, (batch,) float32, 0 to the logarithm of the number of labels.
 
     Args:
         probabilities: (batch, labels) float32.
@@ -33,10 +33,10 @@ def entropy_nats(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Entropy:
-    """Leave by the entropy of the probabilities."""
+    """Lets images leave by the entropy of their probabilities."""
 
     threshold: float
-    """Nats; an image leaves up to it."""
+    """Nats; an image leaves when its entropy is at most this."""
 
     def bind(self, manifest: Manifest) -> Entropy:
         """Check the threshold and that there are exits."""
@@ -52,9 +52,9 @@ class Entropy:
         return self
 
     def visits(self, block: int) -> bool:
-        """Every exit."""
+        """Visit every exit."""
         return True
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Images whose entropy is no more than the threshold."""
+        """Let images leave whose entropy is at most the threshold."""
         return np.asarray(entropy_nats(verdict.probabilities) <= np.float32(self.threshold))

@@ -13,16 +13,16 @@ from lraee.policies.base import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Full depth."""
+    """Runs every image at full depth."""
 
     def bind(self, manifest: Manifest) -> Full:
-        """Nothing to prepare: the policy is its own route."""
+        """Return the policy itself, which is its own route."""
         return self
 
     def visits(self, block: int) -> bool:
-        """Never."""
+        """Visit no exit."""
         return False
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Nobody."""
+        """Let no image leave."""
         return np.zeros(len(verdict.gate), np.bool_)

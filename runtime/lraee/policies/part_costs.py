@@ -1,7 +1,7 @@
-"""How long parts take on this device, remembered from call to call: what a deadline plans with.
+"""Remembers from call to call how long parts take on this device, for policies with a deadline.
 
-Blocks are alike, so are exits: their times are kept together, apart for small and large batches. Of each part the first
-run is left out, because it makes the session and verifies its files.
+Blocks are alike, and so are exits: their times are kept together, separately for small and large batches. The first run
+of each part does not count, because it makes the session and verifies its files.
 
 Source of the estimate: RFC 6298, section 2 (retransmission timers have the same question: how late may it get?).
 """
@@ -16,12 +16,12 @@ DEVIATIONS = 2.0
 """How many mean deviations a prediction lies above the mean; RFC 6298 takes 4, for a fault that costs much more."""
 
 MOST = 4.0
-"""Longer runs count as so many means: after a hiccup a part must not seem too dear ever to be run, and timed, again."""
+"""Longer runs count as this many means: after one slow run a part must not look too costly to be tried again."""
 
 
 @dataclass(slots=True)
 class _Estimate:
-    """Mean and mean deviation of the seconds that one image takes, both forgetting."""
+    """Holds mean and mean deviation of the seconds for one image, as exponential averages."""
 
     mean: float
     deviation: float
@@ -33,16 +33,16 @@ class _Estimate:
 
 
 class PartCosts:
-    """Running estimates of what parts cost; of a fixed size, and shared by the threads of a model."""
+    """Estimates what parts cost; it has a fixed size, and the threads of a model share it."""
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Start without any estimate."""
         self._lock = threading.Lock()
         self._ran: set[str] = set()
         self._estimates: dict[tuple[str, int], _Estimate] = {}
 
     def note(self, part: str, images: int, seconds: float) -> None:
-        """A part has run.
+        """Note that a part has run.
 
         Args:
             part: its name, such as ``block_03``.
@@ -61,9 +61,9 @@ class PartCosts:
                 known.note(each)
 
     def predict(self, parts: Iterable[str], images: int) -> float | None:
-        """Seconds that parts will hardly exceed together; None while nothing is known.
+        """Predict seconds that parts will hardly exceed together; None while nothing is known.
 
-        An exit or tail that nobody has timed counts as much as a block, a batch size as much as the nearest.
+        An exit or tail without an estimate counts as a block, and a batch size without one as the nearest.
 
         Args:
             parts: names, in any order.
@@ -84,5 +84,5 @@ class PartCosts:
 
 
 def _kind(part: str) -> str:
-    """``block`` for ``block_03``."""
+    """Give the kind of a part: ``block`` for ``block_03``."""
     return part.partition("_")[0]

@@ -19,13 +19,13 @@ from lraee.policies.base import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Leave by agreement of consecutive exits; all exits are visited."""
+    """Lets images leave when consecutive exits agree; all exits are visited."""
 
     agreements: int
     """How many times in a row an exit must agree with the one before it; n of them need n + 1 exits."""
 
     def bind(self, manifest: Manifest) -> PatienceRoute:
-        """Check that so many agreements can happen, and start to count."""
+        """Check that the bundle has enough exits for the agreements, and start to count."""
         if not is_count(self.agreements):
             raise PolicyError(f"the patience is {self.agreements} agreements, wanted at least 1")
         if self.agreements >= len(manifest.exits):
@@ -37,10 +37,10 @@ class Patience:
 
 
 class PatienceRoute:
-    """Remembers for one batch what the last exit predicted and how often exits have agreed since they last did not."""
+    """Remembers for one batch what the last exit predicted, and how many exits in a row have agreed."""
 
     def __init__(self, agreements: int) -> None:
-        """Nothing seen yet.
+        """Start with no exit seen.
 
         Args:
             agreements: after which an image leaves.
@@ -51,11 +51,11 @@ class PatienceRoute:
         self._agreed: NDArray[np.intp] = np.zeros(0, np.intp)
 
     def visits(self, block: int) -> bool:
-        """Every exit."""
+        """Visit every exit."""
         return True
 
     def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Images whose label has now been agreed on often enough."""
+        """Let images leave on whose label enough exits in a row have agreed."""
         predicted = verdict.probabilities.argmax(axis=1)
         agreed = np.zeros(len(predicted), np.intp)
         if self._rows is not None:

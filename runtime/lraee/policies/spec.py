@@ -1,4 +1,4 @@
-"""Policies as people type them: ``adaptive``, ``adaptive=balanced``, ``full``, ``exit=8``, ``deadline=40``.
+"""Parses policies as people type them: ``adaptive``, ``adaptive=balanced``, ``full``, ``exit=8``, ``deadline=40``.
 
 One parser for all command lines, so that a spec means the same everywhere; a report names its rows by spec, and the
 name of a row can be typed back.
@@ -36,7 +36,7 @@ REPLAYED = re.compile(rf"({COUNT.pattern}):({DECIMAL.pattern})")
 
 
 def parse_policy(spec: str) -> Policy:
-    """The policy that a spec names. Whether the bundle has the point or exit is found when it is bound.
+    """Parse the policy that a spec names. Whether the bundle has the point or exit is found when it is bound.
 
     >>> parse_policy("adaptive=balanced")
     Adaptive(point='balanced', thresholds=None)
@@ -50,10 +50,10 @@ def parse_policy(spec: str) -> Policy:
     Replay(shares=((8, 0.1), (10, 0.25)))
 
     Raises:
-        PolicyError: the spec names no policy, or its value is missing, superfluous or not such a number.
+        PolicyError: the spec names no policy, or its value is missing, superfluous or of another form.
     """
     if not isinstance(spec, str):
-        raise PolicyError(f"{spec!r} is no text; wanted {POLICY_SPECS}")
+        raise PolicyError(f"{spec!r} is not a text; wanted {POLICY_SPECS}")
     kind, equals, value = spec.strip().partition("=")
     if kind == "adaptive" and (value or not equals):
         return Adaptive(value or None)
@@ -67,4 +67,4 @@ def parse_policy(spec: str) -> Policy:
         return Deadline(float(value))
     if kind == "replay" and (shares := [REPLAYED.fullmatch(item.strip()) for item in value.split(",")]) and all(shares):
         return Replay(tuple((int(found[1]), float(found[2])) for found in shares if found))
-    raise PolicyError(f"{spec!r} is no policy; wanted {POLICY_SPECS}, with blocks counted from 1")
+    raise PolicyError(f"{spec!r} is not a policy; wanted {POLICY_SPECS}, with blocks counted from 1")

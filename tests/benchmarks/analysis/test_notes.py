@@ -180,16 +180,16 @@ def test_a_long_tail_is_named_except_for_adaptive_rows(make_report: Make) -> Non
 
 def test_runtimes_that_shared_a_process_are_named() -> None:
     """Unless each had its own; peers over the chain's own pool disturb nobody."""
-    (note,) = disturbance_notes(("graph", "openvino", "torch"), isolated=False, restless=())
+    (note,) = disturbance_notes(("graph", "openvino", "torch"), isolated=False, busy_rows=())
     assert note.startswith("openvino, torch brought threads of their own into one process")
-    assert disturbance_notes(("graph", "openvino"), isolated=True, restless=()) == ()
-    assert disturbance_notes(("graph", "fp32"), isolated=False, restless=()) == ()
+    assert disturbance_notes(("graph", "openvino"), isolated=True, busy_rows=()) == ()
+    assert disturbance_notes(("graph", "fp32"), isolated=False, busy_rows=()) == ()
 
 
 def test_rows_that_went_on_after_their_turn_are_named() -> None:
     """Their threads took cores from the next row."""
-    assert disturbance_notes(("torch", "openvino"), isolated=True, restless=("torch", "openvino")) == (
-        "Threads of openvino, torch did not come to rest between turns.",
+    assert disturbance_notes(("torch", "openvino"), isolated=True, busy_rows=("torch", "openvino")) == (
+        "Threads of openvino, torch were still spinning while other rows were timed.",
     )
 
 

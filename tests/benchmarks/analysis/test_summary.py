@@ -73,17 +73,17 @@ def test_the_faster_of_chain_and_graph_is_so_by_its_mean() -> None:
 def test_a_saving_is_against_the_fastest_full_depth_and_a_ratio_over_the_chain() -> None:
     """Which here is not the chain."""
     full, graph = item("full", "full", [12.0] * 3), item("graph", "graph", [10.0] * 3)
-    row = summarize_row(item("exit=1", "exit", [6.0] * 3), [graph, full], full, full_flops=100, accuracy=None, seed=0)
+    row = summarize_row(item("exit=1", "exit", [6.0] * 3), [graph, full], full_flops=100, accuracy=None, seed=0)
     assert row.latency_saved == pytest.approx(0.4)
     assert row.chain_ratio.value == 2.0
-    row = summarize_row(item("exit=1", "exit", [6, 6, 60]), [full], full, full_flops=100, accuracy=None, seed=0)
+    row = summarize_row(item("exit=1", "exit", [6, 6, 60]), [full], full_flops=100, accuracy=None, seed=0)
     assert row.chain_ratio.value == 2.0  # of medians
 
 
 def test_a_row_that_costs_more_flops_has_no_ratio_of_savings() -> None:
     """Less latency per FLOP lost means nothing."""
     full = item("full", "full", [10.0])
-    row = summarize_row(full, [full], full, full_flops=90, accuracy=None, seed=0)
+    row = summarize_row(full, [full], full_flops=90, accuracy=None, seed=0)
     assert row.flops_saved < 0
     assert row.latency_per_flops is None
 
@@ -92,7 +92,7 @@ def test_what_else_was_measured_of_a_row_is_kept(accuracy: Accuracy) -> None:
     """As it was given."""
     energy = Energy(source="RAPL", joules_per_image=0.1, watts=5.0, idle_watts=2.0)
     full = item("full", "full", [10.0])
-    row = summarize_row(full, [full], full, full_flops=100, accuracy=accuracy, energy=energy, seed=0)
+    row = summarize_row(full, [full], full_flops=100, accuracy=accuracy, energy=energy, seed=0)
     assert row.accuracy is accuracy
     assert row.energy is energy
 
@@ -110,7 +110,7 @@ def test_intervals_are_over_launches_and_every_full_depth() -> None:
         for name, kind, mean in (("graph", "graph", 10.0), ("full", "full", 10.1), ("exit=1", "exit", 6.0))
     ]
     graph, full, left = (dataclasses.replace(row, launches=launches) for row in rows)
-    row = summarize_row(left, [graph, full], full, full_flops=100, accuracy=None, seed=3)
+    row = summarize_row(left, [graph, full], full_flops=100, accuracy=None, seed=3)
     depths = np.stack([graph.samples_ms, full.samples_ms])
     met: dict[str, Any] = {"seed": 3, "launches": launches}
     assert row.latency.p50_interval_ms == median_interval(left.samples_ms, **met)
@@ -123,7 +123,7 @@ def test_savings_against_full_depth() -> None:
     """Half of the images save 40 % of the FLOPs: 20 %; means of 9 and 10 ms: 10 %; a saved FLOP is worth half."""
     full = item("full", "full", [9.0, 11.0])
     adaptive = item("adaptive=a", "adaptive", [7.0, 11.0], blocks=[1, 2])
-    row = summarize_row(adaptive, [full], full, full_flops=100, accuracy=None, seed=0)
+    row = summarize_row(adaptive, [full], full_flops=100, accuracy=None, seed=0)
     assert row.flops == 80
     assert row.flops_saved == pytest.approx(0.2)
     assert row.latency_saved == pytest.approx(0.1)
@@ -134,7 +134,7 @@ def test_savings_against_full_depth() -> None:
 def test_full_depth_has_no_ratio_of_savings() -> None:
     """Nothing is divided by zero FLOPs saved."""
     full = item("full", "full", [10.0, 10.0])
-    row = summarize_row(full, [full], full, full_flops=100, accuracy=None, seed=0)
+    row = summarize_row(full, [full], full_flops=100, accuracy=None, seed=0)
     assert (row.flops_saved, row.latency_saved, row.latency_per_flops) == (0.0, 0.0, None)
 
 
@@ -146,12 +146,10 @@ def test_images_per_second_counts_the_batch() -> None:
         samples_ms=np.array([8.0]),
         outcomes=(outcome([2] * 4, [False] * 4, [100] * 4),),
     )
-    assert summarize_row(full, [full], full, full_flops=100, accuracy=None, seed=0).images_per_second == pytest.approx(
-        500.0
-    )
+    assert summarize_row(full, [full], full_flops=100, accuracy=None, seed=0).images_per_second == pytest.approx(500.0)
 
 
-def test_an_exit_behind_the_last_block_is_not_full_depth() -> None:
+def test_an_exit_after_the_last_block_is_not_full_depth() -> None:
     """The two are told apart, and full depth comes last."""
     shares = exit_shares([outcome([2, 2, 1, 2], [True, False, True, False], [1] * 4)], np.array([5.0]))
     assert [(share.block, share.early, share.share, share.p50_ms) for share in shares] == [
@@ -206,8 +204,8 @@ def test_the_ratio_to_the_chain_is_of_medians_and_paired() -> None:
     """A disturbance that doubles whole rounds moves neither the ratio nor its interval; medians alone would move."""
     disturbed = np.where(np.arange(60) % 3 == 0, 2.0, 1.0)
     full, peer = item("full", "full", list(8.0 * disturbed)), item("openvino", "openvino", list(10.0 * disturbed))
-    row = summarize_row(peer, [full], full, full_flops=100, accuracy=None, seed=0)
+    row = summarize_row(peer, [full], full_flops=100, accuracy=None, seed=0)
     assert row.chain_ratio.value == pytest.approx(0.8)
     assert row.chain_ratio.interval.low == pytest.approx(0.8)
     assert row.chain_ratio.interval.high == pytest.approx(0.8)
-    assert summarize_row(full, [full], full, full_flops=100, accuracy=None, seed=0).chain_ratio.value == 1.0
+    assert summarize_row(full, [full], full_flops=100, accuracy=None, seed=0).chain_ratio.value == 1.0

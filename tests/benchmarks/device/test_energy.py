@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lraee_benchmarks.device.energy import Pmic, Rapl, find_meter, measure_energy
@@ -73,7 +74,8 @@ def test_rows_are_measured_one_by_one(tmp_path: Path) -> None:
         clock.sleep(0.1)
         return 100.0
 
-    (energy,) = measure_energy(["full"], [call], 4, 2, Meter(), seconds=3.0, clock=clock, sleep=clock.sleep).values()
+    batches = [np.zeros((2, 2, 2, 3), np.uint8)] * 4
+    (energy,) = measure_energy({"full": call}, batches, Meter(), seconds=3.0, clock=clock, sleep=clock.sleep).values()
     assert energy.idle_watts == pytest.approx(2.0)
     assert energy.watts == pytest.approx(5.0)
     assert energy.joules_per_image == pytest.approx(0.25)

@@ -59,7 +59,7 @@ def test_markdown_has_accuracy_only_where_it_was_measured(
     assert "top-1" not in render_markdown(make_report())
     page = render_markdown(with_accuracy)
     assert "| 90.5% (89.2% to 91.8%) | -0.5 (-1.0 to +0.1) |" in page
-    assert "Top-1 on fashion-mnist; differences are to `full`" in page
+    assert "Top-1 on fashion-mnist; differences are in points, to `full`" in page
 
 
 def test_notes_are_in_text_and_markdown(make_report: Callable[..., Report]) -> None:
@@ -87,8 +87,8 @@ def test_each_kind_of_row_is_explained_once(make_report: Callable[..., Report]) 
     rows = tuple(dataclasses.replace(first, name=name, kind=kind) for name, kind in routed)  # type: ignore[arg-type]
     report = make_report(rows=(*rows, *others))
     line = (
-        "Rows: confidence: by one threshold on the largest probability; patience: once consecutive exits agree (PABEE);"
-        " full: all blocks one by one; graph: the same as one graph"
+        "Rows: confidence: one threshold on the largest probability decides; patience: images leave once consecutive "
+        "exits agree (PABEE); full: all blocks run one by one; graph: the same tower runs as one graph"
     )
     assert f"- {line}\n" in render_markdown(report)
     assert line in " ".join(screen(report).split())
@@ -122,11 +122,11 @@ def test_the_floor_is_in_text_and_markdown_where_it_was_measured(
     make_report: Callable[..., Report], floor: Floor
 ) -> None:
     """Both bounds with the chain's distance to them."""
-    assert "Floor" not in screen(make_report()) + render_markdown(make_report())
+    assert "Lower bound" not in screen(make_report()) + render_markdown(make_report())
     report = make_report(floor=floor)
     for shown in (" ".join(screen(report).split()), render_markdown(report)):
-        assert "74 products of 85.00 MB of weights, bare and in order, take 8.00 ms (7.90 to 8.10)" in shown
-        assert "chain / floor 1.25 [1.24, 1.27]" in shown
+        assert "the tower's 74 GEMMs alone, with 85.00 MB of weights, take 8.00 ms (7.90 to 8.10)" in shown
+        assert "chain / GEMMs 1.25 [1.24, 1.27]" in shown
         assert "reading 85.00 MB once takes 5.00 ms (4.90 to 5.10), 17.0 GB/s; chain / read 2.00 [1.90, 2.10]" in shown
 
 

@@ -54,7 +54,7 @@ def test_another_schema_is_refused(make_report: Callable[..., Report]) -> None:
 
 def test_text_that_is_no_json_is_refused() -> None:
     """The message says what to do."""
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match="not JSON"):
         from_json("{")
 
 

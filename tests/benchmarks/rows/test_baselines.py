@@ -19,7 +19,7 @@ from lraee.errors import BundleError, MissingExtraError
 from lraee.ort.cpu import int8_products_saturate
 from lraee.ort.sessions import SessionSettings
 from lraee_benchmarks.images import load_sample
-from lraee_benchmarks.results.model import Peer
+from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.rows import baselines as peers
 from lraee_benchmarks.rows import openvino_row as peer_openvino
 from lraee_benchmarks.rows.baseline_files import baseline_path
@@ -240,5 +240,5 @@ def test_a_baseline_whose_data_lies_elsewhere_is_refused(copy: Bundle) -> None:
     tensor = b"\x6a" + bytes([len(entry)]) + entry
     graph = b"\x2a" + bytes([len(tensor)]) + tensor
     path.write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
-    with pytest.raises(BundleError, match=r"external data is at '\.\./x\.data', wanted a file beside it"):
+    with pytest.raises(BundleError, match=r"external data is at '\.\./x\.data', wanted a file in its own folder"):
         open_peer(copy, "fp32", ONE_THREAD)

@@ -62,7 +62,7 @@ def test_the_default_point_is_spelled_out(model: lraee.Model) -> None:
 
 def test_an_exit_that_the_bundle_lacks_is_refused(model: lraee.Model) -> None:
     """Before anything is timed."""
-    with pytest.raises(PolicyError, match="no exit behind block 99"):
+    with pytest.raises(PolicyError, match="no exit after block 99"):
         chain_variants(model, ["exit=99"])
 
 

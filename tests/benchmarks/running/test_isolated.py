@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lraee_benchmarks.images import load_sample
 from lraee_benchmarks.results.model import from_json, to_json
 from lraee_benchmarks.rows.answers import LabelledSource
 from lraee_benchmarks.running.in_process import LocalRows, RowPlan
-from lraee_benchmarks.running.isolated import IsolatedRows, cores_for
+from lraee_benchmarks.running.isolated import cores_for, isolated_rows
 from lraee_benchmarks.running.worker import wait_until_idle
 from lraee_calibration_data import fashion_mnist_test, open_dataset
 
@@ -54,7 +55,7 @@ def test_workers_answer_what_one_process_answers(model: lraee.Model, tmp_path: P
     source = LabelledSource(source=str(tmp_path / "labelled"))
     local = LocalRows(PLAN, model, batches)
     before = processes()
-    with IsolatedRows(PLAN, model, batches) as isolated:
+    with isolated_rows(PLAN, model, batches) as isolated:
         assert len(processes() - before) == 6
         assert (
             isolated.names
@@ -77,7 +78,7 @@ def test_workers_answer_what_one_process_answers(model: lraee.Model, tmp_path: P
                 assert there[batch].exit_block.tolist() == outcome.exit_block.tolist()
         right = isolated.right(source, lambda share: None)
         np.testing.assert_array_equal(right.right, local.right(source, lambda share: None).right)
-        assert isolated.restless == set()
+        assert isolated.busy_rows == set()
     assert processes() == before
 
 
@@ -85,8 +86,22 @@ def test_a_row_that_cannot_be_opened_is_one_error(model: lraee.Model) -> None:
     """In the words of the worker, and the workers that had started are ended."""
     batches = load_sample("fashion-mnist", model.manifest.preprocessing, count=1, batch=1, seed=0).batches
     before = processes()
-    with pytest.raises(BundleError, match="there is no exit behind block 99"):
-        IsolatedRows(RowPlan(chain=("full", "exit=99"), peers=(), floor=()), model, batches)
+    plan = RowPlan(chain=("full", "exit=99"), peers=(), floor=())
+    with pytest.raises(BundleError, match="there is no exit after block 99"), isolated_rows(plan, model, batches):
+        pass
+    assert processes() == before
+
+
+def test_a_worker_that_is_killed_is_one_error(model: lraee.Model) -> None:
+    """As by the system where memory is short: nothing waits for it, and the other worker is ended."""
+    batches = load_sample("fashion-mnist", model.manifest.preprocessing, count=1, batch=1, seed=0).batches
+    before = processes()
+    with isolated_rows(RowPlan(chain=("full",), peers=(), floor=("read",)), model, batches) as isolated:
+        (worker, _) = sorted(processes() - before, key=int)
+        os.kill(int(worker), signal.SIGKILL)
+        with pytest.raises(BundleError, match="the process of the row full ended with status -9: no message"):
+            isolated.measures[0](0)
+        assert isolated.measures[1](0) > 0
     assert processes() == before
 
 

@@ -14,12 +14,11 @@ from lraee.errors import BundleError
 from lraee_benchmarks.analysis.intervals import median_interval, ratio_interval
 from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
-from lraee_benchmarks.images import Sample
 from lraee_benchmarks.results.model import RowKind, from_json, to_json
 from lraee_benchmarks.rows.baseline_files import baseline_path
 from lraee_benchmarks.running.in_process import RowPlan
-from lraee_benchmarks.running.launches import LaunchPlan, LaunchRows, measure_in_launches, selected_columns
-from lraee_benchmarks.running.rounds import Plan
+from lraee_benchmarks.running.launches import Launch, MeasuredRows, joined, measure_in_launches
+from lraee_benchmarks.running.rounds import Measured, Plan
 
 
 @pytest.fixture
@@ -89,38 +88,43 @@ def test_a_row_that_cannot_run_says_why_and_the_others_run(
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_row_that_fails_in_one_launch_is_left_out_of_all(failing: int) -> None:
-    """Columns of the others, and of the floor behind them, stay with their rows."""
+    """Columns of the others, and of the floor after them, stay with their rows."""
     names: tuple[tuple[str, RowKind], ...] = (("full", "full"), ("graph", "graph"), ("static", "static"))
-    told = [
-        LaunchRows(
-            names=tuple(name for name in names if name[0] != "graph" or launch != failing),
-            peers=(),
-            restless=(),
-            failed={"graph": "it ended"} if launch == failing else {},
+    launches = []
+    for number in (0, 1):
+        there = [name for name in names if name[0] != "graph" or number != failing]
+        samples_ms = np.array([[float(column) for column in range(len(there) + 2)]])
+        launches.append(
+            MeasuredRows(
+                names=there,
+                peers=(),
+                busy_rows=frozenset({"graph", "static"}),
+                failed={"graph": "it ended"} if number == failing else {},
+                outcomes=[{} for _ in there],
+                measured=Measured(samples_ms=samples_ms, batch_of_round=np.array([number])),
+            )
         )
-        for launch in (0, 1)
-    ]
-    samples = [np.array([[float(column) for column in range(len(rows.names) + 2)]]) for rows in told]
-    kept = [name for name in names if name[0] != "graph"]
-    columns = [selected_columns(rows, kept, one).tolist() for rows, one in zip(told, samples, strict=True)]
-    assert columns[failing] == [[0, 1, 2, 3]]
-    assert columns[1 - failing] == [[0, 2, 3, 4]]
+    found = joined(launches)
+    assert found.names == [name for name in names if name[0] != "graph"]
+    assert (found.failed, found.busy_rows) == ({"graph": "it ended"}, {"static"})
+    assert found.measured.samples_ms[failing].tolist() == [0, 1, 2, 3]
+    assert found.measured.samples_ms[1 - failing].tolist() == [0, 2, 3, 4]
+    assert found.measured.launches is not None
+    assert found.measured.launches.tolist() == found.measured.batch_of_round.tolist() == [0, 1]
 
 
 def test_a_launch_that_fails_says_why() -> None:
     """In one line, with what was met."""
-    pixels = np.zeros((1, 28, 28, 3), np.uint8)
-    sample = Sample(source="", batches=(pixels,), first_image=b"", preprocessing_ms=None)
-    launch = LaunchPlan(
-        bundle="reference",
+    launch = Launch(
+        bundle=find_bundle("reference"),
         threads=1,
         thread_pool="session",
         isolated=False,
         rows=RowPlan(chain=("exit=99",), peers=(), floor=()),
         plan=Plan(warmup_rounds=0, rounds=1, min_seconds=0.0, seed=0),
     )
-    with pytest.raises(BundleError, match=r"a launch ended with status 1: .*99"):
-        measure_in_launches(launch, sample, 2, lambda share: None)
+    with pytest.raises(BundleError, match="there is no exit behind block 99"):
+        measure_in_launches(launch, [np.zeros((1, 28, 28, 3), np.uint8)], 2, lambda share: None)
 
 
 def test_intervals_over_launches_hold_what_launches_differ_by() -> None:

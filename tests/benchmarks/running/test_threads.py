@@ -20,7 +20,7 @@ from lraee_benchmarks.benchmark import run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.rows.onnxruntime_row import check_threads_alike
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "threads.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "experiments" / "threads.py"
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import pytest
 
 from lraee.errors import DataError
 from lraee_calibration_data import imagenet_labels, imagenet_synsets, label_rows, open_dataset
+from reproduce import arrange_imagenet
 
-FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "reproduce"
 MakeImageNet: TypeAlias = Callable[..., Any]
 """See `conftest.FakeImageNet`."""
-
-
-def load_script() -> ModuleType:
-    """`arrange_imagenet.py` as a module."""
-    spec = importlib.util.spec_from_file_location("arrange_imagenet", FOLDER / "arrange_imagenet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-arrange_imagenet = load_script()
 
 
 def listing(root: Path) -> dict[str, bytes]:

@@ -128,14 +128,6 @@ def test_both_arm_cores_gave_the_same_to_the_last_bit() -> None:
         assert found["equal"] == found["images"] >= 200
 
 
-def test_a_page_without_marks_is_refused(scripts: dict[str, ModuleType]) -> None:
-    """The table would have no place."""
-    page = scripts["comparison"].with_table("a <!-- emulated --> b <!-- /emulated --> c", "T")
-    assert page == "a <!-- emulated -->\n\nT\n\n<!-- /emulated --> c"
-    with pytest.raises(ValueError, match="to put the table between"):
-        scripts["comparison"].with_table("nothing", "T")
-
-
 def test_a_missing_program_is_named_with_its_package(
     scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from lraee_calibration_data import fashion_mnist_test
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "label_sets.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "experiments" / "label_sets.py"
 
 
 def test_every_way_is_measured_on_every_label_set(tmp_path):

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
 import onnx
 import pytest
 
+from experiments import operator_sets
 from lraee.bundle.folder import Bundle, find_bundle
 from lraee.errors import BundleError
 
-ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def operator_sets() -> SimpleNamespace:
-    """What ``benchmarks/operator_sets.py`` defines."""
-    return SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "operator_sets.py")))
-
 
 @pytest.mark.parametrize("operator", ["Attention", "MultiHeadAttention"])
-def test_both_forms_of_the_blocks_compute_the_same(
-    operator_sets: SimpleNamespace, operator: str, tmp_path: Path
-) -> None:
+def test_both_forms_of_the_blocks_compute_the_same(operator: str, tmp_path: Path) -> None:
     """All blocks of the shipped bundle, the last for the class token alone, to a float rounding."""
     bundle = Bundle(find_bundle("reference"))
     operator_sets.write_forms(bundle, tmp_path, operator)
@@ -41,8 +30,8 @@ def test_both_forms_of_the_blocks_compute_the_same(
     assert min(len(found["bundle"]), len(found["other"])) >= 1
 
 
-def test_a_bundle_whose_blocks_have_attention_is_refused(operator_sets: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_bundle_whose_blocks_have_attention_is_refused(tmp_path: Path) -> None:
     """There would be nothing to compare; the golden bundle is older than the change."""
-    golden = Bundle(ROOT / "tests" / "runtime" / "golden" / "format_1.lraee")
+    golden = Bundle(Path(__file__).parents[2] / "runtime" / "golden" / "format_1.lraee")
     with pytest.raises(BundleError, match="is no INT8 block of MatMul and Softmax; wanted one"):
         operator_sets.write_forms(golden, tmp_path, "Attention")

@@ -11,55 +11,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import markdown_files
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from typer.main import get_command
 
-from lraee_benchmarks.cli import app as bench_app
 from lraee_benchmarks.results.model import from_json
 from lraee_exporters.loading.sources import REFERENCE_FOLDER
-from lraee_toolchain.cli import app as export_app
 
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "reproduce"
 SCRIPT = FOLDER / "reproduce.sh"
 README = (FOLDER / "README.md").read_text("utf-8")
-COMMANDS: dict[str, Any] = {"lraee-export": get_command(export_app), "lraee-bench": get_command(bench_app)}
 
 
-def commands(text: str) -> list[list[str]]:
-    """The words of every `lraee-*` command of a shell text; a line that ends in a backslash goes on."""
-    lines = text.replace("\\\n", " ").splitlines()
-    found = [shlex.split(line, comments=True) for line in lines if re.match(r"lraee-", line)]
-    default = shlex.split(re.findall(r"\|\| set -- (.+)", SCRIPT.read_text("utf-8"))[0])
+def script_commands() -> list[list[str]]:
+    """The words of every command of the script, with the model that it exports by default."""
+    text = SCRIPT.read_text("utf-8")
+    default = shlex.split(re.findall(r"\|\| set -- (.+)", text)[0])
+    found = markdown_files.command_lines(text)
     return [[word for given in words for word in (default if given == "$@" else [given])] for words in found]
 
 
-def shell_blocks(text: str) -> str:
-    """What stands between the fences of a Markdown text."""
-    return "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
-
-
-ALL_COMMANDS = [*commands(SCRIPT.read_text("utf-8")), *commands(shell_blocks(README))]
-
-
-@pytest.mark.parametrize("words", ALL_COMMANDS, ids=lambda words: " ".join(words)[:60])
-def test_a_command_of_the_recipe_is_accepted(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", script_commands(), ids=lambda words: " ".join(words)[:60])
+def test_a_command_of_the_script_is_accepted(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the parser of the command itself: every option, choice and argument."""
     monkeypatch.chdir(tmp_path)
-    for name in ("$results", "results"):
-        (tmp_path / name).mkdir()  # lraee-bench looks whether it could write
-    program, *arguments = words
-    context = COMMANDS[program].make_context(program, arguments.copy())
-    assert "$@" not in arguments
-    assert context.params["model" if program == "lraee-export" else "bundle"]
+    assert "$@" not in words
+    markdown_files.parse(words)
 
 
-def test_the_recipe_exports_and_measures() -> None:
-    """Else the test above would find nothing."""
-    assert {words[0] for words in ALL_COMMANDS} == set(COMMANDS)
-    assert commands(SCRIPT.read_text("utf-8"))[0][-3:] == ["ViT-B-32-quickgelu", "--pretrained", "openai"]
+def test_the_script_exports_openai_s_weights_by_default() -> None:
+    """Those of the paper; otherwise the test above would find nothing."""
+    assert script_commands()[0][-3:] == ["ViT-B-32-quickgelu", "--pretrained", "openai"]
 
 
 def test_the_readme_shows_the_first_command_of_the_script() -> None:
@@ -69,15 +53,10 @@ def test_the_readme_shows_the_first_command_of_the_script() -> None:
     def options(words: list[str]) -> dict[str, Any]:
         for name, value in values.items():
             words = [word.replace(name, value) for word in words]
-        return dict(COMMANDS["lraee-export"].make_context("lraee-export", words[1:]).params)
+        return dict(markdown_files.COMMANDS["lraee-export"].make_context("lraee-export", words[1:]).params)
 
-    shown = next(words for words in commands(shell_blocks(README)) if words[0] == "lraee-export")
-    assert options(shown) == options(commands(SCRIPT.read_text("utf-8"))[0])
-
-
-def test_the_weights_have_the_name_that_open_clip_knows() -> None:
-    """Tags are renamed now and then."""
-    assert "openai" in open_clip.list_pretrained_tags_by_model("ViT-B-32-quickgelu")
+    shown = next(words for words in markdown_files.commands(FOLDER / "README.md") if words[0] == "lraee-export")
+    assert options(shown) == options(script_commands()[0])
 
 
 def test_nothing_is_shown_as_measured_here() -> None:
@@ -85,26 +64,6 @@ def test_nothing_is_shown_as_measured_here() -> None:
     rows = re.findall(r"^\| .+ \|$", README.split("## The table")[1], re.MULTILINE)[2:]
     assert len(rows) >= 10
     assert all("| not measured here |" in row for row in rows) or (FOLDER / "results").is_dir()
-
-
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
-def test_a_link_of_the_readme_leads_to_a_file(target: str) -> None:
-    """Beside it."""
-    assert (FOLDER / target).is_file()
-
-
-def test_scripts_that_the_readme_calls_exist() -> None:
-    """By the path from the project's folder."""
-    named = set(re.findall(r"benchmarks/reproduce/([\w.]+\.(?:py|sh))", README))
-    assert named == {"arrange_imagenet.py", "reproduce.sh"}
-    assert all((FOLDER / name).is_file() for name in named)
-
-
-def test_options_of_the_readme_exist() -> None:
-    """Of the commands, or of the script that arranges."""
-    known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
-    known |= set(re.findall(r'"(--[a-z]+)"', (FOLDER / "arrange_imagenet.py").read_text("utf-8")))
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known
 
 
 def small_model(folder: Path) -> Path:

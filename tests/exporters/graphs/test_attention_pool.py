@@ -27,12 +27,12 @@ WIDTH, HEADS, TOKENS = 32, 4, 9
 
 
 def normal(*shape: int, scale: float = 0.3, seed: int = 0) -> Array:
-    """float32 of any shape."""
+    """Draw float32 values of any shape."""
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32) * np.float32(scale)
 
 
 def linear(size_in: int, size_out: int, seed: int) -> Linear:
-    """With a bias."""
+    """Make a linear layer with a bias."""
     return Linear(weight=normal(size_out, size_in, seed=seed), bias=normal(size_out, seed=seed))
 
 
@@ -60,18 +60,18 @@ def tower(make_tower: Callable[..., Tower]) -> Tower:
 
 
 def apply(layer: Linear, x: Array) -> Array:
-    """float64."""
+    """Compute a linear layer in float64."""
     return x @ layer.weight.T.astype(np.float64) + layer.bias
 
 
 def norm(layer: LayerNorm, x: Array) -> Array:
-    """float64."""
+    """Compute a LayerNorm in float64."""
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + layer.epsilon) * layer.weight + layer.bias
 
 
 def activate(name: Activation, x: Array) -> Array:
-    """Both kinds of GELU."""
+    """Compute either kind of GELU."""
     if name == "gelu_tanh":
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
@@ -140,7 +140,7 @@ def test_the_pool_costs_a_few_rows_and_not_every_token(tower: Tower) -> None:
 
 
 def test_a_stem_without_a_class_token_adds_no_row(tower: Tower, run_part: Callable[..., dict[str, Any]]) -> None:
-    """All tokens are patches."""
+    """All of its tokens are patches."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)
     got = run_part(build_stem(tower, quantized=False), pixels=pixels)["tokens_out"]
     assert got.shape == (2, TOKENS, WIDTH)
@@ -176,7 +176,7 @@ def test_an_exit_averages_all_tokens_and_cannot_read_a_class_token(
 
 
 def test_a_tower_whose_pooling_does_not_fit_its_parts_is_refused(tower: Tower) -> None:
-    """Each contradiction by itself."""
+    """Each contradiction is refused by itself."""
     first = normal(WIDTH)
     for change in (
         {"pooling": "cls"},

@@ -46,7 +46,7 @@ def test_inputs_are_shared_by_layers_of_one_shape(floor: Path) -> None:
 
 
 def test_the_last_block_multiplies_the_rows_that_it_computes(floor: Path) -> None:
-    """Keys and values of all tokens, everything else of one row for each image: as the chain, or it is no floor."""
+    """As in the chain, keys and values of all tokens are computed, and one row of the rest."""
     session = make_session(floor, ONE_THREAD)
     rows = {entry.name: entry.shape[0] for entry in session.get_outputs()}
     one = {name for name, count in rows.items() if count == FLOOR_ROWS[2]}

@@ -55,7 +55,7 @@ def block_by_definition(weights: BlockWeights, x: Array) -> tuple[Array, dict[st
 
 
 def norm(layer: LayerNorm, x: Array) -> Array:
-    """LayerNorm over the last axis."""
+    """Compute a LayerNorm over the last axis."""
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + layer.epsilon) * layer.weight + layer.bias
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto
 
 from lraee.bundle.folder import SHIPPED
-from lraee.bundle.manifest import read_manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee.images.resize.onnx_resize import GRAPH as RESIZE_GRAPH
 from lraee_exporters.graphs.builder import (
     ALIGNMENT_BYTES,

@@ -1,7 +1,8 @@
 """Every kind of tower that is supported computes what open_clip computes, at its true width and with two blocks.
 
 Weights are random, LayerNorms and biases too. The blocks of one tower are alike, so two of them show what twelve or
-thirty-two would: patch and image sizes, head widths, activations, poolings. Whole models: benchmarks/towers.
+thirty-two would: patch and image sizes, head widths, activations, poolings.
+Whole models: benchmarks/experiments/towers.
 """
 
 import copy
@@ -53,7 +54,7 @@ TOWERS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timm's models with two blocks."""
+    """Make timm's models with two blocks."""
     monkeypatch.setattr(timm, "create_model", functools.partial(timm.create_model, depth=BLOCKS))
 
 

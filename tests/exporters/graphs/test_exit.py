@@ -18,7 +18,7 @@ TOKENS, WIDTH, EMBED = 10, 32, 12
 
 
 def random_tokens(batch: int) -> Array:
-    """float32 (batch, TOKENS, WIDTH)."""
+    """Draw float32 tokens (batch, TOKENS, WIDTH)."""
     return np.random.default_rng(8).standard_normal((batch, TOKENS, WIDTH), dtype=np.float32) + np.float32(0.5)
 
 

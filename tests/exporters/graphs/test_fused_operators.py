@@ -91,7 +91,7 @@ def test_every_part_of_the_shipped_bundle_runs_the_operators_of_its_manifest() -
 
 @pytest.mark.parametrize("int8", [True, False], ids=["int8", "float"])
 def test_every_part_of_the_reference_fuses_as_declared(int8: bool, tmp_path: Path) -> None:
-    """Stem, all 12 blocks in both forms and the tail, built anew from the shipped weights."""
+    """Stem, all 12 blocks in both forms and the tail, built again from the shipped weights."""
     parts = list(parts_of(load_model("reference").tower, int8=int8))
     assert len(parts) == 26
     for part, declared in parts:
@@ -167,7 +167,7 @@ def test_an_int8_block_transposes_levels_and_no_floats(make_tower: Callable[...,
 
 
 def test_a_bias_of_zeros_changes_nothing_that_is_declared(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
-    """In float the bias is left away, in INT8 it is kept; both fuse as declared."""
+    """In float the bias is omitted, in INT8 it is kept; both fuse as declared."""
     tower = make_tower(depth=1)
     block, bias = tower.blocks[0], np.zeros(32, np.float32)
     plain = replace(block, attention=replace(block.attention, out=replace(block.attention.out, bias=bias)))
@@ -207,7 +207,7 @@ def test_a_missing_quantization_of_an_input_is_refused(
 
 
 def test_a_quantized_output_is_refused(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
-    """The residual stream stays float: another quantization behind a layer costs time and accuracy."""
+    """The residual stream stays float: another quantization after a layer costs time and accuracy."""
     weights, _ = int8_block(make_tower)
     graph, file = build_block(weights, number=1, token_count=10)
     scale, zero = graph.constant("s", np.float32(0.1)), graph.constant("z", np.uint8(128))

@@ -22,7 +22,7 @@ VARIANTS = [
 
 
 def random_pixels(batch: int, size: int = 24) -> Array:
-    """uint8 (batch, size, size, 3)."""
+    """Draw uint8 pixels (batch, size, size, 3)."""
     return np.random.default_rng(3).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
 
 

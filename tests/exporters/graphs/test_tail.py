@@ -16,7 +16,7 @@ TOKENS = 10
 
 
 def random_tokens(batch: int) -> Array:
-    """float32 (batch, TOKENS, 32)."""
+    """Draw float32 tokens (batch, TOKENS, 32)."""
     return np.random.default_rng(6).standard_normal((batch, TOKENS, 32), dtype=np.float32) * 2
 
 
@@ -35,7 +35,7 @@ def tail_by_definition(tower: Tower, tokens: Array, labels: dict[str, Array]) ->
 
 
 def build(tower: Tower, weights: Any, *, observe: bool = False) -> Any:
-    """The part ``tail``."""
+    """Build the part ``tail``."""
     return build_tail(weights, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens, observe=observe)
 
 
@@ -61,7 +61,7 @@ def test_an_observed_tail_gives_the_input_of_the_projection(
     run_part: Callable[..., dict[str, Any]],
     labels_input: Callable[..., dict[str, Any]],
 ) -> None:
-    """The normed class token."""
+    """This is the normed class token."""
     tower, tokens, labels = make_tower(), random_tokens(3), labels_input()
     got = run_part(build(tower, float_tail(tower), observe=True), tokens=tokens, **labels)
     np.testing.assert_allclose(got["observed_norm_post"], tail_by_definition(tower, tokens, labels)[0], atol=1e-5)

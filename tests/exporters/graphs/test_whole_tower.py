@@ -42,7 +42,7 @@ def build_all(tower: Tower, folder: Path, *, quantized: bool) -> tuple[list[Grap
         graph.save(folder)
         file.save(folder)
         files[graph.name.removesuffix("_class")] = file
-    whole = build_whole(tower, blocks, tail, files, quantized=quantized)
+    whole = build_whole(tower, blocks, tail, files)
     whole.save(folder)
     return [graph for graph, _ in parts], whole
 
@@ -109,9 +109,7 @@ def test_one_weight_file_may_stand_for_all(
     tower, file, labels = make_tower(), WeightFile("fp32.data"), labels_input()
     blocks = [float_block(block, tower.activation) for block in tower.blocks]
     names = ["stem", "block_01", "block_02", "tail"]
-    build_whole(tower, blocks, float_tail(tower), dict.fromkeys(names, file), quantized=False, name="fp32").save(
-        tmp_path
-    )
+    build_whole(tower, blocks, float_tail(tower), dict.fromkeys(names, file), name="fp32").save(tmp_path)
     file.save(tmp_path)
     build_all(tower, tmp_path, quantized=False)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)

@@ -110,7 +110,7 @@ def test_a_layer_in_int8_is_bounded_by_the_rounding_of_its_three_operands(weight
 def test_a_channel_without_weights_still_gives_its_bias(
     weight_row: float, activation: ActivationRange, run_part: Callable[..., dict[str, Any]]
 ) -> None:
-    """A pruned row has no scale of its own and 32 bits of bias; its bias must not be cut off by that.
+    """A pruned row has no scale and 32 bits of bias; its bias must not be cut off by that.
 
     The same for an input that was zero in all of calibration: the layer then is its bias.
     """
@@ -146,7 +146,7 @@ def test_the_kernel_multiplies_these_integers(size_in: int, run_part: Callable[.
 
 
 def run_linear(layer: QuantizedLinear, x: Array, run_part: Callable[..., dict[str, Any]]) -> Array:
-    """The layer as a part of its own."""
+    """Build the layer as its own part."""
     graph, file = GraphBuilder("layer"), WeightFile("layer.data")
     size_in, size_out = layer.shape
     value = graph.input("x", TensorProto.FLOAT, ["rows", size_in])

@@ -1,4 +1,4 @@
-"""A file that is no checkpoint is named for what it is, in one line, and nothing from it is run or passed on."""
+"""A file that is not a checkpoint is named for what it is, in one line, and nothing from it is run or passed on."""
 
 import argparse
 import gzip
@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from lraee_exporters.loading.file_kinds import file_kind
-from lraee_exporters.loading.one_line import one_line
 from lraee_exporters.loading.open_clip_models import load_model
+from lraee_exporters.one_line import one_line
 
 Build = Callable[[dict[str, Any]], Any]
 Refusal = Callable[..., str]

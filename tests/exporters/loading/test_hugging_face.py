@@ -22,7 +22,7 @@ HEADS = 4
 
 @pytest.fixture
 def model(small_config: dict[str, Any], build_model: Build) -> Any:
-    """A small model with QuickGELU."""
+    """Make a small model with QuickGELU."""
     return build_model({**small_config, "quick_gelu": True})
 
 
@@ -147,7 +147,7 @@ def test_weights_that_do_not_fit_the_layout_are_refused(folder: Path) -> None:
     cases: list[tuple[State, str]] = [
         ({name: value for name, value in whole.items() if name != key}, "layers.1.self_attn.k_proj.weight"),
         ({name: value for name, value in whole.items() if name != "text_projection.weight"}, "text_projection"),
-        ({**whole, "adapter.weight": torch.zeros(2)}, "adapter.weight is no part"),
+        ({**whole, "adapter.weight": torch.zeros(2)}, "adapter.weight is not part"),
         ({**whole, positions: torch.zeros(5, 32)}, "another image or patch size"),
     ]
     for state, message in cases:
@@ -157,6 +157,6 @@ def test_weights_that_do_not_fit_the_layout_are_refused(folder: Path) -> None:
 
 
 def test_position_counters_are_no_weights() -> None:
-    """Old versions saved them."""
+    """Old versions saved them with the weights."""
     counters = {f"{tower}.embeddings.position_ids": torch.arange(3)[None] for tower in ("text_model", "vision_model")}
     assert convert_state(counters) == {}

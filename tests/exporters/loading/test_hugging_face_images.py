@@ -137,7 +137,7 @@ def test_settings_are_read_from_the_file_that_transformers_reads(folder: Path, r
     assert load_model(str(folder)).tower.preprocessing.mean == (0.4, 0.4, 0.4)
     nested.write_text(json.dumps({"image_processor": {**PLAIN, "size": 32}}), encoding="utf-8")
     assert "processor_config.json: met size 32. Wanted" in refusal_of(folder)
-    for content, what in (("{", "is no JSON"), ("[" * 9999, "is no JSON"), ('{"image_processor": []}', "met a list")):
+    for content, what in (("{", "is not JSON"), ("[" * 9999, "is not JSON"), ('{"image_processor": []}', "met a list")):
         nested.write_text(str(content), encoding="utf-8")
         assert what in refusal_of(folder)
 

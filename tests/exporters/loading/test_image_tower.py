@@ -62,7 +62,7 @@ def test_an_image_tower_alone_is_loaded_where_no_text_tower_is_needed(
 
 
 def test_the_logit_scale_of_an_image_tower_comes_from_its_file_or_is_given(tmp_path: Path, state: State) -> None:
-    """A factor that nobody named would shift every probability; one given beside the file's own is refused."""
+    """A missing factor would shift every probability; one given in addition to the file's own is refused."""
     own = {**image_tower(state), "logit_scale": torch.tensor(math.log(30.0))}
     torch.save(own, tmp_path / "own.pt")
     torch.save(image_tower(state), tmp_path / "none.pt")
@@ -72,7 +72,7 @@ def test_the_logit_scale_of_an_image_tower_comes_from_its_file_or_is_given(tmp_p
         return load_model("small-vit", pretrained=path, activation="gelu", text=False, logit_scale=logit_scale).tower
 
     assert load("own.pt", None).logit_scale == pytest.approx(30)
-    with pytest.raises(TowerError, match=r"own\.pt has its own logit scale; leave --logit-scale away"):
+    with pytest.raises(TowerError, match=r"own\.pt has its own logit scale; omit --logit-scale"):
         load("own.pt", 100)
     with pytest.raises(TowerError, match=r"none\.pt has no logit_scale, .* Give it with --logit-scale: 100"):
         load("none.pt", None)

@@ -14,16 +14,16 @@ Refusal = Callable[..., str]
 
 
 def test_a_model_that_does_not_exist_is_refused_with_the_way_out(tmp_path: Path, refusal_of: Refusal) -> None:
-    """A repository of the hub, a file in the place of the name, a folder without settings, nobody's home."""
+    """A hub repository, a file in place of the name, a folder without settings, a home that does not exist."""
     (tmp_path / "weights.pt").write_bytes(b"")
     hub = "A repository of the Hugging Face hub is not fetched: download it, then give its folder."
     assert hub in refusal_of("laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
     assert hub in refusal_of("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
     assert "It is a file: give the architecture's name as MODEL" in refusal_of(tmp_path / "weights.pt")
     assert hub not in refusal_of("./missing-folder/clip")
-    assert "is no architecture" in refusal_of("~nobody-has-this-name/clip")
-    assert "is no architecture" in refusal_of("x" * 5000)
-    assert "is no architecture" in refusal_of("\x1b[31mred\nline")
+    assert "is not an architecture" in refusal_of("~nobody-has-this-name/clip")
+    assert "is not an architecture" in refusal_of("x" * 5000)
+    assert "is not an architecture" in refusal_of("\x1b[31mred\nline")
     assert "there is no open_clip_config.json" in refusal_of(tmp_path)
 
 
@@ -33,30 +33,33 @@ def test_weights_that_do_not_exist_are_refused_as_a_file_or_as_a_tag(tmp_path: P
     for given in (path, "missing.pt", "model.safetensors.index.json", "~nobody-has-this-name/x", "a/b"):
         line = refusal_of("ViT-B-32", "--pretrained", given)
         assert line.startswith(f"--pretrained names the file {given}, and there is no such file; check the path.")
-    assert "'laion5b' is no file and no pretrained tag of ViT-B-32. Tags: openai, " in (
+    assert "'laion5b' is not a file and not a pretrained tag of ViT-B-32. Tags: openai, " in (
         line := refusal_of("ViT-B-32", "--pretrained", "laion5b")
     )
     assert " more. Wanted: a tag, a checkpoint file, or random[:SEED]." in line
     assert " more), a checkpoint file, or random (" in refusal_of("ViT-B-32")
     assert refusal_of("ViT-B-32", "--pretrained", tmp_path).startswith(f"--pretrained is the folder {tmp_path}; wanted")
-    assert "is no file and no pretrained tag" in refusal_of("ViT-B-32", "--pretrained", "x" * 5000)
+    assert "is not a file and not a pretrained tag" in refusal_of("ViT-B-32", "--pretrained", "x" * 5000)
     for seed in ("-1", "4294967296", "9" * 5000, "x"):
         assert "wanted random or random:SEED" in refusal_of("ViT-B-32", "--pretrained", f"random:{seed}")
 
 
 CONFIGS: dict[str, tuple[Any, str]] = {
-    "cut": ('{"model_cfg": {', "is no JSON"),
-    "binary": (b"\xff\xfe\x00", "is no JSON"),
-    "nested without end": ("[" * 100_000, "is no JSON"),
+    "cut": ('{"model_cfg": {', "is not JSON"),
+    "binary": (b"\xff\xfe\x00", "is not JSON"),
+    "nested without end": ("[" * 100_000, "is not JSON"),
     "a list": ([], "wanted the key model_cfg"),
     "no towers": ({"model_cfg": {"embed_dim": 12}}, "wanted the key model_cfg with embed_dim, vision_cfg and text_cfg"),
     "tower as text": ({"vision_cfg": "ViT"}, "vision_cfg is a str, wanted an object"),
     "text as a list": ({"text_cfg": []}, "text_cfg is a list, wanted an object"),
-    "width as text": ({"vision_cfg": {"width": "wide"}}, "its width is 'wide', which is no size"),
-    "no heads": ({"vision_cfg": {"head_width": 0}}, "its head_width is 0, which is no size in whole numbers above 0"),
-    "layers below 0": ({"vision_cfg": {"layers": -3}}, "its layers is -3, which is no size"),
-    "no image": ({"vision_cfg": {"image_size": []}}, "its image_size is [], which is no size"),
-    "a fraction": ({"vision_cfg": {"patch_size": 8.5}}, "its patch_size is 8.5, which is no size"),
+    "width as text": ({"vision_cfg": {"width": "wide"}}, "its width is 'wide', which is not a size"),
+    "no heads": (
+        {"vision_cfg": {"head_width": 0}},
+        "its head_width is 0, which is not a size in whole numbers above 0",
+    ),
+    "layers below 0": ({"vision_cfg": {"layers": -3}}, "its layers is -3, which is not a size"),
+    "no image": ({"vision_cfg": {"image_size": []}}, "its image_size is [], which is not a size"),
+    "a fraction": ({"vision_cfg": {"patch_size": 8.5}}, "its patch_size is 8.5, which is not a size"),
     "text heads": ({"text_cfg": {"heads": 0}}, "cannot build"),
     "text heads that do not divide": ({"text_cfg": {"heads": 3}}, "cannot build"),
     "unknown text setting": ({"text_cfg": {"colour": 1}}, "cannot build"),
@@ -89,7 +92,7 @@ def test_a_damaged_configuration_is_refused_in_one_line(
 
 
 TRANSFORMERS: dict[str, tuple[Any, str]] = {
-    "cut": ('{"model_type": "cl', "config.json is no JSON"),
+    "cut": ('{"model_type": "cl', "config.json is not JSON"),
     "a list": ([], "model_type is None"),
     "part as text": ({"vision_config": "ViT"}, "vision_config is a str, wanted an object"),
     "width as text": (
@@ -121,7 +124,7 @@ def test_a_damaged_configuration_of_transformers_is_refused_in_one_line(
 def test_of_two_configurations_in_a_folder_open_clips_is_read(
     small_config: dict[str, Any], build_model: Callable[..., Any], write_model_folder: Callable[..., Path]
 ) -> None:
-    """Repositories of open_clip hold both; transformers' files beside it are not looked at."""
+    """Repositories of open_clip hold both; transformers' files in the same folder are not read."""
     model = build_model(small_config)
     folder = write_model_folder(small_config, model)
     for name in ("config.json", "preprocessor_config.json"):

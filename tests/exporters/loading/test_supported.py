@@ -33,7 +33,7 @@ REFUSED_SETTINGS = {
     "ls_init_value": (1e-4, "layer scale"),
     "pool_type": ("avg", "pooled by 'avg'"),
     "final_ln_after_pool": (True, "last LayerNorm comes after the pooling"),
-    "output_tokens": (True, "tokens beside the embedding"),
+    "output_tokens": (True, "tokens with the embedding"),
     "qk_norm": (True, "queries and keys are normalised"),
     "scaled_cosine_attn": (True, "scaled cosine"),
     "scale_heads": (True, "each head has a learned scale"),
@@ -90,7 +90,7 @@ def test_the_plain_vits_of_open_clip_are_accepted() -> None:
 def test_odd_sizes_and_unknown_settings_are_refused(
     change: dict[str, Any], reason: str, small_config: dict[str, Any]
 ) -> None:
-    """A setting nobody has looked at is not passed over in silence."""
+    """An unknown setting is not ignored."""
     small_config["vision_cfg"].update(change)
     assert any(reason in found for found in reasons_of(small_config))
 

@@ -39,7 +39,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def reference() -> LoadedModel:
-    """The shipped model."""
+    """Load the shipped model."""
     return load_model("reference")
 
 
@@ -49,7 +49,7 @@ def batch(tokenizer: Tokenizer, texts: list[str], context_length: int) -> np.nda
 
 
 def assert_same_ids(tokenizer: Tokenizer, texts: list[str], context_length: int) -> None:
-    """Whether open_clip gives the same ids, and nothing but padding behind the longest text."""
+    """Whether open_clip gives the same ids, and only padding after the longest text."""
     ours = batch(tokenizer, texts, context_length)
     theirs = THEIRS(texts, context_length=context_length).numpy()
     width = ours.shape[1]
@@ -78,7 +78,7 @@ ASSIGNED = st.characters(exclude_categories=("Cn", "Cs"))
 
 @given(st.lists(st.text(ASSIGNED) | st.sampled_from(DIFFICULT), min_size=1, max_size=4).map("".join))
 def test_token_ids_of_any_text_are_open_clips(tokenizer: Tokenizer, text: str) -> None:
-    """Whatever hypothesis finds."""
+    """This holds for whatever hypothesis finds."""
     assert tokenizer.encode(text) == THEIRS.encode(text)
 
 
@@ -91,7 +91,7 @@ def centred_cosine(got: np.ndarray, want: np.ndarray) -> float:
 def embeddings(
     model: LoadedModel, tokenizer: Tokenizer, texts: list[str], precision: TextPrecision, run_part: Callable[..., Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ours and torch's."""
+    """Compute our embeddings and torch's."""
     tower = text_tower_of(model)
     ours = run_part(build_text(tower, precision), tokens=batch(tokenizer, texts, tower.context_length))["embedding"]
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def test_embeddings_of_small_towers_are_torchs(
 def test_a_text_does_not_depend_on_longer_neighbours(
     reference: LoadedModel, tokenizer: Tokenizer, run_part: Callable[..., Any]
 ) -> None:
-    """Padding behind the end changes nothing, since no token looks ahead; tolerance for sums in another order."""
+    """Padding after the end changes nothing, since no token looks ahead; tolerance for sums in another order."""
     part = build_text(text_tower_of(reference), "fp32")
     alone = run_part(part, tokens=batch(tokenizer, ["a bag"], 16))["embedding"]
     together = run_part(part, tokens=batch(tokenizer, ["a bag", "a photo of a pair of trousers."], 16))["embedding"]
@@ -174,7 +174,7 @@ def test_flops_are_those_of_a_full_context(reference: LoadedModel) -> None:
         ({"no_causal_mask": True}, "its tokens look ahead"),
         ({"pool_type": "last"}, "it is pooled by 'last'"),
         ({"vocab_size": 1000}, "its vocabulary has 1000 tokens"),
-        ({"tokenizer_kwargs": {"clean": "canonicalize"}}, "its tokenizer has settings of its own"),
+        ({"tokenizer_kwargs": {"clean": "canonicalize"}}, "its tokenizer has its own settings"),
         ({"embed_cls": True}, "it has a class token"),
         ({"proj_type": "none"}, "it has no projection"),
         ({"ls_init_value": 0.1}, "block 1 has more than attention and MLP: ls_1, ls_2"),

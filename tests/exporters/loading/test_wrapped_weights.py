@@ -140,7 +140,7 @@ UNCLEAR: dict[str, tuple[Callable[[State], Any], str]] = {
 def test_weights_that_are_not_one_clip_are_refused_with_the_names_that_were_met(
     case: str, tmp_path: Path, state: State, refusal_of: Refusal
 ) -> None:
-    """Nothing is guessed between two models, and nothing beside the CLIP is passed over."""
+    """Nothing is guessed between two models, and nothing next to the CLIP is ignored."""
     make, what = UNCLEAR[case]
     torch.save(make(state), tmp_path / "odd.pt")
     line = refusal_of("small-vit", "--pretrained", tmp_path / "odd.pt", "--activation", "gelu")
@@ -181,7 +181,7 @@ def test_weights_of_another_architecture_are_refused_with_the_names_that_fit(
 
 @pytest.fixture
 def sharded(tmp_path: Path, state: State, write_model_folder: Callable[..., Path], small_config: Any) -> Path:
-    """A folder whose weights lie in two files beside an index."""
+    """A folder whose weights lie in two files with an index."""
     folder = write_model_folder(small_config)
     names, shards = sorted(state), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     where = {name: shards[index % 2] for index, name in enumerate(names)}
@@ -236,8 +236,8 @@ def test_shards_that_are_not_what_their_index_says_are_refused(sharded: Path, st
         ({**index, "metadata": {"total_size": 7}}, r"says total_size 7 bytes, the tensors have \d+\. Download"),
         ({**index, "weight_map": {}}, "has no weight_map"),
         ({**index, "weight_map": {"visual.proj": 3}}, "has no weight_map"),
-        ([], "is no object with weight_map"),
-        ("{", "is no JSON"),
+        ([], "is not an object with weight_map"),
+        ("{", "is not JSON"),
     ]
     for content, message in cases:
         path.write_text(content if content == "{" else json.dumps(content), encoding="utf-8")

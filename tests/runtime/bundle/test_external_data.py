@@ -1,4 +1,4 @@
-"""Every place where an ONNX file may name external data is found, and what is no ONNX file is refused."""
+"""Every place where an ONNX file may name external data is found, and any other file is refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def graph(nodes: list[Any] | None = None, tensors: list[TensorProto] | None = No
 
 
 def model(content: onnx.GraphProto, **fields: Any) -> onnx.ModelProto:
-    """A model around a graph."""
+    """Make a model around a graph."""
     return helper.make_model(content, opset_imports=OPSETS, **fields)
 
 
@@ -118,7 +118,7 @@ def test_external_data_is_found_wherever_it_is(build):
 
 
 def test_a_golden_part_names_its_own_file():
-    """The real thing."""
+    """A real part is read, not only graphs made here."""
     assert external_locations(BLOCK, "block_01.onnx") == {"block_01.data"}
 
 
@@ -137,7 +137,7 @@ def test_a_key_beyond_32_bits_is_refused():
     hidden = content.graph.SerializeToString()
     content.ClearField("graph")
     key = (7 << 3 | 2) + (1 << 32)
-    with pytest.raises(BundleError, match=r"^m\.onnx is no ONNX model"):
+    with pytest.raises(BundleError, match=r"^m\.onnx is not an ONNX model"):
         external_locations(content.SerializeToString() + varint(key) + varint(len(hidden)) + hidden, "m.onnx")
 
 
@@ -147,14 +147,14 @@ def test_a_key_beyond_32_bits_is_refused():
 )
 def test_what_ends_early_or_is_no_protobuf_is_refused(content):
     """By the name of the file."""
-    with pytest.raises(BundleError, match=r"^m\.onnx is no ONNX model"):
+    with pytest.raises(BundleError, match=r"^m\.onnx is not an ONNX model"):
         external_locations(content, "m.onnx")
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_locations_or_a_bundle_error(content):
-    """No other error gets out."""
+    """No other error is raised."""
     with contextlib.suppress(BundleError):
         assert isinstance(external_locations(content, "m.onnx"), set)
 
@@ -163,7 +163,7 @@ def locations(message: Message) -> Iterator[str]:
     """What the onnx package finds, by walking over every message there is."""
     if isinstance(message, TensorProto):
         for entry in message.external_data:
-            if entry.key == "location":  # bytes when they are no UTF-8
+            if entry.key == "location":  # bytes when they are not UTF-8
                 yield entry.value.decode("utf-8", "replace") if isinstance(entry.value, bytes) else entry.value
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -173,7 +173,7 @@ def locations(message: Message) -> Iterator[str]:
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_locations_are_changed_wherever_they_are_and_nothing_else_is(build):
-    """As onnx itself would change them; a place that nobody asked for stays."""
+    """They change as onnx itself would change them; other places stay."""
     content = build().SerializeToString()
     moved = onnx.ModelProto.FromString(with_locations(content, {"found": "é/" + "x" * 300}, "m.onnx"))
     assert set(locations(moved)) == {"é/" + "x" * 300 if one == "found" else one for one in locations(build())}
@@ -187,7 +187,7 @@ def test_a_graph_nested_deeper_than_protobuf_goes_is_refused_when_it_is_changed(
     content = b""
     for depth in range(600):  # graph, node, attribute, and so on outwards
         content = bytes([(6, 5, 1)[depth % 3] << 3 | 2]) + varint(len(content)) + content
-    with pytest.raises(BundleError, match=r"^m\.onnx is no ONNX model"):
+    with pytest.raises(BundleError, match=r"^m\.onnx is not an ONNX model"):
         with_locations(bytes([7 << 3 | 2]) + varint(len(content)) + content, {"found": "x"}, "m.onnx")
 
 

@@ -30,7 +30,7 @@ LISTED = [name for name in FILES if name != "manifest.json"]
 
 
 def npy(array: np.ndarray, **options: Any) -> bytes:
-    """The bytes that ``numpy.save`` writes."""
+    """Give the bytes that ``numpy.save`` writes."""
     buffer = io.BytesIO()
     np.save(buffer, array, **options)
     return buffer.getvalue()
@@ -70,7 +70,7 @@ def test_a_file_that_is_taken_away_after_loading_is_missed_when_it_is_needed(for
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_refused_at_load(forged, name):
-    """By its name."""
+    """The message names the file."""
     (forged.folder / name).unlink()
     with pytest.raises(BundleError, match=name):
         lraee.load(forged.folder)
@@ -107,18 +107,18 @@ def test_a_manifest_that_cannot_be_read_is_refused(forged, content):
 @pytest.mark.parametrize("name", ["no-such-bundle", "../lraee", "x" * 5000, "a\0b", "nobody/reference"])
 def test_what_is_no_bundle_is_refused_with_the_shipped_names(name):
     """Also names that no file can have."""
-    with pytest.raises(BundleError, match=r"is no folder; wanted a bundle written by lraee-export, or .*reference"):
+    with pytest.raises(BundleError, match=r"is not a folder; wanted a bundle written by lraee-export, or .*reference"):
         lraee.load(name)
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path):
-    """Anybody can mistype a path."""
+    """Anybody can mistype a path, so the message helps."""
     with pytest.raises(BundleError, match=r"has no manifest\.json"):
         lraee.load(tmp_path)
 
 
 def test_a_bundle_is_found_by_path_or_by_shipped_name(golden):
-    """`reference` is inside the package."""
+    """The bundle `reference` lies inside the package."""
     assert find_bundle(golden) == golden
     assert find_bundle(str(golden)) == golden
     assert find_bundle("reference").name == "reference.lraee"
@@ -185,7 +185,7 @@ def test_a_model_outlives_a_change_of_the_working_folder(golden, tmp_path, monke
 
 
 def move_behind_links(folder: Path, elsewhere: Path, *names: str) -> None:
-    """Leave links to files, each in a folder of its own, as caches keep them by their hashes."""
+    """Leave links to files, each in its own folder, as caches keep them by their hashes."""
     for name in names:
         content = (folder / name).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -219,7 +219,7 @@ PIXELS = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
 
 @pytest.fixture(scope="module")
 def wanted(golden) -> lraee.Prediction:
-    """What the golden bundle answers."""
+    """Give the answers of the golden bundle."""
     return lraee.load(golden).classify(PIXELS, policy=lraee.Full())
 
 
@@ -277,7 +277,7 @@ def test_links_do_not_let_external_data_out(forged, tmp_path, location):
 
 
 def test_a_link_that_leads_nowhere_is_said_with_where_it_leads(forged, tmp_path):
-    """As in a cache whose blobs were cleared away."""
+    """A cache looks like this once its blobs are deleted."""
     (forged.folder / "stem.data").unlink()
     (forged.folder / "stem.data").symlink_to(tmp_path / "cleared")
     with pytest.raises(BundleError, match=r"^stem\.data is missing .* it is a link to .*cleared, which is not there"):
@@ -299,7 +299,7 @@ def in_initializer(model: onnx.ModelProto, location: str) -> None:
 
 
 def in_subgraph(model: onnx.ModelProto, location: str) -> None:
-    """Weights of a branch of a branch, behind a condition that may never come true."""
+    """Weights may lie in a branch of a branch, under a condition that may never come true."""
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
     branch = helper.make_graph([], "inner", [], [], [tensor])
@@ -381,7 +381,7 @@ def test_a_graph_that_is_none_is_refused(forged, content):
 
 
 def test_weights_that_end_early_are_refused(forged):
-    """The graph points behind the end of its file."""
+    """The graph points past the end of its file."""
     forged.replace("block_01.data", b"\0" * 100)
     with pytest.raises(BundleError, match=r"^block_01\.onnx: ONNX Runtime"):
         use(forged.folder)
@@ -395,7 +395,7 @@ class Harm:
 
 
 def zipped(array: np.ndarray) -> bytes:
-    """The array as .npz."""
+    """Give the array as an .npz file."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("labels.npy", npy(array))
@@ -407,7 +407,7 @@ HEADER = npy(UNIT)[:128]
 
 
 def test_label_embeddings_may_be_of_unit_length_but_for_rounding(forged):
-    """A few in ten thousand."""
+    """A few parts in ten thousand are allowed."""
     forged.replace("labels.npy", npy(UNIT * np.float32(1.0004)))
     assert Bundle(forged.folder).label_embeddings.shape == UNIT.shape
 
@@ -462,7 +462,7 @@ def test_label_embeddings_that_are_no_plain_unit_rows_are_refused(forged, conten
     ],
 )
 def test_label_names_that_do_not_fit_are_refused(forged, content, message):
-    """By file and key."""
+    """The message names file and key."""
     forged.replace("labels.json", content)
     with pytest.raises(BundleError, match=rf"^labels\.json.*{message}"):
         lraee.load(forged.folder)

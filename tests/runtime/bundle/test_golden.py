@@ -10,10 +10,10 @@ import pytest
 import lraee
 
 EXPECTED = Path(__file__).parents[1] / "golden" / "format_1.expected.npz"
-HOW_TO_MEND = (
-    "the golden bundle of format 1 answers otherwise than when it was written. If loading or running changed by "
-    "mistake, mend that. If other numbers are meant, run `python tests/runtime/golden/make_format_1.py`. If the format "
-    "changed, leave this one alone and add a format_2"
+HOW_TO_CORRECT = (
+    "the golden bundle of format 1 does not give the answers that it gave when it was written. If loading or running "
+    "changed by mistake, correct that. If other numbers are meant, run `python tests/runtime/golden/make_format_1.py`. "
+    "If the format changed, keep this one and add a format_2"
 )
 PROBABILITY_TOLERANCE = 0.02
 COSINE_TOLERANCE = 5e-4
@@ -40,10 +40,10 @@ def test_the_golden_bundle_still_answers_the_same(golden_model, expected, name, 
     """Embeddings and probabilities, at full depth and at the exit."""
     answers = golden_model.run_pixels(expected["pixels"], policy=policy)
     probabilities, embedding = expected[f"{name}_probabilities"], expected[f"{name}_embedding"]
-    assert np.abs(answers.probabilities - probabilities).max() < PROBABILITY_TOLERANCE, HOW_TO_MEND
-    assert ((answers.embedding * embedding).sum(axis=1) > 1 - COSINE_TOLERANCE).all(), HOW_TO_MEND
+    assert np.abs(answers.probabilities - probabilities).max() < PROBABILITY_TOLERANCE, HOW_TO_CORRECT
+    assert ((answers.embedding * embedding).sum(axis=1) > 1 - COSINE_TOLERANCE).all(), HOW_TO_CORRECT
     if name == "exit":
-        assert np.abs(answers.gate - expected["gate"]).max() < PROBABILITY_TOLERANCE, HOW_TO_MEND
+        assert np.abs(answers.gate - expected["gate"]).max() < PROBABILITY_TOLERANCE, HOW_TO_CORRECT
 
 
 @pytest.mark.parametrize("point", ["balanced", "by_class"])
@@ -51,7 +51,7 @@ def test_the_golden_bundle_still_exits_at_the_same_blocks(golden_model, expected
     """Exact: no gate lies within the tolerance of its threshold."""
     blocks = golden_model.run_pixels(expected["pixels"], policy=lraee.Adaptive(point)).exit_block
     assert 0 < (blocks == 1).sum() < len(blocks)
-    assert np.array_equal(blocks, expected[f"{point}_exit_block"]), HOW_TO_MEND
+    assert np.array_equal(blocks, expected[f"{point}_exit_block"]), HOW_TO_CORRECT
 
 
 def test_the_golden_bundle_is_small(golden):

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lraee.bundle.folder import Bundle, find_bundle
-from lraee.bundle.manifest import FORMAT, Manifest, block_names, parse_manifest, read_manifest, write_manifest
+from lraee.bundle.manifest import FORMAT, Manifest, block_names
+from lraee.bundle.manifest_file import parse_manifest, read_manifest, write_manifest
 from lraee.bundle.strict_json import encode
 from lraee.errors import BundleError, PolicyError
 from lraee.policies import Entropy
@@ -48,7 +49,7 @@ def test_writing_and_reading_gives_the_same(name, golden):
 
 
 def test_a_value_that_json_does_not_have_is_not_written():
-    """NaN would be written as a word that is no JSON."""
+    """NaN would be written as a word that is not JSON."""
     manifest = dataclasses.replace(parse_manifest(TEXT), logit_scale=float("nan"))
     with pytest.raises(BundleError, match=r"^manifest\.json: logit_scale is nan"):
         write_manifest(manifest)
@@ -91,13 +92,13 @@ def test_a_value_that_json_does_not_have_is_not_written():
         ("parts.0.data", "other.data", "parts.stem.data is 'other.data', which is not among files"),
         ("parts.0.name", "tail", "parts has one name twice"),
         ("parts.0.operators", {"Add": 1.5}, "parts[0].operators.Add is 1.5"),
-        ("exits.0.block", 3, "exits are behind blocks [3]"),
-        ("exits.0.block", 2, "part behind block 2 is 'exit_01', wanted exit_NN"),
-        ("exits.0.block", 0, "exits are behind blocks [0], wanted rising numbers"),
-        ("exits", RAW["exits"] * 2, "exits are behind blocks [1, 1], wanted rising numbers"),
+        ("exits.0.block", 3, "exits are after blocks [3]"),
+        ("exits.0.block", 2, "part after block 2 is 'exit_01', wanted exit_NN"),
+        ("exits.0.block", 0, "exits are after blocks [0], wanted rising numbers"),
+        ("exits", RAW["exits"] * 2, "exits are after blocks [1, 1], wanted rising numbers"),
         ("parts", [part for part in RAW["parts"] if part["name"] != "exit_01"], "parts lacks 'exit_01'"),
-        ("exits.0.part", "tail", "part behind block 1 is 'tail', wanted exit_NN"),
-        ("exits.0.temperature", -1.0, "exits: temperature behind block 1 is -1.0, wanted above 0"),
+        ("exits.0.part", "tail", "part after block 1 is 'tail', wanted exit_NN"),
+        ("exits.0.temperature", -1.0, "exits: temperature after block 1 is -1.0, wanted above 0"),
         ("exits.0.gate.weights", [1.0, 2.0], "exits[0].gate.weights has 2 entries, wanted 3"),
         ("exits.0.gate.bias", float("nan"), "exits[0].gate.bias is nan, wanted a finite number"),
         ("exits", [], "operating_points.balanced.thresholds names block 1, which has no exit"),
@@ -154,7 +155,7 @@ def keys_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def test_random_weights_are_known_by_the_beginning_of_their_source():
-    """A seed may follow."""
+    """A seed may follow the word."""
     weights = ("random", "random:7", "openai", "file:random.pt")
     found = [parse_manifest(changed("model.weights", name)).model.is_random for name in weights]
     assert found == [True, True, False, False]
@@ -184,7 +185,7 @@ def test_every_key_is_needed():
 
 
 def test_no_object_takes_an_unknown_key():
-    """But those whose keys are data."""
+    """Objects whose keys are data are the exception."""
     objects = [path for path in KEYS if path[-1] not in FREE and isinstance(parent_of(RAW, path)[path[-1]], dict)]
     for path in objects:
         raw = copy.deepcopy(RAW)
@@ -248,7 +249,7 @@ def test_any_change_is_read_whole_or_refused(tmp_path_factory, golden, mutation)
 @settings(max_examples=200, deadline=None)
 @given(position=st.integers(0, len(TEXT) - 1), character=st.characters())
 def test_any_damaged_character_gives_a_manifest_or_a_bundle_error(position, character):
-    """No other error gets out."""
+    """No other error is raised."""
     try:
         manifest = parse_manifest(TEXT[:position] + character + TEXT[position + 1 :])
     except BundleError:
@@ -262,8 +263,8 @@ def test_full_flops_are_those_of_the_parts_without_exits():
     parts = {part.name: part for part in manifest.parts}
     wanted = sum(parts[name].flops for name in ("stem", *block_names(2), "tail")) + 3 * parts["tail"].flops_per_label
     assert manifest.full_flops == wanted
-    assert manifest.exit_behind(1) == manifest.exits[0]
-    assert manifest.exit_behind(2) is None
+    assert manifest.exit_after(1) == manifest.exits[0]
+    assert manifest.exit_after(2) is None
 
 
 def test_probabilities_are_a_softmax_unless_the_manifest_says_sigmoid(golden: Path) -> None:

@@ -16,7 +16,7 @@ from lraee.errors import BundleError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inner:
-    """One field that checks itself."""
+    """Has one field that checks itself."""
 
     size: int
 
@@ -54,12 +54,12 @@ FIELDS: dict[str, Any] = {
 
 
 def outer(**changes: Any) -> Outer:
-    """Decode `FIELDS` with changes."""
+    """Decode `FIELDS` with some of them changed."""
     return decode(Outer, {**FIELDS, **changes}, "file.json")
 
 
 def test_every_kind_of_field_is_read():
-    """Lists become tuples, objects dataclasses."""
+    """Lists become tuples, and objects become dataclasses."""
     got = outer(maybe={"size": 7})
     assert got.many == (Inner(size=2), Inner(size=3))
     assert got.maybe == Inner(size=7)
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused_with_its_key(changes, message):
 )
 def test_what_is_no_json_is_refused_with_its_file(text):
     """Also what Python's parser gives up on."""
-    with pytest.raises(BundleError, match=r"^file\.json is no JSON"):
+    with pytest.raises(BundleError, match=r"^file\.json is not JSON"):
         parse(text, "file.json")
 
 
@@ -177,5 +177,5 @@ outers = st.builds(
 @settings(deadline=None)
 @given(outers)
 def test_writing_and_reading_gives_the_same(value):
-    """Through text, bit for bit."""
+    """Values survive the text bit for bit."""
     assert decode(Outer, parse(json.dumps(encode(value)), "file.json"), "file.json") == value

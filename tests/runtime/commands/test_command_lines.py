@@ -107,5 +107,5 @@ def test_a_background_is_three_levels(background: object) -> None:
     [("white", (255, 255, 255)), ("Black", (0, 0, 0)), ("#ff8000", (255, 128, 0)), ("0a0b0c", (10, 11, 12))],
 )
 def test_a_colour_may_be_typed(text: str, color: tuple[int, int, int]) -> None:
-    """By name or in hexadecimal."""
+    """It is typed by name or in hexadecimal."""
     assert parse_color(text) == color

@@ -18,7 +18,7 @@ def fresh() -> lraee.Model:
 
 
 def images(count: int) -> np.ndarray:
-    """Different pixels for each image."""
+    """Make different pixels for each image."""
     return np.random.default_rng(5).integers(0, 256, (count, 28, 28, 3), np.uint8)
 
 

@@ -55,7 +55,7 @@ class FakeTower:
 
 @dataclass(frozen=True)
 class Planned:
-    """Each image of the batch leaves behind the block that the plan names."""
+    """Each image of the batch leaves after the block that the plan names."""
 
     plan: tuple[int | None, ...]
     visited: frozenset[int]
@@ -69,7 +69,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Stopped(Planned):
-    """A plan that ends the run behind a block; notes what it is told."""
+    """A plan that ends the run after a block; notes what it is told."""
 
     last: int
     told: list[tuple[str, int]] = field(default_factory=list)
@@ -123,7 +123,7 @@ def test_every_image_gets_its_own_answer_whatever_the_pattern_of_leaving(case):
 @settings(deadline=None)
 @given(plans())
 def test_a_block_runs_for_those_who_are_still_there_in_their_order(case):
-    """Compaction drops who has left, keeps the order, and stops when nobody is left."""
+    """Compaction drops the images that left, keeps the order, and stops when none remains."""
     depth, exits, route = case
     tower, parts = FakeTower(depth, exits), Counter()
     order: list[str] = []
@@ -163,7 +163,7 @@ def test_a_route_that_watches_the_time_and_the_caller_are_told_the_same():
 
 
 def test_an_exit_that_the_route_does_not_visit_costs_nothing():
-    """Although the tower has it."""
+    """The tower has the exit, and it is not evaluated."""
     parts: list[str] = []
     answers = run(FakeTower(3, frozenset({1, 2})), batch(2), Full(), on_part=lambda name, _: parts.append(name))
     assert parts == ["stem", "block_01", "block_02", "block_03", "tail"]

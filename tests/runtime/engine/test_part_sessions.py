@@ -18,7 +18,7 @@ from lraee.ort.sessions import make_session
 
 
 def background() -> list[threading.Thread]:
-    """Threads that preload now."""
+    """List the threads that preload now."""
     return [thread for thread in threading.enumerate() if thread.name == "lraee-preload"]
 
 
@@ -85,7 +85,7 @@ def test_a_process_may_end_while_sessions_are_being_made():
 
 
 def test_many_threads_and_preloading_make_each_session_once(photos, monkeypatch):
-    """Whoever comes first."""
+    """The first one makes it, and the others wait."""
     made: list[str] = []
     monkeypatch.setattr(
         part_sessions, "make_session", lambda path, to, **more: made.append(path.stem) or make_session(path, to, **more)

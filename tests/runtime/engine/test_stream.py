@@ -50,7 +50,7 @@ class CountingTower:
 
 @dataclass(frozen=True)
 class Planned:
-    """Image number n leaves behind the block ``plan[n]``, and visits all exits in `visited` before."""
+    """Image number n leaves after the block ``plan[n]``, and visits all exits in `visited` before."""
 
     plan: tuple[int | None, ...]
     visited: frozenset[int]
@@ -141,7 +141,7 @@ def test_late_blocks_run_nearly_full_when_half_of_the_images_leave_early():
 
 
 def test_a_batch_that_has_come_together_runs_before_more_is_read():
-    """It need not overflow first."""
+    """The queue need not overflow first."""
     plan = (1, 1, None, None) * 3
     parts: list[tuple[str, int]] = []
     tower, route = CountingTower(2, frozenset({1})), Planned(plan, frozenset({1}))
@@ -190,7 +190,7 @@ def test_an_answer_keeps_no_arrays_of_its_batch_alive():
 
 
 def test_images_are_read_when_they_are_needed():
-    """An endless input is no trouble, and nothing is read ahead."""
+    """An endless input works, and nothing is read ahead."""
     read: list[int] = []
     route = Planned((1,) * 100, frozenset({1}))
     answers = run_stream(CountingTower(2, frozenset({1})), pictures(100, read), lambda: route, batch_size=4, max_lag=16)
@@ -200,7 +200,7 @@ def test_images_are_read_when_they_are_needed():
 
 
 def test_few_wait_at_any_time():
-    """Behind each exit fewer than a batch; so much and no more is held in memory."""
+    """Each exit holds less than a batch, so memory is bounded."""
     count, batch_size, held = 400, 4, []
     plan = tuple(None if number % 9 == 0 else 1 + number % 3 for number in range(count))
     read: list[int] = []
@@ -213,12 +213,12 @@ def test_few_wait_at_any_time():
 
 @given(st.permutations(range(12)))
 def test_answers_are_put_in_order(order):
-    """Whatever order they come in."""
+    """Their own order does not matter."""
     assert list(in_order((place, str(place)) for place in order)) == [str(place) for place in range(12)]
 
 
 def test_answers_that_were_given_are_not_held():
-    """A stream may be endless."""
+    """A stream may be endless, so memory may not grow."""
 
     class Answer:
         pass
@@ -266,11 +266,11 @@ def test_what_a_stream_cannot_do_is_refused_at_the_call(model, photos):
 
 
 def test_a_stream_without_images_has_no_answers(model):
-    """And no error."""
+    """It raises no error either."""
     assert list(model.classify_stream([])) == []
 
 
 def test_an_image_that_cannot_be_read_ends_the_stream(model, photos):
-    """With the usual error."""
+    """The usual error is raised."""
     with pytest.raises(ImageError, match="there is no such file"):
         list(model.classify_stream([photos[0], "missing.png"]))

@@ -78,7 +78,7 @@ def test_thousands_of_labels_run_in_batches_and_keep_their_order(fresh, monkeypa
 
 
 def test_labels_that_were_embedded_before_are_remembered(fresh, monkeypatch):
-    """For the same templates; also in another order, beside new ones."""
+    """This holds for the same templates, in another order, and together with new labels."""
     fresh.set_labels(GROUPS)
     wanted = matrix(fresh).copy()
     embedded: list[str] = []
@@ -149,7 +149,7 @@ def test_low_memory_gives_the_same_embeddings(fresh, memory):
     ],
 )
 def test_labels_that_cannot_be_embedded_are_refused_and_change_nothing(fresh, names, templates, message):
-    """The labels from before stay."""
+    """The model keeps the labels from before."""
     before = fresh.labels
     with pytest.raises(LabelsError, match=message):
         fresh.set_labels(names, templates)

@@ -154,7 +154,8 @@ def build(folder: Path) -> None:
 
 def _finish(folder: Path) -> None:
     """Remove graph.onnx, which would be the largest file."""
-    from lraee.bundle.manifest import MANIFEST_NAME, read_manifest, write_manifest
+    from lraee.bundle.manifest import MANIFEST_NAME
+    from lraee.bundle.manifest_file import read_manifest, write_manifest
 
     manifest = read_manifest(folder)
     manifest = dataclasses.replace(

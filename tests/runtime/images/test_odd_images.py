@@ -40,7 +40,7 @@ class Read(NamedTuple):
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    """The reference, whose float export lies beside it."""
+    """Load the reference, with its float export."""
     return Bundle(find_bundle("reference"))
 
 
@@ -93,7 +93,7 @@ def fresh(source: Any, *, opened: bool) -> Any:
 
 
 def apart(one: Any, other: Any) -> int:
-    """Levels by which two differ at most; 256 if one of them is no picture."""
+    """Levels by which two differ at most; 256 if one of them is not a picture."""
     if isinstance(one, Exception) or isinstance(other, Exception):
         return 256
     return int(np.abs(one.astype(int) - other).max())
@@ -106,7 +106,7 @@ def test_there_are_200_images_of_different_names(both: list[Read]) -> None:
 
 
 def test_pixels_are_open_clips_within_one_level(both: list[Read]) -> None:
-    """Of every image that is no exception."""
+    """This holds for every image that is not an exception."""
     wrong = {
         read.image.name: apart(read.ours, read.theirs)
         for read in both
@@ -122,13 +122,13 @@ def test_what_open_clip_misreads_shows_what_is_in_the_file(both: list[Read], bun
         if read.image.how in kinds:
             wanted = pixels(read.image.meant, bundle.manifest.preprocessing)
             assert apart(read.ours, wanted) <= ONE_LEVEL, read.image.name
-            assert apart(read.theirs, wanted) > 2 * ONE_LEVEL, f"{read.image.name}: is no exception any more"
+            assert apart(read.theirs, wanted) > 2 * ONE_LEVEL, f"{read.image.name}: is not an exception any more"
         if read.image.how in ODD["OURS_ALONE"]:
             assert isinstance(read.theirs, Exception), f"{read.image.name}: open_clip reads it now"
 
 
 def test_what_is_refused_is_named(both: list[Read]) -> None:
-    """Damaged files, which open_clip refuses as well, and numbers of which nobody knows what white is."""
+    """Damaged files, which open_clip refuses as well, and numbers that do not say which value is white."""
     for read in both:
         if read.image.how in {ODD["NEITHER"]} | ODD["OURS_REFUSES"]:
             assert isinstance(read.ours, ImageError), read.image.name

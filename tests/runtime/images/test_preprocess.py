@@ -184,6 +184,6 @@ def test_a_setting_out_of_range_is_refused_with_what_was_wanted(fields, message)
     [((1, 8, 8, 3), np.float32), ((1, 8, 8, 4), np.uint8), ((8, 3), np.uint8), ((1,) * 4 + (3,), np.uint8)],
 )
 def test_normalize_refuses_what_are_not_pixels(shape, dtype):
-    """Floats have been normalized already."""
+    """Floats have been normalized already, so they are refused."""
     with pytest.raises(ImageError, match="wanted uint8"):
         normalize(np.zeros(shape, dtype=dtype), preprocessing(8))

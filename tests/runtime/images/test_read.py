@@ -36,13 +36,13 @@ def encoded(image: Image.Image, file_format: str, **options) -> bytes:
 
 
 def gradient(width: int = 40, height: int = 30) -> np.ndarray:
-    """uint8 (height, width, 3)."""
+    """Make uint8 pixels (height, width, 3)."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 6 % 256, y * 8 % 256, (x + y) * 3 % 256], axis=2).astype(np.uint8)
 
 
 def test_path_bytes_picture_and_array_give_the_same_pixels(tmp_path):
-    """One image, four ways in."""
+    """One image is given in four ways."""
     array = gradient()
     path = tmp_path / "gradient.png"
     Image.fromarray(array).save(path)
@@ -68,7 +68,7 @@ def test_path_bytes_picture_and_array_give_the_same_pixels(tmp_path):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I;16"])
 def test_every_usual_mode_becomes_rgb(mode):
-    """One white pixel stays white."""
+    """One white pixel stays white in each mode."""
     white = {"I;16": 65535, "P": 0, "HSV": (0, 0, 255), "CMYK": (0,) * 4, "YCbCr": (255, 128, 128)}
     bands = len(Image.new(mode, (1, 1)).getbands())
     image = Image.new(mode, (3, 2), white.get(mode, (255,) * bands if bands > 1 else 255))
@@ -171,7 +171,7 @@ def test_a_dark_picture_is_hinted_at_once_by_its_name():
 
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_values_without_an_agreed_range_are_refused(mode):
-    """Nobody knows what white is."""
+    """Such a file does not say which value is white."""
     with pytest.raises(
         ImageError,
         match=f"^the image cannot be converted to RGB: its mode {mode} holds values .* save .* with 8 or 16 bits",
@@ -270,7 +270,7 @@ def test_the_limit_of_reading_alone_decides(monkeypatch, tmp_path):
 
 
 def test_threads_with_different_limits_do_not_disturb_each_other():
-    """Each call has its own."""
+    """Each call has its own limit."""
     content = encoded(Image.new("1", (200, 100)), "PNG")
 
     def attempt(number: int) -> bool:
@@ -404,14 +404,14 @@ def test_another_array_is_refused_with_the_fix(array, fix):
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0)])
 def test_a_picture_without_pixels_is_refused(size):
-    """Pillow makes such."""
+    """Pillow can make such pictures."""
     with pytest.raises(ImageError, match="has no pixels: it is"):
         read_image(Image.new("RGB", size))
 
 
 @pytest.mark.parametrize("source", [b"abc", bytearray(b"abc"), memoryview(b"abc")])
 def test_an_error_names_the_image_as_it_is_told_or_by_its_size(source):
-    """Bytes have no path."""
+    """Bytes have no path that could be named."""
     with pytest.raises(ImageError, match=r"^an image of 3 bytes is not an image"):
         read_image(source)
     with pytest.raises(ImageError, match=r"^camera 1 is not an image"):
@@ -420,7 +420,7 @@ def test_an_error_names_the_image_as_it_is_told_or_by_its_size(source):
 
 @pytest.mark.parametrize(("mode", "value"), [("I", -1), ("I", 65536), ("F", 0)])
 def test_a_value_just_out_of_16_bits_is_refused(mode, value):
-    """And floats whatever they are."""
+    """Floats are refused whatever their values are."""
     with pytest.raises(ImageError, match="no agreed range"):
         read_image(Image.new(mode, (2, 2), value))
 

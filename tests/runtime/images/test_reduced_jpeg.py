@@ -24,14 +24,14 @@ half a pixel differs by ten times as much where it has detail."""
 
 
 def clip(image_size: int, resize_mode: str = "shortest") -> Preprocessing:
-    """CLIP's preprocessing."""
+    """Give CLIP's preprocessing."""
     return Preprocessing(
         image_size=image_size, resize_mode=resize_mode, interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3
     )
 
 
 def jpeg(image: Pixels, orientation: int = 1) -> bytes:
-    """A JPEG of good quality."""
+    """Make a JPEG of good quality."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
@@ -49,7 +49,7 @@ def apart(content: bytes, preprocessing: Preprocessing, **settings: bool) -> flo
 
 @pytest.mark.parametrize(("image_size", "scale"), [(72, 2), (36, 4), (18, 8)])
 def test_photos_keep_twice_the_models_size_and_look_the_same(image_size, scale):
-    """The largest fraction that leaves so much is taken."""
+    """The largest fraction that leaves enough pixels is taken."""
     dataset = open_dataset(photos())
     reduced, differences = 0, []
     for index in range(0, len(dataset), 5):
@@ -84,7 +84,7 @@ def test_a_turned_photo_stays_in_place(orientation, mode):
 
 
 def test_an_orientation_that_nobody_knows_changes_nothing():
-    """As Pillow has it."""
+    """Pillow ignores it too."""
     photo = open_dataset(photos()).read(3)
     assert apart(jpeg(photo, 11), clip(36), exif_orientation=True) < MEAN_LEVELS
 
@@ -116,6 +116,6 @@ def test_a_small_jpeg_is_decoded_as_it_is():
 
 @pytest.mark.parametrize("reading", [Reading(), REDUCED])
 def test_an_error_names_the_image_as_it_is_told(reading):
-    """Bytes have no path."""
+    """Bytes have no path that could be named."""
     with pytest.raises(ImageError, match=r"^camera 1 is not an image"):
         pixels(b"abc", clip(18), name="camera 1", reading=reading)

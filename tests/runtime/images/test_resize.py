@@ -37,7 +37,7 @@ SHARE = 0.001
 
 
 def clip(image_size: int = 224, interpolation: str = "bicubic") -> Preprocessing:
-    """CLIP's preprocessing."""
+    """Give CLIP's preprocessing."""
     return Preprocessing(
         image_size=image_size, resize_mode="shortest", interpolation=interpolation, mean=(0,) * 3, std=(1,) * 3
     )
@@ -118,7 +118,7 @@ def test_extremes_do_not_overflow(by):
 
 @pytest.mark.parametrize("by", ["auto", "pillow", "numpy", "onnx"])
 def test_a_file_may_be_resized_by_any(by):
-    """Decoded by Pillow, resized by whom the device chose."""
+    """Pillow decodes, and the chosen way resizes."""
     buffer = io.BytesIO()
     Image.fromarray(noise(70, 50)).save(buffer, "PNG")
     got = pixels(buffer.getvalue(), clip(32), reading=Reading(resize=by)).astype(int)
@@ -126,7 +126,7 @@ def test_a_file_may_be_resized_by_any(by):
 
 
 def test_onnx_refuses_other_filters():
-    """It rounds otherwise than Pillow there."""
+    """It rounds unlike Pillow there."""
     with pytest.raises(ImageError, match=r"knows bicubic only and this bundle wants bilinear.*resize='numpy'"):
         pixels(noise(50, 40), clip(32, "bilinear"), reading=Reading(resize="onnx"))
 
@@ -140,7 +140,7 @@ def test_pictures_of_other_modes_are_resized_by_pillow_whatever_is_said(mode):
 
 
 def test_an_unknown_way_is_refused():
-    """With those that are known."""
+    """The message lists the known ones."""
     with pytest.raises(ImageError, match="resize is 'opencv', wanted one of auto, pillow, onnx, numpy"):
         Reading(resize="opencv")
 
@@ -160,7 +160,7 @@ except lraee.LraeeError as error: print(error)
 
 
 def test_without_pillow_frames_of_any_size_are_classified(tmp_path):
-    """Bicubic by ONNX Runtime, the rest by numpy; only who insists on Pillow is told to install it."""
+    """ONNX Runtime resizes bicubic, numpy the rest; only resize='pillow' asks to install Pillow."""
     image = noise(90, 70)
     np.save(tmp_path / "image.npy", image)
     kinds = ("bicubic", "bilinear", "nearest")
@@ -188,6 +188,6 @@ for way in ("auto", "onnx", "numpy"):
 
 
 def test_resizing_works_beside_the_process_wide_thread_pool():
-    """Where sessions with threads of their own are refused."""
+    """Sessions with their own threads are refused in such a process."""
     done = subprocess.run([sys.executable, "-c", GLOBAL_POOL], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["auto", "onnx", "numpy"]

@@ -75,7 +75,7 @@ def test_the_others_are_answered_where_it_is_asked_for(model: lraee.Model, photo
 
 
 def test_answers_as_they_come_have_their_places_too(model: lraee.Model, photos: list[Pixels]) -> None:
-    """Without order."""
+    """They have them without order as well."""
     bad = {0, 9, 17}
     errors: list[ImageError] = []
     stream = model.classify_stream(mixed(photos, bad), batch_size=5, ordered=False, on_error=errors.append)
@@ -84,7 +84,7 @@ def test_answers_as_they_come_have_their_places_too(model: lraee.Model, photos: 
 
 
 def test_a_stream_of_bad_images_reads_no_further_than_its_lag(model: lraee.Model, photos: list[Pixels]) -> None:
-    """Nor does it hold more: an endless input is no trouble."""
+    """It does not hold more either: an endless input works."""
     read = 0
 
     def endless() -> Iterator[Any]:
@@ -104,7 +104,7 @@ def test_a_stream_of_bad_images_reads_no_further_than_its_lag(model: lraee.Model
 
 
 def test_what_is_raised_for_an_image_ends_the_call(model: lraee.Model, photos: list[Pixels]) -> None:
-    """And is not wrapped."""
+    """The error is not wrapped."""
 
     class EnoughError(Exception):
         pass

@@ -1,4 +1,4 @@
-"""What is no image is refused in a short message that says how to give the image that was meant."""
+"""Anything but an image is refused in a short message that says how to give the image that was meant."""
 
 import base64
 import io
@@ -91,7 +91,7 @@ def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> Non
 
 
 def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
-    """Downloads that failed leave such."""
+    """Downloads that failed leave such files."""
     (tmp_path / "cat.jpg").touch()
     with pytest.raises(ImageError, match=r"cat\.jpg is empty: it has 0 bytes"):
         read_image(tmp_path / "cat.jpg")

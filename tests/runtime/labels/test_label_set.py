@@ -68,7 +68,7 @@ def test_label_files_are_read_as_windows_and_macos_write_them(form: str, encodin
         ("x.txt", "a\tb\tc\n", r"line 1 is 'a\\tb\\tc'; wanted a label, or folder, tab, label"),
         ("x.txt", "cat\n\tdog\n", None),
         ("x.txt", "a\tcat\na\tdog\n", r"folders occur more than once: a"),
-        ("x.txt", "a/b\tcat\n", r"'a/b' is no name of a folder"),
+        ("x.txt", "a/b\tcat\n", r"'a/b' is not the name of a folder"),
         ("x.txt", "café\ncafe\u0301\n", r"labels occur more than once: café"),
         ("x.txt", "Trousers\ntrousers\n", r"x\.txt: labels 'Trousers' and 'trousers' are one to the text tower"),
         ("x.txt", "a &amp; b\na  &  B\n", r"which reads both as 'a & b'; keep one of them"),
@@ -83,7 +83,7 @@ def test_a_label_file_that_would_drop_or_invent_a_label_is_refused(
 ) -> None:
     """A table's first line never becomes a label that wins."""
     (tmp_path / name).write_text(content, "utf-8")
-    if message is None:  # blanks before a label are no folder
+    if message is None:  # blanks before a label do not name a folder
         assert read_label_file(tmp_path / name).names == ("cat", "dog")
         return
     with pytest.raises(LabelsError, match=message):
@@ -93,7 +93,7 @@ def test_a_label_file_that_would_drop_or_invent_a_label_is_refused(
 def test_a_label_file_in_an_old_encoding_says_what_to_do(tmp_path: Path) -> None:
     """Notepad's ANSI, and UTF-16 without its mark."""
     (tmp_path / "x.txt").write_bytes("café".encode("cp1252"))
-    with pytest.raises(LabelsError, match=r"cannot be read, byte 3 is no UTF-8; .*; save it as UTF-8"):
+    with pytest.raises(LabelsError, match=r"cannot be read, byte 3 is not UTF-8; .*; save it as UTF-8"):
         read_label_file(tmp_path / "x.txt")
     (tmp_path / "x.txt").write_bytes("cat".encode("utf-16-le"))
     with pytest.raises(LabelsError, match="it holds zero bytes"):
@@ -133,7 +133,7 @@ def test_labels_that_are_one_to_the_text_tower_are_refused_by_both_names(fresh: 
 
 
 def test_labels_that_differ_only_after_the_context_are_refused(fresh: lraee.Model) -> None:
-    """The tower reads so many tokens and no more; a difference before that is enough."""
+    """The tower reads a limited number of tokens; a difference within them is enough."""
     text = fresh.manifest.text
     assert isinstance(text, TextInfo)
     long = "coat dress " * text.context_length
@@ -162,6 +162,6 @@ def test_equal_embeddings_are_refused_by_both_names(fresh: lraee.Model) -> None:
 
 
 def test_names_in_two_unicode_forms_are_one_label(fresh: lraee.Model) -> None:
-    """Whatever their embeddings are."""
+    """Their embeddings do not matter."""
     with pytest.raises(LabelsError, match="met 2 labels, 1 different"):
         fresh.set_label_embeddings(["café", "cafe\u0301"], np.eye(2, fresh.manifest.tower.embed_dim))

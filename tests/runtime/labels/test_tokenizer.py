@@ -66,6 +66,6 @@ def test_texts_are_cleaned(text: str, cleaned: str) -> None:
 
 
 def test_merges_that_are_no_pairs_are_refused() -> None:
-    """A line of another file."""
+    """A line of another file is not a pair."""
     with pytest.raises(ValueError, match="unpack"):
         Tokenizer(["#version: 0.2 x"])

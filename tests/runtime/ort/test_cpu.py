@@ -67,6 +67,6 @@ def test_the_kernel_answers() -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="x86 lists its flags in a file")
 def test_this_cpu_has_what_every_64_bit_x86_has() -> None:
-    """The real file is read."""
+    """The real file is read here."""
     cpu.cpu_flags.cache_clear()
     assert {"fpu", "sse2"} <= cpu.cpu_flags()

@@ -43,7 +43,7 @@ if child:
 
 
 def forked(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own."""
+    """Run the program in its own process."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PROGRAM, *map(str, arguments)]
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}  # see `lraee.ort.forking`
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
@@ -58,7 +58,7 @@ def test_a_child_answers_as_its_parent(threads, before):
 
 
 def test_a_grandchild_answers_too():
-    """Workers that fork workers."""
+    """Workers may fork workers."""
     assert forked(2, "session", "run", "grandchild").returncode == 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lraee.ort import limits
-from lraee.ort.limits import TaskLimit, cpu_quota, group_folders, task_limit
+from lraee.ort.limits import TaskLimit, cpu_quota, group_folders, memory_bytes, memory_limit, task_limit, task_limits
 
 V2_MOUNT = "30 24 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 V1_MOUNTS = (
@@ -50,7 +50,7 @@ class Tree:
         caps: str = "0000000000000000",
         namespace: str = "         0          0 4294967295\n",
     ) -> Path:
-        """A process of `user` with 3 threads and 100 MiB, beside two others of 5 and 7 tasks, one of them its own."""
+        """Write a process of `user` with 3 threads and 100 MiB, and two others, one of them of the same user."""
         own = STATUS.format(user=user, threads=3, space=100 << 10, caps=caps)
         files = {f"proc/{place}/status": own for place in ("self", "41")}
         files |= {
@@ -65,7 +65,7 @@ class Tree:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """An empty one."""
+    """Make an empty tree."""
     return Tree(tmp_path)
 
 
@@ -90,7 +90,7 @@ def test_a_quota_of_version_2_is_time_over_period(tree: Tree, text: str, quota: 
 
 @pytest.mark.parametrize(("written", "quota"), [("50000", 0.5), ("-1", None), ("", None)])
 def test_a_quota_of_version_1_is_time_over_period(tree: Tree, written: str, quota: float | None) -> None:
-    """-1 is none."""
+    """A quota of -1 means that there is none."""
     root = tree.write(
         {
             "proc/self/cgroup": "4:cpu,cpuacct:/\n3:pids:/\n",
@@ -163,7 +163,7 @@ def test_a_mount_may_have_a_blank_in_its_path(tree: Tree) -> None:
 
 
 def test_a_system_without_control_groups_has_no_limits(tree: Tree) -> None:
-    """Nor one whose files make no sense."""
+    """Files that make no sense do not limit either."""
     assert cpu_quota(tree.root) is None
     assert task_limit(tree.root, wanted=10**9) is None
     tree.write({"proc/self/cgroup": "nonsense\n\n1\n", "proc/self/mountinfo": "nonsense\n - \n1 2 3 - cgroup2\n"})
@@ -182,7 +182,7 @@ def test_tasks_of_the_user_are_counted_where_a_limit_may_be_met(tree: Tree) -> N
 
 @pytest.mark.parametrize("free", [{"user": 0}, {"caps": "0000000001000000"}, {"caps": "0000000000200000"}])
 def test_the_superuser_may_start_any_number_of_tasks(tree: Tree, free: dict[str, object]) -> None:
-    """And who has CAP_SYS_RESOURCE or CAP_SYS_ADMIN, but not one who only plays the superuser in a container."""
+    """CAP_SYS_RESOURCE or CAP_SYS_ADMIN lift it too; being the superuser of a container alone does not."""
     assert task_limit(tree.user(processes="40", **free), wanted=10**6) is None  # type: ignore[arg-type]
     played = "         0       1000      65536\n"
     limit = task_limit(tree.user(processes="40", namespace=played, **free), wanted=10**6)  # type: ignore[arg-type]
@@ -223,3 +223,22 @@ def test_this_process_is_read() -> None:
     assert limits._field(status, "Uid") == str(os.getuid())
     assert limits._tasks_of_user(Path("/"), str(os.getuid())) >= int(limits._field(status, "Threads") or "0") >= 1
     assert "Max processes" in limits._read(Path("/proc/self/limits"))
+
+
+def test_memory_is_that_of_the_machine_and_of_the_tightest_group(tree: Tree) -> None:
+    """``docker --memory 512m`` writes it into memory.max; without files nothing is known and nothing limits."""
+    assert memory_bytes(tree.root) == (None, None)
+    assert memory_limit(tree.root) is None
+    group_folders.cache_clear()
+    files = {"proc/meminfo": "MemTotal:     1024 kB\nMemAvailable:    512 kB\n"}
+    files |= {"proc/self/cgroup": "0::/a\n", "proc/self/mountinfo": V2_MOUNT}
+    files |= {"sys/fs/cgroup/memory.max": "1000\n", "sys/fs/cgroup/a/memory.max": "max\n"}
+    tree.write(files)
+    assert memory_bytes(tree.root) == (1 << 20, 1 << 19)
+    assert memory_limit(tree.root) == 1000
+
+
+def test_every_limit_on_tasks_is_told(tree: Tree) -> None:
+    """Also those with room left: a report of a fault wants them all."""
+    tree.user(processes="100", space=str(1 << 40))
+    assert [limit.most for limit in task_limits(tree.root)] == [100, (1 << 40) // (72 << 20)]

@@ -20,7 +20,7 @@ spans = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)).map(sorted).m
 
 @given(spans, spans)
 def test_what_was_mapped_before_is_taken_away_address_by_address(after, before):
-    """However the two lists overlap."""
+    """The two lists may overlap in any way."""
     left = _without(after, before)
     known = {address for start, end in before for address in range(start, end)}
     wanted = {address for start, end in after for address in range(start, end)} - known
@@ -41,7 +41,7 @@ def weights(tmp_path) -> Path:
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """As ONNX Runtime does."""
+    """Map a file as ONNX Runtime does."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 
@@ -58,7 +58,7 @@ def test_a_new_mapping_is_found_beside_old_ones(weights):
 
 @pytest.mark.parametrize("name", ["lraee é", "a\u2028b", "a\rb", "a\nb", " a ", "\udcff"])
 def test_a_mapping_is_found_in_a_folder_of_any_name(tmp_path, name):
-    """Line ends of other systems, blanks at both ends, bytes that are no UTF-8."""
+    """Line ends of other systems, blanks at both ends, bytes that are not UTF-8."""
     path = tmp_path / name / "x.data"
     path.parent.mkdir()
     path.write_bytes(bytes(1 << 20))
@@ -109,7 +109,7 @@ def test_where_the_system_does_not_tell_nothing_is_dropped(weights, monkeypatch,
 
 
 def test_small_files_and_files_that_are_not_mapped_are_left_alone(weights, tmp_path, monkeypatch):
-    """There is nothing to win."""
+    """Dropping their pages would win nothing."""
     small = tmp_path / "small.data"
     small.write_bytes(b"1" * 5000)
     mapping, pages = make_mapped(lambda: map_file(small), small)

@@ -22,7 +22,7 @@ EXACT = "session.x64quantprecision"
 
 
 def entry(options: ort.SessionOptions, key: str) -> str | None:
-    """A configuration entry, or None."""
+    """Read a configuration entry, or None."""
     try:
         value: str = options.get_session_config_entry(key)
     except RuntimeError:
@@ -150,7 +150,7 @@ print("fine")
 
 
 def test_other_sessions_of_the_process_work_before_and_after():
-    """Those with an arena of their own and those that share one, also when other code registered an arena first."""
+    """Those with their own arena and those that share one, also when other code registered an arena first."""
     done = subprocess.run([sys.executable, "-c", OTHER_CODE], capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("fine\n", "")
 

@@ -63,7 +63,7 @@ def tasks(root: Path, most: int, used: int) -> Path:
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
-    """Files below a root folder."""
+    """Write files below a root folder."""
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, "utf-8")
@@ -92,7 +92,7 @@ def test_small_blocks_run_on_one_thread(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_environment_variables_do_not_set_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the documentation says."""
+    """The documentation says so."""
     before = default_threads(root=tmp_path)
     for name in ("OMP_NUM_THREADS", "PYTHON_CPU_COUNT", "ORT_INTRA_OP_NUM_THREADS"):
         monkeypatch.setenv(name, str(before + 1))
@@ -227,7 +227,7 @@ def test_a_forked_child_counts_again() -> None:
 
 @pytest.mark.skipif(not NARROW, reason="needs Linux, and setpriv where the superuser runs the tests")
 def test_a_command_prints_the_warning_as_one_line() -> None:
-    """And classifies."""
+    """It classifies all the same."""
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:  # the other user may read it, which pytest's own folders forbid

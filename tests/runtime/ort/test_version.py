@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import lraee
 from lraee import model
 from lraee.bundle.folder import find_bundle
-from lraee.bundle.manifest import read_manifest, write_manifest
+from lraee.bundle.manifest_file import read_manifest, write_manifest
 from lraee.cli import app
 from lraee.errors import BundleError, SettingsError
 from lraee.ort import sessions
@@ -64,7 +64,7 @@ def naming(version: str, forged: Any) -> Path:
 
 @pytest.fixture
 def newer(forged: Any) -> Path:
-    """A bundle for a release that nobody has."""
+    """A bundle for a release that does not exist."""
     return naming("999.5", forged)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import lraee
-from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee.engine.orchestrator import Answers, run
 from lraee.errors import PolicyError
 from lraee.policies import Deadline, ExitAt, Full, Verdict
@@ -25,7 +26,7 @@ from lraee.policies.spec import parse_policy
 
 @dataclass
 class TimedTower:
-    """Tokens are block numbers; each part lets a clock of its own go on by what it costs."""
+    """Tokens are block numbers; each part advances a clock by its cost."""
 
     costs: dict[str, float]
     depth: int
@@ -86,7 +87,7 @@ def even(depth: int, block: float = 10.0, other: float = 1.0, exits: tuple[int, 
 
 @st.composite
 def towers(draw: st.DrawFn) -> TimedTower:
-    """Any depth, an exit behind every block, any costs."""
+    """Draw any depth, an exit after every block, and any costs."""
     depth = draw(st.integers(1, 6))
     tower = even(depth)
     tower.costs = {part: draw(st.floats(0.001, 50)) for part in tower.costs}
@@ -140,7 +141,7 @@ def test_a_model_that_knows_its_parts_is_not_late(depth: int, block: float, othe
 
 
 def test_more_time_gives_a_deeper_answer():
-    """Up to the tail; nowhere is an exit asked that could be passed by at ease."""
+    """The run goes to the tail, and evaluates no exit that the time left allows to skip."""
     tower, memory = even(6), PartCosts()
     for _ in range(60):
         tower.answer(1e6, memory)
@@ -176,7 +177,7 @@ def test_an_exit_is_passed_by_when_the_way_on_fits_twice():
 
 @pytest.mark.parametrize(("seconds", "in_time"), [(0.031, True), (0.03125, False)])
 def test_a_deadline_is_in_milliseconds_from_the_time_when_it_is_bound(manifest, seconds: float, in_time: bool):
-    """Of parts that nobody has timed all may run before it and none from it on."""
+    """Parts without an estimate may all run before it, and none from it on."""
     now = [64.0]
     route = Deadline(31.25, clock=lambda: now[0]).bind(manifest)
     now[0] += seconds
@@ -250,16 +251,16 @@ def test_who_leaves_makes_room_for_the_rest():
 
 
 def test_when_the_time_is_up_before_the_first_exit_the_run_goes_on_to_it():
-    """There is always an answer."""
+    """There is always an answer for each image."""
     answers, _, _ = even(4, exits=(3,)).answer(0.5)
     assert answers.exit_block.tolist() == [3]
 
 
 def test_all_images_of_a_batch_share_the_deadline_and_leave_by_gates_before_it():
-    """Who leaves by the other policy keeps that answer; the rest gets the one kept when the time is up."""
+    """Images that leave by the other policy keep that answer; the rest get the one kept when the time is up."""
 
     class Second:
-        """The second image leaves behind block 1."""
+        """The second image leaves after block 1."""
 
         def visits(self, block: int) -> bool:
             return block == 1
@@ -301,28 +302,28 @@ def test_costs_follow_the_device():
 
 @pytest.fixture(scope="module")
 def manifest(golden) -> Manifest:
-    """Has one exit, behind block 1."""
+    """Has one exit, after block 1."""
     return read_manifest(golden)
 
 
 @pytest.mark.parametrize("ms", [0, -1, math.nan, math.inf])
 def test_a_time_that_is_none_is_refused(manifest, ms):
-    """Before anything runs."""
+    """It is refused before anything runs."""
     with pytest.raises(PolicyError, match=r"^the deadline is .* ms, wanted a time above 0, such as 40$"):
         Deadline(ms).bind(manifest)
 
 
 def test_a_bundle_without_exits_and_a_policy_it_cannot_follow_are_refused(manifest):
-    """With what would help."""
+    """The message says what would help."""
     bare = dataclasses.replace(manifest, exits=(), operating_points=(), default_point=None)
     with pytest.raises(PolicyError, match=r"this bundle has none; export it again with lraee-export --exits all$"):
         Deadline(5).bind(bare)
-    with pytest.raises(PolicyError, match=r"no exit behind block 2"):
+    with pytest.raises(PolicyError, match=r"no exit after block 2"):
         Deadline(5, ExitAt(2)).bind(manifest)
 
 
 def test_the_spec_of_a_deadline():
-    """In milliseconds."""
+    """It is typed in milliseconds."""
     assert parse_policy("deadline=40") == Deadline(40.0)
     for spec in ("deadline", "deadline=", "deadline=-1", "deadline=1e3", "deadline=nan"):
         with pytest.raises(PolicyError, match=r"deadline=MS"):

@@ -11,16 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lraee
-from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee.errors import PolicyError
 from lraee.policies import Adaptive, Confidence, Entropy, ExitAt, Patience, Policy, Replay, Verdict
 from lraee.policies.entropy import entropy_nats
+from lraee.policies.replay import EveryExit
 from lraee.policies.spec import parse_policy
 
 
 @pytest.fixture(scope="module")
 def manifest(golden) -> Manifest:
-    """The golden bundle's, as if it had exits behind blocks 1, 2 and 4."""
+    """Give the golden bundle's manifest, as if it had exits after blocks 1, 2 and 4."""
     met = read_manifest(golden)
     return dataclasses.replace(met, exits=tuple(dataclasses.replace(met.exits[0], block=b) for b in (1, 2, 4)))
 
@@ -69,7 +71,7 @@ def test_entropy_is_that_of_the_formula(weights):
 
 
 def test_patience_counts_agreements_in_a_row(manifest):
-    """The first exit agrees with nobody; a change of mind starts again at nothing."""
+    """The first exit agrees with no other; a change of the label starts again at 0."""
     route = Patience(1).bind(manifest)
     assert route.leaves(1, says([0, 1, 2])).tolist() == [False, False, False]
     assert route.leaves(2, says([0, 2, 1])).tolist() == [True, False, False]
@@ -77,7 +79,7 @@ def test_patience_counts_agreements_in_a_row(manifest):
 
 
 def test_patience_of_two_wants_three_exits_that_agree(manifest):
-    """In a row."""
+    """They must agree in a row."""
     route = Patience(2).bind(manifest)
     for block, labels, leaves in ((1, [0, 1, 1], [0, 0, 0]), (2, [0, 0, 1], [0, 0, 0]), (4, [0, 0, 2], [1, 0, 0])):
         assert route.leaves(block, says(labels)).tolist() == leaves
@@ -98,7 +100,7 @@ def test_patience_knows_images_by_their_row_when_others_have_left(manifest):
     assert route.leaves(2, says([1, 0], rows=[1, 4])).tolist() == [True, False]
 
 
-def test_each_batch_starts_to_count_anew(manifest):
+def test_each_batch_starts_to_count_from_zero(manifest):
     """The policy is one for all batches, the route is not."""
     policy = Patience(1)
     policy.bind(manifest).leaves(1, says([0]))
@@ -107,7 +109,7 @@ def test_each_batch_starts_to_count_anew(manifest):
 
 @pytest.mark.parametrize("policy", [Confidence(0.5), Entropy(0.5), Patience(1)])
 def test_all_exits_are_visited(manifest, policy):
-    """There is no threshold by block that could close one."""
+    """No threshold of a block can close one."""
     assert all(policy.bind(manifest).visits(block) for block in (1, 2, 4))
 
 
@@ -123,7 +125,7 @@ def test_all_exits_are_visited(manifest, policy):
     ],
 )
 def test_what_cannot_be_is_refused(manifest, policy, message):
-    """Before anything runs."""
+    """It is refused before anything runs."""
     with pytest.raises(PolicyError, match=message):
         policy.bind(manifest)
 
@@ -148,7 +150,7 @@ def test_a_bundle_without_exits_says_so(manifest, policy):
     ],
 )
 def test_a_spec_is_a_policy(spec: str, policy: Policy):
-    """As the others are."""
+    """They are typed like the others."""
     assert parse_policy(spec) == policy
 
 
@@ -161,7 +163,7 @@ def test_a_spec_is_a_policy(spec: str, policy: Policy):
 )  # fmt: skip
 def test_a_spec_with_no_such_number_is_refused(spec: str):
     """The message says what is understood."""
-    with pytest.raises(PolicyError, match=r"is no policy; wanted .*confidence=PROBABILITY.*entropy=NATS.*patience="):
+    with pytest.raises(PolicyError, match=r"is not a policy; wanted .*confidence=PROBABILITY.*entropy=NATS.*patience="):
         parse_policy(spec)
 
 
@@ -178,6 +180,18 @@ def test_the_shipped_model_runs_under_each(model: lraee.Model, photos):
         answers = model.run_pixels(pixels, policy=Patience(1))
         assert all(len(visited) >= 2 for visited in answers.visited)
         assert answers.early.any()
+
+
+def test_every_exit_is_visited_and_images_leave_only_where_another_policy_lets_them(manifest):
+    """What exits say is kept of the last run alone; by default nobody leaves."""
+    alone, listening = EveryExit(), EveryExit(ExitAt(2))
+    for policy, left in ((alone, []), (listening, [2])):
+        for _ in range(2):
+            route = policy.bind(manifest)
+            said = {block: says([block % 3]) for block in (1, 2, 4)}
+            assert all(route.visits(block) for block in said)
+            assert [block for block, verdict in said.items() if route.leaves(block, verdict).all()] == left
+            assert policy.verdicts == said
 
 
 def test_replay_lets_out_the_shares_it_was_given(manifest):
@@ -199,7 +213,7 @@ def test_replay_lets_out_the_shares_it_was_given(manifest):
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("replay=3:.1", "exits behind"),
+        ("replay=3:.1", "exits after"),
         ("replay=4:.1,1:.1", "rising order"),
         ("replay=1:.1,1:.1", "each once"),
         ("replay=1:.6,2:.6", "together at most 1"),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee.bundle.manifest import Manifest, Threshold, read_manifest
+from lraee.bundle.manifest import Manifest, Threshold
+from lraee.bundle.manifest_file import read_manifest
 from lraee.errors import PolicyError
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.adaptive import AdaptiveRoute
@@ -18,7 +19,7 @@ from lraee.policies.base import Verdict
 
 @pytest.fixture(scope="module")
 def manifest(golden) -> Manifest:
-    """One exit behind block 1; points `balanced` (0.54) and `by_class` (0.7, 1, 0.6)."""
+    """Read a bundle with one exit after block 1; points `balanced` (0.54) and `by_class` (0.7, 1, 0.6)."""
     return read_manifest(golden)
 
 
@@ -50,7 +51,7 @@ def test_images_leave_from_the_threshold_on(manifest):
 
 
 def test_adaptive_visits_the_exits_of_its_point_only(manifest):
-    """A visit costs FLOPs."""
+    """A visit would cost FLOPs."""
     assert Adaptive().bind(manifest).visits(1)
     assert not Adaptive().bind(manifest).visits(2)
     assert not Adaptive(thresholds={}).bind(manifest).visits(1)
@@ -67,7 +68,7 @@ def test_thresholds_by_class_follow_the_label_predicted_at_the_exit(manifest):
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 2)), min_size=1))
 def test_equal_thresholds_by_class_are_one_threshold(images):
-    """Whatever gates and labels are."""
+    """This holds for all gates and labels."""
     gate, classes = map(list, zip(*images, strict=True))
     met = verdict(gate, classes)
     plain = AdaptiveRoute({1: Threshold(block=1, value=0.5, per_class=None)})
@@ -86,15 +87,15 @@ def test_thresholds_by_class_are_refused_for_another_number_of_labels(manifest):
     ("policy", "message"),
     [
         (Adaptive("fast"), r"^there is no operating point 'fast'; this bundle has balanced, by_class$"),
-        (Adaptive(thresholds={2: 0.5}), r"^there is no exit behind block 2; this bundle has 1$"),
+        (Adaptive(thresholds={2: 0.5}), r"^there is no exit after block 2; this bundle has 1$"),
         (Adaptive("balanced", {1: 0.5}), r"^Adaptive has both a point and thresholds; give one of them$"),
         (Adaptive(thresholds={1: float("nan")}), r"^the threshold of block 1 is NaN"),
-        (ExitAt(2), r"^there is no exit behind block 2; this bundle has 1$"),
-        (ExitAt(0), r"^there is no exit behind block 0; this bundle has 1$"),
+        (ExitAt(2), r"^there is no exit after block 2; this bundle has 1$"),
+        (ExitAt(0), r"^there is no exit after block 0; this bundle has 1$"),
     ],
 )
 def test_what_the_bundle_does_not_have_is_refused_with_what_it_has(manifest, policy, message):
-    """Before anything runs."""
+    """It is refused before anything runs."""
     with pytest.raises(PolicyError, match=message):
         policy.bind(manifest)
 
@@ -103,8 +104,8 @@ def test_what_the_bundle_does_not_have_is_refused_with_what_it_has(manifest, pol
     ("policy", "message"),
     [
         (Adaptive(), r"^there is no operating point None; this bundle has none$"),
-        (Adaptive(thresholds={1: 0.5}), r"^there is no exit behind block 1; this bundle has no exits$"),
-        (ExitAt(1), r"^there is no exit behind block 1; this bundle has no exits$"),
+        (Adaptive(thresholds={1: 0.5}), r"^there is no exit after block 1; this bundle has no exits$"),
+        (ExitAt(1), r"^there is no exit after block 1; this bundle has no exits$"),
     ],
 )
 def test_a_bundle_without_exits_says_so(without_exits, policy, message):
@@ -115,14 +116,14 @@ def test_a_bundle_without_exits_says_so(without_exits, policy, message):
 
 
 def test_exit_at_lets_everybody_out_at_its_block(manifest):
-    """Whatever the gate says."""
+    """The gate does not matter."""
     route = ExitAt(1).bind(manifest)
     assert [route.visits(block) for block in (1, 2)] == [True, False]
     assert route.leaves(1, verdict([0.0, 1.0])).tolist() == [True, True]
 
 
 def test_full_lets_nobody_out(manifest):
-    """And visits no exit."""
+    """It visits no exit either."""
     route = Full().bind(manifest)
     assert not any(route.visits(block) for block in (1, 2))
     assert route.leaves(1, verdict([0.0, 1.0])).tolist() == [False, False]

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee.bundle.manifest import Manifest, OperatingPoint, Threshold, read_manifest
+from lraee.bundle.manifest import Manifest, OperatingPoint, Threshold
+from lraee.bundle.manifest_file import read_manifest
 from lraee.engine.orchestrator import run
 from lraee.policies import Adaptive, Confidence, Entropy, Patience, Policy, Verdict
 from lraee_toolchain.competitors.class_based import ByClass

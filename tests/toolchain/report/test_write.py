@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from lraee.bundle.folder import find_bundle
-from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity

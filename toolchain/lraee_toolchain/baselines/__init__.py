@@ -1,1 +1,1 @@
-"""Make FP32 and library-default INT8 models to measure against. Imports stages, parts, data and config."""
+"""Writes the bundles to measure against: FP32 and naive INT8. May import: data, parts, stages."""

@@ -1,1 +1,1 @@
-"""Implements the published methods that LRA-EE is compared with. May import early_exit and parts."""
+"""Implements the published methods to compare with. May import: config, early_exit, parts."""

@@ -1,1 +1,1 @@
-"""Decide which images serve which purpose, and read labels. Imports config and array_file."""
+"""Chooses which images serve which purpose, and the labels. May import: array_file, config."""

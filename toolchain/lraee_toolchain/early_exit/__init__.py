@@ -1,1 +1,1 @@
-"""Fits exits: features, heads, gates, thresholds, operating points. May import parts, config and array_file."""
+"""Fits heads, gates, thresholds and operating points. May import: array_file, config, parts."""

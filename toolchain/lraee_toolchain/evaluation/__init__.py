@@ -1,1 +1,4 @@
-"""Measure a finished bundle and the paper's tables. Imports stages and all sub-packages but report and baselines."""
+"""Measures all numbers of the report.
+
+May import: competitors, config, data, early_exit, parts, quantization, stages.
+"""

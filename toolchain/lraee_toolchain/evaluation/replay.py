@@ -6,7 +6,6 @@ up. A policy's decisions are therefore those of a real run, at the cost of one r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,28 +15,9 @@ from lraee.engine.orchestrator import Answers, run
 from lraee.model import Model
 from lraee.policies import Policy
 from lraee.policies.base import Verdict
+from lraee.policies.replay import EveryExit
 
 FloatArray = NDArray[np.float32]
-
-
-@dataclass(slots=True)
-class _EveryExit:
-    """Visits all exits and lets nobody leave."""
-
-    verdicts: dict[int, Verdict]
-
-    def bind(self, manifest: Any) -> _EveryExit:
-        """Any bundle will do."""
-        return self
-
-    def visits(self, block: int) -> bool:
-        """All."""
-        return True
-
-    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Nobody; what the exit says is kept."""
-        self.verdicts[block] = verdict
-        return np.zeros(len(verdict.gate), np.bool_)
 
 
 class Recording:
@@ -50,8 +30,9 @@ class Recording:
             model: a bundle, loaded.
             pixels: (batch, size, size, 3) uint8.
         """
-        self._model, self._verdicts = model, dict[int, Verdict]()
-        self._end = model.run_pixels(pixels, policy=_EveryExit(self._verdicts))
+        every_exit = EveryExit()
+        self._model, self._end = model, model.run_pixels(pixels, policy=every_exit)
+        self._verdicts = every_exit.verdicts
         self.depth = model.manifest.tower.blocks
 
     def replay(self, policy: Policy) -> Answers:

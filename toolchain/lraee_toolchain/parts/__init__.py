@@ -1,1 +1,1 @@
-"""Write the ONNX parts of a tower and run them. Imports none of the other sub-packages."""
+"""Writes the ONNX parts of a tower and runs them. May import: nothing."""

@@ -74,7 +74,7 @@ def save_tower_parts(
     for name, (graph, file, operators) in zip(["stem", *block_names(len(blocks)), "tail"], built, strict=True):
         files[name] = file
         entries.append(replace(save_part(graph, file, operators, folder), name=name))
-    whole = build_whole(tower, blocks, tail, files, quantized=quantized)
+    whole = build_whole(tower, blocks, tail, files)
     path = whole.save(folder)
     entries.append(_entry(whole, None, optimized_operators(path)))
     save_parts(entries, folder)
@@ -85,7 +85,7 @@ def build_float_baseline(tower: Tower, folder: Path) -> None:
     file = WeightFile("fp32.data")
     blocks = [float_block(block, tower.activation) for block in tower.blocks]
     files = dict.fromkeys(["stem", *block_names(tower.depth), "tail"], file)
-    build_whole(tower, blocks, float_tail(tower), files, quantized=False, class_only=False, name="fp32").save(folder)
+    build_whole(tower, blocks, float_tail(tower), files, class_only=False, name="fp32").save(folder)
     file.save(folder)
 
 

@@ -1,1 +1,1 @@
-"""Quantize to INT8: ranges, naive, GPTQ and SmoothQuant search, dynamic, and the noise of it. Imports parts."""
+"""Quantizes a tower to INT8 and measures the noise. May import: array_file, config, parts."""

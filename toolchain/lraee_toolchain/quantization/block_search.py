@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.block import QUANTIZED_INPUTS, BlockWeights, build_block, float_block
-from lraee_exporters.int8.gptq import round_with_compensation
+from lraee_exporters.int8.gptq import round_with_gptq
 from lraee_exporters.int8.linear import (
     ActivationRange,
     QuantizedLinear,
@@ -208,7 +208,7 @@ def quantize_layer(
     quantized = quantize_linear(linear, activation)
     if hessian is not None:
         _, scale = quantize_weight(linear.weight)
-        quantized = replace(quantized, weight=round_with_compensation(linear.weight, scale, hessian))
+        quantized = replace(quantized, weight=round_with_gptq(linear.weight, scale, hessian))
     if corrected:
         wanted = sample.mean(axis=0, dtype=np.float64) @ linear.weight.T.astype(np.float64)
         mean_seen = dequantized(sample, activation).mean(axis=0, dtype=np.float64)

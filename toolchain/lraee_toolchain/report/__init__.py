@@ -1,1 +1,4 @@
-"""Write what was measured for people; computes nothing. Imports evaluation, quantization, early_exit and config."""
+"""Writes and draws the report, and computes nothing.
+
+May import: config, early_exit, evaluation, quantization.
+"""

@@ -61,7 +61,7 @@ def draw_pareto(found: Findings) -> str:
         label = f"{found.manifest.default_point}, the default"
         own: PolicyRow | AtMatch | None = found.row
     else:
-        fronts = [_front(label, points, floor) for label, points in _compared(ablations.methods).items()]
+        fronts = method_fronts(ablations.methods, floor)
         label, own = "LRA-EE, chosen", ablations.methods.lra_ee.at_match
     chosen = None if own is None else Marker(label=label, saved=own.flops_saved, accuracy=own.accuracy)
     fronts.append(_front("tower cut after one exit", _places(evaluation.cuts), floor))
@@ -72,13 +72,13 @@ def _places(rows: Iterable[PolicyRow]) -> list[FrontPoint]:
     return [FrontPoint(saved=row.flops_saved, accuracy=row.accuracy.mean) for row in rows]
 
 
-def _compared(methods: MethodTable) -> dict[str, Sequence[FrontPoint]]:
-    """Give the fronts of LRA-EE and of `COMPARED`, without methods that have none."""
+def method_fronts(methods: MethodTable, floor: float) -> list[Front]:
+    """Give the fronts of LRA-EE and of `COMPARED` above an accuracy; those without a point there are empty."""
     fronts = {row.method: row.front for row in methods.rows}
     picked: dict[str, Sequence[FrontPoint]] = {METHODS["lra_ee"]: methods.lra_ee.front}
     for label, variants in COMPARED.items():
         picked[label] = max((fronts.get(method, ()) for method in variants), key=len)
-    return picked
+    return [_front(label, points, floor) for label, points in picked.items()]
 
 
 def _front(label: str, points: Sequence[FrontPoint], floor: float) -> Front:

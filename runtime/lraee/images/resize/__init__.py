@@ -1,6 +1,8 @@
 """Resizes uint8 pixels as Pillow does, with Pillow or without.
 
-One file for each way. All filters are antialiased but `nearest`.
+Each way has a file. All filters are antialiased except `nearest`.
+
+May import: bundle, errors, images, ort, reading.
 """
 
 from typing import TYPE_CHECKING, TypeAlias, Union
@@ -25,7 +27,7 @@ Picture: TypeAlias = Union[Pixels, "Image.Image"]
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
-    """Width and height in pixels."""
+    """Give the width and height of a picture in pixels."""
     return (picture.shape[1], picture.shape[0]) if isinstance(picture, np.ndarray) else picture.size
 
 
@@ -38,7 +40,7 @@ def resize(
     *,
     box: Box | None = None,
 ) -> Pixels:
-    """Resize one image.
+    """Resize one image, by the way that `by` names.
 
     Args:
         picture: pixels or a Pillow image.
@@ -70,18 +72,18 @@ def resize(
     if interpolation != "bicubic":
         raise ImageError(
             f"resize='onnx' knows bicubic only and this bundle wants {interpolation}, which ONNX Runtime rounds "
-            "otherwise than Pillow; use resize='numpy' or 'auto'"
+            "unlike Pillow; use resize='numpy' or 'auto'"
         )
     return onnx_resize.resize_bicubic(pixels, width, height)
 
 
 def _without_pillow(interpolation: Interpolation) -> Resizer:
-    """The fastest that gives the right pixels and works in a forked process."""
+    """Choose the fastest way that gives the right pixels and works in a forked process."""
     return "onnx" if interpolation == "bicubic" and not global_thread_pool_is_set() else "numpy"
 
 
 def _is_rgb_or_grey(picture: Picture) -> bool:
-    """Whether resizing it in RGB gives what resizing it in its own mode gives."""
+    """Tell whether resizing in RGB gives the same as resizing in the picture's own mode."""
     return isinstance(picture, np.ndarray) or picture.mode in ("RGB", "L")
 
 

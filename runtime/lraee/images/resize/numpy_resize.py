@@ -21,7 +21,7 @@ Filter = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def resize(pixels: Pixels, width: int, height: int, interpolation: Interpolation) -> Pixels:
-    """Resize uint8 (height, width, 3)."""
+    """Resize uint8 pixels (height, width, 3) with numpy."""
     rows, columns = pixels.shape[:2]
     if interpolation == "nearest":
         return pixels[_nearest(rows, height)[:, None], _nearest(columns, width)]
@@ -31,14 +31,14 @@ def resize(pixels: Pixels, width: int, height: int, interpolation: Interpolation
 
 
 def resize_first(pixels: Pixels, width: int, height: int, interpolation: Interpolation) -> Pixels:
-    """Resize only the axis that comes first; either filter but `nearest`."""
+    """Resize only the axis that comes first, with any filter except `nearest`."""
     if heights_first(pixels, width, height):
         return _resize_rows(pixels, height, interpolation)
     return _resize_columns(pixels, width, interpolation)
 
 
 def heights_first(pixels: Pixels, width: int, height: int) -> bool:
-    """Whether Pillow resizes heights before widths: since version 13, where much more of the height is to go.
+    """Tell whether Pillow resizes heights before widths: since version 13, where much more of the height is to go.
 
     Found by trying sizes; see also Pillow's pull request 9549. Until version 12 widths always came first, which gives
     other pixels of such tall images.
@@ -48,13 +48,13 @@ def heights_first(pixels: Pixels, width: int, height: int) -> bool:
 
 
 def _resize_columns(pixels: Pixels, count: int, interpolation: Interpolation) -> Pixels:
-    """(height, width, 3) to (height, count, 3)."""
+    """Resize the columns, (height, width, 3) to (height, count, 3)."""
     turned = np.ascontiguousarray(pixels.transpose(1, 0, 2))
     return np.ascontiguousarray(_resize_rows(turned, count, interpolation).transpose(1, 0, 2))
 
 
 def _resize_rows(pixels: Pixels, count: int, interpolation: Interpolation) -> Pixels:
-    """(height, width, 3) to (count, width, 3)."""
+    """Resize the rows, (height, width, 3) to (count, width, 3)."""
     if len(pixels) == count:
         return pixels
     rows = pixels.reshape(len(pixels), -1)
@@ -69,7 +69,7 @@ def _resize_rows(pixels: Pixels, count: int, interpolation: Interpolation) -> Pi
 
 
 def _weights(length: int, count: int, interpolation: Interpolation) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """First neighbour of each of `count` values (count,), and the weights of it and those behind it, (count, most)."""
+    """Give the first neighbour of each value (count,), and the weights of it and the following ones (count, most)."""
     shape, reach = _FILTERS[interpolation]
     scale = length / count
     stretch = max(scale, 1.0)
@@ -85,7 +85,7 @@ def _weights(length: int, count: int, interpolation: Interpolation) -> tuple[NDA
 
 
 def _nearest(length: int, count: int) -> NDArray[np.intp]:
-    """The neighbour of each of `count` values; steps are added up one by one, as Pillow does."""
+    """Find the nearest neighbour of each of `count` values; steps are added up one by one, as Pillow does."""
     step = length / count
     steps = np.full(count, step)
     steps[0] = step * 0.5
@@ -93,7 +93,7 @@ def _nearest(length: int, count: int) -> NDArray[np.intp]:
 
 
 def _bicubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Keys' kernel with a = -0.5."""
+    """Compute Keys' kernel with a = -0.5."""
     a, x = -0.5, np.abs(distance)
     near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     far = (((x - 5.0) * x + 8.0) * x - 4.0) * a

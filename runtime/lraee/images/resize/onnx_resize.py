@@ -1,10 +1,9 @@
-"""Resizes with ONNX Runtime's `Resize`, for boards without Pillow whose frames are not of the model's size.
+"""Resizes with ONNX Runtime's `Resize`, for boards without Pillow and frames of another size than the model's.
 
 Bicubic on uint8 is a port of Pillow's with float32 weights: 1 level apart in about 1 of 10,000 values
-(`benchmarks/photos.py`). An error of the first axis that several neighbours share grows to 2 levels in the second; that
-was seen in small images alone, whose first axis numpy therefore resizes, exactly. Bilinear is not offered: its weights
-fall on other sides of rounding, which differs in 1.4 % of values. `bicubic.onnx` is written by
-`lraee_exporters.graphs.resize`.
+(`benchmarks/experiments/photos.py`). An error of the first axis that several neighbours share grows to 2 levels in the
+second. This was seen in small images alone, so numpy resizes their first axis, exactly. Bilinear is not offered: its
+weights round differently, in 1.4 % of values. `bicubic.onnx` is written by `lraee_exporters.graphs.resize`.
 """
 
 from functools import cache
@@ -20,13 +19,13 @@ from lraee.ort.forking import no_fork_meanwhile
 from lraee.ort.sessions import SessionSettings, global_thread_pool_is_set, make_session
 
 SMALL = 4
-"""Images of less than so many times the wanted pixels are small."""
+"""An image is small if it has less than this many times the wanted pixels."""
 
 GRAPH = Path(__file__).with_name("bicubic.onnx")
 
 
 def resize_bicubic(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Resize uint8 (height, width, 3)."""
+    """Resize uint8 pixels (height, width, 3) with ONNX Runtime's bicubic filter."""
     rows, columns = pixels.shape[:2]
     if rows * columns < SMALL * width * height:
         pixels = resize_first(pixels, width, height, "bicubic")
@@ -43,9 +42,9 @@ def _run(pixels: Pixels, width: int, height: int) -> Pixels:
 
 @cache
 def _session() -> ort.InferenceSession:
-    """One for the process: it has one thread and no pool, so it may be shared by threads and survives a fork.
+    """Make one session for the process: without a pool, it may be shared by threads and survives a fork.
 
-    Not so with the process-wide pool, which has no threads in a forked child.
+    With the process-wide pool it does not, since that has no threads in a forked child.
     """
     pool: Literal["session", "global"] = "global" if global_thread_pool_is_set() else "session"
     with no_fork_meanwhile():

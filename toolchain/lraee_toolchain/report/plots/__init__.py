@@ -1,1 +1,1 @@
-"""Draw plots as SVG. Imports evaluation.metrics, quantization and report.names."""
+"""Draws the plots of the report. May import: quantization."""

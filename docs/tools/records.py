@@ -1,0 +1,327 @@
+"""Tables and sentences of the documents, written from the recorded JSON files.
+
+cog calls these functions where a document names them, and puts what they return below::
+
+    <!-- [[[cog show(early_exit_at_b32()) ]]] -->
+    <!-- [[[end]]] -->
+
+`make figures` writes the documents again after a record changed; `make check` fails until that was done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+Record = Mapping[str, Any]
+"""What a JSON file holds."""
+
+SIZE_B32 = "xeon-avx512-vnni-amx-2cores-reference-b32"
+TINY = "xeon-avx512-vnni-amx-2cores-reference"
+"""Reports of lraee-bench in benchmarks/results, by name."""
+
+WORDS = {
+    "full": "`full`: all blocks, one by one",
+    "graph": "`graph`: the same blocks as one graph",
+    "fp32": "`fp32`: the float model as one graph",
+}
+"""What rows of lraee-bench are called in a document; the others keep their names."""
+
+COMPARED = {
+    "confidence_shared": "confidence, one threshold",
+    "branchynet": "BranchyNet: entropy, free LCT",
+    "cls_ee": "CLS-EE: [CLS] heads, confidence",
+    "pabee_everywhere": "PABEE, exits after every candidate block",
+    "token_pruning": "token pruning (in the manner of AdaViT)",
+}
+"""Methods of the comparison that a document shows; benchmarks/evidence has all."""
+
+
+def show(text: str) -> None:
+    """Write a text where cog runs, apart from the marks around it, so that Markdown sees its tables."""
+    import cog
+
+    cog.outl(f"\n{text}\n")
+
+
+def evidence(study: str = "evidence") -> Record:
+    """A report of `make evidence`: ``evidence``, ``outliers`` or ``b32-outliers``."""
+    return _read(BENCHMARKS / "evidence" / f"{study}.json")
+
+
+def bench(name: str) -> Record:
+    """A report of `lraee-bench --json` in benchmarks/results."""
+    return _read(BENCHMARKS / "results" / f"{name}.json")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A Markdown table whose first `left` columns are words and whose others are numbers.
+
+    >>> print(table(["row", "ms"], [["full", "13.2"]]))
+    | row | ms |
+    | --- | ---: |
+    | full | 13.2 |
+    """
+    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *rows])
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share of 1 as a percentage.
+
+    >>> percent(0.5032)
+    '50.3 %'
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def points(interval: Record) -> str:
+    """A difference in percentage points with its interval."""
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def early_exit_at_b32() -> str:
+    """The README's table: what early exit saves on a tower of the size of ViT-B/32, and what it costs in accuracy."""
+    return bench_table(SIZE_B32, ("adaptive=balanced", "adaptive=fast", "full", "graph"))
+
+
+def bench_table(name: str, rows: Sequence[str] | None = None) -> str:
+    """Rows of one report of lraee-bench, by default all, and a line that says how they were measured."""
+    report = bench(name)
+    by_name = {row["name"]: row for row in report["rows"]}
+    lines, images = [], 0
+    for wanted in rows or by_name:
+        row = by_name[wanted]
+        accuracy = row["accuracy"]
+        images = accuracy["images"] if accuracy else images
+        kept = "" if not accuracy or row["name"] == report["reference"] else _paired(accuracy)
+        interval = row["latency_saved_interval"]
+        saved = f"{percent(row['latency_saved'])} ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
+        lines.append(
+            [
+                WORDS.get(row["name"], f"`{row['name']}`"),
+                f"{row['latency']['p50_ms']:.2f}",
+                f"{row['latency']['p99_ms']:.2f}",
+                percent(row["flops_saved"]) if abs(row["flops_saved"]) >= 0.0005 else "",
+                "" if row["name"] == report["reference"] else saved,
+                percent(accuracy["top1"]) if accuracy else "",
+                kept,
+            ]
+        )
+    head = ["row", "p50 ms", "p99 ms", "FLOPs saved", "latency saved", "top-1", "points to `full`"]
+    if not images:
+        head, lines = head[:-2], [line[:-2] for line in lines]
+    return f"{table(head, lines)}\n\n{bench_conditions(report, images)}"
+
+
+def bench_conditions(report: Record, images: int) -> str:
+    """The circumstances of a report in one line of small print."""
+    device, settings = report["device"], report["settings"]
+    counted = f", top-1 on {images:,} images" if images else ""
+    return (
+        f"*{device['model']} ({', '.join(device['int8_features'])}), {device['cores']} cores; "
+        f"{settings['threads']} thread{'s' * (settings['threads'] > 1)}, batch {settings['batch']}, "
+        f"{settings['rounds']:,} interleaved rounds in {settings['launches']} launches{counted}; "
+        f"ONNX Runtime {device['onnxruntime']}, {report['created'][:10]}. In brackets: 95 % intervals.*"
+    )
+
+
+def honest_reading() -> str:
+    """The README's paragraph below its table."""
+    ablations, report = evidence()["ablations"], bench(SIZE_B32)
+    rows = {(row["way"], row["precision"]): row for row in ablations["main"]}
+    others = {row["method"]: row["at_match"] for row in ablations["methods"]["rows"]}
+    routed, rival = rows["routed", ablations["precision"]], others["confidence_shared"]
+    accurate = next(row for row in report["rows"] if row["name"] == "adaptive=accurate")
+    return (
+        "The model is a small CLIP for ten kinds of clothing, widened to the exact size of ViT-B/32. Accuracy and "
+        "exits are real, and every block costs what one of ViT-B/32 costs. No OpenAI or LAION checkpoint was measured, "
+        "because neither weights nor ImageNet are shipped. The cautious operating point `accurate` saves "
+        f"{percent(accurate['flops_saved'], 0)} on this bundle. Over {ablations['seeds']} seeds and "
+        f"{ablations['images']:,} images LRA-EE saves {percent(routed['flops_saved'])} of the FLOPs at "
+        f"{points(routed['difference_to_float'])} points to FP32, and its learned gate is no better than one "
+        f"threshold on the largest probability ({points(rival['difference_to_lra_ee'])}). INT8 loses almost nothing "
+        "on this model, so there is nothing to rescue. All tables: [results](docs/results.md)."
+    )
+
+
+def routing_table() -> str:
+    """What routing adds on the reference (the paper's T1)."""
+    ablations = evidence()["ablations"]
+    main = ablations["precision"]
+    rows = {(row["way"], row["precision"]): row for row in ablations["main"]}
+    shown = (
+        ("full", "FP32", "FP32, full depth"),
+        ("full", "naive INT8", "naive INT8, full depth"),
+        ("full", main, f"{main}, full depth"),
+        ("ssa_last", main, f"{main}, with a head like those of the exits at the end"),
+        ("routed", main, f"**LRA-EE on {main}**"),
+        ("routed_label_free", main, f"**LRA-EE on {main}, trained without labels**"),
+        ("routed_ssa", main, f"LRA-EE on {main}, heads as in the paper (SSA)"),
+    )
+    lines = [_accuracy_row(words, rows[way, name], "difference_to_float") for way, name, words in shown]
+    lines[0][-1] = ""
+    head = [f"{ablations['images']:,} images, {ablations['seeds']} seeds", "top-1", "FLOPs saved", "points to FP32"]
+    return table(head, lines)
+
+
+def methods_table() -> str:
+    """Other methods of early exit at the same FLOPs (the paper's T2)."""
+    others = {row["method"]: row["at_match"] for row in evidence()["ablations"]["methods"]["rows"]}
+    lines = [
+        [name, "", "cannot save as much", ""]
+        if others[method] is None
+        else _accuracy_row(name, others[method], "difference_to_lra_ee")
+        for method, name in COMPARED.items()
+    ]
+    return table(["at the same FLOPs", "top-1", "FLOPs saved", "points to LRA-EE"], lines)
+
+
+def cuts_sentence() -> str:
+    """Early exit against a tower that is cut after one exit, whose head then answers every image.
+
+    Only blocks whose exit the recorded bundle keeps can be cut at. Accuracies are means over the same images.
+    """
+    rows = evidence()["evaluation"]["rows"]
+    cuts = {int(row["block"]): row for row in rows if row["kind"] == "exit"}
+    routed = next(row for row in rows if row["point"] == "balanced")
+    as_good = {block: row for block, row in cuts.items() if row["accuracy"]["mean"] >= routed["accuracy"]["mean"]}
+    begun = (
+        "Cutting the tower after one block is the simplest way to save. In the recorded bundle (seed 0, exits after "
+        f"blocks {', '.join(str(block) for block in sorted(cuts))}) `balanced` answers "
+        f"{percent(routed['accuracy']['mean'], 2)} right and saves {percent(routed['flops_saved'])} of the FLOPs."
+    )
+    if not as_good:
+        best = max(cuts, key=lambda block: float(cuts[block]["accuracy"]["mean"]))
+        return (
+            f"{begun} No cut is as accurate: the best, after block {best}, answers "
+            f"{percent(cuts[best]['accuracy']['mean'], 2)} right and saves {percent(cuts[best]['flops_saved'])}."
+        )
+    cheapest = max(as_good, key=lambda block: float(as_good[block]["flops_saved"]))
+    saved = percent(as_good[cheapest]["flops_saved"])
+    return f"{begun} The cheapest cut that is as accurate is after block {cheapest} and saves {saved}."
+
+
+def outliers_table() -> str:
+    """What the quantizers do where outlier channels make INT8 fail."""
+    lines = []
+    for study, words in (("outliers", "`reference`"), ("b32-outliers", "`reference-b32`")):
+        metrics = evidence(study)
+        if (found := metrics["precisions"]) is not None:
+            right = {row["precision"]: row["accuracy"]["mean"] for row in found["rows"]}
+        else:
+            rows = [row for row in metrics["ablations"]["main"] if row["way"] == "full"]
+            right = {row["precision"]: row["accuracy"]["mean"] for row in rows}
+        last = {name: metrics["noise"][name]["blocks"][-1] for name in ("naive INT8", "strong INT8")}
+        noise = [f"{100 * block['delta_quant'] / block['delta_nat']:.3g} %" for block in last.values()]
+        lines.append([words, *(percent(right[name], 2) for name in ("FP32", "naive INT8", "strong INT8")), *noise])
+    head = ["outlier channels times 128", "FP32", "naive INT8", "strong INT8", "noise, naive", "noise, strong"]
+    return table(head, lines)
+
+
+def promise_table() -> str:
+    """Whether the guarantee of risk control held when the images were divided again and again."""
+    risk = evidence()["ablations"]["risk"]
+    checks = [(f"risk-controlled, {100 * check['epsilon']:g} points", check) for check in risk["controlled"]]
+    lines = [
+        [
+            name.replace("1 points", "1 point"),
+            percent(check["exceeded"]),
+            percent(check["limit"], 0),
+            "yes" if max(check["exceeded"], check["exceeded_on_pool"]) <= check["limit"] else "**no**",
+            percent(check["mean_saved"]),
+        ]
+        for name, check in [*checks, ("no test: the boldest that measures well", risk["uncontrolled"])]
+    ]
+    return table(["thresholds", "lost more in", "may lose more in", "guarantee kept", "FLOPs saved"], lines)
+
+
+def speed_ratio_table() -> str:
+    """Time of the chain of blocks over other ways to run a ViT-B/32 of random weights."""
+    record = _read(next(path for path in sorted(BENCHMARKS.glob("*/*-2cores.json"))))
+    ratios: dict[str, dict[str, Record]] = {}
+    for name, ratio in record["ratios"].items():
+        where, _, what = name.partition(": ")
+        ratios.setdefault(what, {})[where.partition(", ")[2].replace("1 threads", "1 thread")] = ratio
+    settings = list(next(iter(ratios.values())))
+    words = {
+        "chain / fp32": "FP32, ONNX Runtime",
+        "chain / static": "static INT8 with ONNX Runtime's own quantizer",
+        "chain / openvino": "OpenVINO, the same INT8 graph",
+        "chain / graph": "the same blocks as one graph",
+    }
+    words |= {name: "its bare INT8 GEMMs" for name in ratios if name.startswith("chain / bare")}
+    lines = [[words[name], *(_ratio(ratios[name][where]) for where in settings)] for name in words]
+    return (
+        f"{table(['chain of blocks over', *settings], lines)}\n\n*{record['model']}, 2 cores, a process for each row.*"
+    )
+
+
+def towers_table() -> str:
+    """Whole towers with random weights: size, time and parity with torch."""
+    record = _read(next(path for path in sorted(BENCHMARKS.rglob("towers.json"))))
+    lines = []
+    for row in record["rows"]:
+        done = row["exported"]
+        lines.append(
+            [
+                done["model"],
+                f"{row['depth']} x {row['width']}, {row['tokens']}",
+                f"{row['gflops']:.1f}",
+                f"{row['int8_megabytes']:.0f}",
+                f"{done['seconds']:.0f}",
+                f"{done['worst_error']:.1e}, {done['worst_cosine']:.7f}",
+                f"{row['ms']['1']:.1f}",
+                f"{row['ms']['2']:.1f}",
+            ]
+        )
+    head = ["model", "blocks x width, tokens", "GFLOPs", "INT8 MB", "export s", "parity: error, cosine"]
+    text = table([*head, "ms, 1 thread", "ms, 2 threads"], lines, left=2)
+    return f"{text}\n\n*{record['device']['model']}, batch 1, full depth.*"
+
+
+def emulated_table() -> str:
+    """Answers of emulated CPUs against those of the recording machine."""
+    runs = _read(BENCHMARKS / "emulate" / "recorded.json")["runs"]
+    lines = [
+        [
+            f"`{run['bundle'].partition(',')[0]}`",
+            run["core"].replace("products saturate", "saturating kernels, which lraee never uses"),
+            f"`{run['policy']}`",
+            str(run["images"]),
+            str(run["equal_labels"]),
+            str(run["equal_exits"]),
+            f"{run['least_cosine']:.5f}",
+        ]
+        for run in runs
+    ]
+    return table(["bundle", "CPU", "policy", "images", "labels equal", "exits equal", "least cosine"], lines, left=3)
+
+
+def _accuracy_row(words: str, row: Record, difference: str) -> list[str]:
+    saved = ""
+    if abs(row["flops_saved"]) >= 0.001:
+        spread = f" ± {100 * row['flops_saved_std']:.1f}" if row["flops_saved_std"] else ""
+        saved = f"{100 * row['flops_saved']:.1f}{spread} %"
+    return [words, percent(row["accuracy"]["mean"], 2), saved, points(row[difference])]
+
+
+def _paired(accuracy: Record) -> str:
+    interval = accuracy["difference_interval"]
+    return f"{100 * accuracy['difference']:+.1f} ({100 * interval['low']:+.1f} to {100 * interval['high']:+.1f})"
+
+
+def _ratio(ratio: Record) -> str:
+    text = f"{ratio['value']:.2f}"
+    return f"**{text}**" if ratio["low"] > 1 else text
+
+
+def _read(path: Path) -> Record:
+    found: Record = json.loads(path.read_text("utf-8"))
+    return found

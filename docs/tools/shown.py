@@ -1,0 +1,44 @@
+"""Everything that cog may show in a document: ``cog -I docs/tools -p 'from shown import *'``."""
+
+from bundle_format import graphs_table, manifest_tables
+from commands import option_tables
+from layout import make_targets, packages_table, rooms_table
+from records import (
+    SIZE_B32,
+    TINY,
+    bench_table,
+    cuts_sentence,
+    early_exit_at_b32,
+    emulated_table,
+    honest_reading,
+    methods_table,
+    outliers_table,
+    promise_table,
+    routing_table,
+    show,
+    speed_ratio_table,
+    towers_table,
+)
+
+__all__ = [
+    "SIZE_B32",
+    "TINY",
+    "bench_table",
+    "cuts_sentence",
+    "early_exit_at_b32",
+    "emulated_table",
+    "graphs_table",
+    "honest_reading",
+    "make_targets",
+    "manifest_tables",
+    "methods_table",
+    "option_tables",
+    "outliers_table",
+    "packages_table",
+    "promise_table",
+    "rooms_table",
+    "routing_table",
+    "show",
+    "speed_ratio_table",
+    "towers_table",
+]

@@ -1,0 +1,165 @@
+"""Reads and writes ``manifest.json``, and refuses a manifest whose parts contradict one another."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from reprlib import repr as short
+
+from lraee.bundle.files import unreadable
+from lraee.bundle.manifest import FORMAT, MANIFEST_NAME, Manifest, block_names
+from lraee.bundle.strict_json import decode, encode, parse
+from lraee.errors import BundleError
+
+
+def parse_manifest(text: str) -> Manifest:
+    """Read the text of a manifest.
+
+    Raises:
+        BundleError: it is not JSON, of a newer format, or a key is unknown, missing or contradicts another.
+    """
+    raw = parse(text, MANIFEST_NAME)
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BundleError(f"{MANIFEST_NAME}: format is {version!r}, wanted a number from 1 to {FORMAT}")
+    if not 1 <= version <= FORMAT:
+        raise BundleError(
+            f"{MANIFEST_NAME}: format is {version}, this version of lraee reads 1 to {FORMAT}; "
+            "update lraee or export again"
+        )
+    manifest = decode(Manifest, raw, MANIFEST_NAME)
+    _check_consistency(manifest)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``manifest.json`` of a bundle folder."""
+    return decode_manifest(manifest_bytes(folder))
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """Read the bytes of ``manifest.json`` of a bundle folder.
+
+    Raises:
+        BundleError: there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise BundleError(f"{folder} has no {MANIFEST_NAME}; wanted a bundle folder written by lraee-export") from error
+    except OSError as error:
+        raise unreadable(path, MANIFEST_NAME, error) from error
+
+
+def decode_manifest(content: bytes) -> Manifest:
+    """Read the content of ``manifest.json``; errors as `parse_manifest`, and for text that is not UTF-8."""
+    try:
+        return parse_manifest(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{MANIFEST_NAME} is not UTF-8 text; the bundle is damaged, export it again") from error
+
+
+def write_manifest(manifest: Manifest) -> str:
+    """Give the text of ``manifest.json``, checked by reading it back."""
+    raw = encode(manifest)
+    if manifest.probabilities == "softmax":
+        del raw["probabilities"]  # versions that do not know the key then read the bundle too
+    if manifest.onnxruntime is None:
+        del raw["onnxruntime"]
+    text = json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
+    if parse_manifest(text) != manifest:
+        raise BundleError(f"{MANIFEST_NAME} does not survive writing and reading; a value has the wrong type")
+    return text
+
+
+def _check_consistency(manifest: Manifest) -> None:
+    _check_ranges(manifest)
+    _check_files(manifest)
+    _check_exits(manifest)
+
+
+def _check_ranges(manifest: Manifest) -> None:
+    tower, count = manifest.tower, manifest.labels.count
+    least = [(f"tower.{name}", getattr(tower, name), 1) for name in ("blocks", "width", "heads", "mlp_width")]
+    least += [(f"tower.{name}", getattr(tower, name), 1) for name in ("patch_size", "tokens", "embed_dim")]
+    least.append(("labels.count", count, 2))
+    least += [("text.context_length", manifest.text.context_length, 2)] if manifest.text is not None else []
+    for part in manifest.parts:
+        least += [(f"parts.{part.name}.{name}", getattr(part, name), 0) for name in ("flops", "flops_per_label")]
+    for key, value, wanted in least:
+        if value < wanted:
+            raise BundleError(f"{MANIFEST_NAME}: {key} is {value}, wanted at least {wanted}")
+    if manifest.probabilities == "sigmoid" and manifest.logit_bias is None:
+        raise BundleError(f"{MANIFEST_NAME}: probabilities are 'sigmoid', which needs a number as logit_bias")
+    if manifest.onnxruntime is not None and re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,2}", manifest.onnxruntime) is None:
+        raise BundleError(f"{MANIFEST_NAME}: onnxruntime is {short(manifest.onnxruntime)}, wanted a version as '1.17'")
+    above_zero = [("logit_scale", manifest.logit_scale)]
+    above_zero += [(f"exits: temperature after block {exit.block}", exit.temperature) for exit in manifest.exits]
+    for key, number in above_zero:
+        if number <= 0:
+            raise BundleError(f"{MANIFEST_NAME}: {key} is {number}, wanted above 0")
+
+
+def _check_files(manifest: Manifest) -> None:
+    files = {entry.name for entry in manifest.files}
+    if len(files) != len(manifest.files):
+        raise BundleError(f"{MANIFEST_NAME}: files names one file twice")
+    for name in files:
+        if not _is_plain_name(name):
+            raise BundleError(f"{MANIFEST_NAME}: files has {name!r}, wanted a plain name inside the bundle folder")
+    wanted = [("labels.names", manifest.labels.names), ("labels.embeddings", manifest.labels.embeddings)]
+    if manifest.text is not None:
+        wanted += [("text.merges", manifest.text.merges), ("text.tokenizer", manifest.text.tokenizer)]
+    for part in manifest.parts:
+        wanted.append((f"parts.{part.name}.graph", part.graph))
+        wanted += [(f"parts.{part.name}.data", part.data)] if part.data is not None else []
+        if not part.graph.endswith(".onnx"):  # ONNX Runtime takes other endings for formats that nothing here checks
+            raise BundleError(f"{MANIFEST_NAME}: parts.{part.name}.graph is {part.graph!r}, wanted a name in .onnx")
+    for key, name in wanted:
+        if name not in files:
+            raise BundleError(f"{MANIFEST_NAME}: {key} is {name!r}, which is not among files")
+    parts = [part.name for part in manifest.parts]
+    if len(set(parts)) != len(parts):
+        raise BundleError(f"{MANIFEST_NAME}: parts has one name twice")
+    if manifest.tower.blocks > len(parts):
+        raise BundleError(f"{MANIFEST_NAME}: tower.blocks is {manifest.tower.blocks}, but there are {len(parts)} parts")
+    text = ["text"] if manifest.text is not None else []
+    for name in ["stem", *block_names(manifest.tower.blocks), "tail", *text]:
+        manifest.part(name)
+
+
+def _is_plain_name(name: str) -> bool:
+    """Tell whether `name` is the printable name of a file in the bundle folder itself."""
+    if not name.isprintable() or "\\" in name or len(name.encode()) > 255:
+        return False
+    return name == Path(name).name and name not in {"", ".", "..", MANIFEST_NAME}
+
+
+def _check_exits(manifest: Manifest) -> None:
+    blocks = [exit.block for exit in manifest.exits]
+    if blocks != sorted(set(blocks)) or any(not 1 <= block <= manifest.tower.blocks for block in blocks):
+        raise BundleError(f"{MANIFEST_NAME}: exits are after blocks {blocks}, wanted rising numbers up to the depth")
+    for exit in manifest.exits:
+        if exit.part != f"exit_{exit.block:02d}":
+            raise BundleError(f"{MANIFEST_NAME}: exits: part after block {exit.block} is {exit.part!r}, wanted exit_NN")
+        manifest.part(exit.part)
+    names = [point.name for point in manifest.operating_points]
+    if len(set(names)) != len(names):
+        raise BundleError(f"{MANIFEST_NAME}: operating_points has one name twice")
+    if manifest.default_point is not None and manifest.default_point not in names:
+        raise BundleError(f"{MANIFEST_NAME}: default_point is {manifest.default_point!r}, wanted one of {names}")
+    for point in manifest.operating_points:
+        where = f"{MANIFEST_NAME}: operating_points.{point.name}.thresholds"
+        named = [threshold.block for threshold in point.thresholds]
+        if len(set(named)) != len(named):
+            raise BundleError(f"{where} names one block twice: {named}")
+        for threshold in point.thresholds:
+            if threshold.block not in blocks:
+                raise BundleError(f"{where} names block {threshold.block}, which has no exit")
+            if threshold.per_class is not None and len(threshold.per_class) != manifest.labels.count:
+                raise BundleError(
+                    f"{where}: per_class has {len(threshold.per_class)} values, wanted one for each of "
+                    f"{manifest.labels.count} labels"
+                )

@@ -1,0 +1,69 @@
+"""Documents and figures show what is recorded."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from contextlib import redirect_stdout
+from typing import Any
+
+import layout
+import plots
+import pytest
+import records
+from cogapp import Cog
+from markdown_files import ROOT
+
+
+def test_documents_show_what_is_recorded() -> None:
+    """Tables, sentences and options; `make figures` writes them again."""
+    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        status = Cog().main(
+            ["cog", "-I", str(ROOT / "docs/tools"), "-p", "from shown import *", "--check", *map(str, paths)]
+        )
+    assert status == 0, f"run make figures: {printed.getvalue()}"
+
+
+def test_the_figures_of_the_layout_are_up_to_date() -> None:
+    """Of all packages, drawn from their imports."""
+    for name, svg in layout.figures().items():
+        assert (layout.FIGURES / name).read_text("utf-8") == svg, f"{name}: run make figures"
+
+
+def test_rooms_that_import_each_other_are_refused() -> None:
+    """No floor could hold them."""
+    with pytest.raises(ValueError, match=r"circle: a -> b -> a"):
+        layout.floors({"a": {"b"}, "b": {"a"}})
+
+
+@pytest.mark.parametrize("name", ["heads.svg", "noise.svg", "pareto.svg"])
+def test_a_plot_was_drawn_from_the_record(name: str) -> None:
+    """By the hash at its end; `python docs/tools/plots.py` draws it again."""
+    assert plots.stamp() in (layout.FIGURES / name).read_text("utf-8")
+
+
+def test_what_is_said_of_cut_towers_is_in_the_report() -> None:
+    """Each number of the sentence stands in the recorded report, and every exit that it names is one of its rows."""
+    sentence = records.cuts_sentence()
+    report = (ROOT / "benchmarks" / "evidence" / "evidence.md").read_text("utf-8")
+    numbers = re.findall(r"\d+\.\d+ %", sentence)
+    assert len(numbers) == 4
+    assert all(number in report for number in numbers)
+    kept = {row["block"] for row in records.evidence()["evaluation"]["rows"]}
+    blocks = re.findall(r"after block (\d+)", sentence)
+    assert blocks
+    assert all(int(block) in kept for block in blocks)
+
+
+@pytest.mark.parametrize(("accuracy", "words"), [(0.80, "No cut is as accurate"), (0.95, "after block 7 and saves")])
+def test_cuts_win_or_lose_by_their_accuracy(monkeypatch: pytest.MonkeyPatch, accuracy: float, words: str) -> None:
+    """The sentence follows the record, whichever way that turns out."""
+    metrics: Any = copy.deepcopy(records.evidence())
+    for row in metrics["evaluation"]["rows"]:
+        if row["kind"] == "exit":
+            row["accuracy"]["mean"] = accuracy if row["block"] == 7 else 0.5
+    monkeypatch.setattr(records, "evidence", lambda _study="evidence": metrics)
+    assert words in records.cuts_sentence()
