@@ -1,1 +1,1 @@
-"""Draws the plots of the report. May import: quantization."""
+"""Draws the plots of the report. May import: config, evaluation, quantization, report."""
