@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lraee.bundle.manifest import Manifest, read_manifest
+from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest_file import read_manifest
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.report.bundle_tables import per_class_text, points_table
 

@@ -105,7 +105,7 @@ def methods_table(methods: MethodTable, main: Precision) -> Table:
 
 def verdict_text(methods: MethodTable) -> str | None:
     """Say which methods beat LRA-EE and which it beats, by intervals that exclude zero; None without any other."""
-    better, even, worse = [], [], []
+    better, even, worse = list[str](), list[str](), list[str]()
     for row in methods.rows:
         if row.at_match is not None and not row.method.startswith(LRA_EE):
             difference = row.at_match.difference_to_lra_ee
