@@ -33,7 +33,7 @@ class ByClass:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassBased:
-    """All pairs of limits for the easiest and the hardest class; an equal pair is one threshold for all."""
+    """Tries all pairs of limits for the easiest and the hardest class; an equal pair is one threshold for all."""
 
     ease: NDArray[np.float64]
     """(labels,) from `class_thresholds.class_ease`."""

@@ -28,7 +28,7 @@ LEVELS = 200
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """One threshold for all exits."""
+    """Tries one threshold for all exits."""
 
     score: Score
 
@@ -40,7 +40,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """One threshold for each exit, searched together as for the bundle (`threshold_search.search`)."""
+    """Searches one threshold for each exit, together as for the bundle (`threshold_search.search`)."""
 
     score: Score
 

@@ -45,7 +45,7 @@ def scaled_information(information_to_noise: Sequence[float]) -> NDArray[np.floa
 
 @dataclass(frozen=True, slots=True)
 class Monotone:
-    """All pairs of start and slope."""
+    """Tries all pairs of start and slope."""
 
     information_to_noise: tuple[float, ...]
     """INR of the block before each exit, in the order of the exits."""

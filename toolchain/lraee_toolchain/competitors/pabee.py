@@ -44,7 +44,7 @@ def agreements_in_a_row(predicted: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class Pabee:
-    """All patiences that can be reached. There are few, so a FLOPs target is seldom met exactly."""
+    """Tries all patiences that can be reached. There are few, so a FLOPs target is seldom met exactly."""
 
     def rules(self, gating: Outputs) -> list[ByPatience]:
         """Give every patience, from the least."""

@@ -84,7 +84,7 @@ class Rule(Protocol):
 
 
 class Method(Protocol):
-    """A family of rules."""
+    """A family of rules of which the comparison picks one."""
 
     def rules(self, gating: Outputs) -> Sequence[Rule]:
         """What the method would try, found on the gating split alone."""

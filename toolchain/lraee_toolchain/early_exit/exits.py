@@ -42,7 +42,7 @@ class TrainedExit:
     """Of the exit alone on the gating split, 0 to 1; agreement with FP32 without labels."""
 
     def weights(self, logit_bias: float | None) -> ExitWeights:
-        """What the exit's ONNX part is built from."""
+        """Give what the exit's ONNX part is built from."""
         return ExitWeights(
             reads=self.head.reads,
             norm=self.head.norm,
@@ -66,7 +66,7 @@ class ExitAnswers:
 
 
 def candidates(exits: str | tuple[int, ...], depth: int, *, is_random: bool = False) -> tuple[int, ...]:
-    """Blocks that may get an exit: those asked for, or all from a third of the depth to the last but one."""
+    """List the blocks that may get an exit: those asked for, or all from a third of the depth to the last but one."""
     if exits == "none":
         return ()
     if isinstance(exits, tuple):
@@ -78,7 +78,7 @@ def candidates(exits: str | tuple[int, ...], depth: int, *, is_random: bool = Fa
 
 
 def head_inputs(config: ExportConfig, *, class_token: bool) -> Sequence[HeadInput]:
-    """Inputs that heads are tried with; without a class token there is only the mean patch token."""
+    """List the inputs that heads are tried with; without a class token there is only the mean patch token."""
     if config.reads != "auto":
         return (config.reads,)
     return HEAD_INPUTS if class_token else ("patch_mean",)

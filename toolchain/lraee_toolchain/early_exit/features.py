@@ -33,7 +33,7 @@ class Features:
     """(images, labels) float32, full depth."""
 
     def rows(self, index: NDArray[np.int64]) -> Features:
-        """Copy some rows."""
+        """Copy the rows of some images."""
         return Features(*(_rows(getattr(self, name), index) for name in _NAMES))
 
 
@@ -128,7 +128,7 @@ class Teacher:
     """(images, labels) float32."""
 
     def rows(self, index: NDArray[np.int64]) -> Teacher:
-        """Select rows."""
+        """Select the rows of some images."""
         return Teacher(self.embedding[index], self.probabilities[index])
 
 

@@ -23,7 +23,7 @@ class ExitScores:
     """What the exits would do for the images of one split."""
 
     blocks: tuple[int, ...]
-    """Rising."""
+    """Blocks that the exits stand after, rising."""
     gate: NDArray[np.float32]
     """(images, exits)."""
     good: NDArray[np.float64]
@@ -35,7 +35,7 @@ class ExitScores:
     visit_flops: NDArray[np.float64]
     """(exits,) of evaluating each exit."""
     full_flops: float
-    """At full depth, without exits."""
+    """FLOPs at full depth, without exits."""
 
     def subset(self, keep: Sequence[int]) -> ExitScores:
         """Select exits by position."""

@@ -101,12 +101,12 @@ def fit_routing(
 
 
 def with_promise(task: ExitTask, routing: Routing, promise: Material) -> Routing:
-    """Add the operating point ``promised``, whose thresholds are proved on images that fitted nothing.
+    """Add the operating point ``promised``, whose thresholds are tested on images that fitted nothing.
 
     Args:
         task: its configuration holds the promise.
         routing: exits and gates.
-        promise: material of images that took part in none of them.
+        promise: material of images that none of them was fitted on.
     """
     config = task.config
     assert config.promise is not None

@@ -25,15 +25,15 @@ class Costs:
     exit: int
     tail: int
     depth: int
-    """Blocks of the tower."""
+    """Number of blocks of the tower."""
 
     @property
     def full(self) -> int:
-        """Stem, all blocks, tail."""
+        """FLOPs of stem, all blocks and tail, without any exit."""
         return self.stem + self.block * (self.depth - 1) + self.last + self.tail
 
     def up_to(self, block: int) -> int:
-        """Stem and blocks with all their tokens, without any exit."""
+        """Sum the FLOPs of the stem and the first blocks with all their tokens, without any exit."""
         return self.stem + self.block * block
 
 
@@ -51,7 +51,7 @@ class ExitTask:
     int8: bool = True
     """Whether heads are quantized, as the tower is."""
     seed: int = 0
-    """Of the heads."""
+    """Seed of the heads' training."""
     is_random: bool = False
     """Whether the tower's weights are random; no exit can then be said to pay."""
 
@@ -61,9 +61,9 @@ class Material:
     """The cached inputs of one split."""
 
     features: Features
-    """From the tower that will run (INT8)."""
+    """Features of the tower that will run (INT8)."""
     teacher: Teacher
-    """From the float tower."""
+    """Answers of the float tower, which teach."""
     classes: NDArray[np.int64] | None
     """(images,) label index, or None without labels."""
 
