@@ -11,6 +11,7 @@ cog calls these functions where a document names them, and puts what they return
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,14 @@ COMPARED = {
 
 
 def show(text: str) -> None:
-    """Write a text where cog runs, apart from the marks around it, so that Markdown sees its tables."""
+    """Write a text where cog runs, with blank lines around it and its prose broken at 120 characters."""
     import cog
 
-    cog.outl(f"\n{text}\n")
+    paragraphs = (
+        paragraph if paragraph.startswith(("|", "#", "-", "`", "*")) else _broken(paragraph)
+        for paragraph in text.split("\n\n")
+    )
+    cog.outl("\n" + "\n\n".join(paragraphs) + "\n")
 
 
 def evidence(study: str = "evidence") -> Record:
@@ -83,7 +88,7 @@ def percent(share: float, digits: int = 1) -> str:
 def points(interval: Record) -> str:
     """A difference in percentage points with its interval."""
     mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+    return f"{mean:+z.2f} ({low:+z.2f} to {high:+z.2f})"
 
 
 def early_exit_at_b32() -> str:
@@ -146,8 +151,8 @@ def honest_reading() -> str:
         f"{percent(accurate['flops_saved'], 0)} on this bundle. Over {ablations['seeds']} seeds and "
         f"{ablations['images']:,} images LRA-EE saves {percent(routed['flops_saved'])} of the FLOPs at "
         f"{points(routed['difference_to_float'])} points to FP32, and its learned gate is no better than one "
-        f"threshold on the largest probability ({points(rival['difference_to_lra_ee'])}). INT8 loses almost nothing "
-        "on this model, so there is nothing to rescue. All tables: [results](docs/results.md)."
+        f"threshold on the largest probability, at {points(rival['difference_to_lra_ee'])} points to LRA-EE. INT8 "
+        "loses almost nothing on this model, so there is nothing to rescue. All tables: [results](docs/results.md)."
     )
 
 
@@ -314,12 +319,16 @@ def _accuracy_row(words: str, row: Record, difference: str) -> list[str]:
 
 def _paired(accuracy: Record) -> str:
     interval = accuracy["difference_interval"]
-    return f"{100 * accuracy['difference']:+.1f} ({100 * interval['low']:+.1f} to {100 * interval['high']:+.1f})"
+    return f"{100 * accuracy['difference']:+z.1f} ({100 * interval['low']:+z.1f} to {100 * interval['high']:+z.1f})"
 
 
 def _ratio(ratio: Record) -> str:
     text = f"{ratio['value']:.2f}"
     return f"**{text}**" if ratio["low"] > 1 else text
+
+
+def _broken(paragraph: str) -> str:
+    return textwrap.fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _read(path: Path) -> Record:
