@@ -113,7 +113,7 @@ def test_the_command_writes_all_three_files(tmp_path: Path) -> None:
     assert {f"* {note}" for note in written.notes} <= set(result.stdout.splitlines())
     assert max(map(len, written.notes)) > 100
     assert "Latency of 1 image(s) in ms" in result.stdout
-    assert "Saved against" in result.stdout
+    assert "Saved compared with" in result.stdout
     assert written.cold_start is None
     assert len(list(csv.DictReader(files["csv"].read_text(encoding="utf-8").splitlines()))) == len(written.rows)
     assert written.settings.command in files["markdown"].read_text(encoding="utf-8")
