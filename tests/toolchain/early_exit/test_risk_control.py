@@ -113,7 +113,7 @@ def test_the_sequence_goes_from_certain_to_bold() -> None:
 
 
 def test_the_test_stops_at_the_first_point_that_fails() -> None:
-    """A point behind it is not chosen although it would pass: that is what makes many tests one."""
+    """A later point is not chosen although it would pass: that is what makes many tests one."""
     pool = knowing(2, 3000)
     passing = propose_sequence(pool, epsilon=0.01)[0]
     failing = evaluate(pool, (0.0,) * 3)

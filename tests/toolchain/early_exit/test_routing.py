@@ -18,7 +18,7 @@ from lraee_toolchain.early_exit.task import Costs, Material
 
 
 def test_the_last_block_has_a_price_of_its_own_and_an_exit_pays_whole_blocks() -> None:
-    """It computes the class token alone; an exit behind it would need all tokens."""
+    """It computes the class token alone; an exit after it would need all tokens."""
     costs = Costs(stem=1, block=20, last=5, exit=1000, tail=300, depth=4)
     assert costs.full == 1 + 3 * 20 + 5 + 300
     assert [costs.up_to(block) for block in (1, 4)] == [21, 81]

@@ -171,7 +171,7 @@ def test_the_choice_saves_most_within_the_drop() -> None:
 
 
 def test_the_choice_loses_least_at_a_saving() -> None:
-    """`min_saved` replaces the budget; None where nothing saves so much."""
+    """`min_saved` replaces the budget; None where no point saves as much."""
     points = [make_point(0.8, 0.0), make_point(0.79, 0.2), make_point(0.75, 0.3), make_point(0.78, 0.35, error=0.02)]
     assert choose(points, max_drop=0.0, min_saved=0.1) is points[1]
     assert choose(points, min_saved=0.3) is points[2]
