@@ -146,5 +146,5 @@ def test_arrays_of_wrong_shape_type_or_value_are_refused(
         replace(tower, class_embedding=tower.class_embedding * np.float32(np.inf))
     with pytest.raises(TowerError, match=r"Attention\.heads: met 5"):
         replace(tower.blocks[0].attention, heads=5)
-    with pytest.raises(TowerError, match="no multiple of the patch size"):
+    with pytest.raises(TowerError, match="not a multiple of the patch size"):
         replace(tower, preprocessing=replace(PREPROCESSING, image_size=25))
