@@ -79,8 +79,7 @@ def test_equal_thresholds_by_class_are_one_threshold(images):
 def test_thresholds_by_class_are_refused_for_another_number_of_labels(manifest):
     """They were chosen for the labels of the export."""
     route = Adaptive("by_class").bind(manifest)
-    said = "for the 3 exported labels, the model now has 4; give Adaptive your own thresholds"
-    with pytest.raises(PolicyError, match=said):
+    with pytest.raises(PolicyError, match="for the 3 exported labels, the model now has 4; give Adaptive your own"):
         route.leaves(1, verdict([0.5], labels=4))
 
 
