@@ -159,7 +159,8 @@ def figures() -> dict[str, str]:
 def _purpose(room: Path) -> str:
     """The first sentence of a module's or a package's docstring."""
     path = room / "__init__.py" if room.is_dir() else room.with_suffix(".py")
-    text = re.sub(r"\s+", " ", ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    text = re.sub(r"\s+", " ", docstring.partition("\n\n")[0])
     return re.split(r"(?<=\.) (?=[A-Z])", text)[0].replace("``", "`").replace("|", r"\|")
 
 
