@@ -170,7 +170,7 @@ class Study:
             tower, {name: partial(Tower.of, name, *found) for name, found in materials.items() if name != main}, setting
         )
         runnable = Runnable(chain=stages.chain(parts[main]), parts=parts[main], pixels=self.rows.pixels)
-        ratios = {block.block: block.information_to_noise for block in stages.noise(parts[main]).blocks}
+        ratios = {block.block: block.information_to_noise for block in noise[main].blocks}
         blocks = candidates("auto", stages.tower.depth)
         return Ablations(
             images=len(self.classes),
