@@ -147,5 +147,7 @@ def test_more_threads_than_this_machine_can_run_are_refused(golden, monkeypatch)
 def test_a_pool_for_the_process_that_is_not_there_is_said(golden):
     """A pickle holds that the model shall use it; the process that opens it has to set it up."""
     model = pickle.loads(pickle.dumps(lraee.load(golden, thread_pool="global")))
-    with pytest.raises(SettingsError, match=r"no such pool; call lraee\.sessions\.use_global_thread_pool\(threads\)"):
+    with pytest.raises(
+        SettingsError, match=r"no such pool; call lraee\.ort\.sessions\.use_global_thread_pool\(threads\)"
+    ):
         model.classify(PIXELS)

@@ -139,27 +139,27 @@ def test_a_file_whose_arrays_contradict_its_kind_is_refused(tmp_path: Path, kind
     """Type, shape and length are checked."""
     scales = np.zeros(len(codes) if kind == "int8" else 0)
     np.savez(tmp_path / "index.npz", kind=np.array(kind), codes=codes, scales=scales, centre=centre)
-    with pytest.raises(DataError, match="no search index"):
+    with pytest.raises(DataError, match="not a search index"):
         SearchIndex.load(tmp_path / "index.npz")
 
 
 def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     """Missing, another file, pickles, and arrays that do not belong together."""
     path = tmp_path / "index.npz"
-    with pytest.raises(DataError, match="no search index"):
+    with pytest.raises(DataError, match="not a search index"):
         SearchIndex.load(path)
     np.save(tmp_path / "one.npy", np.zeros((3, 8), np.float32))
     with pytest.raises(DataError, match="single array"):
         SearchIndex.load(tmp_path / "one.npy")
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(DataError, match="no search index"):
+    with pytest.raises(DataError, match="not a search index"):
         SearchIndex.load(path)
     arrays = {"kind": np.array("int8"), "codes": np.zeros((3, 8), np.int8), "centre": np.empty(0)}
     np.savez(path, **arrays, scales=np.zeros(2))
     with pytest.raises(DataError, match="scales"):
         SearchIndex.load(path)
     np.savez(path, **arrays, scales=np.array([{}], dtype=object))
-    with pytest.raises(DataError, match="no search index"):
+    with pytest.raises(DataError, match="not a search index"):
         SearchIndex.load(path)
 
 

@@ -453,8 +453,8 @@ def test_label_embeddings_that_are_no_plain_unit_rows_are_refused(forged, conten
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff", "no UTF-8"),
-        (b"[", "no JSON"),
+        (b"\xff", "not UTF-8"),
+        (b"[", "not JSON"),
         (b'{"names": ["a", "b", "c"]}', "lacks the key 'templates'"),
         (b'{"names": ["a", "b", "c"], "templates": [], "more": 1}', "unknown key 'more'"),
         (b'{"names": ["a", "b", 3], "templates": []}', r"names\[2\] is 3"),

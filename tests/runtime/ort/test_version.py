@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lraee
-from lraee import model
+from lraee import loading
 from lraee.bundle.folder import find_bundle
 from lraee.bundle.manifest_file import read_manifest, write_manifest
 from lraee.cli import app
@@ -129,7 +129,7 @@ def test_the_process_wide_pool_is_refused_where_python_cannot_set_it_up(monkeypa
     def refuse() -> None:
         check_global_pool("1.19.2")
 
-    monkeypatch.setattr(model, "check_global_pool", refuse)
+    monkeypatch.setattr(loading, "check_global_pool", refuse)
     monkeypatch.setattr(sessions, "check_global_pool", refuse)
     with pytest.raises(SettingsError, match="take the thread pool 'session'"):
         lraee.load("reference", thread_pool="global")
