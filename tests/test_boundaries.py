@@ -255,7 +255,7 @@ def functions(package: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFu
     for module, tree in modules(package).items():
         for node in ast.walk(tree):
             is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_function and "typer.Option" not in ast.unparse(node.args):
+            if is_function and not any(".command(" in ast.unparse(decorator) for decorator in node.decorator_list):
                 yield module, node
 
 

@@ -150,7 +150,7 @@ def test_towers_that_open_clip_cannot_hold_are_refused(small_config: dict[str, A
     tower = small_tower(model)
     with pytest.raises(TowerError, match="no bias in patches and projection"):
         to_open_clip(replace(tower, patch_bias=tower.class_embedding), model)
-    with pytest.raises(TowerError, match="no multiple"):
+    with pytest.raises(TowerError, match="is not a multiple"):
         to_open_clip(replace(tower, projection=tower.projection[:, :7]), model)
     with pytest.raises(TowerError, match="wanted 'shortest'"):
         nearest_transform(replace(tower.preprocessing, resize_mode="longest"))

@@ -1,1 +1,1 @@
-"""Words and tables of ``python -m lraee``. May import: bundle, disk, errors, model, ort, prediction."""
+"""Words and tables of ``python -m lraee``. May import: bundle, disk, errors, install, model, ort, prediction."""

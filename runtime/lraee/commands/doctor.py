@@ -23,6 +23,7 @@ from lraee.bundle.folder import Bundle, find_bundle
 from lraee.commands.info import plain_table
 from lraee.disk import free_bytes
 from lraee.errors import BundleError, LraeeError
+from lraee.install import install_command
 from lraee.ort.cpu import available_cores, cpu_flags, int8_products_saturate
 from lraee.ort.limits import ROOT, TaskLimit, cpu_quota, memory_bytes, memory_limit, task_limits
 from lraee.ort.threads import ThreadChoice, choose_threads
@@ -177,7 +178,7 @@ def advice(found: Diagnosis) -> list[str]:
     if found.int8_products_saturate:
         said.append("This CPU lacks VNNI, so INT8 runs in an exact but slower kernel; no setting is needed.")
     if "Pillow" not in found.versions:
-        said.append("Files are not decoded without Pillow; for them run: pip install 'lraee[image]'")
+        said.append(f"Files are not decoded without Pillow; for them run: {install_command('image')}")
     if found.temporary_folder is None:
         said.append("There is no temporary folder that can be written to; set TMPDIR to one.")
     elif found.temporary_free_bytes is not None and found.temporary_free_bytes < LITTLE_ROOM:

@@ -123,7 +123,7 @@ def test_a_launch_that_fails_says_why() -> None:
         rows=RowPlan(chain=("exit=99",), peers=(), floor=()),
         plan=Plan(warmup_rounds=0, rounds=1, min_seconds=0.0, seed=0),
     )
-    with pytest.raises(BundleError, match="there is no exit behind block 99"):
+    with pytest.raises(BundleError, match="there is no exit after block 99"):
         measure_in_launches(launch, [np.zeros((1, 28, 28, 3), np.uint8)], 2, lambda share: None)
 
 
