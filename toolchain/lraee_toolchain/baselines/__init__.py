@@ -1,1 +1,4 @@
-"""Writes the bundles to measure against: FP32 and naive INT8. May import: data, parts, stages."""
+"""Writes the graphs to measure against: FP32, bare GEMMs, and INT8 at ONNX Runtime's defaults.
+
+May import: data, parts, stages.
+"""
