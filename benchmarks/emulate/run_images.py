@@ -24,7 +24,7 @@ from lraee.model import Model
 from lraee.ort import sessions
 from lraee.ort.cpu import cpu_flags
 from lraee.policies import Policy
-from lraee.policies.replay import EveryExit
+from lraee.policies.given_shares import EveryExit
 from lraee_benchmarks.device.description import int8_features
 from lraee_calibration_data import fashion_mnist_test, load_pixels, open_dataset
 

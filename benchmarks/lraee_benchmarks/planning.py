@@ -11,7 +11,7 @@ from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.rows.baseline_files import checked_baseline
 from lraee_benchmarks.rows.baselines import available_baselines, check_peer
 from lraee_benchmarks.rows.floor import FLOOR_PARTS
-from lraee_benchmarks.rows.variants import chain_policies
+from lraee_benchmarks.rows.policy_rows import chain_policies
 from lraee_benchmarks.running.in_process import RowPlan
 from lraee_benchmarks.running.launches import set_pool
 from lraee_benchmarks.running.rounds import time_in_turn

@@ -42,9 +42,9 @@ from lraee_benchmarks.results.model import (
     Row,
     RowKind,
 )
-from lraee_benchmarks.rows.variants import Outcome, Variant
+from lraee_benchmarks.rows.policy_rows import Outcome, Variant
 from lraee_exporters.graphs.bare_gemms import build_floor, save_floor
-from lraee_toolchain.baselines.library_defaults import Quantizer
+from lraee_toolchain.baseline_graphs.library_defaults import Quantizer
 from lraee_toolchain.export import ExportResult
 
 LABELS = 3

@@ -18,7 +18,7 @@ import pytest
 
 from lraee.errors import ExportError
 from lraee_exporters.graphs.fused_operators import optimized_operators
-from lraee_toolchain.baselines.folder import BaselineMaker
+from lraee_toolchain.baseline_graphs.folder import BaselineMaker
 from lraee_toolchain.bundle import install, put_in_place, stage_copies
 from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.data.splits import save_pixels

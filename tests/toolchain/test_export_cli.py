@@ -22,7 +22,7 @@ from lraee_toolchain import cli
 from lraee_toolchain import export as pipeline
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.splits import open_splits
-from lraee_toolchain.early_exit import routing
+from lraee_toolchain.early_exit import fitting
 from lraee_toolchain.export import export
 
 KILLED_IN = ("ranges", "features", "exits")
@@ -260,7 +260,7 @@ def test_an_export_without_an_exit_that_pays_is_a_bundle_at_full_depth(
     exported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropping every candidate is an answer, not a failure; the bundle then runs at full depth."""
-    monkeypatch.setattr(routing, "choose_exits", lambda *arguments, **options: [])
+    monkeypatch.setattr(fitting, "choose_exits", lambda *arguments, **options: [])
     out = exported.config.out.with_name("full.lraee")
     result = export(replace(exported.config, out=out, exits="auto"))
     model = lraee.load(result.bundle, threads=1)

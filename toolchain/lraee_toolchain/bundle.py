@@ -34,7 +34,7 @@ from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.cache import sync, sync_tree, writing
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.early_exit.routing import SavedRouting
+from lraee_toolchain.early_exit.fitting import SavedRouting
 from lraee_toolchain.parts.build import load_parts
 from lraee_toolchain.parts.text import load_text_info
 

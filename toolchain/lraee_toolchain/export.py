@@ -21,13 +21,13 @@ from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import open_image
 from lraee_calibration_data import Dataset, open_dataset, photos
 from lraee_exporters.parity import StageParity, check_parity
-from lraee_toolchain.baselines.folder import BaselineMaker
+from lraee_toolchain.baseline_graphs.folder import BaselineMaker
 from lraee_toolchain.bundle import OTHER_PLACE, BundleInputs, pack, put_in_place, stage_copies
 from lraee_toolchain.cache import WorkFolder, key_of, writing
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates, head_inputs
-from lraee_toolchain.early_exit.routing import (
+from lraee_toolchain.early_exit.fitting import (
     SavedRouting,
     fit_routing,
     load_routing,

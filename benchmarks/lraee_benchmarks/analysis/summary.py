@@ -16,7 +16,7 @@ from lraee_benchmarks.analysis.intervals import Launches, median_interval, ratio
 from lraee_benchmarks.results.conditions import BundleSummary
 from lraee_benchmarks.results.model import Accuracy, Energy, ExitShare, Floor, Latency, Lateness, Ratio, Row, RowKind
 from lraee_benchmarks.rows.floor import weight_bytes
-from lraee_benchmarks.rows.variants import Outcome
+from lraee_benchmarks.rows.policy_rows import Outcome
 from lraee_benchmarks.running.rounds import Measured
 
 FULL_DEPTH_KINDS: tuple[RowKind, ...] = ("full", "graph")

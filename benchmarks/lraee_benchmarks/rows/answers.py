@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle.manifest import Manifest
 from lraee_benchmarks.images import open_source
-from lraee_benchmarks.rows.variants import Variant
+from lraee_benchmarks.rows.policy_rows import Variant
 from lraee_calibration_data import Unreadable, check_classes_are_read, label_rows, load_pixels
 
 _BATCH = 32

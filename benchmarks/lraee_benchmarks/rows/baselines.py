@@ -31,8 +31,8 @@ from lraee_benchmarks.rows.onnxruntime_row import (
     session_words,
 )
 from lraee_benchmarks.rows.openvino_row import open_openvino
+from lraee_benchmarks.rows.policy_rows import Variant, full_depth
 from lraee_benchmarks.rows.torch_row import open_torch
-from lraee_benchmarks.rows.variants import Variant, full_depth
 
 Baseline = Literal["graph", "fp32", "static", "dynamic", "openvino", "torch", "torch-compiled"]
 """- ``graph``: the bundle's blocks as one graph.

@@ -21,7 +21,7 @@ from lraee_benchmarks.output_files import temporary_folder, temporary_room
 from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.results.model import RowKind
 from lraee_benchmarks.rows.answers import Judged, LabelledSource
-from lraee_benchmarks.rows.variants import Outcome
+from lraee_benchmarks.rows.policy_rows import Outcome
 from lraee_benchmarks.running.in_process import OnShare, RowPlan, peers_once
 from lraee_benchmarks.running.process import Remote
 from lraee_benchmarks.running.rounds import Measure

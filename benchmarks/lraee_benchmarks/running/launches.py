@@ -22,7 +22,7 @@ from lraee.ort.sessions import global_thread_pool_is_set, use_global_thread_pool
 from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.results.model import RowKind
 from lraee_benchmarks.rows.onnxruntime_row import check_threads_alike
-from lraee_benchmarks.rows.variants import Outcome
+from lraee_benchmarks.rows.policy_rows import Outcome
 from lraee_benchmarks.running.in_process import LocalRows, OnShare, RowPlan, Rows
 from lraee_benchmarks.running.isolated import isolated_rows
 from lraee_benchmarks.running.process import Remote

@@ -15,7 +15,7 @@ import numpy as np
 from lraee.images.read import Pixels
 from lraee.model import Model
 from lraee.policies import Full
-from lraee.policies.replay import EveryExit
+from lraee.policies.given_shares import EveryExit
 from lraee_benchmarks.results.model import PartTime
 from lraee_benchmarks.running.rounds import Plan, interleave, timed
 

@@ -24,7 +24,7 @@ from lraee_benchmarks.rows.answers import Judged, LabelledSource, answers_right
 from lraee_benchmarks.rows.baselines import Baseline, open_running_peer
 from lraee_benchmarks.rows.floor import FloorPart, open_floor
 from lraee_benchmarks.rows.onnxruntime_row import check_threads_alike
-from lraee_benchmarks.rows.variants import Outcome, Variant, chain_variant, in_batches
+from lraee_benchmarks.rows.policy_rows import Outcome, Variant, chain_variant, in_batches
 from lraee_benchmarks.running.in_process import TimedVariant
 from lraee_benchmarks.running.rounds import Measure, timed
 

@@ -16,8 +16,8 @@ from lraee.policies.deadline import Deadline
 from lraee.policies.entropy import Entropy
 from lraee.policies.exit_at import ExitAt
 from lraee.policies.full import Full
+from lraee.policies.given_shares import Replay
 from lraee.policies.patience import Patience
-from lraee.policies.replay import Replay
 
 POLICY_SPECS = (
     "adaptive[=POINT] | full | exit=BLOCK | deadline=MS | confidence=PROBABILITY | entropy=NATS | patience=AGREEMENTS "

@@ -15,7 +15,7 @@ from lraee.bundle.manifest import Manifest
 from lraee.errors import DataError
 from lraee_benchmarks.analysis.accuracy import check_accuracy_possible, summarize_accuracy
 from lraee_benchmarks.rows.answers import LabelledSource, answers_right, check_labels
-from lraee_benchmarks.rows.variants import Variant
+from lraee_benchmarks.rows.policy_rows import Variant
 from lraee_calibration_data import Dataset, imagenet_labels, imagenet_synsets, label_rows, open_dataset
 
 

@@ -21,7 +21,7 @@ from lraee_benchmarks.analysis.summary import (
     summarize_row,
 )
 from lraee_benchmarks.results.model import Accuracy, Energy, RowKind
-from lraee_benchmarks.rows.variants import Outcome, Variant
+from lraee_benchmarks.rows.policy_rows import Outcome, Variant
 from lraee_benchmarks.running.in_process import TimedVariant
 from lraee_benchmarks.running.rounds import Plan, interleave
 

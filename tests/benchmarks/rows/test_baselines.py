@@ -32,8 +32,8 @@ from lraee_benchmarks.rows.baselines import (
     open_running_peer,
 )
 from lraee_benchmarks.rows.float_input import Normalizer
-from lraee_benchmarks.rows.variants import Variant
-from lraee_toolchain.baselines import library_defaults
+from lraee_benchmarks.rows.policy_rows import Variant
+from lraee_toolchain.baseline_graphs import library_defaults
 
 ONE_THREAD = SessionSettings(threads=1)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lraee.images.read import Pixels
-from lraee_benchmarks.rows.variants import Outcome, Variant
+from lraee_benchmarks.rows.policy_rows import Outcome, Variant
 from lraee_benchmarks.running.in_process import TimedVariant
 from lraee_benchmarks.running.rounds import MIN_ROUNDS, Measured, Plan, interleave, rotated_orders
 

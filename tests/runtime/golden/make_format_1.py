@@ -48,7 +48,7 @@ def build(folder: Path) -> None:
     from lraee_exporters.tower import Attention, Block, LayerNorm, Linear, Mlp, Tower
     from lraee_toolchain.bundle import BundleInputs, pack
     from lraee_toolchain.config import ExportConfig
-    from lraee_toolchain.early_exit.routing import SavedRouting
+    from lraee_toolchain.early_exit.fitting import SavedRouting
     from lraee_toolchain.parts.build import build_exits, build_float
     from lraee_toolchain.parts.runner import Chain
     from lraee_toolchain.quantization.calibration import calibrate

@@ -16,7 +16,7 @@ from lraee.bundle.manifest_file import read_manifest
 from lraee.errors import PolicyError
 from lraee.policies import Adaptive, Confidence, Entropy, ExitAt, Patience, Policy, Replay, Verdict
 from lraee.policies.entropy import entropy_nats
-from lraee.policies.replay import EveryExit
+from lraee.policies.given_shares import EveryExit
 from lraee.policies.spec import parse_policy
 
 

@@ -19,11 +19,11 @@ from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.class_thresholds import class_ease, scaled, separation
 from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, best_exits, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.fitting import Routing, fit_routing, with_class_thresholds, with_promise
 from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
 from lraee_toolchain.early_exit.heads import head_embeddings, head_input, quantize_head
 from lraee_toolchain.early_exit.outcomes import evaluate
 from lraee_toolchain.early_exit.risk_control import risk_controlled_point
-from lraee_toolchain.early_exit.routing import Routing, fit_routing, with_class_thresholds, with_promise
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
 from lraee_toolchain.early_exit.threshold_search import search
 

@@ -22,8 +22,8 @@ from lraee_toolchain.competitors.pabee import Pabee
 from lraee_toolchain.competitors.rules import outputs_of
 from lraee_toolchain.competitors.token_pruning import keep_for, measure_pruned
 from lraee_toolchain.early_exit.exits import candidates
+from lraee_toolchain.early_exit.fitting import Routing
 from lraee_toolchain.early_exit.outcomes import outcome
-from lraee_toolchain.early_exit.routing import Routing
 from lraee_toolchain.evaluation.metrics import LRA_EE, AtMatch, FrontPoint, MethodRow, MethodTable
 from lraee_toolchain.evaluation.paper_tables import full_depth
 from lraee_toolchain.evaluation.setting import Setting, Tower

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_exporters.graphs.exit import HEAD_INPUTS, HeadInput
 from lraee_toolchain.config import Precision
+from lraee_toolchain.early_exit.fitting import Routing
 from lraee_toolchain.early_exit.outcomes import outcome
-from lraee_toolchain.early_exit.routing import Routing
 from lraee_toolchain.evaluation.metrics import ExitShare, Quadrants, Selectivity, Way, WayRow
 from lraee_toolchain.evaluation.setting import Setting, Tower
 

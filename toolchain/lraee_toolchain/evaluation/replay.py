@@ -15,7 +15,7 @@ from lraee.engine.orchestrator import Answers, run
 from lraee.model import Model
 from lraee.policies import Policy
 from lraee.policies.base import Verdict
-from lraee.policies.replay import EveryExit
+from lraee.policies.given_shares import EveryExit
 
 FloatArray = NDArray[np.float32]
 

@@ -15,8 +15,8 @@ from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.config import ExportConfig, Precision
 from lraee_toolchain.early_exit.exits import TrainedExit, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.fitting import Routing, fit_routing
 from lraee_toolchain.early_exit.outcomes import ExitScores
-from lraee_toolchain.early_exit.routing import Routing, fit_routing
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
 
 Splits: TypeAlias = tuple[Material, Material]

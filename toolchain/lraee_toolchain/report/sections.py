@@ -7,7 +7,6 @@ from collections.abc import Callable
 from lraee_benchmarks.render.page import Section, code, page_html, paragraph, side_by_side, table_html
 from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.evaluation.metrics import ExitShare
-from lraee_toolchain.report.blocks import drawing_html, pictures_html, plot_html, style
 from lraee_toolchain.report.bundle_tables import (
     evaluation_table,
     exits_table,
@@ -21,6 +20,7 @@ from lraee_toolchain.report.command import commands_of
 from lraee_toolchain.report.figures import draw_heads, draw_pareto, draw_selectivity
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.headline import head_html, no_exits_text
+from lraee_toolchain.report.page_parts import drawing_html, pictures_html, plot_html, style
 from lraee_toolchain.report.plots.exits import exit_shares_plot, quadrants_plot
 from lraee_toolchain.report.plots.noise import noise_plot, quality_plot
 from lraee_toolchain.report.static_cuts import cuts_text

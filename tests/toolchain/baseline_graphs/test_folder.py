@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from lraee.ort import sessions
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_calibration_data import fashion_mnist_sample
-from lraee_toolchain.baselines import library_defaults
-from lraee_toolchain.baselines.folder import RECORD, failure_reason, read_record
+from lraee_toolchain.baseline_graphs import library_defaults
+from lraee_toolchain.baseline_graphs.folder import RECORD, failure_reason, read_record
 from lraee_toolchain.cli import app
 from lraee_toolchain.export import ExportResult
 

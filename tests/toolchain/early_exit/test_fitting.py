@@ -12,8 +12,8 @@ import pytest
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.exits import candidates, head_inputs
 from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.fitting import Routing, without_unused
 from lraee_toolchain.early_exit.outcomes import Point
-from lraee_toolchain.early_exit.routing import Routing, without_unused
 from lraee_toolchain.early_exit.task import Costs, Material
 
 

@@ -27,7 +27,7 @@ def plot_html(svg: str, caption: str, *, alone: bool = False) -> Markup:
 
 def drawing_html(wide: str, narrow: str, caption: str) -> Markup:
     """Render a drawing in two widths, of which the page shows the one that fits."""
-    return Markup(page.macros(PACKAGE, "blocks.html.jinja").drawing(Markup(wide), Markup(narrow), caption))
+    return Markup(page.macros(PACKAGE, "page_parts.html.jinja").drawing(Markup(wide), Markup(narrow), caption))
 
 
 def pictures_html(pictures: Sequence[Picture]) -> Markup:
@@ -36,4 +36,4 @@ def pictures_html(pictures: Sequence[Picture]) -> Markup:
     for (block, early), group in groupby(pictures, key=lambda picture: (picture.block, picture.early)):
         title = f"Early exit after block {block}" if early else f"Ran to the end, block {block}"
         places.append((title, list(group)))
-    return Markup(page.macros(PACKAGE, "blocks.html.jinja").pictures(places))
+    return Markup(page.macros(PACKAGE, "page_parts.html.jinja").pictures(places))

@@ -18,7 +18,7 @@ from lraee_benchmarks.images import load_sample
 from lraee_benchmarks.render.wording import KIND_TEXTS
 from lraee_benchmarks.results.model import BY_IMAGE, RowKind
 from lraee_benchmarks.rows.baselines import BASELINES
-from lraee_benchmarks.rows.variants import KINDS, Variant, chain_policies, chain_variant
+from lraee_benchmarks.rows.policy_rows import KINDS, Variant, chain_policies, chain_variant
 
 
 @pytest.fixture(scope="module")
