@@ -92,7 +92,7 @@ def trace(torch_model: Any, image_size: int, folder: Path) -> Recipe:
             folder / "traced.onnx",
             input_names=["image"],
             output_names=["embedding"],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            dynamic_shapes={"image": {0: torch.export.Dim.DYNAMIC}},  # torch 2.9 finds a named one bounded
             dynamo=True,
             external_data=False,
             verbose=False,
