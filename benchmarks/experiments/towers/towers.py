@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import lraee
-from lraee.bundle.manifest import Manifest, block_names
+from lraee.bundle.manifest import block_names
 from lraee.cli import errors_as_one_line
 from lraee_benchmarks.device.description import describe_device
 from lraee_benchmarks.running.rounds import time_in_turn
@@ -88,14 +88,6 @@ def export_model(model: str, folder: Path) -> None:
     print(f"{model}: {seconds:.0f} s, cosine {noted.worst_cosine:.8f}, error {noted.worst_error:.1e}", flush=True)
 
 
-def int8_bytes(manifest: Manifest) -> int:
-    """Size of what full depth runs."""
-    sizes = {entry.name: entry.size_bytes for entry in manifest.files}
-    names = ["stem", *block_names(manifest.tower.blocks), "tail"]
-    parts = [manifest.part(name) for name in names]
-    return sum(sizes[part.graph] + (sizes[part.data] if part.data else 0) for part in parts)
-
-
 def time_model(exported: Exported, folder: Path) -> Row:
     """Time one bundle on one thread and on two."""
     models = {threads: lraee.load(folder / f"{exported.model}.lraee", threads=threads) for threads in (1, 2)}
@@ -115,7 +107,7 @@ def time_model(exported: Exported, folder: Path) -> Row:
         pooling=tower.pooling,
         probabilities=manifest.probabilities,
         gflops=round(manifest.full_flops / 1e9, 2),
-        int8_megabytes=round(int8_bytes(manifest) / 1e6, 1),
+        int8_megabytes=round(sum(map(manifest.bytes_of, ["stem", *block_names(tower.blocks), "tail"])) / 1e6, 1),
         ms=times,
     )
 
