@@ -72,7 +72,7 @@ types: $(INSTALLED)
 
 # What cog writes into documents; see docs/tools.
 COG := $(BIN)/cog -I docs/tools -p 'from shown import *'
-DOCUMENTS := README.md $(wildcard docs/*.md)
+DOCUMENTS := README.md $(wildcard docs/*.md) benchmarks/emulate/README.md benchmarks/experiments/towers/README.md
 
 documents: $(INSTALLED)
 	$(COG) --check --diff $(DOCUMENTS)

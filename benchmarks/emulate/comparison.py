@@ -1,4 +1,4 @@
-"""Compare what an emulated CPU gave with what this machine gave, image by image, in a table."""
+"""Compare what an emulated CPU gave with what this machine gave, image by image."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from lraee_benchmarks.render.table import Table
 
 Outcomes = dict[str, dict[str, Any]]
 """What `run_images` wrote of each image, by its name."""
@@ -74,25 +72,6 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     """
     a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
     return float(min(1.0, a @ b / np.sqrt((a @ a) * (b @ b))))
-
-
-def table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Render the runs of a record as Markdown."""
-    rows = [
-        [
-            f"`{run['bundle']}`",
-            run["core"],
-            f"`{run['policy']}`",
-            *(str(run[name]) for name in ("images", "equal_labels", "equal_exits")),
-            f"{run['least_cosine']:.7f}",
-            f"{run['mean_cosine']:.7f}",
-            f"{run['largest_gate_difference']:.1e}",
-        ]
-        for run in runs
-    ]
-    header = ["bundle", "CPU", "policy", "images", "labels equal", "exits equal"]
-    header += ["cosine, least", "cosine, mean", "gates, most"]
-    return Table(header=header, rows=rows, words=(0, 1, 2)).to_markdown()
 
 
 def merged(record: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

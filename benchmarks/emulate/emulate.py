@@ -4,8 +4,9 @@
 
 The first run makes an arm64 Debian below `--root` (a few minutes) and installs the project's wheel in it. Then each
 core runs the same images as this machine. What it gave is kept image by image: an interrupted run goes on where it
-ended; remove `outcomes` below the root to run all again. `--record` writes the comparison to recorded.json and
-README.md in this folder. Emulation shows whether answers are right; it shows nothing about speed.
+ended; remove `outcomes` below the root to run all again. `--record` writes the comparison to recorded.json, from which
+`make figures` writes the tables of the documents. Emulation shows whether answers are right; it shows nothing about
+speed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from comparison import compare, equal_to_the_last_bit, merged, read_outcomes, table
+from comparison import compare, equal_to_the_last_bit, merged, read_outcomes
 from dot_products import LOGGING, count_dot_products
 from emulated_system import BENCH, CORES, ArmSystem, EmulationError, need, x86_command
 from hidden_features import hidden_command
@@ -28,7 +29,6 @@ from run_images import POLICIES
 
 from lraee.bundle.folder import find_bundle
 from lraee.cli import errors_as_one_line
-from lraee_benchmarks.output_files import with_block
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
@@ -185,7 +185,10 @@ def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
         for policy in (policy for policy in POLICIES if policy in next(iter(emulated.values()))):
             found = compare(native, emulated, policy)
             runs.append({"bundle": describe(bundle), "core": core, "policy": policy, **found, "circumstances": there})
-    print(table(runs))
+            print(
+                f"{core}, {policy}: of {found['images']} images {found['equal_labels']} labels and "
+                f"{found['equal_exits']} exits are equal, least cosine {found['least_cosine']:.7f}"
+            )
     new: dict[str, Any] = {"native": here, "runs": runs}
     arms = [core for core in cores if core.startswith("cortex")]
     if len(arms) == 2:
@@ -203,13 +206,11 @@ def emulate(arguments: argparse.Namespace, bundle: Path) -> int:
 
 
 def record(new: dict[str, Any], *, qemu: bool) -> None:
-    """Write recorded.json and the table in README.md; `qemu` when it took part."""
+    """Write recorded.json, from which `make figures` writes tables; `qemu` when it took part."""
     path = HERE / "recorded.json"
     old = json.loads(path.read_text("utf-8")) if path.exists() else {}
     new = merged(old, {**({"qemu": first_line("qemu-aarch64-static", "--version")} if qemu else {}), **new})
     path.write_text(json.dumps(new, indent=1) + "\n", "utf-8")
-    readme = HERE / "README.md"
-    readme.write_text(with_block(readme.read_text("utf-8"), "emulated", table(new["runs"])), "utf-8")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,6 @@ def export(precision: str, folder: Path, options: argparse.Namespace) -> Bundle:
 def measure(bundle: Bundle, batches: list[NDArray[np.int64]], *, threads: int) -> Measured:
     """Load the text tower of a bundle and embed batches of token ids, (texts, tokens) int64."""
     part = bundle.manifest.part("text")
-    sizes = {entry.name: entry.size_bytes for entry in bundle.manifest.files}
     path = bundle.checked_part(part)
     begun = time.perf_counter()
     session = make_session(path, SessionSettings(threads=threads))
@@ -80,7 +79,7 @@ def measure(bundle: Bundle, batches: list[NDArray[np.int64]], *, threads: int) -
 
     embeddings = embed()
     return Measured(
-        megabytes=sum(sizes[name] for name in (part.graph, part.data) if name is not None) / 1e6,
+        megabytes=bundle.manifest.bytes_of("text") / 1e6,
         load_s=loaded,
         ms=float(np.median(time_in_turn([embed], REPEATS))) / len(embeddings),
         embeddings=embeddings,

@@ -278,6 +278,7 @@ def towers_table() -> str:
             [
                 done["model"],
                 f"{row['depth']} x {row['width']}, {row['tokens']}",
+                f"{row['pooling']}, {row['probabilities']}",
                 f"{row['gflops']:.1f}",
                 f"{row['int8_megabytes']:.0f}",
                 f"{done['seconds']:.0f}",
@@ -286,9 +287,9 @@ def towers_table() -> str:
                 f"{row['ms']['2']:.1f}",
             ]
         )
-    head = ["model", "blocks x width, tokens", "GFLOPs", "INT8 MB", "export s", "parity: error, cosine"]
-    text = table([*head, "ms, 1 thread", "ms, 2 threads"], lines, left=2)
-    return f"{text}\n\n*{record['device']['model']}, batch 1, full depth.*"
+    head = ["model", "blocks x width, tokens", "pooling", "GFLOPs", "INT8 MB", "export s", "parity: error, cosine"]
+    text = table([*head, "ms, 1 thread", "ms, 2 threads"], lines, left=3)
+    return f"{text}\n\n*{record['device']['model']}, batch 1, full depth, medians of 30 runs.*"
 
 
 def emulated_table() -> str:
@@ -303,10 +304,12 @@ def emulated_table() -> str:
             str(run["equal_labels"]),
             str(run["equal_exits"]),
             f"{run['least_cosine']:.5f}",
+            f"{run['largest_gate_difference']:.1e}",
         ]
         for run in runs
     ]
-    return table(["bundle", "CPU", "policy", "images", "labels equal", "exits equal", "least cosine"], lines, left=3)
+    head = ["bundle", "CPU", "policy", "images", "labels equal", "exits equal", "least cosine", "gates, most"]
+    return table(head, lines, left=3)
 
 
 def _accuracy_row(words: str, row: Record, difference: str) -> list[str]:

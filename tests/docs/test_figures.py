@@ -13,12 +13,12 @@ import plots
 import pytest
 import records
 from cogapp import Cog
-from markdown_files import ROOT
+from markdown_files import ROOT, documents
 
 
 def test_documents_show_what_is_recorded() -> None:
     """Tables, sentences and options; `make figures` writes them again."""
-    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    paths = [path for path in documents() if "[[[cog" in path.read_text("utf-8")]
     printed = io.StringIO()
     with redirect_stdout(printed):
         status = Cog().main(

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lraee.bundle.strict_json import read_json
 from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
 from lraee_toolchain.config import ExportConfig, HeadTraining
-from lraee_toolchain.evaluation.metrics import Metrics, read_metrics
+from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import export
 
 
@@ -54,7 +55,7 @@ def with_tables(
 @pytest.fixture(scope="session")
 def table_metrics(with_tables: ExportConfig) -> Metrics:
     """Its ``metrics.json``."""
-    return read_metrics(with_tables.out.with_suffix(".report"))
+    return read_json(Metrics, with_tables.out.with_suffix(".report") / "metrics.json")
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.files import file_entry
 from lraee.bundle.folder import Bundle, LabelFile
 from lraee.bundle.manifest import (
     FORMAT,
@@ -27,7 +26,7 @@ from lraee.bundle.manifest import (
     TowerInfo,
 )
 from lraee.bundle.manifest_file import write_manifest
-from lraee.bundle.strict_json import encode
+from lraee.bundle.strict_json import read_json, write_json
 from lraee.labels.label_set import LabelSet
 from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_exporters.tower import Tower
@@ -36,7 +35,7 @@ from lraee_toolchain.cache import sync, sync_tree, writing
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.fitting import SavedRouting
 from lraee_toolchain.parts.build import load_parts
-from lraee_toolchain.parts.text import load_text_info
+from lraee_toolchain.parts.text import TEXT_NAME
 
 DEFAULT_POINT = "balanced"
 
@@ -78,14 +77,14 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
             shutil.copyfile(stage / part.graph, folder / part.graph)
             if part.data is not None:
                 shutil.copyfile(stage / part.data, folder / part.data)
-    text = None if inputs.text is None else load_text_info(inputs.text)
+    text = None if inputs.text is None else read_json(TextInfo, inputs.text / TEXT_NAME)
     if inputs.text is not None and text is not None:
         for name in (text.merges, text.tokenizer):
             shutil.copyfile(inputs.text / name, folder / name)
     label_file = LabelFile(names=inputs.label_set.names, templates=inputs.label_set.templates)
-    (folder / "labels.json").write_text(json.dumps(encode(label_file), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_json(label_file, folder / "labels.json")
     save_array(folder / "labels.npy", inputs.labels)
-    files = tuple(_file_entry(path) for path in sorted(folder.iterdir()))
+    files = tuple(file_entry(path) for path in sorted(folder.iterdir()))
     manifest = _manifest(inputs, tuple(entries), text, files)
     (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
     Bundle(folder).verify()
@@ -144,19 +143,6 @@ def _ranges(config: ExportConfig) -> str:
     if config.quantizer == "strong":
         return "chosen per part"
     return "minmax" if config.ranges == "minmax" else f"percentile-{config.percentile:g}"
-
-
-def _file_entry(path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(name=path.name, size_bytes=path.stat().st_size, sha256=digest)
-
-
-def install(finished: Path, target: Path) -> Path:
-    """Copy a finished folder to `target`; see `stage_copies` and `put_in_place`."""
-    stage_copies([(finished, target)])
-    put_in_place(target)
-    return target
 
 
 def stage_copies(pairs: Sequence[tuple[Path, Path]]) -> None:

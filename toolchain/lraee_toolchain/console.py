@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +57,6 @@ class ConsoleProgress:
         console = Console(stderr=True)
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task: TaskID | None = None
-        self._since = time.monotonic()
 
     def __enter__(self) -> ConsoleProgress:
         self._progress.start()

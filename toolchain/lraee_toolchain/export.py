@@ -6,7 +6,6 @@ Each step is a stage of the work folder, a function of its inputs alone; see `lr
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lraee.bundle.folder import Bundle
-from lraee.bundle.strict_json import decode, encode, parse
+from lraee.bundle.strict_json import encode, read_json, write_json
 from lraee.errors import ExportError
 from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import open_image
@@ -28,9 +27,9 @@ from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates, head_inputs
 from lraee_toolchain.early_exit.fitting import (
+    ROUTING,
     SavedRouting,
     fit_routing,
-    load_routing,
     saved_routing,
     with_class_thresholds,
     with_promise,
@@ -135,7 +134,7 @@ class _Export:
             lambda image: preprocess(image, self.stages.tower.preprocessing),
             images,
         )
-        (folder / "parity.json").write_text(json.dumps([dataclasses.asdict(stage) for stage in stages], indent=1))
+        write_json(stages, folder / "parity.json")
 
     def _exits(self, tower_parts: Path, noise: NoiseProfile | None) -> Path:
         config, stages = self.config, self.stages
@@ -176,13 +175,13 @@ class _Export:
             build_exits(weights, stages.tower, folder)
             ratios = {} if noise is None else {block.block: block.information_to_noise for block in noise.blocks}
             saved = saved_routing(task, routing, supervision=stages.supervision, information_to_noise=ratios)
-            saved.save(folder)
+            write_json(saved, folder / ROUTING)
 
         return self.work.stage("exits", inputs, train)
 
     def _no_exits(self, folder: Path) -> None:
         build_exits({}, self.stages.tower, folder)
-        SavedRouting().save(folder)
+        write_json(SavedRouting(), folder / ROUTING)
 
     def _pack(self, tower_parts: Path, exits: Path, folder: Path) -> None:
         config, stages = self.config, self.stages
@@ -191,7 +190,7 @@ class _Export:
             fingerprint=stages.fingerprint,
             parts=(tower_parts, exits),
             text=stages.text_folder,
-            routing=load_routing(exits),
+            routing=read_json(SavedRouting, exits / ROUTING),
             label_set=stages.label_set,
             labels=stages.labels,
             config=config,
@@ -210,8 +209,7 @@ class _Export:
         pack(inputs, folder)
 
     def _metrics(self, bundle: Path, parity: Path, exits: Path, noise: NoiseProfile | None) -> Metrics:
-        stages = parse((parity / "parity.json").read_text(), "parity.json")
-        proved = tuple(decode(StageParity, stage, "parity.json") for stage in stages)
+        proved = read_json(tuple[StageParity, ...], parity / "parity.json")
         return measure(self.stages, bundle, exits, self.precision, parity=proved, noise=noise)
 
     def _findings(self, bundle: Path, metrics: Metrics) -> Findings:

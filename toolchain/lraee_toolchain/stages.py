@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lraee.bundle.strict_json import read_json, write_json
 from lraee_calibration_data import Dataset
+from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.labels import embed_labels
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.config import Precision
@@ -26,9 +28,9 @@ from lraee_toolchain.inputs import Inputs
 from lraee_toolchain.parts.build import build_float, load_parts
 from lraee_toolchain.parts.runner import Chain
 from lraee_toolchain.parts.text import build_text_part
-from lraee_toolchain.quantization.calibration import calibrate, load_ranges, save_ranges
+from lraee_toolchain.quantization.calibration import calibrate
 from lraee_toolchain.quantization.dynamic import build_dynamic
-from lraee_toolchain.quantization.noise import NoiseProfile, diagnose, load_profile, profile_csv, save_profile
+from lraee_toolchain.quantization.noise import NoiseProfile, diagnose
 from lraee_toolchain.quantization.quantizers import build_int8, build_int8_strong
 
 NOISE_IMAGES = 512
@@ -111,25 +113,20 @@ class Stages(Inputs):
                 ),
             )
         method = {"method": config.ranges, "percentile": config.percentile}
-        ranges = self.work.stage(
-            "ranges",
-            {"parts": float_parts.name, "pixels": pixels.name, **method},
-            lambda folder: save_ranges(
-                calibrate(
-                    self.chain(float_parts),
-                    load_pixel_set(pixels).pixels,
-                    folder,
-                    method=config.ranges,
-                    percentile=config.percentile,
-                ),
-                folder / "ranges.json",
-            ),
-        )
-        return self.work.stage(
-            "int8",
-            {"ranges": ranges.name, "quantizer": "naive"},
-            lambda folder: build_int8(self.tower, load_ranges(ranges / "ranges.json"), folder),
-        )
+
+        def find_ranges(folder: Path) -> None:
+            images = load_pixel_set(pixels).pixels
+            found = calibrate(
+                self.chain(float_parts), images, folder, method=config.ranges, percentile=config.percentile
+            )
+            write_json(found, folder / "ranges.json")
+
+        def build(folder: Path) -> None:
+            build_int8(self.tower, read_json(dict[str, ActivationRange], ranges / "ranges.json"), folder)
+
+        inputs = {"parts": float_parts.name, "pixels": pixels.name, **method}
+        ranges = self.work.stage("ranges", inputs, find_ranges)
+        return self.work.stage("int8", {"ranges": ranges.name, "quantizer": "naive"}, build)
 
     def material(self, dataset: Dataset, tower_parts: Path, *, views: int) -> Material:
         """Extract a split's features from a tower, with the float tower's answers."""
@@ -202,11 +199,10 @@ class Stages(Inputs):
                 class_token=self.tower.has_class_token,
                 advance=advance,
             )
-            save_profile(profile, folder / "noise.json")
-            (folder / "noise.csv").write_text(profile_csv(profile), "utf-8")
+            write_json(profile, folder / "noise.json")
 
         inputs = {"float": self.float_parts.name, "parts": tower_parts.name, "pixels": pixels.name}
-        return load_profile(self.work.stage("noise", inputs, measure) / "noise.json")
+        return read_json(NoiseProfile, self.work.stage("noise", inputs, measure) / "noise.json")
 
     def split_material(self, tower_parts: Path) -> tuple[Material, Material]:
         """Give the material of the heads' and gating splits."""

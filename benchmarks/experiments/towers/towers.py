@@ -4,8 +4,9 @@
     python benchmarks/experiments/towers/towers.py time FOLDER
 
 `export` writes one bundle for each model into FOLDER and checks parity with torch as every export does; `time` runs
-what lies there and writes `towers.json` and the table of README.md in this folder. Random weights show size, speed
-and that graphs compute what torch computes; of accuracy, and of what INT8 costs in it, they say nothing.
+what lies there and writes `towers.json`, from which `make figures` writes the tables of the documents. Random weights
+show size, speed and that graphs compute what torch computes; of accuracy, and of what INT8 costs in it, they say
+nothing.
 """
 
 from __future__ import annotations
@@ -22,17 +23,13 @@ from pathlib import Path
 import numpy as np
 
 import lraee
-from lraee.bundle.manifest import Manifest, block_names
+from lraee.bundle.manifest import block_names
 from lraee.cli import errors_as_one_line
 from lraee_benchmarks.device.description import describe_device
-from lraee_benchmarks.output_files import with_block
-from lraee_benchmarks.render.table import Table
-from lraee_benchmarks.render.wording import device_line
 from lraee_benchmarks.running.rounds import time_in_turn
 
 MODELS = ("ViT-B-16", "ViT-B-16-SigLIP")
-HERE = Path(__file__).parent
-RECORD = HERE / "towers.json"
+RECORD = Path(__file__).with_name("towers.json")
 RUNS = 30
 
 
@@ -53,7 +50,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """The figures of one tower, a line of the table."""
+    """The figures of one tower."""
 
     exported: Exported
     depth: int
@@ -91,14 +88,6 @@ def export_model(model: str, folder: Path) -> None:
     print(f"{model}: {seconds:.0f} s, cosine {noted.worst_cosine:.8f}, error {noted.worst_error:.1e}", flush=True)
 
 
-def int8_bytes(manifest: Manifest) -> int:
-    """Size of what full depth runs."""
-    sizes = {entry.name: entry.size_bytes for entry in manifest.files}
-    names = ["stem", *block_names(manifest.tower.blocks), "tail"]
-    parts = [manifest.part(name) for name in names]
-    return sum(sizes[part.graph] + (sizes[part.data] if part.data else 0) for part in parts)
-
-
 def time_model(exported: Exported, folder: Path) -> Row:
     """Time one bundle on one thread and on two."""
     models = {threads: lraee.load(folder / f"{exported.model}.lraee", threads=threads) for threads in (1, 2)}
@@ -107,6 +96,8 @@ def time_model(exported: Exported, folder: Path) -> Row:
     pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     calls = [partial(model.run_pixels, pixels, policy=lraee.Full()) for model in models.values()]
     medians = np.median(time_in_turn(calls, RUNS, warmup_rounds=3), axis=0)
+    times = {str(threads): round(float(ms), 1) for threads, ms in zip(models, medians, strict=True)}
+    print(f"{exported.model}: milliseconds by threads {times}")
     return Row(
         exported=exported,
         depth=tower.blocks,
@@ -116,33 +107,9 @@ def time_model(exported: Exported, folder: Path) -> Row:
         pooling=tower.pooling,
         probabilities=manifest.probabilities,
         gflops=round(manifest.full_flops / 1e9, 2),
-        int8_megabytes=round(int8_bytes(manifest) / 1e6, 1),
-        ms={str(threads): round(float(ms), 1) for threads, ms in zip(models, medians, strict=True)},
+        int8_megabytes=round(sum(map(manifest.bytes_of, ["stem", *block_names(tower.blocks), "tail"])) / 1e6, 1),
+        ms=times,
     )
-
-
-def table_of(rows: list[Row], device: str) -> str:
-    """The table in Markdown, and what it was measured on."""
-    lines = []
-    for row in rows:
-        done = row.exported
-        lines.append(
-            [
-                done.model,
-                f"{row.depth} x {row.width}, {row.tokens}",
-                f"{row.pooling}, {row.probabilities}",
-                f"{row.gflops:.2f}",
-                f"{row.int8_megabytes:.1f}",
-                f"{done.seconds:.0f}",
-                f"{done.worst_error:.1e}, {done.worst_cosine:.7f}",
-                f"{row.ms['1']:.1f}",
-                f"{row.ms['2']:.1f}",
-            ]
-        )
-    header = ["model", "blocks x width, tokens", "pooling", "GFLOPs", "INT8 MB", "export s"]
-    header += ["parity: error, cosine", "ms, 1 thread", "ms, 2 threads"]
-    table = Table(header=header, rows=lines, words=(0, 1, 2))
-    return f"{table.to_markdown()}\n\n*{device}; batch 1, medians of {RUNS} runs.*"
 
 
 def time_all(folder: Path) -> None:
@@ -157,10 +124,6 @@ def time_all(folder: Path) -> None:
         rows += [Row(**{**row, "exported": Exported(**row["exported"])}) for row in kept]
     rows.sort(key=lambda row: row.gflops)
     RECORD.write_text(json.dumps({"device": asdict(device), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
-    table = table_of(rows, device_line(device))
-    readme = HERE / "README.md"
-    readme.write_text(with_block(readme.read_text("utf-8"), "towers", table), "utf-8")
-    print(table)
 
 
 def main() -> None:

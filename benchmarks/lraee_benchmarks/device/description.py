@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 import lraee
 from lraee.ort.cpu import available_cores, cpu_flags
+from lraee_benchmarks.device.memory import kilobytes_by_key
+from lraee_benchmarks.device.text_files import text_of
 from lraee_benchmarks.results.conditions import Device
 
 _INT8_FEATURES = {
@@ -26,13 +27,13 @@ _INT8_FEATURES = {
 def describe_device() -> Device:
     """Describe this machine before the measurement; load and temperature are those of now."""
     return Device(
-        model=device_model(_read("/proc/device-tree/model"), _read("/proc/cpuinfo")),
+        model=device_model(text_of("/proc/device-tree/model"), text_of("/proc/cpuinfo")),
         machine=platform.machine(),
         system=f"{platform.system()} {platform.release()}",
         cores=available_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=kilobytes_by_key("/proc/meminfo").get("MemTotal"),
         int8_features=int8_features(cpu_flags()),
-        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
+        governor=text_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         load_average=load_average(),
         celsius_before=temperature(),
         celsius_after=None,
@@ -71,24 +72,10 @@ def int8_features(flags: frozenset[str]) -> tuple[str, ...]:
 
 def temperature() -> float | None:
     """Read the temperature of the first thermal zone in degrees Celsius; None where there is none."""
-    text = _read("/sys/class/thermal/thermal_zone0/temp").strip()
+    text = text_of("/sys/class/thermal/thermal_zone0/temp")
     return int(text) / 1000 if text.lstrip("-").isdigit() else None
 
 
 def load_average() -> float | None:
     """Count the runnable processes over the last minute; None where the system does not count them."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def _memory_bytes() -> int | None:
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import resource
 import sys
-from pathlib import Path
 from typing import NamedTuple
+
+from lraee_benchmarks.device.text_files import text_of
 
 
 class Memory(NamedTuple):
@@ -31,11 +32,7 @@ def measure_memory() -> Memory:
 
 def kilobytes_by_key(path: str) -> dict[str, int]:
     """Lines ``Key:   12 kB`` of a file of /proc, in bytes; empty where it is missing or forbidden."""
-    try:
-        lines = Path(path).read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return {}
-    rows = (line.split() for line in lines if line.endswith(" kB"))
+    rows = (line.split() for line in text_of(path).splitlines() if line.endswith(" kB"))
     return {row[0].removesuffix(":"): int(row[1]) * 1024 for row in rows if len(row) == 3}
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee_benchmarks.device.text_files import text_of
 from lraee_benchmarks.results.conditions import Stability
 
 OTHERS_LIMIT = 0.03
@@ -72,7 +73,7 @@ class StabilityWatch:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        text = _text(self._root / _CLOCK.format(core=self._cores[0]))
+        text = text_of(self._root / _CLOCK.format(core=self._cores[0]))
         if text.isdigit():
             self._mhz.append(int(text) / 1000)
 
@@ -108,7 +109,7 @@ class StabilityWatch:
 
     def _read(self) -> _Reading:
         times = os.times()
-        busy, steal = cpu_seconds(_text(self._root / "proc/stat"), self._cores)
+        busy, steal = cpu_seconds(text_of(self._root / "proc/stat"), self._cores)
         return _Reading(
             seconds=self._clock(),
             own_seconds=times.user + times.system + times.children_user + times.children_system,
@@ -160,7 +161,7 @@ def cpu_seconds(stat: str, cores: tuple[int, ...]) -> tuple[float | None, float 
 
 def read_throttled(root: Path = Path("/")) -> int:
     """Read the firmware's bits; 0 on devices other than a Raspberry Pi."""
-    text = _text(root / FIRMWARE)
+    text = text_of(root / FIRMWARE)
     if not text and root == Path("/") and (tool := shutil.which("vcgencmd")) is not None:
         done = subprocess.run([tool, "get_throttled"], capture_output=True, text=True, check=False)
         text = done.stdout.strip().removeprefix("throttled=")
@@ -184,10 +185,3 @@ def _cores() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,7 @@ def isolated_rows(
             try:
                 workers.append(_OpenRow(job.name, remote, remote.ask(Worker.open)))
             except BundleError as error:
-                if job.role != "peer":
+                if not job.rows.peers:
                     raise
                 remote.stop()  # its threads might spin while other rows are timed
                 failed[job.name] = str(error)
@@ -93,20 +93,21 @@ def isolated_rows(
 def _jobs(plan: RowPlan, model: Model, batches: Path) -> list[Job]:
     """One job for each row and each part of the floor."""
     settings = model.session_settings
-    roles = [*(("chain", name) for name in plan.chain), *(("peer", name) for name in plan.peers)]
-    roles += [("floor", part) for part in plan.floor]
+    none = RowPlan(chain=(), peers=(), floor=(), stream=plan.stream)
+    rows = [(name, replace(none, chain=(name,))) for name in plan.chain]
+    rows += [(name, replace(none, peers=(name,))) for name in plan.peers]
+    rows += [(part, replace(none, floor=(part,))) for part in plan.floor]
     return [
         Job(
-            role=role,  # type: ignore[arg-type] # one of those above
             name=name,
+            rows=row,
             bundle=model.bundle.folder.resolve(),
             threads=settings.thread_count,
             thread_pool=settings.thread_pool,
             cores=cores_for(settings.thread_count),
             batches=batches,
-            stream=plan.stream,
         )
-        for role, name in roles
+        for name, row in rows
     ]
 
 

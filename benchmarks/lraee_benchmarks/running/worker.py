@@ -11,22 +11,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from lraee.errors import BundleError
 from lraee.loading import load
 from lraee.ort.sessions import use_global_thread_pool
-from lraee.policies.spec import parse_policy
 from lraee_benchmarks.results.conditions import Peer
 from lraee_benchmarks.results.model import RowKind
-from lraee_benchmarks.rows.answers import Judged, LabelledSource, answers_right
-from lraee_benchmarks.rows.baselines import Baseline, open_running_peer
-from lraee_benchmarks.rows.floor import FloorPart, open_floor
+from lraee_benchmarks.rows.answers import Judged, LabelledSource
 from lraee_benchmarks.rows.onnxruntime_row import check_threads_alike
-from lraee_benchmarks.rows.policy_rows import Outcome, Variant, chain_variant, in_batches
-from lraee_benchmarks.running.in_process import TimedVariant
-from lraee_benchmarks.running.rounds import Measure, timed
+from lraee_benchmarks.rows.policy_rows import Outcome
+from lraee_benchmarks.running.in_process import LocalRows, RowPlan
 
 IDLE_SHARE = 0.1
 """Of a core; below, nothing spins."""
@@ -41,9 +38,10 @@ IDLE_LIMIT_S = 1.0
 class Job:
     """What a worker is started for."""
 
-    role: Literal["chain", "peer", "floor"]
     name: str
     """Policy, baseline or part of the floor."""
+    rows: RowPlan
+    """This row alone."""
     bundle: Path
     threads: int
     thread_pool: Literal["session", "global"]
@@ -51,8 +49,6 @@ class Job:
     """That the process may run on; empty leaves it to the system."""
     batches: Path
     """An .npy of (batches, batch, size, size, 3) uint8, which all workers map into memory."""
-    stream: int | None
-    """As in `RowPlan`."""
 
 
 class Ready(NamedTuple):
@@ -76,49 +72,41 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._measure: Measure
-        self._timed: TimedVariant
+        self._rows: LocalRows
 
     def open(self) -> Ready:
-        """Open the row; raises what `check_threads_alike`, `open_running_peer` and their kin raise."""
+        """Open the row.
+
+        Raises:
+            LraeeError: the process gets too few threads, or the row cannot be opened.
+        """
         job = self._job
         if job.cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, job.cores)
         if job.thread_pool == "global":
             use_global_thread_pool(job.threads)
-        self._model = model = load(job.bundle, threads=job.threads, thread_pool=job.thread_pool)
+        model = load(job.bundle, threads=job.threads, thread_pool=job.thread_pool)
         check_threads_alike(job.name, model.threads, job.threads)
-        batches = np.load(job.batches, mmap_mode="r")
-        batch = job.stream or batches.shape[1]
-        if job.role == "floor":
-            call = open_floor(model.bundle, cast(FloorPart, job.name), model.session_settings, batch=batch)
-            self._measure = timed(call)
-            return Ready(None, None)
-        variant: Variant[Any]
-        if job.role == "chain":
-            variant = chain_variant(model, job.name, parse_policy(job.name), stream=job.stream)
-        else:
-            name, first = cast(Baseline, job.name), np.array(batches[0][:batch])
-            variant = open_running_peer(model.bundle, name, model.session_settings, first)
-            if job.stream is not None:
-                variant = in_batches(variant, job.stream)
-        self._timed = TimedVariant(variant, [np.asarray(batch) for batch in batches])
-        self._measure = self._timed.measure
-        return Ready(variant.kind, variant.peer)
+        batches = [np.asarray(batch) for batch in np.load(job.batches, mmap_mode="c")]
+        self._rows = rows = LocalRows(job.rows, model, batches)
+        if rows.failed:
+            raise BundleError(rows.failed[job.name])
+        return Ready(rows.names[0][1] if rows.names else None, rows.peers[0] if rows.peers else None)
 
     def measure(self, batch: int) -> Turn:
         """Take a turn on the batch of that index."""
-        self._measure(batch)
-        elapsed_ms = self._measure(batch)
+        (measure,) = self._rows.measures
+        measure(batch)
+        elapsed_ms = measure(batch)
         return Turn(elapsed_ms, wait_until_idle())
 
     def outcomes(self) -> Mapping[int, Outcome]:
         """Give the outcome of each batch that the row ran."""
-        return self._timed.outcomes()
+        return self._rows.outcomes()[0]
 
     def right(self, labelled: LabelledSource) -> Judged:
         """Judge whether the row's best label is right."""
-        return answers_right([self._timed.variant], labelled, self._model.manifest, self._model.labels)
+        return self._rows.right(labelled, lambda share: None)
 
 
 def wait_until_idle(limit_s: float = IDLE_LIMIT_S) -> bool:

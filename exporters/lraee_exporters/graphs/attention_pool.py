@@ -15,7 +15,7 @@ layers after it work on one row for each image and are quantized as any other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,14 +76,11 @@ def quantize_pool(pool: PoolWeights, ranges: Mapping[str, ActivationRange]) -> P
     assert isinstance(pool.out, Linear)
     assert isinstance(pool.fc1, Linear)
     assert isinstance(pool.fc2, Linear)
-    return PoolWeights(
-        scores=pool.scores,
-        values=pool.values,
+    return replace(
+        pool,
         out=quantize_linear(pool.out, ranges["attention"]),
-        norm=pool.norm,
         fc1=quantize_linear(pool.fc1, ranges["norm"]),
         fc2=quantize_linear(pool.fc2, ranges["activation"]),
-        activation=pool.activation,
     )
 
 

@@ -12,7 +12,8 @@ after the activation). The residual stream, softmax, both GEMMs of the attention
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from onnx import TensorProto
 
@@ -35,6 +36,17 @@ from lraee_exporters.tower import Activation, Block, LayerNorm
 
 QUANTIZED_INPUTS = ("norm_1", "attention", "norm_2", "activation")
 """The values of a block that are quantized, in the order in which they are computed."""
+
+Layer: TypeAlias = Literal["query", "key", "value", "out", "fc1", "fc2"]
+READS: dict[Layer, str] = {
+    "query": "norm_1",
+    "key": "norm_1",
+    "value": "norm_1",
+    "out": "attention",
+    "fc1": "norm_2",
+    "fc2": "activation",
+}
+"""Which quantized input each layer reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,19 +117,14 @@ def quantize_block(block: Block, activation: Activation, ranges: Mapping[str, Ac
         activation: the tower's activation.
         ranges: one for each of `QUANTIZED_INPUTS`.
     """
-    attention = block.attention
-    return BlockWeights(
-        norm_1=block.norm_1,
-        query=quantize_linear(attention.query, ranges["norm_1"]),
-        key=quantize_linear(attention.key, ranges["norm_1"]),
-        value=quantize_linear(attention.value, ranges["norm_1"]),
-        out=quantize_linear(attention.out, ranges["attention"]),
-        norm_2=block.norm_2,
-        fc1=quantize_linear(block.mlp.fc1, ranges["norm_2"]),
-        fc2=quantize_linear(block.mlp.fc2, ranges["activation"]),
-        heads=attention.heads,
-        activation=activation,
-    )
+    plain = float_block(block, activation)
+    layers = {layer: quantize_linear(getattr(plain, layer), ranges[reads]) for layer, reads in READS.items()}
+    return with_layers(plain, layers)
+
+
+def with_layers(block: BlockWeights, layers: Mapping[Layer, QuantizedLinear]) -> BlockWeights:
+    """Put INT8 layers in place of a block's own."""
+    return replace(block, **layers)  # type: ignore[arg-type] # names are those of the fields
 
 
 def add_block(graph: GraphBuilder, file: WeightFile, tokens: str, block: BlockWeights, form: BlockForm) -> str:

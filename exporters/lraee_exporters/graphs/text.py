@@ -7,7 +7,7 @@ It is one graph, not one for each block: every text runs to the end, and only wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 from onnx import TensorProto, numpy_helper
@@ -22,8 +22,6 @@ from lraee_exporters.tower import Activation, Block, Linear
 TextPrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
 """How weights are stored. ``fp16`` computes in float32. ``int8`` computes GEMMs with activations that are quantized at
 run time (dynamic quantization), and keeps the token embedding in int8 too."""
-
-TEXT_PRECISIONS: tuple[TextPrecision, ...] = get_args(TextPrecision)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ Accepted is open_clip's plain pre-LN ViT with a class token that becomes the emb
 `timm_towers` says of towers from timm. Patch dropout is accepted because it does nothing outside training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -82,15 +82,7 @@ def check_visual(name: str, visual: torch.nn.Module) -> None:
         reasons.append(REFUSED_SETTINGS["final_ln_after_pool"])
     if tower.output_tokens:
         reasons.append(REFUSED_SETTINGS["output_tokens"])
-    for number, block in enumerate(tower.transformer.resblocks, start=1):
-        extra = extra_parts(block)
-        if extra:
-            reasons.append(f"block {number} has more than attention and MLP: {', '.join(extra)}")
-            break
-        activation = activation_reason(block)
-        if activation:
-            reasons.append(f"block {number} {activation}")
-            break
+    reasons += block_reasons(tower.transformer.resblocks)
     _refuse(name, reasons)
 
 
@@ -156,6 +148,16 @@ def _sides(size: Any) -> tuple[int, int]:
 def _pooling(pool_type: str) -> str:
     """Say why another pooling than the class token is refused."""
     return f"its embedding is pooled by '{pool_type}', not taken from the class token ('tok')"
+
+
+def block_reasons(blocks: Iterable[Any]) -> list[str]:
+    """Say what the first unusual block has that a plain one lacks; empty when all are plain."""
+    for number, block in enumerate(blocks, start=1):
+        if extra := extra_parts(block):
+            return [f"block {number} has more than attention and MLP: {', '.join(extra)}"]
+        if activation := activation_reason(block):
+            return [f"block {number} {activation}"]
+    return []
 
 
 def extra_parts(block: torch.nn.Module) -> list[str]:

@@ -20,7 +20,7 @@ from open_clip.transformer import QuickGELU, TextTransformer
 
 from lraee.errors import TowerError
 from lraee_exporters.loading.open_clip_models import LoadedModel, block_of
-from lraee_exporters.loading.supported import activation_reason, extra_parts
+from lraee_exporters.loading.supported import block_reasons
 from lraee_exporters.loading.torch_arrays import array_of, layer_norm_of
 from lraee_exporters.tower import Activation, Block, FloatArray, LayerNorm, Linear
 
@@ -119,13 +119,4 @@ def _reasons(text: Any, config: Mapping[str, Any]) -> list[str]:
         reasons.append("it has no projection")
     if text.vocab_size != VOCABULARY:
         reasons.append(f"its vocabulary has {text.vocab_size} tokens, CLIP's {VOCABULARY}")
-    for number, block in enumerate(text.transformer.resblocks, start=1):
-        extra = extra_parts(block)
-        activation = activation_reason(block)
-        if extra:
-            reasons.append(f"block {number} has more than attention and MLP: {', '.join(extra)}")
-        elif activation:
-            reasons.append(f"block {number} {activation}")
-        if extra or activation:
-            break
-    return reasons
+    return reasons + block_reasons(text.transformer.resblocks)

@@ -11,6 +11,7 @@ import shlex
 import stat
 from pathlib import Path
 
+from lraee.bundle.manifest import FileEntry
 from lraee.errors import BundleError
 
 
@@ -37,6 +38,11 @@ def sha256_of(path: Path, name: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, name, error) from error
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Describe a file as a manifest does, by its name, size and SHA-256."""
+    return FileEntry(name=path.name, size_bytes=path.stat().st_size, sha256=sha256_of(path, path.name))
 
 
 def real_file(path: Path, name: str) -> tuple[Path, int]:

@@ -239,6 +239,11 @@ class Manifest:
         entry = self.part(part)
         return entry.flops + entry.flops_per_label * label_count
 
+    def bytes_of(self, part: str) -> int:
+        """Give the size of a part's graph and weights."""
+        entry, sizes = self.part(part), {file.name: file.size_bytes for file in self.files}
+        return sum(sizes[name] for name in (entry.graph, entry.data) if name is not None)
+
 
 def block_names(count: int) -> list[str]:
     """Give the part names of the blocks, in order.

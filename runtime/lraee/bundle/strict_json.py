@@ -12,6 +12,7 @@ import json
 import math
 import types
 from functools import cache
+from pathlib import Path
 from reprlib import repr as short
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -151,3 +152,24 @@ def encode(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: encode(item) for key, item in value.items()}
     return value
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    """Read a file that `write_json` wrote.
+
+    Raises:
+        BundleError: the file holds something else.
+        OSError: it cannot be read.
+    """
+    return decode(kind, parse(path.read_text("utf-8"), path.name), path.name)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write a dataclass, or a tuple or dict of them, as a JSON file.
+
+    Raises:
+        ValueError: a number is not finite.
+        OSError: the file cannot be written.
+    """
+    text = json.dumps(encode(value), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", "utf-8")

@@ -75,13 +75,12 @@ def _text_words(manifest: Manifest) -> str:
 
 def _parts_table(manifest: Manifest) -> Table:
     """Give each part a line; consecutive parts that differ only in their names share one."""
-    sizes = {entry.name: entry.size_bytes for entry in manifest.files}
 
     def facts(part: PartEntry) -> tuple[str, str, str, str]:
         flops = manifest.flops_of(part.name, manifest.labels.count)
-        size = sum(sizes[name] for name in (part.graph, part.data) if name is not None)
+        size = megabytes(manifest.bytes_of(part.name))
         operators = ", ".join(f"{count} {name}" for name, count in sorted(part.operators.items()))
-        return _megaflops(flops), f"{flops / manifest.full_flops:.1%}", megabytes(size), operators
+        return _megaflops(flops), f"{flops / manifest.full_flops:.1%}", size, operators
 
     table = plain_table("part", ">MFLOPs", ">of full depth", ">size", "operators that run")
     for cells, group in groupby(manifest.parts, key=facts):

@@ -241,9 +241,3 @@ def test_both_sides_ran_the_same_versions() -> None:
     for run in RECORD["runs"]:
         for package in ("onnxruntime", "numpy", "lraee"):
             assert run["circumstances"][package] == RECORD["native"][package]
-
-
-def test_the_page_has_the_table_of_the_record(scripts: dict[str, ModuleType]) -> None:
-    """Nobody edited one of them alone."""
-    readme = (FOLDER / "README.md").read_text("utf-8")
-    assert scripts["comparison"].table(RECORD["runs"]) in readme

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import open_clip
@@ -18,7 +18,7 @@ from lraee.errors import TowerError
 from lraee.labels.tokenizer import Tokenizer, padded
 from lraee_calibration_data import imagenet_labels
 from lraee_exporters.graphs.fused_operators import check_operators
-from lraee_exporters.graphs.text import TEXT_PRECISIONS, TextPrecision, build_text, operators_of_text
+from lraee_exporters.graphs.text import TextPrecision, build_text, operators_of_text
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
 from lraee_exporters.loading.text_tower import VOCABULARY, clip_merges, text_tower_of
 from lraee_exporters.reference_labels import SYNONYMS, TEMPLATES
@@ -103,7 +103,7 @@ LEAST_COSINE = {"fp32": 0.99999, "fp16": 0.99999, "int8": 0.9998}
 """Measured on the reference: 1.000000 twice, its checkpoint being fp16 itself, and 0.999938."""
 
 
-@pytest.mark.parametrize("precision", TEXT_PRECISIONS)
+@pytest.mark.parametrize("precision", get_args(TextPrecision))
 def test_embeddings_of_the_reference_are_torchs(
     precision: TextPrecision, reference: LoadedModel, tokenizer: Tokenizer, run_part: Callable[..., Any]
 ) -> None:
@@ -114,7 +114,7 @@ def test_embeddings_of_the_reference_are_torchs(
     assert centred_cosine(ours, theirs) > LEAST_COSINE[precision]
 
 
-@pytest.mark.parametrize("precision", TEXT_PRECISIONS)
+@pytest.mark.parametrize("precision", get_args(TextPrecision))
 @pytest.mark.parametrize(
     "change",
     [{}, {"quick_gelu": True}, {"custom_text": True}, {"custom_text": True, "text_cfg": {"proj_bias": True}}],
@@ -150,7 +150,7 @@ def test_a_text_does_not_depend_on_longer_neighbours(
     np.testing.assert_allclose(alone[0], together[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", TEXT_PRECISIONS)
+@pytest.mark.parametrize("precision", get_args(TextPrecision))
 def test_the_text_tower_runs_the_declared_operators(
     precision: TextPrecision, reference: LoadedModel, tmp_path: Path
 ) -> None:

@@ -13,11 +13,12 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
+from lraee.bundle.strict_json import read_json
 from lraee.ort import sessions
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_calibration_data import fashion_mnist_sample
 from lraee_toolchain.baseline_graphs import library_defaults
-from lraee_toolchain.baseline_graphs.folder import RECORD, failure_reason, read_record
+from lraee_toolchain.baseline_graphs.folder import RECORD, BaselineRecord, failure_reason
 from lraee_toolchain.cli import app
 from lraee_toolchain.export import ExportResult
 
@@ -39,7 +40,7 @@ def test_everything_lies_beside_the_bundle_with_its_origin(exported_with_baselin
     folder = exported_with_baselines.baselines
     assert folder is not None
     assert exported_with_baselines.failed_baselines == {}
-    record = read_record(folder)
+    record = read_json(BaselineRecord, folder / RECORD)
     assert [entry.name for entry in record.baselines] == ["fp32", "floor", "static", "dynamic"]
     listed = {file.name: file for entry in record.baselines for file in entry.files}
     assert {path.name for path in folder.iterdir()} == {*listed, RECORD}
@@ -77,7 +78,8 @@ def test_the_static_baseline_shares_no_quantized_constant(exported_with_baseline
     assert over
     for node in over:
         assert (readers[node.input[0]], readers[node.input[2]], readers[node.output[0]]) == (1, 1, 1), node.name
-    static = next(entry for entry in read_record(exported_with_baselines.baselines).baselines if entry.name == "static")
+    record = read_json(BaselineRecord, exported_with_baselines.baselines / RECORD)
+    static = next(entry for entry in record.baselines if entry.name == "static")
     assert static.recipe.options["quantized constants"] == "a copy for each use"
 
 
@@ -125,7 +127,7 @@ def test_a_baseline_that_fails_is_named_and_loses_nothing_else(
     assert (tmp_path / "a.lraee").is_dir()
     folder = tmp_path / "a.baselines"
     assert {path.stem for path in folder.glob("*.onnx")} == {"fp32", "floor"}
-    assert "pip install 'lraee[export]'" in read_record(folder).failed["static"]
+    assert "pip install 'lraee[export]'" in read_json(BaselineRecord, folder / RECORD).failed["static"]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import lraee
+from lraee.bundle.strict_json import read_json
 from lraee.errors import ExportError
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.evaluation.metrics import Metrics, read_metrics
+from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import ExportResult, export
 
 
@@ -26,7 +27,7 @@ def quantized(with_tables: ExportConfig) -> ExportResult:
 @pytest.fixture(scope="module")
 def metrics(quantized: ExportResult) -> Metrics:
     """``metrics.json``."""
-    return read_metrics(quantized.report)
+    return read_json(Metrics, quantized.report / "metrics.json")
 
 
 def test_a_bundle_without_exits_runs_to_the_end(quantized: ExportResult, metrics: Metrics) -> None:

@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 import lraee
+from lraee.bundle.manifest import TextInfo
+from lraee.bundle.strict_json import read_json
 from lraee.errors import LabelsError, ParityError, TowerError
-from lraee_exporters.graphs.text import TEXT_PRECISIONS, TextPrecision
+from lraee_exporters.graphs.text import TextPrecision
 from lraee_exporters.labels import reference_labels
 from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.loading.text_tower import clip_merges, text_tower_of
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.export import export
 from lraee_toolchain.parts import text as text_part
-from lraee_toolchain.parts.text import build_text_part, load_text_info
+from lraee_toolchain.parts.text import TEXT_NAME, build_text_part
 
 
-@pytest.mark.parametrize("precision", TEXT_PRECISIONS)
+@pytest.mark.parametrize("precision", get_args(TextPrecision))
 def test_the_stage_has_graph_weights_and_merges(precision: TextPrecision, tmp_path: Path) -> None:
     """Each precision is about half as large as the one before."""
     build_text_part(load_model("reference"), reference_labels(), precision, tmp_path)
-    info = load_text_info(tmp_path)
+    info = read_json(TextInfo, tmp_path / TEXT_NAME)
     assert (info.precision, info.context_length) == (precision, 16)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "merges.txt", "parts.json", "text.data", "text.json", "text.onnx", "tokenizer.onnx"
@@ -35,7 +37,7 @@ def test_the_stage_has_graph_weights_and_merges(precision: TextPrecision, tmp_pa
     assert largest * 0.9 < (tmp_path / "text.data").stat().st_size < largest
 
 
-@pytest.mark.parametrize("precision", TEXT_PRECISIONS)
+@pytest.mark.parametrize("precision", get_args(TextPrecision))
 @pytest.mark.parametrize(
     "change",
     [

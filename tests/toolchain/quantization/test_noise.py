@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lraee.bundle.strict_json import read_json, write_json
 from lraee.errors import BundleError, ExportError
 from lraee_toolchain.quantization.noise import (
     PAPER_NOISE_CURVE,
@@ -22,10 +23,8 @@ from lraee_toolchain.quantization.noise import (
     NoiseProfile,
     diagnose,
     inr_limit,
-    load_profile,
     pathological,
     profile_csv,
-    save_profile,
 )
 
 IMAGES, DEPTH, TOKENS, WIDTH, EMBED, LABELS = 23, 4, 5, 6, 3, 4
@@ -231,13 +230,13 @@ def test_a_profile_comes_back_from_its_file(profile: NoiseProfile, tmp_path: Pat
     silent = made_profile(profile, [0.0])
     for number, one in enumerate((profile, silent)):
         path = tmp_path / f"{number}.json"
-        save_profile(one, path)
-        assert load_profile(path) == one
+        write_json(one, path)
+        assert read_json(NoiseProfile, path) == one
     damaged = json.loads((tmp_path / "0.json").read_text())
     del damaged["blocks"][1]["signal"]
     (tmp_path / "0.json").write_text(json.dumps(damaged))
     with pytest.raises(BundleError, match="signal"):
-        load_profile(tmp_path / "0.json")
+        read_json(NoiseProfile, tmp_path / "0.json")
 
 
 def test_the_table_has_a_line_for_each_block_with_both_ratios(profile: NoiseProfile) -> None:

@@ -13,6 +13,7 @@ import pytest
 from lraee.bundle.folder import find_bundle
 from lraee.bundle.manifest import Manifest
 from lraee.bundle.manifest_file import read_manifest
+from lraee.bundle.strict_json import read_json
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
@@ -36,7 +37,6 @@ from lraee_toolchain.evaluation.metrics import (
     Selectivity,
     Way,
     WayRow,
-    read_metrics,
 )
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
 from lraee_toolchain.report.findings import Findings
@@ -349,7 +349,7 @@ def test_files_beside_each_other(manifest: Manifest, page: str, tmp_path: Path) 
     expected = ["metrics.json", "noise-naive-int8.csv", "report.html", "report.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == expected
     assert (tmp_path / "report.html").read_text("utf-8") == page, "equal exports give equal pages"
-    assert read_metrics(tmp_path) == metrics
+    assert read_json(Metrics, tmp_path / "metrics.json") == metrics
     markdown = (tmp_path / "report.md").read_text("utf-8")
     assert "| PABEE | cannot save this much | - | - | - |" in markdown
     for title in (

@@ -11,8 +11,6 @@ The tools of other libraries may fail on a model: what cannot be made is left ou
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,7 +21,9 @@ from pathlib import Path
 
 import onnx
 
-from lraee.bundle.strict_json import decode, encode
+from lraee.bundle.files import file_entry
+from lraee.bundle.manifest import FileEntry
+from lraee.bundle.strict_json import read_json, write_json
 from lraee.errors import MissingExtraError
 from lraee_exporters.graphs.bare_gemms import build_floor, save_floor
 from lraee_toolchain.baseline_graphs.library_defaults import Quantizer, Recipe, quantize_by_default, trace
@@ -32,6 +32,8 @@ from lraee_toolchain.parts.build import build_float_baseline
 from lraee_toolchain.stages import Stages
 
 RECORD = "baselines.json"
+RECIPE = "recipe.json"
+"""How one graph was made, in its stage."""
 
 FORMAT = 1
 """Of ``baselines.json``."""
@@ -52,15 +54,6 @@ _FAILURES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BaselineFile:
-    """A file of the folder, with what identifies its content."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineEntry:
     """A baseline and how it was made."""
 
@@ -68,7 +61,7 @@ class BaselineEntry:
     recipe: Recipe
     source: Recipe | None
     """How the float graph was made that this one was quantized from."""
-    files: tuple[BaselineFile, ...]
+    files: tuple[FileEntry, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +76,6 @@ class BaselineRecord:
     baselines: tuple[BaselineEntry, ...]
     failed: dict[str, str]
     """Why a baseline is not there, by its name."""
-
-
-def read_record(folder: Path) -> BaselineRecord:
-    """Read ``baselines.json`` of a folder."""
-    return decode(BaselineRecord, json.loads((folder / RECORD).read_text("utf-8")), RECORD)
 
 
 class BaselineMaker:
@@ -105,7 +93,7 @@ class BaselineMaker:
             "static",
             "traced",
             {"tower": self.stages.fingerprint},
-            lambda folder: _save_recipe(trace(model, size, folder), folder),
+            lambda folder: write_json(trace(model, size, folder), folder / RECIPE),
         )
         if self._traced is None:
             self.failed["dynamic"] = self.failed["static"]
@@ -144,30 +132,30 @@ class BaselineMaker:
 
     def _build_float(self, folder: Path) -> None:
         build_float_baseline(self.stages.tower, folder)
-        _save_recipe(
-            _own_recipe("lraee_exporters.graphs.whole_tower.build_whole", "uint8 (batch, size, size, 3) pixels"), folder
-        )
+        recipe = _own_recipe("lraee_exporters.graphs.whole_tower.build_whole", "uint8 (batch, size, size, 3) pixels")
+        write_json(recipe, folder / RECIPE)
 
     def _quantize(self, name: Quantizer, traced: Path, pixels: Path) -> Callable[[Path], None]:
         def make(folder: Path) -> None:
             rows = load_pixel_set(pixels).pixels
             graph = traced / "traced.onnx"
-            _save_recipe(quantize_by_default(name, graph, rows, self.stages.tower.preprocessing, folder), folder)
+            recipe = quantize_by_default(name, graph, rows, self.stages.tower.preprocessing, folder)
+            write_json(recipe, folder / RECIPE)
 
         return make
 
     def _gather(self, there: Mapping[str, Path], folder: Path) -> None:
         entries = []
         for name, made in there.items():
-            recipe = decode(Recipe, json.loads((made / "recipe.json").read_text("utf-8")), "recipe.json")
+            recipe = read_json(Recipe, made / RECIPE)
             source = None
             if name in ("static", "dynamic") and self._traced is not None:
-                source = decode(Recipe, json.loads((self._traced / "recipe.json").read_text("utf-8")), "recipe.json")
+                source = read_json(Recipe, self._traced / RECIPE)
             files = sorted(path for path in made.iterdir() if path.suffix in {".onnx", ".data"})
             for path in files:
                 shutil.copyfile(path, folder / path.name)
             entries.append(
-                BaselineEntry(name=name, recipe=recipe, source=source, files=tuple(_describe(path) for path in files))
+                BaselineEntry(name=name, recipe=recipe, source=source, files=tuple(file_entry(path) for path in files))
             )
         tower = self.stages.tower
         record = BaselineRecord(
@@ -178,7 +166,7 @@ class BaselineMaker:
             baselines=tuple(entries),
             failed=dict(self.failed),
         )
-        (folder / RECORD).write_text(json.dumps(encode(record), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_json(record, folder / RECORD)
 
 
 def failure_reason(error: Exception) -> str:
@@ -211,10 +199,8 @@ def _without_folders(line: str) -> str:
 def _floor_of(tower_parts: Path) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         save_floor(build_floor(onnx.load(tower_parts / "graph.onnx")), folder)
-        _save_recipe(
-            _own_recipe("lraee_exporters.graphs.bare_gemms.build_floor", "the inputs of the products, quantized"),
-            folder,
-        )
+        recipe = _own_recipe("lraee_exporters.graphs.bare_gemms.build_floor", "the inputs of the products, quantized")
+        write_json(recipe, folder / RECIPE)
 
     return make
 
@@ -223,13 +209,3 @@ def _own_recipe(tool: str, takes: str) -> Recipe:
     return Recipe(
         tool=tool, versions={name: version(name) for name in ("lraee", "onnx")}, options={}, defaults={}, input=takes
     )
-
-
-def _save_recipe(recipe: Recipe, folder: Path) -> None:
-    (folder / "recipe.json").write_text(json.dumps(encode(recipe)), "utf-8")
-
-
-def _describe(path: Path) -> BaselineFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return BaselineFile(name=path.name, size_bytes=path.stat().st_size, sha256=digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle.preprocessing import Preprocessing
+from lraee.bundle.strict_json import read_json, write_json
 from lraee.errors import DataError
 from lraee.images.preprocess import pixels as preprocess
 from lraee.labels.label_set import LabelSet
@@ -179,7 +179,7 @@ def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *,
             raise DataError(f"no image of {dataset.source} can be read, such as: {reason}; give others")
         pixels.shorten(len(source))
     save_array(folder / "source.npy", np.array(source, np.int64))
-    (folder / "skipped.json").write_text(json.dumps(skipped, indent=1), "utf-8")
+    write_json(skipped, folder / "skipped.json")
 
 
 def load_pixel_set(folder: Path) -> PixelSet:
@@ -187,5 +187,5 @@ def load_pixel_set(folder: Path) -> PixelSet:
     return PixelSet(
         np.load(folder / "pixels.npy", mmap_mode="r"),
         np.load(folder / "source.npy"),
-        json.loads((folder / "skipped.json").read_text("utf-8")),
+        read_json(dict[str, str], folder / "skipped.json"),
     )

@@ -6,17 +6,14 @@ several times, with other seeds, for the comparison table.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from lraee.bundle.manifest import ExitInfo, OperatingPoint, Threshold
-from lraee.bundle.strict_json import decode, encode
 from lraee_toolchain.early_exit.class_thresholds import class_ease, class_points
 from lraee_toolchain.early_exit.exits import TrainedExit, best_exits, candidates, score
 from lraee_toolchain.early_exit.operating_points import FAST_DROP, balanced_point, operating_points, points_of_front
@@ -25,7 +22,7 @@ from lraee_toolchain.early_exit.risk_control import risk_controlled_point
 from lraee_toolchain.early_exit.task import ExitTask, Material
 from lraee_toolchain.early_exit.threshold_search import choose_exits, search
 
-FILE = "routing.json"
+ROUTING = "routing.json"
 
 PROMISED = "promised"
 """The operating point that `with_promise` adds."""
@@ -54,15 +51,6 @@ class SavedRouting:
 
     exits: tuple[ExitInfo, ...] = ()
     points: tuple[OperatingPoint, ...] = ()
-
-    def save(self, folder: Path) -> None:
-        """Write ``routing.json``."""
-        (folder / FILE).write_text(json.dumps(encode(self), indent=1))
-
-
-def load_routing(folder: Path) -> SavedRouting:
-    """Read ``routing.json``."""
-    return decode(SavedRouting, json.loads((folder / FILE).read_text()), FILE)
 
 
 def fit_routing(

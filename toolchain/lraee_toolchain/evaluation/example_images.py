@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import lraee
-from lraee_toolchain.parts.runner import BATCH
+from lraee.engine.orchestrator import joined
+from lraee_toolchain.parts.runner import batches
 
 LARGEST = 96
 """Pixels of a picture's longer side, at most; small pictures stay as they are."""
@@ -118,12 +119,12 @@ def run_pictures(
     model = lraee.load(bundle)
     rows = np.unique(np.linspace(0, len(pixels) - 1, min(images, len(pixels))).astype(np.int64))
     few = np.ascontiguousarray(pixels[rows])
-    answers = [model.run_pixels(few[start : start + BATCH]) for start in range(0, len(few), BATCH)]
+    answers = joined([model.run_pixels(batch) for batch in batches(few)])
     answered = Answered(
         pixels=few,
-        exit_block=np.concatenate([batch.exit_block for batch in answers]),
-        early=np.concatenate([batch.early for batch in answers]),
-        predicted=np.concatenate([batch.probabilities.argmax(axis=1) for batch in answers]),
+        exit_block=answers.exit_block,
+        early=answers.early,
+        predicted=answers.probabilities.argmax(axis=1),
         classes=None if classes is None else classes[rows],
     )
     return choose_pictures(answered, model.labels, each=each, seed=seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from lraee.engine.orchestrator import run
 from lraee.engine.parts import Parts
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.base import Verdict
-from lraee_benchmarks.running.rounds import Measure, Plan, interleave
+from lraee_benchmarks.running.rounds import Measure, Plan, interleave, timed
 from lraee_toolchain.config import Precision
 from lraee_toolchain.evaluation.metrics import Latency, LatencyRow, Way
 from lraee_toolchain.parts.runner import Chain
@@ -94,11 +93,4 @@ def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8],
 
 
 def _timed(run: Run, images: Sequence[NDArray[np.uint8]]) -> Measure:
-    """Make a function that gives the milliseconds of a row on the image of an index."""
-
-    def measure(image: int) -> float:
-        start = time.perf_counter()
-        run(images[image])
-        return (time.perf_counter() - start) * 1e3
-
-    return measure
+    return timed(lambda image: run(images[image]))

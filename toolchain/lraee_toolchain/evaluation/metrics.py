@@ -8,10 +8,8 @@ decodes all of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
-from lraee.bundle.strict_json import decode, parse
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
@@ -318,8 +316,3 @@ class Metrics:
     precisions: Precisions | None
     ablations: Ablations | None
     latency: Latency | None
-
-
-def read_metrics(report: Path) -> Metrics:
-    """Read ``metrics.json`` from the folder of a report."""
-    return decode(Metrics, parse((report / "metrics.json").read_text("utf-8"), "metrics.json"), "metrics.json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle.strict_json import decode, encode, parse
+from lraee.bundle.strict_json import read_json, write_json
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_calibration_data import Dataset
 from lraee_exporters.parity import StageParity
@@ -205,10 +204,10 @@ class Study:
         """Keep what `measured` returns as JSON in a stage."""
 
         def write(folder: Path) -> None:
-            (folder / f"{name}.json").write_text(json.dumps(encode(measured()), indent=1))
+            write_json(measured(), folder / f"{name}.json")
 
-        path = self._stages.work.stage(name, {**key, "pixels": self._pixels.name}, write) / f"{name}.json"
-        return decode(kind, parse(path.read_text(), path.name), path.name)
+        folder = self._stages.work.stage(name, {**key, "pixels": self._pixels.name}, write)
+        return read_json(kind, folder / f"{name}.json")
 
     def _material(self, parts: Path) -> Material:
         material = self._stages.material(self._evaluation, parts, views=1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lraee.bundle.manifest import PartEntry, block_names
-from lraee.bundle.strict_json import decode, encode
+from lraee.bundle.strict_json import read_json, write_json
 from lraee_exporters.graphs.block import BlockWeights, build_block, float_block, operators_of_block
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.exit import ExitWeights, build_exit, operators_of_exit
@@ -19,21 +18,14 @@ from lraee_exporters.graphs.whole_tower import build_whole
 from lraee_exporters.tower import Tower
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartList:
-    """The content of a stage's ``parts.json``: entries for the manifest."""
-
-    parts: tuple[PartEntry, ...]
-
-
 def save_parts(parts: Sequence[PartEntry], folder: Path) -> None:
-    """Write ``parts.json``."""
-    (folder / "parts.json").write_text(json.dumps(encode(PartList(parts=tuple(parts))), indent=1))
+    """Write the entries of a stage's parts for the manifest."""
+    write_json(parts, folder / "parts.json")
 
 
 def load_parts(folder: Path) -> tuple[PartEntry, ...]:
-    """Read ``parts.json``."""
-    return decode(PartList, json.loads((folder / "parts.json").read_text()), "parts.json").parts
+    """Read what `save_parts` wrote."""
+    return read_json(tuple[PartEntry, ...], folder / "parts.json")
 
 
 def build_float(tower: Tower, folder: Path) -> None:

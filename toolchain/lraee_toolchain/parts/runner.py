@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,27 @@ BATCH = 16
 """Images that run together; bounds memory."""
 
 
-def run_part(graph: GraphBuilder, file: WeightFile, name: str, batches: Sequence[NDArray[Any]]) -> FloatArray:
+def batches(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cut an array, which may be memory-mapped, along its first axis into contiguous batches of `BATCH`."""
+    return (np.ascontiguousarray(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH))
+
+
+def run_part(graph: GraphBuilder, file: WeightFile, name: str, inputs: NDArray[Any]) -> FloatArray:
     """Run a stem or block that is not saved yet.
 
     Args:
         graph: with the output `tokens_out`.
         file: its weights.
         name: of its input.
-        batches: inputs.
+        inputs: of all images.
 
     Returns:
-        The outputs of all batches, (images, tokens, width).
+        The outputs, (images, tokens, width).
     """
     with tempfile.TemporaryDirectory() as folder:
         file.save(Path(folder))
         session = make_session(graph.save(Path(folder)), SessionSettings())
-        outputs = [session.run(["tokens_out"], {name: np.ascontiguousarray(batch)})[0] for batch in batches]
+        outputs = [session.run(["tokens_out"], {name: batch})[0] for batch in batches(inputs)]
     return np.concatenate(outputs)
 
 
@@ -101,9 +106,7 @@ class Chain:
     def run_block(self, name: str, tokens: FloatArray) -> FloatArray:
         """Run one block on any number of images, (images, tokens, width) in and out."""
         session = self.session(name)
-        starts = range(0, len(tokens), BATCH)
-        batches = (np.ascontiguousarray(tokens[start : start + BATCH]) for start in starts)
-        return np.concatenate([session.run(["tokens_out"], {"tokens": batch})[0] for batch in batches])
+        return np.concatenate([session.run(["tokens_out"], {"tokens": batch})[0] for batch in batches(tokens)])
 
     def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Compute embedding (batch, embed_dim) and softmax over the labels (batch, labels); exits learn from both."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lraee.bundle.manifest import PartEntry, TextInfo
-from lraee.bundle.strict_json import decode, encode
+from lraee.bundle.strict_json import write_json
 from lraee.errors import ParityError
 from lraee.labels.label_set import LabelSet
 from lraee.labels.tokenizer import Tokenizer, padded
@@ -23,11 +22,13 @@ from lraee_exporters.loading.open_clip_models import LoadedModel
 from lraee_exporters.loading.text_tower import TextTower, clip_merges, text_tower_of
 from lraee_exporters.parity import compare_stage
 from lraee_toolchain.parts.build import save_part, save_parts
-from lraee_toolchain.parts.runner import BATCH
+from lraee_toolchain.parts.runner import batches
 
 MERGES_NAME = "merges.txt"
 
 TOKENIZER_NAME = "tokenizer.onnx"
+TEXT_NAME = "text.json"
+"""What the manifest says of the text tower, in its stage."""
 
 PARITY_LABELS = 64
 """Labels whose prompts are compared with torch, in addition to `PARITY_TEXTS`."""
@@ -79,17 +80,12 @@ def build_text_part(model: LoadedModel, labels: LabelSet, precision: TextPrecisi
     info = TextInfo(
         merges=MERGES_NAME, tokenizer=TOKENIZER_NAME, context_length=tower.context_length, precision=precision
     )
-    (folder / "text.json").write_text(json.dumps(encode(info)))
+    write_json(info, folder / TEXT_NAME)
 
 
 def _write(tower: TextTower, precision: TextPrecision, folder: Path) -> PartEntry:
     graph, file = build_text(tower, precision)
     return save_part(graph, file, operators_of_text(tower, precision), folder)
-
-
-def load_text_info(folder: Path) -> TextInfo:
-    """Read what the manifest says of the text tower in a stage's folder."""
-    return decode(TextInfo, json.loads((folder / "text.json").read_text()), "text.json")
 
 
 def _same_tokens(texts: list[str], tokenizer: Tokenizer, theirs: torch.Tensor) -> NDArray[np.int64]:
@@ -105,8 +101,7 @@ def _same_tokens(texts: list[str], tokenizer: Tokenizer, theirs: torch.Tensor) -
 def _check(graph: Path, tokens: NDArray[np.int64], expected: NDArray[np.float32], precision: TextPrecision) -> None:
     """Compare a graph's embeddings with torch's."""
     session = make_session(graph, SessionSettings())
-    batches = [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
-    got = np.concatenate([session.run(["embedding"], {"tokens": batch})[0] for batch in batches])
+    got = np.concatenate([session.run(["embedding"], {"tokens": batch})[0] for batch in batches(tokens)])
     cosine, least = compare_stage("text", got, expected).cosine, LEAST_COSINE[precision]
     if cosine < least:
         raise ParityError(

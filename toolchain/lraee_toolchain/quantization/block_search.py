@@ -19,7 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lraee.ort.sessions import SessionSettings, make_session
-from lraee_exporters.graphs.block import QUANTIZED_INPUTS, BlockWeights, build_block, float_block
+from lraee_exporters.graphs.block import (
+    QUANTIZED_INPUTS,
+    READS,
+    BlockWeights,
+    Layer,
+    build_block,
+    float_block,
+    with_layers,
+)
 from lraee_exporters.int8.gptq import round_with_gptq
 from lraee_exporters.int8.linear import (
     ActivationRange,
@@ -36,17 +44,6 @@ from lraee_toolchain.quantization.ranges import RangeCollector, least_error_rang
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 HELD_OUT = 4
 """Every fourth calibration image measures candidates; the others make them."""
-
-Layer = Literal["query", "key", "value", "out", "fc1", "fc2"]
-READS: dict[Layer, str] = {
-    "query": "norm_1",
-    "key": "norm_1",
-    "value": "norm_1",
-    "out": "attention",
-    "fc1": "norm_2",
-    "fc2": "activation",
-}
-"""Which quantized input each layer reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +173,7 @@ def apply_recipe(block: BlockWeights, observed: Mapping[str, Observed], recipe: 
     """Quantize the six layers of a float block, smoothed already if the recipe says so."""
     ranges = {name: chosen_range(observed[name], recipe.ranges) for name in QUANTIZED_INPUTS}
     hessians: dict[str, npt.NDArray[np.float64]] = {}
-    layers: dict[str, QuantizedLinear] = {}
+    layers: dict[Layer, QuantizedLinear] = {}
     for layer, reads in READS.items():
         (linear,) = _floats(block, layer)
         if recipe.rounding == "compensating" and reads not in hessians:
@@ -185,7 +182,7 @@ def apply_recipe(block: BlockWeights, observed: Mapping[str, Observed], recipe: 
         layers[layer] = quantize_layer(
             linear, observed[reads].sample, ranges[reads], hessian=hessians.get(reads), corrected=recipe.corrected
         )
-    return replace(block, **layers)  # type: ignore[arg-type] # names are those of the fields
+    return with_layers(block, layers)
 
 
 def quantize_layer(
@@ -242,4 +239,4 @@ def _floats(block: BlockWeights, *names: Layer) -> list[Linear]:
 
 def _run(block: BlockWeights, tokens: FloatArray) -> FloatArray:
     graph, file = build_block(block, number=1, token_count=tokens.shape[1])
-    return run_part(graph, file, "tokens", [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)])
+    return run_part(graph, file, "tokens", tokens)

@@ -6,8 +6,6 @@ range: memory is bounded whatever the number of images.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +57,3 @@ def calibrate(
     ranges |= {f"tail/{value}": chosen(collector) for value, collector in of_tail.items()}
     path.unlink()
     return ranges
-
-
-def save_ranges(ranges: Mapping[str, ActivationRange], path: Path) -> None:
-    """Write ranges as JSON."""
-    path.write_text(json.dumps({name: [r.minimum, r.maximum] for name, r in ranges.items()}, indent=1))
-
-
-def load_ranges(path: Path) -> dict[str, ActivationRange]:
-    """Read ranges written by `save_ranges`."""
-    return {
-        name: ActivationRange(minimum=low, maximum=high) for name, (low, high) in json.loads(path.read_text()).items()
-    }

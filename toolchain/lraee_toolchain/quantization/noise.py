@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle.strict_json import decode, encode, parse
 from lraee.errors import ExportError
 from lraee_toolchain.parts.runner import BATCH, Chain
 
@@ -81,7 +78,7 @@ class EmbeddingDrift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseProfile:
-    """What `diagnose` measured; JSON by `save_profile`, CSV by `profile_csv`."""
+    """What `diagnose` measured."""
 
     images: int
     """Over which means are taken."""
@@ -226,16 +223,6 @@ def pathological(profile: NoiseProfile, candidates: Sequence[int]) -> list[int]:
     """Find candidate exits whose INR is below half the candidates' mean INR, which the paper drops; rising."""
     limit = inr_limit(profile, candidates)
     return [b for b in sorted(set(candidates)) if profile.blocks[b - 1].information_to_noise < limit]
-
-
-def save_profile(profile: NoiseProfile, path: Path) -> None:
-    """Write JSON that `load_profile` reads."""
-    path.write_text(json.dumps(encode(profile), indent=1, allow_nan=False) + "\n", "utf-8")
-
-
-def load_profile(path: Path) -> NoiseProfile:
-    """Read what `save_profile` wrote; anything else is a `BundleError`."""
-    return decode(NoiseProfile, parse(path.read_text("utf-8"), path.name), path.name)
 
 
 def profile_csv(profile: NoiseProfile) -> str:

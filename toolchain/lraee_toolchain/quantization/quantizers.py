@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.bundle.manifest import block_names
+from lraee.bundle.strict_json import read_json, write_json
 from lraee_exporters.graphs.block import BlockWeights, build_block, quantize_block
 from lraee_exporters.graphs.stem import build_stem
 from lraee_exporters.graphs.tail import float_tail, quantize_tail
 from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.tower import Tower
 from lraee_toolchain.parts.build import save_tower_parts
-from lraee_toolchain.parts.runner import BATCH, Chain, run_part
+from lraee_toolchain.parts.runner import Chain, batches, run_part
 from lraee_toolchain.quantization.block_search import quantize_block_strongly
 from lraee_toolchain.quantization.tail_search import quantize_tail_strongly
 
@@ -43,10 +43,9 @@ def build_int8_strong(
         folder: empty.
         advance: called after each block.
     """
-    batches = [np.ascontiguousarray(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
     stem, stem_file = build_stem(tower, quantized=True)
-    tokens = run_part(stem, stem_file, "pixels", batches)
-    target = np.concatenate([chain.stem(batch) for batch in batches])
+    tokens = run_part(stem, stem_file, "pixels", pixels)
+    target = np.concatenate([chain.stem(batch) for batch in batches(pixels)])
     blocks: list[BlockWeights] = []
     choices: dict[str, str] = {}
     errors: dict[str, dict[str, float]] = {}
@@ -57,17 +56,15 @@ def build_int8_strong(
         blocks.append(weights)
         choices[name] = str(recipe)
         graph, file = build_block(weights, number=len(blocks), token_count=tower.tokens)
-        tokens = run_part(
-            graph, file, "tokens", [tokens[start : start + BATCH] for start in range(0, len(tokens), BATCH)]
-        )
+        tokens = run_part(graph, file, "tokens", tokens)
         advance(1)
     tail, choices["tail"] = quantize_tail_strongly(float_tail(tower), tokens)
     save_tower_parts(tower, blocks, tail, folder, quantized=True)
-    (folder / "choices.json").write_text(json.dumps(choices, indent=1))
-    (folder / "errors.json").write_text(json.dumps(errors, indent=1))
+    write_json(choices, folder / "choices.json")
+    write_json(errors, folder / "errors.json")
 
 
 def load_choices(folder: Path) -> dict[str, str]:
     """Read the recipe of each part that `build_int8_strong` wrote; empty for the naive quantizer."""
     path = folder / "choices.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return read_json(dict[str, str], path) if path.is_file() else {}

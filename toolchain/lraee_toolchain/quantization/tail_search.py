@@ -17,7 +17,7 @@ from lraee_exporters.graphs.tail import TailWeights, build_tail, quantize_tail, 
 from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_exporters.int8.smooth_quant import smooth
 from lraee_exporters.tower import FloatArray, LayerNorm, Linear
-from lraee_toolchain.parts.runner import BATCH
+from lraee_toolchain.parts.runner import batches
 from lraee_toolchain.quantization.block_search import (
     ALPHAS,
     Observed,
@@ -58,13 +58,8 @@ def _observe(tail: TailWeights, tokens: FloatArray) -> dict[str, FloatArray]:
     with tempfile.TemporaryDirectory() as folder:
         file.save(Path(folder))
         session = make_session(graph.save(Path(folder)), SessionSettings())
-        rows = [
-            session.run(
-                [f"observed_{name}" for name in names],
-                {"tokens": np.ascontiguousarray(tokens[start : start + BATCH]), **labels},
-            )
-            for start in range(0, len(tokens), BATCH)
-        ]
+        wanted = [f"observed_{name}" for name in names]
+        rows = [session.run(wanted, {"tokens": batch, **labels}) for batch in batches(tokens)]
     return {name: np.concatenate(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
 
 

@@ -16,25 +16,20 @@ from lraee_toolchain.report.names import policy_name
 from lraee_toolchain.report.wording import accuracy, percent, points
 
 
-def part_sizes(manifest: Manifest) -> dict[str, int]:
-    """Add up the bytes of graph and weights of each part."""
-    size = {entry.name: entry.size_bytes for entry in manifest.files}
-    return {part.name: size[part.graph] + (size[part.data] if part.data else 0) for part in manifest.parts}
-
-
 def tower_bytes(manifest: Manifest) -> int:
     """Add up stem, blocks and tail: what runs at full depth."""
-    return sum(size for name, size in part_sizes(manifest).items() if not name.startswith(("exit", "graph", "text")))
+    others = ("exit", "graph", "text")
+    return sum(manifest.bytes_of(part.name) for part in manifest.parts if not part.name.startswith(others))
 
 
 def parts_table(manifest: Manifest) -> Table:
     """Show FLOPs and bytes of each part."""
-    sizes = part_sizes(manifest)
     full = manifest.full_flops
     rows = []
     for part in manifest.parts:
         flops = manifest.flops_of(part.name, manifest.labels.count)
-        rows.append([part.name, f"{flops / 1e6:.2f}", percent(flops / full, 1), f"{sizes[part.name] / 1e6:.3f}"])
+        megabytes = f"{manifest.bytes_of(part.name) / 1e6:.3f}"
+        rows.append([part.name, f"{flops / 1e6:.2f}", percent(flops / full, 1), megabytes])
     last = manifest.part(f"block_{manifest.tower.blocks:02d}").flops
     dense = full + (manifest.part("block_01").flops - last)
     pruned = (

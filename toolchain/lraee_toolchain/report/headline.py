@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from lraee_benchmarks.render.page import Tile, paragraph, tiles_html
 from lraee_toolchain.evaluation.metrics import PolicyRow
-from lraee_toolchain.report.bundle_tables import part_sizes, tower_bytes
+from lraee_toolchain.report.bundle_tables import tower_bytes
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.wording import listed, percent, points, threads_text
 
@@ -94,7 +94,7 @@ def _tiles(found: Findings) -> Iterator[Tile]:
         yield Tile(name="FLOPs saved", value=percent(row.flops_saved, 1), notes=notes)
     yield from _accuracy_tile(found, row)
     yield from _latency_tile(found)
-    exits = sum(size for name, size in part_sizes(manifest).items() if name.startswith("exit"))
+    exits = sum(manifest.bytes_of(exit.part) for exit in manifest.exits)
     notes = ["image tower", *([f"{exits / 1e6:.3g} MB more for exits"] if exits else [])]
     yield Tile(name="Size", value=f"{tower_bytes(manifest) / 1e6:.3g} MB", notes=notes)
     blocks = [exit.block for exit in manifest.exits]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lraee.bundle.strict_json import encode
+from lraee.bundle.strict_json import write_json
 from lraee_benchmarks.render.table import Table
 from lraee_toolchain.evaluation.metrics import Ablations, Latency
 from lraee_toolchain.quantization.noise import profile_csv
@@ -43,7 +42,7 @@ def write_report(found: Findings, folder: Path) -> None:
         found: what the report is made from.
         folder: empty.
     """
-    (folder / "metrics.json").write_text(json.dumps(encode(found.metrics), indent=1) + "\n", "utf-8")
+    write_json(found.metrics, folder / "metrics.json")
     for name, profile in found.metrics.noise.items():
         (folder / f"noise-{name.lower().replace(' ', '-')}.csv").write_text(profile_csv(profile), "utf-8")
     (folder / "report.md").write_text(report_markdown(found), "utf-8")

@@ -1,6 +1,6 @@
 """The JSON file as a JSON Schema, made from the dataclasses of `results.model`, with their docstrings as descriptions.
 
-    python -m lraee_benchmarks.results.json_schema > lraee-bench.schema.json
+    python docs/tools/bench_schema.py > benchmarks/lraee_benchmarks/lraee-bench.schema.json
 
 The schema of this version is shipped as ``lraee-bench.schema.json``; other languages check and read results by it.
 """
