@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,20 @@ def test_an_environment_that_make_cannot_handle_is_refused_in_one_line() -> None
     (line,) = (line for line in done.stderr.splitlines() if "VENV" in line)
     assert 'VENV is "/tmp/my environment"' in line
     assert "rm " not in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_checkout_that_is_read_only_is_tested_with_everything_else_beside_the_environment() -> None:
+    """What checks and documentation write lies below VENV, which may be anywhere."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--print-data-base", "-C", str(ROOT), "VENV=/var/tmp/lraee", "check"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in ("RUFF_CACHE_DIR", "MYPY_CACHE_DIR", "SITE", "BIN", "INSTALLED"):
+        assert re.search(rf"^{name} := /var/tmp/lraee/", done.stdout, re.MULTILINE), name
+    assert "--site-dir /var/tmp/lraee/site" in done.stdout
 
 
 MADE_UP = """

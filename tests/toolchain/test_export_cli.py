@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import lraee
 from lraee.bundle.folder import Bundle
@@ -360,6 +361,27 @@ def test_a_missing_extra_names_the_install_command(
     assert run_cli(monkeypatch, "reference", "--out", "x.lraee") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"lraee-export needs {missing}: pip install 'lraee[export]'"
+
+
+def test_a_quota_of_the_cpu_bounds_torch_before_an_export_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """torch counts cores and not what a container may use of them; `lraee-export` does that for it."""
+    before, met = torch.get_num_threads(), []
+
+    def stop(*_: object) -> None:
+        met.append(torch.get_num_threads())
+        raise ExportError("far enough")
+
+    monkeypatch.setattr(cli, "usable_cores", lambda root: 1)
+    monkeypatch.setattr(pipeline, "export", stop)
+    try:
+        torch.set_num_threads(2)
+        assert run_cli(monkeypatch, "reference", "--out", str(tmp_path / "x.lraee")) == 1
+    finally:
+        torch.set_num_threads(before)
+    assert met == [1]
+    assert capsys.readouterr().err.endswith("lraee-export: far enough\n")
 
 
 def test_an_export_that_died_while_installing_may_replace_its_own(tmp_path: Path) -> None:
