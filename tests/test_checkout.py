@@ -29,6 +29,12 @@ for memory in ("normal", "low"):
 """
 
 
+def test_tests_run_in_an_empty_folder_and_not_in_the_checkout() -> None:
+    """Else `../lraee` would be the checkout where that is called like the package, and a test of it fail there."""
+    assert Path.cwd() != ROOT
+    assert list(Path.cwd().iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package, in a folder that has nothing else."""

@@ -132,7 +132,9 @@ def test_labelled_images_are_skipped_counted_and_mapped_as_told(tmp_path: Path) 
     assert refused.exit_code == 1
     assert "images of 'legs', which is none of the 10 labels" in refused.stderr
     options += ["--labels", str(names)]
-    assert "bad.png is not an image" in invoke("reference", *options).stderr
+    (line,) = invoke("reference", *options).stderr.splitlines()
+    assert "bad.png is not an image" in line
+    assert line.endswith("; remove the file, or pass --unreadable skip")
     done = invoke("reference", *options, "--unreadable", "skip", "--json", str(tmp_path / "x.json"))
     assert done.exit_code == 0, done.output
     report = from_json((tmp_path / "x.json").read_text("utf-8"))

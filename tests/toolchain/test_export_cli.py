@@ -19,6 +19,7 @@ from lraee.errors import ExportError
 from lraee.labels.label_set import LabelSet
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee_calibration_data import label_rows, load_pixels
+from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_toolchain import cli
 from lraee_toolchain import export as pipeline
 from lraee_toolchain.config import ExportConfig
@@ -67,6 +68,7 @@ def test_the_bundle_of_an_export_loads_and_verifies(exported: Any) -> None:
     assert {exit.block for exit in manifest.exits} <= {4, 8}
     assert manifest.exits
     assert (manifest.model.id, manifest.model.weights, manifest.precision) == ("reference", "reference", "int8")
+    assert manifest.onnxruntime == OLDEST_ONNXRUNTIME
     assert len(bundle.labels.names) == manifest.labels.count == 10
     assert manifest.quantization is not None
     assert manifest.quantization.images == 4 * 96
