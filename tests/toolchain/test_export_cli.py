@@ -322,6 +322,19 @@ def test_a_wrong_request_is_one_line_and_exit_code_1(
     assert not list(tmp_path.glob("*.lraee"))
 
 
+def test_labels_that_are_one_to_the_text_tower_are_refused_before_anything_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Their names differ after the context only, which the model's own tokenizer knows."""
+    same = "coat dress " * 77
+    (tmp_path / "labels.txt").write_text(f"{same} bag\n{same} shirt\n", "utf-8")
+    arguments = ["reference", "--labels", str(tmp_path / "labels.txt"), "--out", str(tmp_path / "x.lraee")]
+    assert run_cli(monkeypatch, *arguments) == 1
+    stage, line = capsys.readouterr().err.splitlines()
+    assert stage == "load the model"
+    assert "it reads the same tokens of both, as far as it reads" in line
+
+
 def test_a_target_with_another_ending_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
