@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from lraee_benchmarks.output_files import with_block
-
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "benchmarks" / "versions"
 
@@ -171,14 +169,3 @@ def test_the_command_prints_what_is_missing_and_fails_where_a_run_fails(
     page = (tmp_path / "README.md").read_text("utf-8")
     assert "- Python 3.12: not run, no interpreter was there." in page
     assert ("| shipped bundle |  | failed | passed | failed | passed |" in page) is bool(failed)
-
-
-def test_the_table_of_the_documentation_is_what_was_recorded(scripts: SimpleNamespace) -> None:
-    """Nobody writes it by hand: without a record there is none."""
-    page = (FOLDER / "README.md").read_text("utf-8")
-    record = FOLDER / "recorded.json"
-    if not record.is_file():
-        assert page.partition("<!-- versions -->")[2].partition("<!-- /versions -->")[0].strip() == ""
-        return
-    rows = scripts.table.outcome_rows(json.loads(record.read_text("utf-8")))
-    assert page == with_block(page, "versions", "\n".join(rows))
