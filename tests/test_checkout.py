@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,12 @@ for memory in ("normal", "low"):
     model.set_labels(["footwear", "a garment", "bag"])
     print(model.classify(numpy.zeros((28, 28, 3), numpy.uint8)).label in model.labels)
 """
+
+
+def test_tests_run_in_an_empty_folder_and_not_in_the_checkout() -> None:
+    """Else `../lraee` would be the checkout where that is called like the package, and a test of it fail there."""
+    assert Path.cwd() != ROOT
+    assert list(Path.cwd().iterdir()) == []
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +75,20 @@ def test_an_environment_that_make_cannot_handle_is_refused_in_one_line() -> None
     (line,) = (line for line in done.stderr.splitlines() if "VENV" in line)
     assert 'VENV is "/tmp/my environment"' in line
     assert "rm " not in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_a_checkout_that_is_read_only_is_tested_with_everything_else_beside_the_environment() -> None:
+    """What checks and documentation write lies below VENV, which may be anywhere."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--print-data-base", "-C", str(ROOT), "VENV=/var/tmp/lraee", "check"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in ("RUFF_CACHE_DIR", "MYPY_CACHE_DIR", "SITE", "BIN", "INSTALLED"):
+        assert re.search(rf"^{name} := /var/tmp/lraee/", done.stdout, re.MULTILINE), name
+    assert "--site-dir /var/tmp/lraee/site" in done.stdout
 
 
 MADE_UP = """

@@ -132,7 +132,9 @@ def test_labelled_images_are_skipped_counted_and_mapped_as_told(tmp_path: Path) 
     assert refused.exit_code == 1
     assert "images of 'legs', which is none of the 10 labels" in refused.stderr
     options += ["--labels", str(names)]
-    assert "bad.png is not an image" in invoke("reference", *options).stderr
+    (line,) = invoke("reference", *options).stderr.splitlines()
+    assert "bad.png is not an image" in line
+    assert line.endswith("; remove the file, or pass --unreadable skip")
     done = invoke("reference", *options, "--unreadable", "skip", "--json", str(tmp_path / "x.json"))
     assert done.exit_code == 0, done.output
     report = from_json((tmp_path / "x.json").read_text("utf-8"))
@@ -176,6 +178,26 @@ def test_an_error_is_one_line_on_stderr(arguments: list[str], said: str) -> None
     assert result.stdout == ""
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_which_bundle_and_which_images_a_name_means_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stderr, where a folder here has the name of what is shipped; what follows is what was taken."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("reference", "photos"):
+        (tmp_path / name).mkdir()
+    done = invoke("reference", "--images", "photos", "--policy", "full", *FEW)
+    bundle, images, error = done.stderr.splitlines()
+    assert bundle.startswith("note: reference is taken to be the shipped bundle; the folder ")
+    assert images == f"note: photos is taken to be {tmp_path / 'photos'}, not the shipped images of that name"
+    assert error.startswith("error: photos holds no image ")
+    (tmp_path / "reference").rmdir()
+    shutil.copytree(find_bundle("reference"), tmp_path / "reference")
+    done = invoke("reference", "--images", "nowhere")
+    note, error = done.stderr.splitlines()
+    assert note.startswith(
+        f"note: reference is taken to be the folder {tmp_path / 'reference'}, not the shipped bundle"
+    )
+    assert error.startswith("error: nowhere does not exist")
 
 
 @pytest.mark.parametrize(

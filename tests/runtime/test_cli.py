@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -154,10 +155,16 @@ def test_an_answer_is_printed_before_the_next_image_is_read(image: Path) -> None
     with subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("image\t")
-        assert process.stdout.readline().startswith(f"{image}\ttrousers\t")
-        process.stdin.close()  # for which it waits
-        assert process.wait() == 1
+        impatience = threading.Timer(60, process.kill)  # or this would wait for an answer that waits for stdin
+        impatience.start()
+        try:
+            assert process.stdout.readline().startswith("image\t")
+            assert process.stdout.readline().startswith(f"{image}\ttrousers\t")
+            process.stdin.close()  # for which it waits
+            assert process.wait() == 1
+        finally:
+            impatience.cancel()
+            process.kill()
 
 
 def test_an_image_may_come_from_stdin(image: Path) -> None:

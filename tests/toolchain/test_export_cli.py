@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import lraee
 from lraee.bundle.folder import Bundle
@@ -18,6 +19,7 @@ from lraee.errors import ExportError
 from lraee.labels.label_set import LabelSet
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee_calibration_data import label_rows, load_pixels
+from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_toolchain import cli
 from lraee_toolchain import export as pipeline
 from lraee_toolchain.config import ExportConfig
@@ -66,6 +68,7 @@ def test_the_bundle_of_an_export_loads_and_verifies(exported: Any) -> None:
     assert {exit.block for exit in manifest.exits} <= {4, 8}
     assert manifest.exits
     assert (manifest.model.id, manifest.model.weights, manifest.precision) == ("reference", "reference", "int8")
+    assert manifest.onnxruntime == OLDEST_ONNXRUNTIME
     assert len(bundle.labels.names) == manifest.labels.count == 10
     assert manifest.quantization is not None
     assert manifest.quantization.images == 4 * 96
@@ -319,6 +322,19 @@ def test_a_wrong_request_is_one_line_and_exit_code_1(
     assert not list(tmp_path.glob("*.lraee"))
 
 
+def test_labels_that_are_one_to_the_text_tower_are_refused_before_anything_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Their names differ after the context only, which the model's own tokenizer knows."""
+    same = "coat dress " * 77
+    (tmp_path / "labels.txt").write_text(f"{same} bag\n{same} shirt\n", "utf-8")
+    arguments = ["reference", "--labels", str(tmp_path / "labels.txt"), "--out", str(tmp_path / "x.lraee")]
+    assert run_cli(monkeypatch, *arguments) == 1
+    stage, line = capsys.readouterr().err.splitlines()
+    assert stage == "load the model"
+    assert "it reads the same tokens of both, as far as it reads" in line
+
+
 def test_a_target_with_another_ending_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -360,6 +376,27 @@ def test_a_missing_extra_names_the_install_command(
     assert run_cli(monkeypatch, "reference", "--out", "x.lraee") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"lraee-export needs {missing}: pip install 'lraee[export]'"
+
+
+def test_a_quota_of_the_cpu_bounds_torch_before_an_export_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """torch counts cores and not what a container may use of them; `lraee-export` does that for it."""
+    before, met = torch.get_num_threads(), []
+
+    def stop(*_: object) -> None:
+        met.append(torch.get_num_threads())
+        raise ExportError("far enough")
+
+    monkeypatch.setattr(cli, "usable_cores", lambda root: 1)
+    monkeypatch.setattr(pipeline, "export", stop)
+    try:
+        torch.set_num_threads(2)
+        assert run_cli(monkeypatch, "reference", "--out", str(tmp_path / "x.lraee")) == 1
+    finally:
+        torch.set_num_threads(before)
+    assert met == [1]
+    assert capsys.readouterr().err.endswith("lraee-export: far enough\n")
 
 
 def test_an_export_that_died_while_installing_may_replace_its_own(tmp_path: Path) -> None:

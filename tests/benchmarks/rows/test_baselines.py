@@ -209,6 +209,24 @@ def test_a_file_that_exact_products_cannot_load_says_to_write_it_again(
         open_running_peer(copy, "static", ONE_THREAD, pixels)
 
 
+def test_what_exact_products_cannot_load_is_known_by_the_words_of_onnx_runtime(
+    copy: Bundle, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no product saturates; another failure keeps its own words."""
+    met = ["static.onnx: Attempt to replace the existing tensor c", "static.onnx: the graph is empty"]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BundleError(met[0])
+
+    monkeypatch.setattr(peers, "open_peer", refuse)
+    said = r"^static\.onnx shares a constant .*session\.x64quantprecision; .*: lraee-export reference -o copy\.lraee"
+    with pytest.raises(BundleError, match=said):
+        open_running_peer(copy, "static", ONE_THREAD, pixels)
+    met.pop(0)
+    with pytest.raises(BundleError, match=r"^static\.onnx: the graph is empty$"):
+        open_running_peer(copy, "static", ONE_THREAD, pixels)
+
+
 def test_a_first_run_that_fails_is_one_error(
     copy: Bundle, shared_constant: onnx.ModelProto, pixels: NDArray[np.uint8]
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lraee.errors import TowerError
 from lraee_exporters.loading.file_kinds import file_kind
 from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.one_line import one_line
@@ -206,6 +207,28 @@ def test_text_from_a_file_cannot_colour_break_or_fill_the_line() -> None:
     """Escape sequences, carriage returns, bells and bidirectional marks are taken out; what is long is cut."""
     assert one_line("a\x1b[1;31mb\x1b[0m\r\n\tc\x07\u202e\x1b]0;title\x07d\x1bc") == "ab c d"
     assert one_line("x" * 500, 100) == "x" * 99 + "…"
+
+
+def test_the_error_itself_is_one_printable_line(tmp_path: Path, state: State, small_config: dict[str, Any]) -> None:
+    """A program that calls the library prints it too; names of files and the words of torch come from elsewhere."""
+    evil = tmp_path / "\x1b[31mred\n.pt"
+    contents: list[Any] = [
+        open_clip.CLIP(**small_config),
+        {**state, "visual.\x1b[31m\nred": torch.zeros(1)},
+        {**state, "visual.proj": torch.zeros(2)},
+        {"\x1b[31m\nepoch": 3},
+    ]
+    for content in (PAGE, b"note \x1b[31m", b"", *contents):
+        if isinstance(content, bytes):
+            evil.write_bytes(content)
+        else:
+            torch.save(content, evil)
+        with pytest.raises(TowerError) as refusal:
+            load_model("small-vit", pretrained=str(evil), activation="gelu")
+        line = str(refusal.value)
+        assert line.startswith("red .pt ")
+        assert line.isprintable(), ascii(line)
+        assert "weights_only" not in line
 
 
 def test_names_of_tensors_cannot_colour_the_message(tmp_path: Path, state: State, refusal_of: Refusal) -> None:

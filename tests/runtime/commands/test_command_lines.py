@@ -45,6 +45,16 @@ def test_the_command_reads_100_megapixels_where_it_is_told_and_hints_at_the_dark
     assert line.startswith(f"warning: {dark} is nearly black")
 
 
+def test_the_limit_of_pillow_is_not_warned_of_where_it_still_asks(large: Path, tmp_path: Path) -> None:
+    """Inside an icon; the command has its own limit, which was raised."""
+    content, icon = large.read_bytes(), tmp_path / "large.ico"
+    icon.write_bytes(struct.pack("<HHH4B2H2I", 0, 1, 1, 0, 0, 0, 0, 1, 1, len(content), 22) + content)
+    done = run("classify", "reference", icon, "--max-pixels", 200_000_000)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    assert "decompression bomb" not in done.stderr
+
+
 def test_what_pillow_logs_of_a_damaged_file_is_not_shown(tmp_path: Path) -> None:
     """The error names the file already, in one line."""
     path = tmp_path / "damaged.tif"

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rich.table import Table
 
 from lraee.cli import main
@@ -74,6 +76,18 @@ def test_errors_that_nobody_can_read_change_nothing_else() -> None:
     with FULL_DISK.open("w") as full:
         done = subprocess.run([*INFO[:-1], "nowhere"], stderr=full, stdout=subprocess.PIPE, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+@pytest.mark.skipif(not FULL_DISK.exists(), reason="there is no device that is always full")
+def test_a_warning_that_nobody_can_read_costs_no_answer(tmp_path: Path) -> None:
+    """Nor does it change the exit status."""
+    Image.fromarray(np.full((30, 30), 900, np.uint16)).save(tmp_path / "dark.png")
+    command = [sys.executable, "-m", "lraee", "classify", "reference", str(tmp_path / "dark.png")]
+    heard = run(command, stdout=subprocess.PIPE)
+    assert heard.stderr.startswith("warning: ")
+    with FULL_DISK.open("w") as full:
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, heard.stdout)
 
 
 def test_characters_that_the_output_lacks_are_printed_as_escapes(tmp_path: Path, image: bytes) -> None:

@@ -66,6 +66,16 @@ def test_a_mapping_is_found_in_a_folder_of_any_name(tmp_path, name):
     assert sum(end - start for start, end in pages.spans) == 1 << 20
 
 
+def test_a_mapping_is_found_through_a_link_to_the_file_and_to_its_folder(weights, tmp_path):
+    """Linux names the file itself, however it was reached."""
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / weights.name)
+    for path in (tmp_path / "folder" / weights.name, tmp_path / "link"):
+        mapped, pages = make_mapped(lambda path=path: map_file(path), path)
+        assert sum(end - start for start, end in pages.spans) == 2 << 20
+        mapped.close()
+
+
 def test_when_somebody_else_maps_the_file_at_the_same_time_nothing_is_dropped(weights):
     """Their mapping may end before the session does, and its addresses be used for something else."""
     (first, second), pages = make_mapped(lambda: (map_file(weights), map_file(weights)), weights)

@@ -93,6 +93,8 @@ def test_small_blocks_run_on_one_thread(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_environment_variables_do_not_set_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The documentation says so."""
+    page = " ".join((Path(__file__).parents[3] / "docs" / "use.md").read_text("utf-8").split())
+    assert "`OMP_NUM_THREADS` and `PYTHON_CPU_COUNT` do not" in page
     before = default_threads(root=tmp_path)
     for name in ("OMP_NUM_THREADS", "PYTHON_CPU_COUNT", "ORT_INTRA_OP_NUM_THREADS"):
         monkeypatch.setenv(name, str(before + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 from html.parser import HTMLParser
@@ -39,6 +40,7 @@ from lraee_toolchain.evaluation.metrics import (
     WayRow,
 )
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
+from lraee_toolchain.report import write
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.sections import report_page
 from lraee_toolchain.report.write import report_markdown, write_report
@@ -292,6 +294,20 @@ def test_what_was_not_measured_is_not_mentioned(
         assert title not in words
     assert ("Latency saved" in words) == ("latency" not in keys)
     assert "Example images" not in words
+
+
+def test_a_report_asks_only_for_what_measuring_writes() -> None:
+    """The time of the export was once asked for and written by nothing, so that its line could never appear."""
+    asked: set[str] = set()
+    for path in sorted(Path(write.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).rpartition(".")[2] == "metrics":
+                asked.add(node.attr)
+            if isinstance(node, ast.Call | ast.Subscript):  # by name, which nothing checks
+                by_name = re.match(r"getattr\(([\w.]+\.)?metrics,|([\w.]+\.)?metrics\[", ast.unparse(node))
+                assert not by_name, f"{path.name}:{node.lineno}"
+    assert asked
+    assert asked <= {field.name for field in dataclasses.fields(Metrics)}
 
 
 def test_gates_that_released_no_image_have_no_selectivity(manifest: Manifest) -> None:
