@@ -19,6 +19,7 @@ from records import (
     speed_ratio_table,
     towers_table,
 )
+from versions_that_ran import versions_table
 
 __all__ = [
     "SIZE_B32",
@@ -41,4 +42,5 @@ __all__ = [
     "show",
     "speed_ratio_table",
     "towers_table",
+    "versions_table",
 ]
