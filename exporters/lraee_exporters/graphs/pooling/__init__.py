@@ -1,0 +1,1 @@
+"""Builds the pooling of heads that read all tokens of a block. May import: graphs, tower."""
