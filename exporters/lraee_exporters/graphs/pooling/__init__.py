@@ -1,1 +1,1 @@
-"""Builds the pooling of heads that read all tokens of a block. May import: graphs, tower."""
+"""Pools all tokens by learned queries: the end of SigLIP's towers, and exit heads. May import: graphs, int8, tower."""

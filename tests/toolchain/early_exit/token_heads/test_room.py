@@ -18,7 +18,7 @@ def test_splits_get_room_in_the_order_in_which_they_ask_and_keep_it() -> None:
         assert granted == [True, False, True]
     assert said == [
         "all tokens of heads take 7.0 GB in the work folder",
-        "all tokens of gating take 4.0 GB, --disk-limit 10 leaves 3.0 GB: give 11.0 or more; meanwhile the tower runs "
+        "all tokens of gating take 4.0 GB, --disk-limit 10 leaves 3.0 GB: give 11 or more; meanwhile the tower runs "
         "again in every epoch of the heads, which is slower",
         "all tokens of promise take 2.0 GB in the work folder",
     ]

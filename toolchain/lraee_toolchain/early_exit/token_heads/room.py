@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 GIGABYTE = 10**9
@@ -45,9 +46,9 @@ class TokenRoom:
             if size_bytes >= GIGABYTE and not found:
                 self._notify(f"{takes} in the work folder")
             return True
-        within = self._limit - self._left + size_bytes
+        enough = math.ceil(10 * (self._limit - self._left + size_bytes) / GIGABYTE) / 10
         reason = (
-            f"--disk-limit {self._limit / GIGABYTE:g} leaves {_gb(self._left)}: give {within / GIGABYTE:.1f} or more"
+            f"--disk-limit {self._limit / GIGABYTE:g} leaves {_gb(self._left)}: give {enough:g} or more"
             if size_bytes > self._left
             else f"the disk has {_gb(max(free, 0))} to spare: make room or give another --work"
         )
@@ -56,4 +57,4 @@ class TokenRoom:
 
 
 def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / GIGABYTE:.1f} GB"
+    return f"{size_bytes / GIGABYTE:.1f} GB" if size_bytes >= GIGABYTE // 10 else f"{size_bytes / 10**6:.0f} MB"
