@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from lraee.bundle.files import file_entry
 from lraee.bundle.folder import Bundle, LabelFile
 from lraee.bundle.manifest import (
-    FORMAT,
     MANIFEST_NAME,
     FileEntry,
     LabelsInfo,
@@ -24,6 +23,7 @@ from lraee.bundle.manifest import (
     QuantizationInfo,
     TextInfo,
     TowerInfo,
+    oldest_format,
 )
 from lraee.bundle.manifest_file import write_manifest
 from lraee.bundle.strict_json import read_json, write_json
@@ -102,7 +102,7 @@ def _manifest(
         choices=dict(sorted(inputs.choices.items())),
     )
     return Manifest(
-        format=FORMAT,
+        format=oldest_format(inputs.routing.exits),
         model=ModelInfo(
             id=tower.model_id, weights=tower.weights, architecture=tower.architecture, fingerprint=inputs.fingerprint
         ),

@@ -122,6 +122,10 @@ class WorkFolder:
             os.close(self._lock)
             self._lock = None
 
+    def place(self, name: str, inputs: Mapping[str, object]) -> Path:
+        """Name the folder of a stage's result, whether or not it is there; arguments as `stage` has them."""
+        return self.root / f"{name}-{key_of({'stage': name, 'versions': self._versions, **inputs})}"
+
     def stage(self, name: str, inputs: Mapping[str, object], make: Callable[[Path], None]) -> Path:
         """Give the folder of a stage's result, made by ``make(folder)`` unless it is there.
 
@@ -130,7 +134,7 @@ class WorkFolder:
             inputs: everything the result depends on, JSON-able.
             make: writes the result into the empty folder it is given.
         """
-        target = self.root / f"{name}-{key_of({'stage': name, 'versions': self._versions, **inputs})}"
+        target = self.place(name, inputs)
         found = target.is_dir()
         if self._notify is not None:
             self._notify(name, found)

@@ -24,7 +24,7 @@ CHOICES = {
     "activation": ("gelu", "quick_gelu"),
     "text": ("fp32", "fp16", "int8", "none"),
     "supervision": ("auto", "labels", "label-free"),
-    "reads": ("auto", "patch_mean", "cls", "both"),
+    "reads": ("auto", "patch_mean", "cls", "both", "attention", "local"),
     "thresholds": ("per-exit", "per-class"),
     "precision": ("int8", "fp32"),
     "quantizer": ("naive", "strong"),
@@ -96,7 +96,10 @@ def export_command(
     ] = "auto",
     unreadable: Annotated[str, _option(IMAGES, "refuse, or skip and name images that cannot be decoded")] = "refuse",
     exits: Annotated[str, _option(EXITS, "auto, all, none, or blocks such as 8,10,11")] = "auto",
-    reads: Annotated[str, _option(EXITS, "what heads read: auto, patch_mean (SSA), cls or both")] = "auto",
+    reads: Annotated[
+        str, _option(EXITS, "what heads read: auto, patch_mean (SSA), cls, both, attention or local")
+    ] = "auto",
+    disk_limit: Annotated[float, _option(EXITS, "GB of disk for the tokens that attention and local heads read")] = 20,
     epochs: Annotated[int, _option(EXITS, "passes of the heads' training over its images", min=1)] = 30,
     max_accuracy_drop: Annotated[float, _option(EXITS, "points the default operating point may lose")] = 0.2,
     min_flops_saving: Annotated[

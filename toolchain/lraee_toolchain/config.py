@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -67,6 +68,9 @@ class ExportConfig:
     """Blocks with an exit: ``auto`` keeps those that pay, ``none`` only quantizes and needs no training images."""
     reads: HeadInput | Literal["auto"] = "auto"
     """What heads read; ``patch_mean`` is the paper's SSA, ``auto`` decides for each exit on the gating split."""
+    disk_limit: float = 20.0
+    """GB (10^9 bytes) that all tokens may take in the work folder, for heads that read them; where they take more, the
+    tower runs again in every epoch instead."""
     max_accuracy_drop: float = 0.2
     """Points of accuracy (0 to 100) that the default operating point may lose on the gating split, even when its
     difference to full depth is three standard errors worse than measured."""
@@ -140,6 +144,8 @@ class ExportConfig:
             )
         if self.min_flops_saving is not None and not 0 <= self.min_flops_saving < 1:
             raise ExportError(f"--min-flops-saving is {self.min_flops_saving}, wanted a share from 0 to below 1")
+        if not 0 <= self.disk_limit < math.inf:
+            raise ExportError(f"--disk-limit is {self.disk_limit}, wanted GB from 0")
         if not 0 <= self.max_accuracy_drop <= 100:
             raise ExportError(f"--max-accuracy-drop is {self.max_accuracy_drop}, wanted points from 0 to 100")
         if self.promise is not None and not 0 < self.promise < 100:

@@ -144,8 +144,9 @@ class _Export:
         if config.exits == "auto" and noise is not None and not stages.is_random:
             dropped = pathological(noise, blocks)
             blocks = tuple(block for block in blocks if block not in dropped)
-        heads, gating = stages.split_material(tower_parts)
-        promise = stages.promise_material(tower_parts)
+        tokens = bool(stages.token_blocks)
+        heads, gating = stages.split_material(tower_parts, tokens=tokens)
+        promise = stages.promise_material(tower_parts, tokens=tokens)
         inputs = {
             "tower": tower_parts.name,
             "labels": stages.label_folder.name,
@@ -161,7 +162,7 @@ class _Export:
         }
 
         def train(folder: Path) -> None:
-            rounds = len(head_inputs(config, class_token=stages.tower.has_class_token))
+            rounds = len(head_inputs(config, class_token=stages.tower.has_class_token, tokens=tokens))
             advance = self.progress.steps(rounds * config.heads.epochs)
             task = stages.task(tower_parts)
             routing = fit_routing(task, heads, gating, blocks=blocks, advance=advance)

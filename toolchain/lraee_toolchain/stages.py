@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 
 from lraee.bundle.strict_json import read_json, write_json
 from lraee_calibration_data import Dataset
+from lraee_exporters.graphs.exit import HEAD_INPUTS, TOKEN_INPUTS, flops_of_exit
 from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.labels import embed_labels
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.config import Precision
 from lraee_toolchain.data.splits import load_pixel_set
+from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.early_exit.features import (
     Teacher,
     extract_embeddings,
@@ -24,6 +27,8 @@ from lraee_toolchain.early_exit.features import (
     load_teacher,
 )
 from lraee_toolchain.early_exit.task import Costs, ExitTask, FloatArray, Material
+from lraee_toolchain.early_exit.token_heads.room import GIGABYTE, TokenRoom
+from lraee_toolchain.early_exit.token_heads.sources import TowerTokens, shard_bytes
 from lraee_toolchain.inputs import Inputs
 from lraee_toolchain.parts.build import build_float, load_parts
 from lraee_toolchain.parts.runner import Chain
@@ -128,23 +133,69 @@ class Stages(Inputs):
         ranges = self.work.stage("ranges", inputs, find_ranges)
         return self.work.stage("int8", {"ranges": ranges.name, "quantizer": "naive"}, build)
 
-    def material(self, dataset: Dataset, tower_parts: Path, *, views: int) -> Material:
-        """Extract a split's features from a tower, with the float tower's answers."""
+    def material(self, dataset: Dataset, tower_parts: Path, *, views: int, tokens: bool = False) -> Material:
+        """Extract a split's features from a tower, with the float tower's answers.
+
+        Args:
+            dataset: the split.
+            tower_parts: the tower.
+            views: of each image.
+            tokens: whether heads may read all tokens, which lie on disk where `token_room` grants it.
+        """
         pixels = self.pixels(dataset, views=views)
         rows = load_pixel_set(pixels)
+        key: dict[str, Any] = {"parts": tower_parts.name, "pixels": pixels.name, "labels": self.label_folder.name}
+        shards = self._shards(key, len(rows.pixels)) if tokens else ()
+        if shards:
+            key["tokens"] = shards
 
         def extract(folder: Path) -> None:
-            advance = self.progress.steps(len(rows.pixels))
-            has_class_token = self.tower.has_class_token
-            extract_features(self.chain(tower_parts), rows.pixels, folder, class_token=has_class_token, advance=advance)
+            extract_features(
+                self.chain(tower_parts),
+                rows.pixels,
+                folder,
+                class_token=self.tower.has_class_token,
+                shards=shards,
+                advance=self.progress.steps(len(rows.pixels)),
+            )
 
-        key = {"pixels": pixels.name, "labels": self.label_folder.name}
-        features = self.work.stage("features", {"parts": tower_parts.name, **key}, extract)
+        features = load_features(self.work.stage("features", key, extract))
+        if tokens and not shards:
+            features = dataclasses.replace(features, tokens=TowerTokens(self.chain(tower_parts), rows.pixels))
         teacher = self.answers(dataset, self.float_parts, views=views)
         classes = None
         if self.supervision == "labels" and dataset.labels:
             classes = self.classes(dataset)[rows.source]
-        return Material(features=load_features(features), teacher=teacher, classes=classes)
+        return Material(features=features, teacher=teacher, classes=classes)
+
+    @cached_property
+    def token_room(self) -> TokenRoom:
+        """What decides which tokens lie on disk."""
+        return TokenRoom(
+            round(self.config.disk_limit * GIGABYTE),
+            lambda: shutil.disk_usage(self.work.root).free,
+            self.progress.notice,
+        )
+
+    @cached_property
+    def token_blocks(self) -> tuple[int, ...]:
+        """Blocks after which heads may read all tokens; none where no head does, or where weights are random."""
+        config, depth = self.config, self.tower.depth
+        if config.reads not in ("auto", *TOKEN_INPUTS) or (config.reads == "auto" and self.is_random):
+            return ()
+        blocks = set(candidates(config.exits, depth, is_random=self.is_random))
+        if config.ablations and config.reads in TOKEN_INPUTS:
+            blocks |= set(candidates("auto", depth))  # PABEE exits after each of them
+        return tuple(sorted(blocks))
+
+    def _shards(self, key: dict[str, Any], images: int) -> tuple[int, ...]:
+        """List the blocks whose tokens are kept on disk with the features of `key`: all of `token_blocks`, or none."""
+        blocks = self.token_blocks
+        size = shard_bytes(images, len(blocks), tokens=self.tower.tokens, width=self.tower.width)
+        place = self.work.place("features", {**key, "tokens": blocks})
+        what = f"{images:,} images after {len(blocks)} blocks"
+        granted = self.token_room.grant(place.name, size, what=what, found=place.is_dir())
+        return blocks if granted else ()
 
     def answers(self, dataset: Dataset, parts: Path, *, views: int) -> Teacher:
         """Compute what a tower answers at full depth; the float tower's answers teach."""
@@ -158,19 +209,28 @@ class Stages(Inputs):
         return load_teacher(self.work.stage("answers", key, run))
 
     def costs(self, tower_parts: Path) -> Costs:
-        """Count the FLOPs of the parts, and of the largest head that may be chosen."""
+        """Count the FLOPs of the parts and of every kind of exit."""
         flops = {p.name: p.flops + p.flops_per_label * len(self.labels) for p in load_parts(tower_parts)}
-        width = self.tower.width
-        both = self.config.reads in ("both", "auto") and self.tower.has_class_token
-        reads = 2 if both else 1
-        head = 2 * (reads * width * width + width * self.tower.embed_dim) + 4 * self.tower.tokens * width + 24
+        tower = self.tower
+        similarity = 2 * tower.embed_dim * len(self.labels)
+        exits = {
+            reads: similarity
+            + flops_of_exit(
+                reads,
+                token_count=tower.tokens,
+                width=tower.width,
+                embed_dim=tower.embed_dim,
+                class_token=tower.has_class_token,
+            )
+            for reads in HEAD_INPUTS
+        }
         return Costs(
             stem=flops["stem"],
-            block=flops["block_01"] if self.tower.depth > 1 else 0,
-            last=flops[f"block_{self.tower.depth:02d}"],
-            exit=head + 2 * self.tower.embed_dim * len(self.labels),
+            block=flops["block_01"] if tower.depth > 1 else 0,
+            last=flops[f"block_{tower.depth:02d}"],
+            exits=exits,
             tail=flops["tail"],
-            depth=self.tower.depth,
+            depth=tower.depth,
         )
 
     def task(self, tower_parts: Path) -> ExitTask:
@@ -204,14 +264,14 @@ class Stages(Inputs):
         inputs = {"float": self.float_parts.name, "parts": tower_parts.name, "pixels": pixels.name}
         return read_json(NoiseProfile, self.work.stage("noise", inputs, measure) / "noise.json")
 
-    def split_material(self, tower_parts: Path) -> tuple[Material, Material]:
-        """Give the material of the heads' and gating splits."""
+    def split_material(self, tower_parts: Path, *, tokens: bool = False) -> tuple[Material, Material]:
+        """Give the material of the heads' and gating splits; `tokens` as in `material`."""
         views = self.splits.views
-        heads = self.material(self.splits.heads, tower_parts, views=views)
-        return heads, self.material(self.splits.gating, tower_parts, views=1)
+        heads = self.material(self.splits.heads, tower_parts, views=views, tokens=tokens)
+        return heads, self.material(self.splits.gating, tower_parts, views=1, tokens=tokens)
 
-    def promise_material(self, tower_parts: Path) -> Material | None:
+    def promise_material(self, tower_parts: Path, *, tokens: bool = False) -> Material | None:
         """Give the material of the split that the promised point is tested on, if one was asked for."""
         if self.splits.promise is None:
             return None
-        return self.material(self.splits.promise, tower_parts, views=1)
+        return self.material(self.splits.promise, tower_parts, views=1, tokens=tokens)

@@ -1,9 +1,9 @@
 """Builds an exit as an ONNX part, from a block's tokens to an early answer and the gate's value for it.
 
 The head (SSA, section 3 of arXiv 2605.26415) is ``LayerNorm(mean patch token)``, an MLP ``d -> d -> embed_dim``
-with GELU, and L2 normalization. The gate is ``sigmoid(w1 * confidence + w2 * margin + w3 * SAV + b)`` with
-``SAV = mean_i || z_i - mean z ||^2`` over the patch tokens. The graph gives everything that a runtime needs, so a
-runtime in any language has nothing to compute.
+with GELU, and L2 normalization; other heads read more than the mean (`HeadInput`) and go on alike. The gate is
+``sigmoid(w1 * confidence + w2 * margin + w3 * SAV + b)`` with ``SAV = mean_i || z_i - mean z ||^2`` over the patch
+tokens. The graph gives everything that a runtime needs, so a runtime in any language has nothing to compute.
 
 Confidence and margin are always those of the softmax over the labels, also where the tower was trained with SigLIP's
 sigmoid loss and `probabilities` are sigmoids. An exit is judged by which label is best, and sigmoids say whether a
@@ -14,6 +14,7 @@ and bias were trained.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -31,6 +32,14 @@ from lraee_exporters.graphs.layers import (
     add_reshape,
     in_and_out,
 )
+from lraee_exporters.graphs.pooling.token_pool import (
+    QUERIES,
+    TokenPool,
+    add_token_pool,
+    flops_of_pool,
+    operators_of_pool,
+    pooled_rows,
+)
 from lraee_exporters.graphs.tail import (
     OPERATORS_OF_SIGMOID,
     add_cosine,
@@ -42,10 +51,17 @@ from lraee_exporters.graphs.tail import (
 from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_exporters.tower import LayerNorm
 
-HeadInput: TypeAlias = Literal["patch_mean", "cls", "both"]
-"""Values that a head reads: the mean patch token (SSA), the class token (CLS-EE), or both side by side."""
+HeadInput: TypeAlias = Literal["patch_mean", "cls", "both", "attention", "local"]
+"""Values that a head reads: the mean patch token (SSA), the class token (CLS-EE), both side by side, or beside them
+what learned queries find among all tokens, as these are or after neighbouring patches were mixed (`token_pool`)."""
 
-HEAD_INPUTS: tuple[HeadInput, ...] = ("patch_mean", "cls", "both")
+POOLED_INPUTS: tuple[HeadInput, ...] = ("patch_mean", "cls", "both")
+"""Those that are the same function of the tokens for every head."""
+
+TOKEN_INPUTS: tuple[HeadInput, ...] = ("attention", "local")
+"""Those whose head has weights for the tokens, so that it learns from all of them."""
+
+HEAD_INPUTS: tuple[HeadInput, ...] = POOLED_INPUTS + TOKEN_INPUTS
 
 GATE_FEATURES = ("confidence", "margin", "spatial_activation_variance")
 
@@ -64,6 +80,8 @@ class ExitWeights:
     gate_weights: tuple[float, float, float]
     """For confidence, margin and spatial activation variance, in their natural units."""
     gate_bias: float
+    pool: TokenPool | None = None
+    """Of a head that reads tokens (`TOKEN_INPUTS`), else None."""
 
     @property
     def embed_dim(self) -> int:
@@ -88,9 +106,9 @@ def build_exit(
         class_token: whether token 0 is a class token; without one a head can only read `patch_mean`.
 
     Raises:
-        TowerError: the head reads a class token that is not there.
+        TowerError: the head reads a class token that is not there, or a grid of patches that is no square.
     """
-    if exit_weights.reads != "patch_mean" and not class_token:
+    if exit_weights.reads in ("cls", "both") and not class_token:
         raise TowerError(f"an exit that reads {exit_weights.reads!r} needs a class token; wanted patch_mean")
     name = f"exit_{number:02d}"
     graph, file = GraphBuilder(name), WeightFile(f"{name}.data")
@@ -102,11 +120,14 @@ def build_exit(
     average = graph.constant("averaging", averaging, file)
     graph.flops += 2 * 2 * token_count * width  # of the tokens, and below of their squares
     mean_3d = graph.node("MatMul", [average, tokens], "patch_mean_3d")
-    mean = read = add_reshape(graph, mean_3d, (-1, width), "patch_mean")
-    if exit_weights.reads != "patch_mean":
-        read = add_class_row(graph, tokens, "class_token")
-    if exit_weights.reads == "both":
-        read = graph.node("Concat", [mean, read], "mean_and_class", axis=1)
+    if exit_weights.pool is not None:
+        read = add_token_pool(graph, file, tokens, exit_weights.pool, token_count=token_count, class_token=class_token)
+    else:
+        mean = read = add_reshape(graph, mean_3d, (-1, width), "patch_mean")
+        if exit_weights.reads != "patch_mean":
+            read = add_class_row(graph, tokens, "class_token")
+        if exit_weights.reads == "both":
+            read = graph.node("Concat", [mean, read], "mean_and_class", axis=1)
     x = add_norm(graph, file, read, exit_weights.norm, "norm")
     x = add_linear(graph, file, x, exit_weights.fc1, "fc1", rows=1)
     x = add_activation(graph, x, "gelu", "activation")
@@ -154,25 +175,51 @@ def _add_features(graph: GraphBuilder, distribution: str, variance: str) -> str:
 
 def _add_gate(graph: GraphBuilder, features: str, exit_weights: ExitWeights) -> str:
     """Add ``sigmoid(features . w + b)``, (batch,)."""
-    graph.flops += 2 * len(GATE_FEATURES) * (1 + len(GATE_FEATURES))
+    graph.flops += _flops_of_gate()
     weights = graph.constant("gate_weights", np.array(exit_weights.gate_weights, np.float32)[:, None])
     bias = graph.constant("gate_bias", np.array([exit_weights.gate_bias], np.float32))
     logit = graph.node("Gemm", [features, weights, bias], "gate_logit")
     return add_reshape(graph, graph.node("Sigmoid", [logit], "gate_column"), (-1,), "gate_value")
 
 
-def operators_of_exit(exit_weights: ExitWeights) -> dict[str, int]:
+def _flops_of_gate() -> int:
+    """Count the FLOPs of the gate and of the GEMM that makes its features."""
+    return 2 * len(GATE_FEATURES) * (1 + len(GATE_FEATURES))
+
+
+def rows_read(reads: HeadInput, *, class_token: bool) -> int:
+    """Count the vectors of one token's width that a head reads side by side."""
+    if reads in TOKEN_INPUTS:
+        return pooled_rows(QUERIES, class_token=class_token)
+    return 2 if reads == "both" else 1
+
+
+def flops_of_exit(reads: HeadInput, *, token_count: int, width: int, embed_dim: int, class_token: bool) -> int:
+    """Count the FLOPs of an exit for one image, as `build_exit` does, without those of the similarity to the labels."""
+    rows = rows_read(reads, class_token=class_token)
+    flops = 2 * 2 * token_count * width  # mean and variance of the patches
+    if reads in TOKEN_INPUTS:
+        flops += flops_of_pool(token_count, width, class_token=class_token, local=reads == "local")
+    flops += 2 * (rows * width * width + width * embed_dim)
+    return flops + _flops_of_gate()
+
+
+def operators_of_exit(exit_weights: ExitWeights, *, class_token: bool = True) -> dict[str, int]:
     """Count what ONNX Runtime must run for an exit after fusion, by operator name."""
-    counts = {
-        "MatMul": 4, "Reshape": 2, "LayerNormalization": 1, "Gelu": 1, "LpNormalization": 1, "Mul": 4, "Softmax": 1,
+    counts = Counter({
+        "MatMul": 4, "Reshape": 1, "LayerNormalization": 1, "Gelu": 1, "LpNormalization": 1, "Mul": 4, "Softmax": 1,
         "TopK": 1, "Concat": 1, "Sub": 1, "ReduceSum": 1, "FusedGemm": 1,
-    }  # fmt: skip
-    if exit_weights.reads != "patch_mean":
-        counts["Gather"] = 1
-    if exit_weights.reads == "both":
-        counts["Concat"] += 1
+    })  # fmt: skip
+    if exit_weights.pool is not None:
+        counts.update(operators_of_pool(exit_weights.pool, class_token=class_token))
+    else:
+        counts["Reshape"] += 1
+        counts["Gather"] += exit_weights.reads != "patch_mean"
+        counts["Concat"] += exit_weights.reads == "both"
     if exit_weights.logit_bias is not None:
-        counts |= OPERATORS_OF_SIGMOID | {"Mul": counts["Mul"] + OPERATORS_OF_SIGMOID["Mul"]}
+        counts.update(OPERATORS_OF_SIGMOID)
     if isinstance(exit_weights.fc1, QuantizedLinear):
-        return counts | {"QuantizeLinear": 2, "QGemm": 2}
-    return counts | {"Gemm": 2}
+        counts.update({"QuantizeLinear": 2, "QGemm": 2})
+    else:
+        counts["Gemm"] += 2
+    return {name: count for name, count in counts.items() if count}

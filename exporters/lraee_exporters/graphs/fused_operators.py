@@ -15,6 +15,9 @@ import onnxruntime as ort
 from lraee.errors import BundleError, ExportError
 from lraee.ort.sessions import SessionSettings, make_session, session_options
 
+LAYOUT_OPERATORS = ("ReorderInput", "ReorderOutput")
+"""Operators that give convolutions the layout that suits this CPU; other CPUs have none, or others."""
+
 _InvalidProtobuf = ort.capi.onnxruntime_pybind11_state.InvalidProtobuf
 
 
@@ -43,7 +46,7 @@ def optimized_operators(path: Path) -> dict[str, int]:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error  # all that it says of it
             raise
         graph = onnx.load(str(target), load_external_data=False).graph
-    return dict(Counter(node.op_type for node in graph.node))
+    return dict(Counter(node.op_type for node in graph.node if node.op_type not in LAYOUT_OPERATORS))
 
 
 def check_operators(path: Path, declared: Mapping[str, int]) -> None:

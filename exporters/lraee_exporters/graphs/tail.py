@@ -18,7 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import TensorProto
 
-from lraee_exporters.graphs.attention_pool import (
+from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.layers import AnyLinear, add_class_row, add_linear, add_norm
+from lraee_exporters.graphs.pooling.attention_pool import (
     POOL_INPUTS,
     PoolWeights,
     add_pool,
@@ -26,8 +28,6 @@ from lraee_exporters.graphs.attention_pool import (
     operators_of_pool,
     quantize_pool,
 )
-from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
-from lraee_exporters.graphs.layers import AnyLinear, add_class_row, add_linear, add_norm
 from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear, Tower
 

@@ -1,4 +1,4 @@
-"""Describes a bundle: the typed form of ``manifest.json``, format 1.
+"""Describes a bundle: the typed form of ``manifest.json``, formats 1 and 2.
 
 The runtime owns the format. Exporters count FLOPs while they build a part and write them here; the runtime adds up
 the parts that ran. Blocks are counted from 1, as in the paper.
@@ -6,6 +6,7 @@ the parts that ran. Blocks are counted from 1, as in the paper.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,8 +14,8 @@ from lraee.bundle.preprocessing import Preprocessing
 from lraee.bundle.strict_json import OPTIONAL
 from lraee.errors import BundleError
 
-FORMAT = 1
-"""The newest bundle format that this code reads and writes."""
+FORMAT = 2
+"""The newest bundle format that this code reads and writes; a bundle is written in the oldest that can describe it."""
 
 MANIFEST_NAME = "manifest.json"
 
@@ -111,7 +112,9 @@ class ExitInfo:
 
     block: int
     part: str
-    reads: Literal["patch_mean", "cls", "both"]
+    reads: Literal["patch_mean", "cls", "both", "attention", "local"]
+    """Mean patch token, class token, both side by side, or, from format 2 on, learned queries' attention pooling of all
+    tokens beside them, for ``local`` after a convolution of the patches. The graph holds all of it."""
     supervision: Literal["labels", "label-free"]
     temperature: float
     gate: GateInfo
@@ -119,6 +122,11 @@ class ExitInfo:
     """INR of the block, method of arXiv 2605.26415; None when it was not measured."""
     accuracy: float | None
     """Of this exit alone on the gating split, 0 to 1; agreement with FP32 when label-free; None when random."""
+
+
+def oldest_format(exits: Iterable[ExitInfo]) -> int:
+    """Find the oldest format that can describe a bundle with these exits."""
+    return 2 if any(exit.reads in ("attention", "local") for exit in exits) else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

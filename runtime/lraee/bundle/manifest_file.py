@@ -8,7 +8,7 @@ from pathlib import Path
 from reprlib import repr as short
 
 from lraee.bundle.files import unreadable
-from lraee.bundle.manifest import FORMAT, MANIFEST_NAME, Manifest, block_names
+from lraee.bundle.manifest import FORMAT, MANIFEST_NAME, Manifest, block_names, oldest_format
 from lraee.bundle.strict_json import decode, encode, parse
 from lraee.errors import BundleError
 
@@ -142,6 +142,11 @@ def _check_exits(manifest: Manifest) -> None:
     if blocks != sorted(set(blocks)) or any(not 1 <= block <= manifest.tower.blocks for block in blocks):
         raise BundleError(f"{MANIFEST_NAME}: exits are after blocks {blocks}, wanted rising numbers up to the depth")
     for exit in manifest.exits:
+        if (oldest := oldest_format([exit])) > manifest.format:
+            raise BundleError(
+                f"{MANIFEST_NAME}: exits: the head after block {exit.block} reads {exit.reads!r}, which is not in "
+                f"format {manifest.format}, wanted format {oldest}"
+            )
         if exit.part != f"exit_{exit.block:02d}":
             raise BundleError(f"{MANIFEST_NAME}: exits: part after block {exit.block} is {exit.part!r}, wanted exit_NN")
         manifest.part(exit.part)

@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lraee_exporters.graphs.exit import GATE_FEATURES, HEAD_INPUTS, ExitWeights, HeadInput, build_exit
+from lraee.errors import TowerError
+from lraee_exporters.graphs.exit import (
+    GATE_FEATURES,
+    HEAD_INPUTS,
+    ExitWeights,
+    HeadInput,
+    build_exit,
+    flops_of_exit,
+    rows_read,
+)
+from lraee_exporters.graphs.pooling.token_pool import QUERIES, LocalMixing, TokenPool
 from lraee_exporters.int8.linear import ActivationRange, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear
 
@@ -22,14 +32,16 @@ def random_tokens(batch: int) -> Array:
     return np.random.default_rng(8).standard_normal((batch, TOKENS, WIDTH), dtype=np.float32) + np.float32(0.5)
 
 
-def random_exit(reads: HeadInput = "patch_mean", **changes: Any) -> ExitWeights:
-    """A head with random float layers and a gate that answers neither 0 nor 1."""
+def random_exit(reads: HeadInput = "patch_mean", *, class_token: bool = True, **changes: Any) -> ExitWeights:
+    """A head with random float layers and a gate that answers neither 0 nor 1; its queries tell tokens apart."""
     generator = np.random.default_rng(9)
-    size = 2 * WIDTH if reads == "both" else WIDTH
+    size = WIDTH * rows_read(reads, class_token=class_token)
 
     def normal(*shape: int) -> Array:
         return generator.standard_normal(shape, dtype=np.float32) * np.float32(shape[-1] ** -0.5)
 
+    mixing = LocalMixing(kernel=normal(WIDTH, 1, 3, 3), bias=normal(WIDTH)) if reads == "local" else None
+    queries = normal(WIDTH, QUERIES)
     weights = ExitWeights(
         reads=reads,
         norm=LayerNorm(weight=1 + normal(size), bias=normal(size), epsilon=1e-5),
@@ -39,23 +51,60 @@ def random_exit(reads: HeadInput = "patch_mean", **changes: Any) -> ExitWeights:
         temperature=1.7,
         gate_weights=(2.0, -1.5, 0.03),
         gate_bias=-1.0,
+        pool=TokenPool(queries=queries, mixing=mixing) if reads in ("attention", "local") else None,
     )
     return replace(weights, **changes)
 
 
-def exit_by_definition(weights: ExitWeights, tokens: Array, labels: dict[str, Array]) -> dict[str, Array]:
+def gelu(x: Array) -> Array:
+    """With the error function."""
+    return np.asarray(0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))
+
+
+def pooled_by_definition(pool: TokenPool, tokens: Array, *, class_token: bool) -> Array:
+    """What a head reads of all tokens, written out in float64, one image, query and patch at a time."""
+    images = []
+    for image in tokens:
+        normed = (image - image.mean(-1, keepdims=True)) / np.sqrt(image.var(-1, keepdims=True) + 1e-5)
+        first, patches = normed[:class_token], normed[class_token:]
+        if pool.mixing is not None:
+            side = math.isqrt(len(patches))
+            padded = np.pad(patches.reshape(side, side, -1), ((1, 1), (1, 1), (0, 0)))
+            kernel = pool.mixing.kernel[:, 0]
+            convolved = [
+                sum(kernel[:, i, j] * padded[row + i, column + j] for i in range(3) for j in range(3))
+                for row in range(side)
+                for column in range(side)
+            ]
+            patches = patches + gelu(np.stack(convolved) + pool.mixing.bias)
+        looked_at = patches if pool.mixing is not None else np.concatenate([first, patches])
+        means = []
+        for query in pool.queries.T:
+            scores = np.exp(looked_at @ query)
+            means.append(scores @ looked_at / scores.sum())
+        rows = [patches.mean(axis=0), *means]
+        images.append(np.concatenate([*rows, *first] if pool.mixing is not None else [rows[0], *first, *rows[1:]]))
+    return np.stack(images)
+
+
+def exit_by_definition(
+    weights: ExitWeights, tokens: Array, labels: dict[str, Array], *, has_class_token: bool = True
+) -> dict[str, Array]:
     """Section 3 of arXiv 2605.26415, written out in float64."""
     x = tokens.astype(np.float64)
-    patches, class_token = x[:, 1:], x[:, 0]
+    patches, class_token = x[:, int(has_class_token) :], x[:, 0]
     mean = patches.mean(axis=1)
-    read = {"patch_mean": mean, "cls": class_token, "both": np.concatenate([mean, class_token], axis=1)}[weights.reads]
+    if weights.pool is not None:
+        read = pooled_by_definition(weights.pool, x, class_token=has_class_token)
+    else:
+        both = np.concatenate([mean, class_token], axis=1)
+        read = {"patch_mean": mean, "cls": class_token, "both": both}[weights.reads]
     centred = read - read.mean(-1, keepdims=True)
     normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + weights.norm.epsilon)
     normed = normed * weights.norm.weight + weights.norm.bias
     assert isinstance(weights.fc1, Linear)
     assert isinstance(weights.fc2, Linear)
-    hidden = normed @ weights.fc1.weight.T + weights.fc1.bias
-    hidden = 0.5 * hidden * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
+    hidden = gelu(normed @ weights.fc1.weight.T + weights.fc1.bias)
     embedding = hidden @ weights.fc2.weight.T + weights.fc2.bias
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     logits = labels["logit_scale"] / weights.temperature * embedding @ labels["label_matrix"]
@@ -71,7 +120,7 @@ def exit_by_definition(weights: ExitWeights, tokens: Array, labels: dict[str, Ar
     return answers | {"fc1_input": normed, "fc2_input": hidden}
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2, 8])
 @pytest.mark.parametrize("logit_bias", [None, 1.5])
 @pytest.mark.parametrize("reads", HEAD_INPUTS)
 def test_an_exit_computes_the_definition(
@@ -90,6 +139,30 @@ def test_an_exit_computes_the_definition(
     for name, tolerance in (("embedding", 1e-6), ("probabilities", 1e-5), ("features", 5e-5), ("gate", 1e-5)):
         assert got[name].shape == expected[name].shape
         np.testing.assert_allclose(got[name], expected[name], atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("reads", ["patch_mean", "attention", "local"])
+def test_an_exit_of_a_tower_without_a_class_token_computes_the_definition(
+    reads: HeadInput, batch: int, run_part: Callable[..., dict[str, Any]], labels_input: Callable[..., dict[str, Any]]
+) -> None:
+    """All nine tokens are patches. Tolerances as above."""
+    tokens, labels = random_tokens(batch)[:, 1:].copy(), labels_input()
+    weights = random_exit(reads, class_token=False)
+    part = build_exit(weights, number=4, token_count=TOKENS - 1, width=WIDTH, class_token=False)
+    got = run_part(part, tokens=tokens, **labels)
+    expected = exit_by_definition(weights, tokens, labels, has_class_token=False)
+    for name, tolerance in (("embedding", 1e-6), ("probabilities", 1e-5), ("features", 5e-5), ("gate", 1e-5)):
+        np.testing.assert_allclose(got[name], expected[name], atol=tolerance, err_msg=name)
+
+
+def test_a_local_head_wants_a_square_of_patches_and_a_class_token_head_a_class_token() -> None:
+    """Seven patches have no grid."""
+    with pytest.raises(TowerError, match="square, this tower has 7"):
+        build_exit(random_exit("local"), number=4, token_count=8, width=WIDTH)
+    for reads in ("cls", "both"):
+        with pytest.raises(TowerError, match="needs a class token"):
+            build_exit(random_exit(reads), number=4, token_count=9, width=WIDTH, class_token=False)
 
 
 def test_spatial_variance_survives_large_channels_that_all_patches_share(
@@ -147,9 +220,23 @@ def test_an_int8_exit_stays_close_to_float(
 
 
 def test_an_exit_counts_its_matrix_products() -> None:
-    """Two layers, two averages over the tokens, 9 and 3 products for the gate, and the similarity for each label."""
-    for reads, size in (("patch_mean", WIDTH), ("cls", WIDTH), ("both", 2 * WIDTH)):
+    """Two layers, two averages over the tokens, 9 and 3 products for the gate, and the similarity for each label.
+
+    With attention, scores and means of 8 queries, the mean and the class token over all 10 tokens; with the local head
+    9 products for each channel of 9 patches, then 8 queries and the mean over these.
+    """
+    attention, local = 2 * 2 * 10 * 10 * WIDTH, 2 * 9 * 9 * WIDTH + 2 * 2 * 9 * 9 * WIDTH
+    for reads, rows, pool in (
+        ("patch_mean", 1, 0), ("cls", 1, 0), ("both", 2, 0), ("attention", 10, attention), ("local", 10, local)
+    ):  # fmt: skip
         graph, _ = build_exit(random_exit(reads), number=4, token_count=TOKENS, width=WIDTH)
         averages = 2 * 2 * TOKENS * WIDTH
-        assert graph.flops == 2 * (size * WIDTH + WIDTH * EMBED) + averages + 2 * (9 + 3)
+        assert graph.flops == 2 * (rows * WIDTH * WIDTH + WIDTH * EMBED) + averages + pool + 2 * (9 + 3)
         assert graph.flops_per_label == 2 * EMBED
+        counted = flops_of_exit(reads, token_count=TOKENS, width=WIDTH, embed_dim=EMBED, class_token=True)
+        assert counted == graph.flops
+    for reads in ("patch_mean", "attention", "local"):
+        weights = random_exit(reads, class_token=False)
+        graph, _ = build_exit(weights, number=4, token_count=9, width=WIDTH, class_token=False)
+        counted = flops_of_exit(reads, token_count=9, width=WIDTH, embed_dim=EMBED, class_token=False)
+        assert counted == graph.flops

@@ -25,8 +25,17 @@ from lraee_exporters.graphs.block import (
     quantize_block,
 )
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
-from lraee_exporters.graphs.exit import HEAD_INPUTS, ExitWeights, HeadInput, build_exit, operators_of_exit
+from lraee_exporters.graphs.exit import (
+    HEAD_INPUTS,
+    TOKEN_INPUTS,
+    ExitWeights,
+    HeadInput,
+    build_exit,
+    operators_of_exit,
+    rows_read,
+)
 from lraee_exporters.graphs.fused_operators import check_operators, optimized_operators
+from lraee_exporters.graphs.pooling.token_pool import QUERIES, LocalMixing, TokenPool
 from lraee_exporters.graphs.stem import build_stem, operators_of_stem
 from lraee_exporters.graphs.tail import build_tail, float_tail, operators_of_tail, quantize_tail
 from lraee_exporters.int8.linear import ActivationRange, quantize_linear
@@ -45,10 +54,15 @@ def save(part: Part, folder: Path) -> Path:
     return graph.save(folder)
 
 
-def exit_of(tower: Tower, reads: HeadInput, *, int8: bool, logit_bias: float | None = None) -> ExitWeights:
+def exit_of(
+    tower: Tower, reads: HeadInput, *, int8: bool, logit_bias: float | None = None, class_token: bool = True
+) -> ExitWeights:
     """A random exit for a tower."""
     generator = np.random.default_rng(0)
-    size = 2 * tower.width if reads == "both" else tower.width
+    size = tower.width * rows_read(reads, class_token=class_token)
+    kernel = np.ones((tower.width, 1, 3, 3), np.float32)
+    mixing = LocalMixing(kernel=kernel, bias=kernel[:, 0, 0, 0]) if reads == "local" else None
+    queries = generator.standard_normal((tower.width, QUERIES), dtype=np.float32)
 
     def linear(size_in: int, size_out: int) -> Any:
         weight = generator.standard_normal((size_out, size_in), dtype=np.float32)
@@ -64,6 +78,7 @@ def exit_of(tower: Tower, reads: HeadInput, *, int8: bool, logit_bias: float | N
         temperature=1.3,
         gate_weights=(1.0, 2.0, 0.1),
         gate_bias=0.5,
+        pool=TokenPool(queries=queries, mixing=mixing) if reads in TOKEN_INPUTS else None,
     )
 
 
@@ -109,6 +124,17 @@ def test_every_kind_of_exit_fuses_as_declared(
         weights = exit_of(tower, reads, int8=int8, logit_bias=logit_bias)
         part = build_exit(weights, number=1, token_count=tower.tokens, width=tower.width)
         check_operators(save(part, tmp_path), operators_of_exit(weights))
+
+
+@pytest.mark.parametrize("reads", ["patch_mean", *TOKEN_INPUTS])
+def test_exits_of_towers_without_a_class_token_fuse_as_declared(
+    reads: HeadInput, make_tower: Callable[..., Tower], tmp_path: Path
+) -> None:
+    """All tokens are patches, so that none is closed to a query and none is cut off before the convolution."""
+    tower = make_tower(width=64)
+    weights = exit_of(tower, reads, int8=True, class_token=False)
+    part = build_exit(weights, number=1, token_count=tower.patches, width=tower.width, class_token=False)
+    check_operators(save(part, tmp_path), operators_of_exit(weights, class_token=False))
 
 
 @pytest.mark.parametrize(

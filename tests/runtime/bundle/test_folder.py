@@ -470,8 +470,8 @@ def test_label_names_that_do_not_fit_are_refused(forged, content, message):
 
 def test_a_newer_format_is_refused_before_anything_else(forged):
     """Its other keys may mean anything."""
-    forged.manifest = {"format": 2, "whatever": "else"}
-    with pytest.raises(BundleError, match=r"^manifest\.json: format is 2, .*update lraee"):
+    forged.manifest = {"format": 3, "whatever": "else"}
+    with pytest.raises(BundleError, match=r"^manifest\.json: format is 3, .*update lraee"):
         lraee.load(forged.folder)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lraee.bundle.folder import Bundle, find_bundle
-from lraee.bundle.manifest import FORMAT, Manifest, block_names
+from lraee.bundle.manifest import FORMAT, Manifest, block_names, oldest_format
 from lraee.bundle.manifest_file import parse_manifest, read_manifest, write_manifest
 from lraee.bundle.strict_json import encode
 from lraee.errors import BundleError, PolicyError
@@ -53,6 +53,17 @@ def test_a_value_that_json_does_not_have_is_not_written():
     manifest = dataclasses.replace(parse_manifest(TEXT), logit_scale=float("nan"))
     with pytest.raises(BundleError, match=r"^manifest\.json: logit_scale is nan"):
         write_manifest(manifest)
+
+
+def test_only_heads_that_read_all_tokens_need_format_2():
+    """Versions that know format 1 alone go on reading every other bundle."""
+    manifest = parse_manifest(TEXT)
+    assert manifest.format == oldest_format(manifest.exits) == 1
+    for reads in ("attention", "local"):
+        exits = tuple(dataclasses.replace(exit, reads=reads) for exit in manifest.exits)
+        assert oldest_format(exits) == 2
+        newer = dataclasses.replace(manifest, format=2, exits=exits)
+        assert parse_manifest(write_manifest(newer)) == newer
 
 
 @pytest.mark.parametrize(
@@ -97,6 +108,9 @@ def test_a_value_that_json_does_not_have_is_not_written():
         ("exits.0.block", 0, "exits are after blocks [0], wanted rising numbers"),
         ("exits", RAW["exits"] * 2, "exits are after blocks [1, 1], wanted rising numbers"),
         ("parts", [part for part in RAW["parts"] if part["name"] != "exit_01"], "parts lacks 'exit_01'"),
+        ("exits.0.reads", "attention", "exits: the head after block 1 reads 'attention', which is not in format 1"),
+        ("exits.0.reads", "local", "reads 'local', which is not in format 1, wanted format 2"),
+        ("exits.0.reads", "tokens", "exits[0].reads is 'tokens', wanted one of"),
         ("exits.0.part", "tail", "part after block 1 is 'tail', wanted exit_NN"),
         ("exits.0.temperature", -1.0, "exits: temperature after block 1 is -1.0, wanted above 0"),
         ("exits.0.gate.weights", [1.0, 2.0], "exits[0].gate.weights has 2 entries, wanted 3"),

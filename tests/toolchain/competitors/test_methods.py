@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lraee_exporters.graphs.exit import HEAD_INPUTS
 from lraee_toolchain.competitors.class_based import ByClass, ClassBased
 from lraee_toolchain.competitors.methods import Entry, Searched, Shared, at_saving, compare, standard_entries, sweep
 from lraee_toolchain.competitors.monotone import SLOPES, Monotone, scaled_information
@@ -28,7 +29,7 @@ from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
 from lraee_toolchain.early_exit.threshold_search import search
 
 LABELS, WIDTH, DEPTH = 4, 16, 6
-COSTS = Costs(stem=5, block=100, last=100, exit=4, tail=3, depth=DEPTH)
+COSTS = Costs(stem=5, block=100, last=100, exits=dict.fromkeys(HEAD_INPUTS, 4), tail=3, depth=DEPTH)
 EXITS = (2, 3, 5)
 
 

@@ -19,7 +19,7 @@ from lraee_toolchain.early_exit.task import Costs, Material
 
 def test_the_last_block_has_a_price_of_its_own_and_an_exit_pays_whole_blocks() -> None:
     """It computes the class token alone; an exit after it would need all tokens."""
-    costs = Costs(stem=1, block=20, last=5, exit=1000, tail=300, depth=4)
+    costs = Costs(stem=1, block=20, last=5, exits={}, tail=300, depth=4)
     assert costs.full == 1 + 3 * 20 + 5 + 300
     assert [costs.up_to(block) for block in (1, 4)] == [21, 81]
 
@@ -44,12 +44,15 @@ def test_blocks_that_may_get_an_exit(exits: str | tuple[int, ...], depth: int, i
 
 
 def test_heads_read_what_they_are_told_or_all_that_is_there() -> None:
-    """Without a class token there is only the mean patch token."""
+    """Without a class token neither it nor it beside the mean; without tokens none that learn from them."""
     auto = ExportConfig(model="reference", out=Path("unused.lraee"))
     told = ExportConfig(model="reference", out=Path("unused.lraee"), reads="cls")
-    assert set(head_inputs(auto, class_token=True)) == {"patch_mean", "cls", "both"}
-    assert head_inputs(auto, class_token=False) == ("patch_mean",)
-    assert head_inputs(told, class_token=True) == ("cls",)
+    everything = {"patch_mean", "cls", "both", "attention", "local"}
+    assert set(head_inputs(auto, class_token=True, tokens=True)) == everything
+    assert set(head_inputs(auto, class_token=True, tokens=False)) == {"patch_mean", "cls", "both"}
+    assert set(head_inputs(auto, class_token=False, tokens=True)) == {"patch_mean", "attention", "local"}
+    assert head_inputs(auto, class_token=False, tokens=False) == ("patch_mean",)
+    assert head_inputs(told, class_token=True, tokens=True) == ("cls",)
 
 
 def test_without_classes_an_answer_is_good_that_agrees_with_the_float_tower() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lraee.bundle.manifest import GateInfo
 from lraee.ort.sessions import SessionSettings, make_session
-from lraee_exporters.graphs.exit import HEAD_INPUTS, ExitWeights, HeadInput, build_exit
+from lraee_exporters.graphs.exit import POOLED_INPUTS, ExitWeights, HeadInput, build_exit
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.gates import gate_features, gate_values
@@ -70,7 +70,7 @@ def train(
     task = ExitTask(
         labels=labels(),
         logit_scale=SCALE,
-        costs=Costs(stem=0, block=0, last=0, exit=0, tail=0, depth=1),
+        costs=Costs(stem=0, block=0, last=0, exits={}, tail=0, depth=1),
         config=ExportConfig(model="reference", out=Path("unused.lraee"), heads=options),
         seed=seed,
     )
@@ -85,7 +85,7 @@ def accuracy(head: Head, tokens: np.ndarray, classes: np.ndarray) -> float:
     return float(((embeddings @ labels().T).argmax(axis=1) == classes).mean())
 
 
-@pytest.mark.parametrize("reads", HEAD_INPUTS)
+@pytest.mark.parametrize("reads", POOLED_INPUTS)
 @pytest.mark.parametrize("labelled", [True, False], ids=["labels", "label-free"])
 def test_a_head_learns_from_labels_or_from_the_teacher_alone(reads: HeadInput, labelled: bool) -> None:
     """On images it has not seen; chance is 25 %, and one class token is noisier than the mean of nine patches."""
@@ -114,7 +114,7 @@ def test_very_short_trainings_run(epochs: int) -> None:
     assert np.isfinite(train(tokens, classes, teacher, epochs=epochs).fc1.weight).all()
 
 
-@pytest.mark.parametrize("reads", HEAD_INPUTS)
+@pytest.mark.parametrize("reads", POOLED_INPUTS)
 @pytest.mark.parametrize("int8", [True, False], ids=["int8", "float"])
 def test_a_simulated_exit_answers_as_its_part_does(reads: HeadInput, int8: bool, tmp_path: Path) -> None:
     """Thresholds are chosen on simulated answers, so they must be those of the device.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lraee.bundle.manifest import GateInfo
-from lraee_exporters.graphs.exit import HEAD_INPUTS, ExitWeights, HeadInput
+from lraee_exporters.graphs.exit import HEAD_INPUTS, POOLED_INPUTS, TOKEN_INPUTS, ExitWeights, HeadInput
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
@@ -24,6 +24,7 @@ from lraee_toolchain.early_exit.heads import (
 )
 from lraee_toolchain.early_exit.outcomes import ExitScores
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
+from lraee_toolchain.early_exit.token_heads.training import embed_tokens, quantize_token_heads, train_token_heads
 
 PAPER_EXITS = (8 / 12, 10 / 12, 11 / 12)
 """Depths of the paper's exits on ViT-B/32, for towers whose weights cannot tell which exits pay."""
@@ -52,6 +53,7 @@ class TrainedExit:
             temperature=self.temperature,
             gate_weights=self.gate.weights,
             gate_bias=self.gate.bias,
+            pool=self.head.pool,
         )
 
 
@@ -77,11 +79,18 @@ def candidates(exits: str | tuple[int, ...], depth: int, *, is_random: bool = Fa
     return tuple(range(first, depth))
 
 
-def head_inputs(config: ExportConfig, *, class_token: bool) -> Sequence[HeadInput]:
-    """List the inputs that heads are tried with; without a class token there is only the mean patch token."""
+def head_inputs(config: ExportConfig, *, class_token: bool, tokens: bool) -> Sequence[HeadInput]:
+    """List the inputs that heads are tried with.
+
+    Args:
+        config: names one, or leaves the choice.
+        class_token: whether there is a class token to choose.
+        tokens: whether all tokens are at hand, for heads that learn from them.
+    """
     if config.reads != "auto":
         return (config.reads,)
-    return HEAD_INPUTS if class_token else ("patch_mean",)
+    kinds = HEAD_INPUTS if tokens else POOLED_INPUTS
+    return tuple(reads for reads in kinds if class_token or reads not in ("cls", "both"))
 
 
 def best_exits(
@@ -94,11 +103,18 @@ def best_exits(
 ) -> list[TrainedExit]:
     """Train exits whose heads read what the configuration says.
 
-    With ``reads=auto`` each exit reads what answers best on the gating split.
+    With ``reads=auto`` each exit reads what answers best on the gating split; of equals, what takes the fewest FLOPs.
+    Heads that read all tokens are tried where the tokens are at hand.
     """
-    choices = head_inputs(task.config, class_token=heads.features.class_token is not None)
+    features = heads.features
+    choices = head_inputs(task.config, class_token=features.class_token is not None, tokens=features.tokens is not None)
     rounds = [train_exits(task, heads, gating, blocks, reads=reads, advance=advance) for reads in choices]
-    return [max(options, key=lambda trained: trained.accuracy) for options in zip(*rounds, strict=True)]
+    return [max(options, key=lambda trained: _worth(task, trained)) for options in zip(*rounds, strict=True)]
+
+
+def _worth(task: ExitTask, trained: TrainedExit) -> tuple[float, int]:
+    """Order exits by accuracy, then by fewest FLOPs."""
+    return trained.accuracy, -task.costs.exits[trained.head.reads]
 
 
 def train_exits(
@@ -120,17 +136,22 @@ def train_exits(
         reads: what all heads read.
         advance: called after each epoch of the heads' training.
     """
-    inputs = np.stack([head_input(heads.features, block, reads) for block in blocks])
-    trained = train_heads(task, inputs, heads, reads=reads, advance=advance)
-    if task.int8:
-        trained = [quantize_head(head, inputs[i]) for i, head in enumerate(trained)]
+    if reads in TOKEN_INPUTS:
+        trained = train_token_heads(task, heads, blocks, reads=reads, advance=advance)
+        if task.int8:
+            trained = quantize_token_heads(trained, heads.features, blocks)
+        embed_tokens(trained, gating.features, blocks)
+    else:
+        inputs = np.stack([head_input(heads.features, block, reads) for block in blocks])
+        trained = train_heads(task, inputs, heads, reads=reads, advance=advance)
+        if task.int8:
+            trained = [quantize_head(head, inputs[i]) for i, head in enumerate(trained)]
     return [_finish_exit(task, head, gating, block) for head, block in zip(trained, blocks, strict=True)]
 
 
 def _finish_exit(task: ExitTask, head: Head, gating: Material, block: int) -> TrainedExit:
     """Fit temperature and gate to what a head answers on the gating split."""
-    inputs = head_input(gating.features, block, head.reads)
-    logits = label_logits(head_embeddings(head, inputs), task.labels, task.logit_scale)
+    logits = label_logits(_embeddings(head, gating.features, block), task.labels, task.logit_scale)
     target = gating.teacher.probabilities
     if gating.classes is not None:
         target = np.eye(len(task.labels), dtype=np.float32)[gating.classes]
@@ -147,10 +168,18 @@ def _finish_exit(task: ExitTask, head: Head, gating: Material, block: int) -> Tr
     )
 
 
+def _embeddings(head: Head, features: Features, block: int) -> FloatArray:
+    """Compute what the head after `block` answers for all images, (images, embed_dim)."""
+    if head.pool is None:
+        return head_embeddings(head, head_input(features, block, head.reads))
+    embed_tokens([head], features, [block])
+    return features.answers[head]
+
+
 def answers_of(task: ExitTask, trained: TrainedExit, features: Features) -> ExitAnswers:
     """Compute what an exit answers for cached features, as its ONNX part would."""
-    inputs = head_input(features, trained.block, trained.head.reads)
-    logits = label_logits(head_embeddings(trained.head, inputs), task.labels, task.logit_scale)
+    embeddings = _embeddings(trained.head, features, trained.block)
+    logits = label_logits(embeddings, task.labels, task.logit_scale)
     probabilities = softmax(logits / np.float32(trained.temperature))
     values = gate_features(probabilities, features.variance[:, trained.block - 1])
     return ExitAnswers(probabilities, gate_values(trained.gate, values))
@@ -158,6 +187,9 @@ def answers_of(task: ExitTask, trained: TrainedExit, features: Features) -> Exit
 
 def score(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> ExitScores:
     """Compute what a set of exits would do for a split, and what they cost."""
+    looking = [trained for trained in exits if trained.head.pool is not None]
+    if looking:  # one pass over the tokens for all of them
+        embed_tokens([trained.head for trained in looking], material.features, [trained.block for trained in looking])
     answers = [answers_of(task, trained, material.features) for trained in exits]
     none = np.zeros((len(material.features.embedding), 0))
     return ExitScores(
@@ -166,6 +198,6 @@ def score(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> E
         good=np.hstack([none, *(material.good(a.probabilities)[:, None] for a in answers)]),
         full_good=material.good(material.features.probabilities).astype(np.float64),
         exit_flops=np.array([task.costs.up_to(trained.block) for trained in exits], np.float64),
-        visit_flops=np.full(len(exits), task.costs.exit, np.float64),
+        visit_flops=np.array([task.costs.exits[trained.head.reads] for trained in exits], np.float64),
         full_flops=float(task.costs.full),
     )

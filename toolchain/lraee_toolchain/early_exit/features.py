@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee_toolchain.array_file import ArrayFile, save_array
+from lraee_toolchain.early_exit.token_heads.sources import (
+    DiskTokens,
+    Joined,
+    SomeRows,
+    TokenSource,
+    normed_tokens,
+    shard_name,
+)
 from lraee_toolchain.parts.runner import BATCH, Chain
 
 FloatArray = NDArray[np.float32]
@@ -31,10 +40,26 @@ class Features:
     """(images, embed_dim) float32, full depth, unit rows."""
     probabilities: FloatArray
     """(images, labels) float32, full depth."""
+    tokens: TokenSource | None = None
+    """All tokens after candidate blocks, for heads that learn from them; None where no head does."""
+    answers: WeakKeyDictionary[Any, FloatArray] = field(default_factory=WeakKeyDictionary, repr=False)
+    """Embeddings (images, embed_dim) by the head that read all tokens, so that they are read once for each head."""
 
     def rows(self, index: NDArray[np.int64]) -> Features:
-        """Copy the rows of some images."""
-        return Features(*(_rows(getattr(self, name), index) for name in _NAMES))
+        """Copy the rows of some images; of the tokens only when they are asked for."""
+        arrays = {name: _rows(getattr(self, name), index) for name in _NAMES}
+        return Features(**arrays, tokens=None if self.tokens is None else SomeRows(self.tokens, index))
+
+    def joined(self, other: Features) -> Features:
+        """Put the images of another split after these; the cached arrays are copied."""
+        arrays: dict[str, Any] = {}
+        for name in _NAMES:
+            first, second = getattr(self, name), getattr(other, name)
+            arrays[name] = None if first is None else np.concatenate([first, second])
+        tokens = None
+        if self.tokens is not None and other.tokens is not None:
+            tokens = Joined(self.tokens, other.tokens)
+        return Features(**arrays, tokens=tokens)
 
 
 def _rows(values: FloatArray | None, index: NDArray[np.int64]) -> Any:
@@ -50,6 +75,7 @@ def extract_features(
     folder: Path,
     *,
     class_token: bool = True,
+    shards: Sequence[int] = (),
     advance: Callable[[int], None] | None = None,
 ) -> None:
     """Run every image to full depth and write the features as ``.npy`` files.
@@ -59,15 +85,16 @@ def extract_features(
         pixels: (images, size, size, 3) uint8.
         folder: where the files go.
         class_token: whether token 0 is a class token.
+        shards: blocks after which all tokens are kept too, as `DiskTokens` reads them.
         advance: called after each batch with its number of images.
     """
     with ExitStack() as opened:
         files: dict[str, ArrayFile] = {}
 
-        def write(start: int, **arrays: FloatArray) -> None:
+        def write(start: int, **arrays: NDArray[Any]) -> None:
             for name, rows in arrays.items():
                 if name not in files:
-                    file = ArrayFile(folder / f"{name}.npy", np.float32, (len(pixels), *rows.shape[1:]))
+                    file = ArrayFile(folder / f"{name}.npy", rows.dtype, (len(pixels), *rows.shape[1:]))
                     files[name] = opened.enter_context(file)
                 files[name].write(start, rows)
 
@@ -77,6 +104,8 @@ def extract_features(
             for block, tokens in enumerate(chain.after_blocks(batch)):
                 if block == 0:
                     continue
+                if block in shards:
+                    write(start, **{shard_name(block): normed_tokens(tokens)})
                 patches = tokens[:, int(class_token) :]
                 means.append(patches.mean(axis=1))
                 variances.append(np.square(patches - means[-1][:, None]).sum(axis=2).mean(axis=1))
@@ -91,7 +120,9 @@ def extract_features(
 
 def load_features(folder: Path) -> Features:
     """Open what `extract_features` wrote."""
-    return Features(*(_open(folder / f"{name}.npy") for name in _NAMES))
+    tokens = DiskTokens(folder)
+    arrays = {name: _open(folder / f"{name}.npy") for name in _NAMES}
+    return Features(**arrays, tokens=tokens if tokens.blocks else None)
 
 
 def _open(path: Path) -> Any:
@@ -130,6 +161,13 @@ class Teacher:
     def rows(self, index: NDArray[np.int64]) -> Teacher:
         """Select the rows of some images."""
         return Teacher(self.embedding[index], self.probabilities[index])
+
+    def joined(self, other: Teacher) -> Teacher:
+        """Put the images of another split after these."""
+        return Teacher(
+            np.concatenate([self.embedding, other.embedding]),
+            np.concatenate([self.probabilities, other.probabilities]),
+        )
 
 
 def load_teacher(folder: Path) -> Teacher:

@@ -8,7 +8,7 @@ without, from the FP32 tower's label distribution and embedding alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from lraee.errors import ExportError
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.graphs.layers import AnyLinear
+from lraee_exporters.graphs.pooling.token_pool import TokenPool
 from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear
+from lraee_toolchain.config import HeadTraining
 from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
 
@@ -28,7 +30,7 @@ LEAST_STEPS = 20
 """Least steps of the learning rate's cycle; torch divides by zero where a tenth of the cycle is one step."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Head:
     """A trained head, in float32 or INT8."""
 
@@ -36,10 +38,15 @@ class Head:
     norm: LayerNorm
     fc1: AnyLinear
     fc2: AnyLinear
+    pool: TokenPool | None = None
+    """Of a head that reads tokens, else None."""
 
 
 def head_input(features: Features, block: int, reads: HeadInput) -> FloatArray:
-    """Select what the head after `block` (from 1) reads: (images, width), or (images, 2 * width) for ``both``."""
+    """Select what the head after `block` (from 1) reads: (images, width), or (images, 2 * width) for ``both``.
+
+    What heads read of tokens is computed by `token_heads`.
+    """
     mean = features.patch_mean[:, block - 1]
     if reads == "patch_mean":
         return np.asarray(mean)
@@ -71,40 +78,66 @@ def train_heads(
     options, generator = task.config.heads, torch.Generator().manual_seed(task.seed)
     exits, count, width = inputs.shape
     hidden = width if reads != "both" else width // 2
-    parameters = _initial_parameters(exits, (width, hidden, task.labels.shape[1]), generator)
-    drop = _Dropout(options.dropout, task.seed)
+    parameters = initial_parameters(exits, (width, hidden, task.labels.shape[1]), generator)
+    drop = Dropout(options.dropout, task.seed)
     x = torch.from_numpy(np.ascontiguousarray(inputs))
-    target = torch.from_numpy(np.array(material.teacher.embedding))
-    text = torch.from_numpy(np.array(task.labels)).T.contiguous()
-    soft = torch.from_numpy(np.array(material.teacher.probabilities))
-    hard = None if material.classes is None else torch.from_numpy(np.array(material.classes))
-    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
-    steps = max(1, -(-count // options.batch_size)) * options.epochs
-    total = max(steps, LEAST_STEPS)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=total, pct_start=0.1)
+    lesson, descent = Lesson(task, material), Descent(parameters, options, count)
     for _ in range(options.epochs):
         order = torch.randperm(count, generator=generator)
         for start in range(0, count, options.batch_size):
             rows = order[start : start + options.batch_size]
-            embedding = _embed(parameters, x[:, rows], drop)
-            logits = (task.logit_scale * embedding @ text).flatten(0, 1)
-            if hard is not None:
-                wanted = hard[rows].repeat(exits)
-                loss = F.cross_entropy(logits, wanted, label_smoothing=options.label_smoothing)
-            else:
-                loss = F.cross_entropy(logits, soft[rows].repeat(exits, 1))
-            loss = loss + options.distillation * (1 - (embedding * target[rows]).sum(-1)).mean()
-            optimizer.zero_grad(set_to_none=True)
-            (loss * exits).backward()
-            optimizer.step()
-            schedule.step()
+            descent.step(lesson.loss(embed(parameters, x[:, rows], drop), rows))
         if advance is not None:
             advance(1)
     arrays = [tensor.detach().numpy() for tensor in parameters]
-    return [_head(reads, *(array[position] for array in arrays)) for position in range(exits)]
+    return [finished_head(reads, *(array[position] for array in arrays)) for position in range(exits)]
 
 
-def _initial_parameters(exits: int, sizes: tuple[int, int, int], generator: torch.Generator) -> list[torch.Tensor]:
+class Lesson:
+    """What heads learn from: classes or the teacher's label distribution, and the teacher's embedding."""
+
+    def __init__(self, task: ExitTask, material: Material) -> None:
+        """Name the task and its images."""
+        self._options, self._scale = task.config.heads, task.logit_scale
+        self._target = torch.from_numpy(np.array(material.teacher.embedding))
+        self._text = torch.from_numpy(np.array(task.labels)).T.contiguous()
+        self._soft = torch.from_numpy(np.array(material.teacher.probabilities))
+        self._hard = None if material.classes is None else torch.from_numpy(np.array(material.classes))
+
+    def loss(self, embedding: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Sum the loss over the exits, from their embeddings (exits, images, embed_dim) of the images `rows`."""
+        exits = len(embedding)
+        logits = (self._scale * embedding @ self._text).flatten(0, 1)
+        if self._hard is not None:
+            wanted = self._hard[rows].repeat(exits)
+            loss = F.cross_entropy(logits, wanted, label_smoothing=self._options.label_smoothing)
+        else:
+            loss = F.cross_entropy(logits, self._soft[rows].repeat(exits, 1))
+        loss = loss + self._options.distillation * (1 - (embedding * self._target[rows]).sum(-1)).mean()
+        return loss * exits
+
+
+class Descent:
+    """AdamW with a one-cycle learning rate over the whole training."""
+
+    def __init__(self, parameters: Sequence[torch.Tensor], options: HeadTraining, images: int) -> None:
+        """Prepare as many steps as the images and options make."""
+        rate = options.learning_rate
+        self._optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=options.weight_decay, fused=True)
+        steps = max(1, -(-images // options.batch_size)) * options.epochs
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, rate, total_steps=max(steps, LEAST_STEPS), pct_start=0.1
+        )
+
+    def step(self, loss: torch.Tensor) -> None:
+        """Follow the loss downhill once."""
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        self._schedule.step()
+
+
+def initial_parameters(exits: int, sizes: tuple[int, int, int], generator: torch.Generator) -> list[torch.Tensor]:
     """LayerNorm's gain and shift, and weight (in, out) and bias of both layers, stacked over the exits."""
 
     def linear(size_in: int, size_out: int) -> list[torch.Tensor]:
@@ -117,7 +150,7 @@ def _initial_parameters(exits: int, sizes: tuple[int, int, int], generator: torc
     return [p.requires_grad_() for p in (*norm, *linear(width, hidden), *linear(hidden, embed_dim))]
 
 
-class _Dropout:
+class Dropout:
     """Dropout whose masks are drawn as bytes, which is six times as fast as torch draws float32."""
 
     def __init__(self, share: float, seed: int) -> None:
@@ -129,7 +162,7 @@ class _Dropout:
         return values * kept * (256 / self._levels)
 
 
-def _embed(parameters: Sequence[torch.Tensor], x: torch.Tensor, drop: _Dropout) -> torch.Tensor:
+def embed(parameters: Sequence[torch.Tensor], x: torch.Tensor, drop: Dropout) -> torch.Tensor:
     """Compute the stacked heads' unit embeddings, (exits, images, embed_dim), in training."""
     gain, shift, weight_1, bias_1, weight_2, bias_2 = parameters
     normed = F.layer_norm(x, (x.shape[-1],), eps=EPSILON) * gain + shift
@@ -137,7 +170,7 @@ def _embed(parameters: Sequence[torch.Tensor], x: torch.Tensor, drop: _Dropout) 
     return F.normalize(torch.baddbmm(bias_2, middle, weight_2), dim=-1)
 
 
-def _head(reads: HeadInput, *arrays: FloatArray) -> Head:
+def finished_head(reads: HeadInput, *arrays: FloatArray, pool: TokenPool | None = None) -> Head:
     """Build a head from its slice of the stacked arrays, weights (in, out)."""
     gain, shift, weight_1, bias_1, weight_2, bias_2 = (np.ascontiguousarray(array) for array in arrays)
     return Head(
@@ -145,21 +178,26 @@ def _head(reads: HeadInput, *arrays: FloatArray) -> Head:
         norm=LayerNorm(weight=gain[0], bias=shift[0], epsilon=EPSILON),
         fc1=Linear(weight=np.ascontiguousarray(weight_1.T), bias=bias_1[0]),
         fc2=Linear(weight=np.ascontiguousarray(weight_2.T), bias=bias_2[0]),
+        pool=pool,
     )
 
 
 def quantize_head(head: Head, inputs: FloatArray) -> Head:
     """Quantize a head to INT8, its activation ranges from `inputs` (images, d)."""
+    return quantized_head(head, head_ranges(head, inputs))
+
+
+def head_ranges(head: Head, inputs: FloatArray) -> tuple[ActivationRange, ActivationRange]:
+    """Measure the ranges of what both layers of a float head read for `inputs` (images, d)."""
+    normed = _normed(head, inputs)
+    return _range(normed), _range(_gelu(_apply(head.fc1, normed)))
+
+
+def quantized_head(head: Head, ranges: tuple[ActivationRange, ActivationRange]) -> Head:
+    """Quantize both layers of a float head to INT8, with their activation ranges."""
     assert isinstance(head.fc1, Linear)
     assert isinstance(head.fc2, Linear)
-    normed = _normed(head, inputs)
-    hidden = _gelu(_apply(head.fc1, normed))
-    return Head(
-        reads=head.reads,
-        norm=head.norm,
-        fc1=quantize_linear(head.fc1, _range(normed)),
-        fc2=quantize_linear(head.fc2, _range(hidden)),
-    )
+    return replace(head, fc1=quantize_linear(head.fc1, ranges[0]), fc2=quantize_linear(head.fc2, ranges[1]))
 
 
 def head_embeddings(head: Head, inputs: FloatArray) -> FloatArray:

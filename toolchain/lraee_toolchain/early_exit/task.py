@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher
 
@@ -22,7 +24,8 @@ class Costs:
     """Of one block that computes all tokens."""
     last: int
     """Of the last block, which computes keys and values of all tokens and the class token alone after them."""
-    exit: int
+    exits: Mapping[HeadInput, int]
+    """Of one exit, by what its head reads."""
     tail: int
     depth: int
     """Number of blocks of the tower."""
@@ -76,6 +79,10 @@ class Material:
         """Select images by their index."""
         classes = None if self.classes is None else self.classes[index]
         return Material(features=self.features.rows(index), teacher=self.teacher.rows(index), classes=classes)
+
+    def without_tokens(self) -> Material:
+        """The same images for heads that read no tokens."""
+        return replace(self, features=replace(self.features, tokens=None))
 
     def good(self, probabilities: FloatArray) -> NDArray[np.bool_]:
         """Whether each answer is right, or without labels agrees with the float tower."""

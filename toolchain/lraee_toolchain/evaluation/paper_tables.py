@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
-from lraee_exporters.graphs.exit import HEAD_INPUTS, HeadInput
+from lraee_exporters.graphs.exit import POOLED_INPUTS, HeadInput
 from lraee_toolchain.config import Precision
 from lraee_toolchain.early_exit.fitting import Routing
 from lraee_toolchain.early_exit.outcomes import outcome
@@ -155,7 +155,9 @@ def ssa_at_the_end(tower: Tower, setting: Setting) -> Measured:
         exits = setting.train(tower, setting.divide(tower, seed), [costs.depth], "patch_mean", seed)
         good.append(setting.score(exits, tower.evaluation).good[:, 0])
     setting.advance(1)
-    return Measured(good=good, saved=[1 - (costs.up_to(costs.depth) + costs.exit) / costs.full] * len(good))
+    return Measured(
+        good=good, saved=[1 - (costs.up_to(costs.depth) + costs.exits["patch_mean"]) / costs.full] * len(good)
+    )
 
 
 def lra_ee(tower: Tower, setting: Setting) -> tuple[Measured, list[Routing]]:
@@ -179,7 +181,7 @@ def head_study(tower: Tower, setting: Setting) -> dict[HeadInput, tuple[float, .
     """Measure the accuracy of a head after each block on the evaluation split, by what it reads; first seed."""
     splits, blocks = setting.divide(tower, 0), range(1, setting.costs.depth + 1)
     study: dict[HeadInput, tuple[float, ...]] = {}
-    for reads in HEAD_INPUTS:
+    for reads in POOLED_INPUTS:
         scores = setting.score(setting.train(tower, splits, blocks, reads, 0), tower.evaluation)
         study[reads] = tuple(scores.good.mean(axis=0).tolist())
     setting.advance(1)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.config import ExportConfig, Precision
 from lraee_toolchain.early_exit.exits import TrainedExit, score, train_exits
-from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.fitting import Routing, fit_routing
 from lraee_toolchain.early_exit.outcomes import ExitScores
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
@@ -96,14 +95,11 @@ class Setting:
 
 
 def _concatenate(first: Material, second: Material) -> Material:
-    def all_of(kind: type[Any], a: Any, b: Any) -> Any:
-        return kind(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in kind.__slots__))
-
     classes = None
     if first.classes is not None and second.classes is not None:
         classes = np.concatenate([first.classes, second.classes])
     return Material(
-        features=all_of(Features, first.features, second.features),
-        teacher=all_of(Teacher, first.teacher, second.teacher),
+        features=first.features.joined(second.features),
+        teacher=first.teacher.joined(second.teacher),
         classes=classes,
     )

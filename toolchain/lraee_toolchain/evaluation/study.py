@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lraee.bundle.strict_json import read_json, write_json
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_calibration_data import Dataset
+from lraee_exporters.graphs.exit import TOKEN_INPUTS
 from lraee_exporters.parity import StageParity
 from lraee_toolchain.config import Precision
 from lraee_toolchain.data.splits import load_pixel_set
@@ -145,9 +146,7 @@ class Study:
         """Measure the paper's tables, every method at matched FLOPs, and the check of risk control."""
         stages = self._stages
         parts = {name: stages.parts(name) for name in ALL}
-        materials = {  # memory-mapped
-            name: (*stages.split_material(folder), self._material(folder)) for name, folder in parts.items()
-        }
+        materials = {name: self._splits(name, folder) for name, folder in parts.items()}  # memory-mapped
         noise = self.noise()
         key = {
             "parts": [folder.name for folder in parts.values()],
@@ -155,6 +154,20 @@ class Study:
             "seeds": stages.config.seeds,
         }
         return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise))
+
+    def _splits(self, name: Precision, parts: Path) -> tuple[Material, Material, Material]:
+        """Give heads', gating and evaluation split of one precision.
+
+        Heads read all tokens only where that was asked for by name: with ``--reads auto`` every fit of the tables would
+        try them. The features of the bundle's precision are those that its exits were fitted with.
+        """
+        stages = self._stages
+        asked = stages.config.reads in TOKEN_INPUTS
+        there = name == self._precision and bool(stages.token_blocks)
+        heads, gating = stages.split_material(parts, tokens=asked or there)
+        if not asked:
+            heads, gating = heads.without_tokens(), gating.without_tokens()
+        return heads, gating, self._material(parts, tokens=asked)
 
     def _tables(
         self,
@@ -209,6 +222,6 @@ class Study:
         folder = self._stages.work.stage(name, {**key, "pixels": self._pixels.name}, write)
         return read_json(kind, folder / f"{name}.json")
 
-    def _material(self, parts: Path) -> Material:
-        material = self._stages.material(self._evaluation, parts, views=1)
+    def _material(self, parts: Path, *, tokens: bool) -> Material:
+        material = self._stages.material(self._evaluation, parts, views=1, tokens=tokens)
         return dataclasses.replace(material, classes=self.classes)

@@ -92,7 +92,7 @@ def build_exits(exits: Mapping[int, ExitWeights], tower: Tower, folder: Path) ->
             width=tower.width,
             class_token=tower.has_class_token,
         )
-        entries.append(save_part(graph, file, operators_of_exit(weights), folder))
+        entries.append(save_part(graph, file, operators_of_exit(weights, class_token=tower.has_class_token), folder))
     save_parts(entries, folder)
 
 

@@ -45,6 +45,8 @@ HEADS: dict[HeadInput, str] = {
     "patch_mean": "mean patch token (SSA)",
     "cls": "class token",
     "both": "both side by side",
+    "attention": "attention pooling",
+    "local": "local mixing, attention pooling",
 }
 """Heads by what they read."""
 
