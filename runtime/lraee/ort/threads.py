@@ -45,10 +45,10 @@ def default_threads(block_flops: int | None = None, root: Path = ROOT) -> int:
     """Choose the threads where none are asked for: one for each of the usable cores, or 1 where blocks are small.
 
     A thread that sleeps between two operators takes some 20 microseconds to come back, more than it saves in a block
-    of a few hundred. On two cores of an EPYC with AVX512-VNNI the reference takes 1.77 ms at 1 thread and 2.77 at 2, and
-    1.78 and 2.99 next to a process that never rests; a ViT-B/32 takes 29.5 ms at 1 thread and 20.1 at 2, and 29.4 and
-    29.2 next to that process. So one thread for each core never costs more where blocks are large, and threads that spin
-    would (36.0 ms next to it). Medians at batch 1 of ``python benchmarks/experiments/threads.py BUNDLE``.
+    of a few hundred. On two cores of an EPYC with AVX512-VNNI the reference takes 1.77 ms at 1 thread and 2.77 at 2,
+    and next to a process that never rests 1.78 and 2.99. A ViT-B/32 takes 29.5 ms at 1 thread and 20.1 at 2, and next
+    to that process 29.4 and 29.2: one thread for each core costs nothing where blocks are large. Threads that spin
+    would take 36.0 ms there. Medians at batch 1 of ``python benchmarks/experiments/threads.py BUNDLE``.
 
     Environment variables, such as ``OMP_NUM_THREADS`` or ``PYTHON_CPU_COUNT``, are not followed.
 
