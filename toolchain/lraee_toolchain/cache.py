@@ -130,7 +130,7 @@ class WorkFolder:
             inputs: everything the result depends on, JSON-able.
             make: writes the result into the empty folder it is given.
         """
-        target = self.root / f"{name}-{key_of({'stage': name, 'versions': self._versions, **inputs})}"
+        target = self._target(name, inputs)
         found = target.is_dir()
         if self._notify is not None:
             self._notify(name, found)
@@ -145,9 +145,29 @@ class WorkFolder:
                 sync_tree(half)
                 half.rename(target)
                 sync(self.root)
+            shutil.rmtree(self._begun(target), ignore_errors=True)
         finally:
             shutil.rmtree(half, ignore_errors=True)  # of a stage that raised; a finished one is not here any more
         return target
+
+    def begun(self, name: str, inputs: Mapping[str, object]) -> Path:
+        """Give a folder in which a stage of hours keeps what it has done; it stays when the process is killed.
+
+        It is empty at first, and removed when the stage is finished. What is written there must be whole or not at all.
+
+        Args:
+            name: name of the stage.
+            inputs: as for `stage`.
+        """
+        folder = self._begun(self._target(name, inputs))
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _target(self, name: str, inputs: Mapping[str, object]) -> Path:
+        return self.root / f"{name}-{key_of({'stage': name, 'versions': self._versions, **inputs})}"
+
+    def _begun(self, target: Path) -> Path:
+        return self.root / f".begun-{target.name}"
 
     def _advice(self) -> str:
         """Advise what to do if a stage cannot be written; asked before it is made, while the folder is readable."""
