@@ -35,6 +35,12 @@ class Lessons:
     held_out: Photos
     labels: NDArray[np.float32]
 
+    def few(self) -> Lessons:
+        """Keep 80 images to learn from and 32 to judge by, for tests that need no accuracy."""
+        return Lessons(
+            model=self.model, learn=_first(self.learn, 80), held_out=_first(self.held_out, 32), labels=self.labels
+        )
+
     def task(self, options: Adaptation, seed: int = 0) -> TuningTask:
         """Describe a tuning with these options."""
         preprocessing = self.model.tower.preprocessing
@@ -60,7 +66,7 @@ class Lessons:
 
 @pytest.fixture(scope="session")
 def lessons() -> Lessons:
-    """500 images of the pool to learn from and 500 others to judge by, with labels."""
+    """320 images of the pool to learn from and 160 others to judge by, with labels."""
     model = load_model("reference")
     label_set = read_labels("reference")
     labels = embed_labels(model, label_set)
@@ -68,8 +74,8 @@ def lessons() -> Lessons:
     made = Lessons(model=model, learn=_EMPTY, held_out=_EMPTY, labels=labels)
     task = made.task(Adaptation())
 
-    def photos(start: int) -> Photos:
-        dataset = pool.subset(range(start, len(pool), len(pool) // 500)[:500])
+    def photos(start: int, count: int) -> Photos:
+        dataset = pool.subset(range(start, len(pool), len(pool) // count)[:count])
         pixels = load_pixels(dataset, model.tower.preprocessing).pixels
         teacher = np.zeros((len(pixels), labels.shape[1]), np.float32)
 
@@ -79,7 +85,12 @@ def lessons() -> Lessons:
         embed_all(model.torch_model.visual, pixels, task, CPU, write)
         return Photos(pixels=pixels, classes=label_rows(dataset, label_set.names), teacher=teacher)
 
-    return Lessons(model=model, learn=photos(0), held_out=photos(1), labels=labels)
+    return Lessons(model=model, learn=photos(0, 320), held_out=photos(1, 160), labels=labels)
+
+
+def _first(photos: Photos, count: int) -> Photos:
+    classes = None if photos.classes is None else photos.classes[:count]
+    return Photos(pixels=photos.pixels[:count], classes=classes, teacher=photos.teacher[:count])
 
 
 _EMPTY = Photos(pixels=np.zeros((0, 1, 1, 3), np.uint8), classes=None, teacher=np.zeros((0, 1), np.float32))
@@ -89,3 +100,9 @@ _EMPTY = Photos(pixels=np.zeros((0, 1, 1, 3), np.uint8), classes=None, teacher=n
 def weights_of() -> Callable[[Any], dict[str, torch.Tensor]]:
     """Copy the weights of a module by name."""
     return lambda module: {name: value.clone() for name, value in module.state_dict().items()}
+
+
+@pytest.fixture(scope="session")
+def few_lessons(lessons: Lessons) -> Lessons:
+    """The first of them."""
+    return lessons.few()

@@ -66,17 +66,8 @@ def test_the_tuned_model_is_a_folder_that_open_clip_loads(adapted: tuple[ExportC
 def test_the_bundle_is_made_of_the_tuned_tower(adapted: tuple[ExportConfig, ExportResult], tmp_path: Path) -> None:
     """An export of the folder, as any other model, has the same parts."""
     config, result = adapted
-    again = export(
-        dataclasses.replace(
-            config,
-            model=str(result.adapted),
-            labels="reference",
-            adapt=None,
-            device="auto",
-            out=tmp_path / "again.lraee",
-            work=None,
-        )
-    )
+    changes = {"adapt": None, "device": "auto", "out": tmp_path / "again.lraee", "work": None}
+    again = export(dataclasses.replace(config, model=str(result.adapted), labels="reference", **changes))
     one, other = Bundle(result.bundle).manifest, Bundle(again.bundle).manifest
     sizes = [{entry.name: entry.sha256 for entry in manifest.files} for manifest in (one, other)]
     names = {name for name in sizes[0] if name.startswith(("block", "stem", "tail", "exit"))}
@@ -176,7 +167,7 @@ def test_tuning_that_cannot_be_is_refused(
 def test_an_existing_adapted_folder_is_refused(small_config: Callable[..., ExportConfig], tmp_path: Path) -> None:
     """As any target is."""
     (tmp_path / "x.adapted").mkdir()
-    with pytest.raises(ExportError, match="x.adapted exists"):
+    with pytest.raises(ExportError, match=r"x\.adapted exists"):
         export(small_config(tmp_path / "x.lraee", adapt=TUNING))
 
 

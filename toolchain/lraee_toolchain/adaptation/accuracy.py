@@ -28,7 +28,7 @@ def embed_all(
     views = Views(mean=task.mean, std=task.std, device=machine.device)
     for start in range(0, len(pixels), BATCH):
         with torch.no_grad():
-            batch = views.plain(np.ascontiguousarray(pixels[start : start + BATCH]))
+            batch = views.plain(pixels[start : start + BATCH])
             write(start, run_tower(visual, batch, (), machine).embedding.cpu().numpy())
 
 
@@ -55,7 +55,7 @@ def shares_right(
     right = np.zeros(len(exits) + 1, np.int64)
     for start in range(0, len(photos.pixels), BATCH):
         with torch.no_grad():
-            batch = views.plain(np.ascontiguousarray(photos.pixels[start : start + BATCH]))
+            batch = views.plain(photos.pixels[start : start + BATCH])
             answers = run_tower(visual, batch, exits, machine)
             with machine.products():
                 embeddings = [head(tokens) for head, tokens in zip(heads, answers.tokens, strict=True)]

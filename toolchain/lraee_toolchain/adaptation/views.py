@@ -57,7 +57,7 @@ class Views:
         return self._normalized(((images - middle) * contrast + middle) * bright)
 
     def _images(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+        return torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
 
     def _normalized(self, images: torch.Tensor) -> torch.Tensor:
         mean, std = (torch.tensor(value, device=self.device).view(1, 3, 1, 1) for value in (self.mean, self.std))
