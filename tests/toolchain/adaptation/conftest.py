@@ -66,7 +66,7 @@ class Lessons:
 
 @pytest.fixture(scope="session")
 def lessons() -> Lessons:
-    """320 images of the pool to learn from and 160 others to judge by, with labels."""
+    """160 images of the pool to learn from and 160 others to judge by, with labels."""
     model = load_model("reference")
     label_set = read_labels("reference")
     labels = embed_labels(model, label_set)
@@ -85,7 +85,7 @@ def lessons() -> Lessons:
         embed_all(model.torch_model.visual, pixels, task, CPU, write)
         return Photos(pixels=pixels, classes=label_rows(dataset, label_set.names), teacher=teacher)
 
-    return Lessons(model=model, learn=photos(0, 320), held_out=photos(1, 160), labels=labels)
+    return Lessons(model=model, learn=photos(0, 160), held_out=photos(1, 160), labels=labels)
 
 
 def _first(photos: Photos, count: int) -> Photos:
