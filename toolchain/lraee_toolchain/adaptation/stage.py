@@ -96,16 +96,7 @@ def adapt(stages: Stages) -> Adapted:
     machine = choose_machine(stages.config.device)
     split, rows = stages.splits, stages.pixel_set(stages.splits.heads, views=stages.splits.views)
     photos = _photos(stages, split.heads, views=split.views), _photos(stages, split.gating, views=1)
-    preprocessing = stages.tower.preprocessing
-    task = TuningTask(
-        labels=stages.labels,
-        logit_scale=stages.tower.logit_scale,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        exits=exits,
-        options=options,
-        seed=stages.config.seed,
-    )
+    task = _task(stages, exits)
     inputs = {
         "tower": stages.fingerprint,
         "text": stages.model.source_sha256,
@@ -160,6 +151,18 @@ def _check(stages: Stages, exits: tuple[int, ...]) -> None:
         raise ExportError(f"--adapt-exits names block {wrong[0]}, wanted 1 to {depth - 1}")
     if stages.supervision == "label-free" and options.distillation <= 0:
         raise ExportError("tuning without labels learns by distillation alone, whose weight is 0; give it a weight")
+
+
+def _task(stages: Stages, exits: tuple[int, ...]) -> TuningTask:
+    return TuningTask(
+        labels=stages.labels,
+        logit_scale=stages.tower.logit_scale,
+        mean=stages.tower.preprocessing.mean,
+        std=stages.tower.preprocessing.std,
+        exits=exits,
+        options=_options(stages),
+        seed=stages.config.seed,
+    )
 
 
 def _photos(stages: Stages, dataset: Dataset, *, views: int) -> Photos:
