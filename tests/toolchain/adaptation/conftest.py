@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +37,6 @@ class Lessons:
     held_out: Photos
     labels: NDArray[np.float32]
 
-    def few(self) -> Lessons:
-        """Keep 80 images to learn from and 32 to judge by, for tests that need no accuracy."""
-        return Lessons(
-            model=self.model, learn=_first(self.learn, 80), held_out=_first(self.held_out, 32), labels=self.labels
-        )
-
     def task(self, options: Adaptation, seed: int = 0) -> TuningTask:
         """Describe a tuning with these options."""
         preprocessing = self.model.tower.preprocessing
@@ -72,25 +68,24 @@ def lessons() -> Lessons:
     labels = embed_labels(model, label_set)
     pool = open_dataset(fashion_mnist_pool())
     made = Lessons(model=model, learn=_EMPTY, held_out=_EMPTY, labels=labels)
-    task = made.task(Adaptation())
 
-    def photos(start: int, count: int) -> Photos:
-        dataset = pool.subset(range(start, len(pool), len(pool) // count)[:count])
+    def photos(start: int) -> Photos:
+        dataset = pool.subset(range(start, len(pool), len(pool) // 160)[:160])
         pixels = load_pixels(dataset, model.tower.preprocessing).pixels
-        teacher = np.zeros((len(pixels), labels.shape[1]), np.float32)
+        return taught(made, pixels, label_rows(dataset, label_set.names))
 
-        def write(first: int, rows: NDArray[np.float32]) -> None:
-            teacher[first : first + len(rows)] = rows
-
-        embed_all(model.torch_model.visual, pixels, task, CPU, write)
-        return Photos(pixels=pixels, classes=label_rows(dataset, label_set.names), teacher=teacher)
-
-    return Lessons(model=model, learn=photos(0, 160), held_out=photos(1, 160), labels=labels)
+    return dataclasses.replace(made, learn=photos(0), held_out=photos(1))
 
 
-def _first(photos: Photos, count: int) -> Photos:
-    classes = None if photos.classes is None else photos.classes[:count]
-    return Photos(pixels=photos.pixels[:count], classes=classes, teacher=photos.teacher[:count])
+def taught(lessons: Lessons, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> Photos:
+    """Ask the tower as given what it says of images."""
+    teacher = np.zeros((len(pixels), lessons.labels.shape[1]), np.float32)
+
+    def write(first: int, rows: NDArray[np.float32]) -> None:
+        teacher[first : first + len(rows)] = rows
+
+    embed_all(lessons.model.torch_model.visual, pixels, lessons.task(Adaptation()), CPU, write)
+    return Photos(pixels=pixels, classes=classes, teacher=teacher)
 
 
 _EMPTY = Photos(pixels=np.zeros((0, 1, 1, 3), np.uint8), classes=None, teacher=np.zeros((0, 1), np.float32))
@@ -102,7 +97,25 @@ def weights_of() -> Callable[[Any], dict[str, torch.Tensor]]:
     return lambda module: {name: value.clone() for name, value in module.state_dict().items()}
 
 
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 28, "layers": 4, "width": 32, "head_width": 16, "patch_size": 7},
+    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
 @pytest.fixture(scope="session")
-def few_lessons(lessons: Lessons) -> Lessons:
-    """The first of them."""
-    return lessons.few()
+def few_lessons(tmp_path_factory: pytest.TempPathFactory) -> Lessons:
+    """Four narrow blocks with random weights, 80 images of noise and 32 others, for tests that need no accuracy."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}))
+    model = load_model(str(folder), pretrained="random:0")
+    generator = np.random.default_rng(0)
+    labels = generator.normal(size=(5, 16)).astype(np.float32)
+    labels /= np.linalg.norm(labels, axis=1, keepdims=True)
+    made = Lessons(model=model, learn=_EMPTY, held_out=_EMPTY, labels=labels)
+    learn, held_out = (
+        taught(made, generator.integers(0, 256, (count, 28, 28, 3), np.uint8), np.arange(count) % 5)
+        for count in (80, 32)
+    )
+    return dataclasses.replace(made, learn=learn, held_out=held_out)

@@ -14,14 +14,14 @@ from lraee_toolchain.adaptation.low_rank import add_low_rank, merge_low_rank
 from lraee_toolchain.adaptation.tuning import Watch
 from lraee_toolchain.config import Adaptation
 
-OPTIONS = Adaptation(epochs=1, head_epochs=1, exits=(4, 8), rank=4, learning_rate=1e-3, batch_size=16)
+OPTIONS = Adaptation(epochs=1, head_epochs=1, exits=(1, 2), rank=4, learning_rate=1e-3, batch_size=16)
 
 
-def test_merged_weights_compute_what_the_updates_did(lessons: Any) -> None:
+def test_merged_weights_compute_what_the_updates_did(few_lessons: Any) -> None:
     """Bit for bit, before and after the merge, and no trace of the updates is left."""
-    block = copy.deepcopy(lessons.model.torch_model.visual.transformer.resblocks[3]).train()
+    block = copy.deepcopy(few_lessons.model.torch_model.visual.transformer.resblocks[3]).train()
     names = set(block.state_dict())
-    tokens = torch.randn(2, 50, lessons.model.tower.width, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(2, 50, few_lessons.model.tower.width, generator=torch.Generator().manual_seed(0))
     before = run(block, tokens)
     learned = add_low_rank(block, rank=4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(run(block, tokens), before)

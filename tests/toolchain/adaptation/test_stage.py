@@ -18,12 +18,15 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from lraee.bundle.folder import Bundle
 from lraee.commands.info import info_tables
 from lraee.errors import ExportError
 from lraee_calibration_data import fashion_mnist_test
 from lraee_exporters.loading.open_clip_models import load_model
+from lraee_toolchain import cli
+from lraee_toolchain import export as pipeline
 from lraee_toolchain.adaptation.stage import _photos
 from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.config import Adaptation, ExportConfig
@@ -82,7 +85,7 @@ def test_provenance_report_and_info_say_that_it_was_adapted(adapted: tuple[Expor
     assert manifest.model.weights == "reference, adapted"
     assert manifest.provenance["weights_sha256"] == load_model("reference").source_sha256
     assert manifest.provenance["adapted"] == (
-        "1 epochs on 96 images, labels, exits after blocks 4, 8, all weights of the blocks, learning rate 5e-05"
+        "1 epoch on 96 images, labels, exits after blocks 4, 8, all weights of the blocks, learning rate 5e-05"
     )
     words = [
         str(cell) for table in info_tables(Bundle(result.bundle)) for column in table.columns for cell in column.cells
@@ -169,6 +172,40 @@ def test_an_existing_adapted_folder_is_refused(small_config: Callable[..., Expor
     (tmp_path / "x.adapted").mkdir()
     with pytest.raises(ExportError, match=r"x\.adapted exists"):
         export(small_config(tmp_path / "x.lraee", adapt=TUNING))
+
+
+def test_the_command_builds_the_settings(tmp_path: Path) -> None:
+    """What is not given keeps its default."""
+    seen: list[ExportConfig] = []
+
+    def keep(config: ExportConfig, progress: object) -> None:
+        seen.append(config)
+        raise ExportError("enough")
+
+    options = ["reference", "-o", str(tmp_path / "x.lraee"), "--adapt", "--adapt-epochs", "3", "--adapt-rank", "8"]
+    options += ["--adapt-exits", "6,9", "--adapt-no-flip", "--adapt-exit-weight", "2", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "export", keep)
+        result = CliRunner().invoke(cli.app, options)
+    assert isinstance(result.exception, ExportError), result.output
+    wanted = Adaptation(epochs=3, rank=8, exits=(6, 9), flip=False, exit_weight=2.0)
+    assert (seen[0].adapt, seen[0].device) == (wanted, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--adapt-epochs", "3"], "--adapt-epochs says how --adapt tunes the trunk"),
+        (["--adapt-no-flip"], "--adapt-flip says how --adapt tunes the trunk"),
+        (["--adapt", "--adapt-exits", "some"], "--adapt-exits is 'some', wanted all, none, or block numbers"),
+        (["--adapt", "--device", "tpu"], "--device is 'tpu', wanted one of auto, cpu, cuda, mps"),
+    ],
+)
+def test_the_command_refuses_settings_that_mean_nothing(options: list[str], message: str, tmp_path: Path) -> None:
+    """In one line, before anything is loaded."""
+    result = CliRunner().invoke(cli.app, ["reference", "-o", str(tmp_path / "x.lraee"), *options])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("│", " ").split())
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from lraee_toolchain.adaptation.lessons import EpochRecord, exit_words
 from lraee_toolchain.adaptation.tuning import Watch
 from lraee_toolchain.config import Adaptation
 
-SHORT = Adaptation(epochs=1, head_epochs=1, exits=(4, 8), batch_size=16)
+SHORT = Adaptation(epochs=1, head_epochs=1, exits=(1, 2), batch_size=16)
 
 LONG = Adaptation(epochs=3, exits=(4, 6), batch_size=16, learning_rate=5e-4)
 
@@ -67,13 +67,13 @@ def test_lower_blocks_move_less(lessons: Any, tuned: tuple[Any, list[EpochRecord
 
 def test_frozen_blocks_stay(few_lessons: Any, tmp_path: Path) -> None:
     """As many as are asked for, from the first."""
-    visual, _ = few_lessons.tune(dataclasses.replace(SHORT, frozen_blocks=3), tmp_path / "frozen")
+    visual, _ = few_lessons.tune(dataclasses.replace(SHORT, frozen_blocks=1), tmp_path / "frozen")
     given = few_lessons.model.torch_model.visual
     moved = [
         not torch.equal(one.mlp.c_fc.weight, other.mlp.c_fc.weight)
         for one, other in zip(given.transformer.resblocks, visual.transformer.resblocks, strict=True)
     ]
-    assert moved == [False] * 3 + [True] * 9
+    assert moved == [False] + [True] * 3
 
 
 @pytest.mark.parametrize("stop", [3, 7, 9], ids=["heads alone", "within the trunk's pass", "last step"])
@@ -126,9 +126,9 @@ def test_without_labels_classes_do_not_matter(few_lessons: Any, tmp_path: Path) 
     unlabelled = dataclasses.replace(
         few_lessons, learn=learn, held_out=dataclasses.replace(few_lessons.held_out, classes=None)
     )
-    visual, records = unlabelled.tune(Adaptation(epochs=2, head_epochs=0, exits=(4, 8)), tmp_path / "free")
+    visual, records = unlabelled.tune(Adaptation(epochs=2, head_epochs=0, exits=(1, 2)), tmp_path / "free")
     assert records[-1].right[-1] > 0.8
-    labelled, _ = few_lessons.tune(Adaptation(epochs=2, head_epochs=0, exits=(4, 8)), tmp_path / "labels")
+    labelled, _ = few_lessons.tune(Adaptation(epochs=2, head_epochs=0, exits=(1, 2)), tmp_path / "labels")
     assert not torch.equal(visual.proj, labelled.proj)
 
 
@@ -146,7 +146,7 @@ def test_a_batch_in_parts_teaches_the_same(few_lessons: Any, tmp_path: Path, mon
     Tolerance: sums in another order, which AdamW's first steps, divided by their own size, carry into the weights.
     """
     wanted, _ = few_lessons.tune(dataclasses.replace(SHORT, learning_rate=1e-5), tmp_path / "whole")
-    monkeypatch.setattr(tuning, "MOST_ACTIVATIONS", 2**26)
+    monkeypatch.setattr(tuning, "MOST_ACTIVATIONS", 2**20)
     monkeypatch.setattr(tuning, "images_at_once", parts := Parts(tuning.images_at_once))
     found, _ = few_lessons.tune(dataclasses.replace(SHORT, learning_rate=1e-5), tmp_path / "parts")
     assert all(1 <= size < SHORT.batch_size for size in parts.sizes)

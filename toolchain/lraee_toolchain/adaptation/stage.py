@@ -61,7 +61,7 @@ class Adapted:
         how = "all weights of the blocks" if options.rank is None else f"rank {options.rank}"
         exits = f"exits after blocks {', '.join(map(str, self.exits))}" if self.exits else "without exits"
         return (
-            f"{options.epochs} epochs on {self.images} images, {self.stages.supervision}, {exits}, {how}, "
+            f"{options.epochs} {'epoch' if options.epochs == 1 else 'epochs'} on {self.images} images, {self.stages.supervision}, {exits}, {how}, "
             f"learning rate {options.learning_rate:g}"
         )
 
