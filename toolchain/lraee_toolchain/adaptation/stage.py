@@ -58,10 +58,11 @@ class Adapted:
         options = _options(self.stages)
         if not self.is_taken:
             return f"no: tuning moved full depth by {self._change} points on the gating split; the given trunk is kept"
+        epochs = f"{options.epochs} {'epoch' if options.epochs == 1 else 'epochs'}"
         how = "all weights of the blocks" if options.rank is None else f"rank {options.rank}"
         exits = f"exits after blocks {', '.join(map(str, self.exits))}" if self.exits else "without exits"
         return (
-            f"{options.epochs} {'epoch' if options.epochs == 1 else 'epochs'} on {self.images} images, {self.stages.supervision}, {exits}, {how}, "
+            f"{epochs} on {self.images} images, {self.stages.supervision}, {exits}, {how}, "
             f"learning rate {options.learning_rate:g}"
         )
 
