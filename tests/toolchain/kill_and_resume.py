@@ -1,11 +1,13 @@
 """Kill exports at random moments and show that nothing half-made is left and that a rerun ends in the same bundle.
 
     python tests/toolchain/kill_and_resume.py --trials 50
+    python tests/toolchain/kill_and_resume.py --trials 20 --adapt
 
 Each trial starts ``lraee-export`` as a process of its own, ends it with SIGKILL at a random moment after its first
-stage began, looks at the target, runs the same command again to the end, and compares the hashes of all files with an
-export that nobody disturbed. Every process runs on one core, so that several trials run beside each other. The tests
-take `kill_in_turn` instead: one export, killed within one stage after the other.
+stage began (with ``--adapt``: within the tuning of the trunk), looks at the target, runs the same command again to the
+end, and compares the hashes of all files with an export that nobody disturbed. Every process runs on one core, so that
+several trials run beside each other. The tests take `kill_in_turn` instead: one export, killed within one stage after
+the other.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from lraee_calibration_data import fashion_mnist_pool
 
 OPTIONS = ("--exits", "4,8", "--reads", "patch_mean")
 IMAGES = 100
-SECONDS_AT_MOST = 300
+SECONDS_AT_MOST = 1200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +47,36 @@ class Trial:
     """What was wrong, or None."""
 
 
-def make_images(path: Path) -> Path:
-    """A zip of `IMAGES` shipped images."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What is exported, and when it is killed."""
+
+    options: tuple[str, ...]
+    """Of ``lraee-export``."""
+    images: int
+    began: str = ".lock"
+    """What lies in the work folder when the time begins in which it is killed."""
+    ended: str | None = None
+    """What lies there when that time ends; None waits for the end of the export."""
+
+
+EXPORT = Kind(options=OPTIONS, images=IMAGES)
+
+ADAPTATION = Kind(
+    options=(*OPTIONS, "--adapt", "--adapt-epochs", "4", "--adapt-learning-rate", "1e-6"),
+    images=200,
+    began=".begun-adapted-*",
+    ended="adapted-*",
+)
+"""Learns from 40 % of its images in four views each, at a rate at which full depth does not fall: else the tuned trunk
+would not be taken."""
+
+
+def make_images(path: Path, count: int = IMAGES) -> Path:
+    """A zip of some shipped images."""
     with zipfile.ZipFile(fashion_mnist_pool()) as pool, zipfile.ZipFile(path, "w") as few:
         names = sorted(name for name in pool.namelist() if name.endswith(".png"))
-        for name in names[:: len(names) // IMAGES][:IMAGES]:
+        for name in names[:: len(names) // count][:count]:
             few.writestr(name, pool.read(name))
     return path
 
@@ -69,9 +96,11 @@ def finish(process: subprocess.Popen[bytes]) -> str | None:
 
 
 def hashes(bundle: Path) -> dict[str, str]:
-    """SHA-256 of every file, after the bundle has been verified."""
+    """SHA-256 of every file, after the bundle has been verified; also of the tuned model beside it, if there is one."""
     Bundle(bundle).verify()
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(bundle.iterdir())}
+    tuned = bundle.with_suffix(".adapted")
+    paths = sorted(bundle.iterdir()) + (sorted(tuned.iterdir()) if tuned.exists() else [])
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def kill_in_turn(images: Path, out: Path, stages: Sequence[str], options: Sequence[str]) -> str | None:
@@ -103,14 +132,21 @@ def kill_in_turn(images: Path, out: Path, stages: Sequence[str], options: Sequen
     return finish(start(images, out, core, options))
 
 
-def run_trial(images: Path, folder: Path, wanted: dict[str, str], duration_s: float, seed: int, core: int) -> Trial:
+def wait_for(process: subprocess.Popen[bytes], out: Path, pattern: str) -> None:
+    """Wait until something lies in the work folder of a running export, or it ended."""
+    work = out.with_name(f".{out.name}.work")
+    while not any(work.glob(pattern)) and process.poll() is None:
+        time.sleep(0.01)
+
+
+def run_trial(kind: Kind, folder: Path, wanted: dict[str, str], duration_s: float, seed: int, core: int) -> Trial:
     """Kill one export, look, repeat it, compare."""
     folder.mkdir()
+    images = folder.parent / "few.zip"
     out, delay_s = folder / "killed.lraee", random.Random(seed).uniform(0, duration_s)
     work = out.with_name(f".{out.name}.work")
-    process = start(images, out, core)
-    while not work.exists() and process.poll() is None:
-        time.sleep(0.01)
+    process = start(images, out, core, kind.options)
+    wait_for(process, out, kind.began)
     try:
         process.wait(delay_s)
     except subprocess.TimeoutExpired:
@@ -120,34 +156,37 @@ def run_trial(images: Path, folder: Path, wanted: dict[str, str], duration_s: fl
     stages = [path.name for path in work.glob("[!.]*")] if work.exists() else []
     installed, problem = out.exists(), None  # it may also die behind the last step, while it clears up
     if not installed:
-        problem = finish(start(images, out, core))
+        problem = finish(start(images, out, core, kind.options))
     if problem is None and (met := hashes(out)) != wanted:
         differing = sorted(name for name in met.keys() | wanted.keys() if met.get(name) != wanted.get(name))
         problem = f"the {'killed' if installed else 'resumed'} export differs in {', '.join(differing)}"
     left = sorted(path.name for path in folder.iterdir())
-    if problem is None and not installed and left != ["killed.lraee", "killed.report"]:
+    made = [*(["killed.adapted"] if "--adapt" in kind.options else []), "killed.lraee", "killed.report"]
+    if problem is None and not installed and left != made:
         problem = f"left behind: {', '.join(left)}"
     return Trial(killed_after_s=delay_s, stages=len(stages), had_ended=had_ended, problem=problem)
 
 
-def run_trials(folder: Path, count: int, *, seed: int = 0) -> list[Trial]:
+def run_trials(folder: Path, count: int, *, seed: int = 0, kind: Kind = EXPORT) -> list[Trial]:
     """One undisturbed export, then `count` killed ones, as many at once as there are cores."""
     cores = sorted(os.sched_getaffinity(0))
-    images = make_images(folder / "few.zip")
+    images = make_images(folder / "few.zip", kind.images)
     out = folder / "undisturbed.lraee"
-    work = out.with_name(f".{out.name}.work")
-    process = start(images, out, cores[0])
-    while not work.exists() and process.poll() is None:
-        time.sleep(0.01)
+    process = start(images, out, cores[0], kind.options)
+    wait_for(process, out, kind.began)
     began = time.monotonic()
+    if kind.ended is not None:
+        wait_for(process, out, kind.ended)
+        duration_s = time.monotonic() - began
     if problem := finish(process):
         raise RuntimeError(f"the undisturbed export failed: {problem}")
-    duration_s = time.monotonic() - began
+    if kind.ended is None:
+        duration_s = time.monotonic() - began
     wanted = hashes(out)
 
     def trial(index: int) -> Trial:
         core = cores[index % len(cores)]
-        return run_trial(images, folder / f"trial-{index}", wanted, duration_s, seed + index, core)
+        return run_trial(kind, folder / f"trial-{index}", wanted, duration_s, seed + index, core)
 
     with ThreadPoolExecutor(len(cores)) as pool:
         return list(pool.map(trial, range(count)))
@@ -158,9 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Kill exports at random moments and resume them.")
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adapt", action="store_true", help="kill within the tuning of the trunk")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        trials = run_trials(Path(folder), options.trials, seed=options.seed)
+        kind = ADAPTATION if options.adapt else EXPORT
+        trials = run_trials(Path(folder), options.trials, seed=options.seed, kind=kind)
     for number, trial in enumerate(trials, start=1):
         state = "had ended" if trial.had_ended else f"killed with {trial.stages} stages done"
         print(f"{number:3}  {trial.killed_after_s:5.1f} s  {state:28}  {trial.problem or 'same bundle'}")

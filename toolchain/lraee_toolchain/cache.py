@@ -149,9 +149,26 @@ class WorkFolder:
                 sync_tree(half)
                 half.rename(target)
                 sync(self.root)
+            shutil.rmtree(self._begun(target), ignore_errors=True)
         finally:
             shutil.rmtree(half, ignore_errors=True)  # of a stage that raised; a finished one is not here any more
         return target
+
+    def begun(self, name: str, inputs: Mapping[str, object]) -> Path:
+        """Give a folder in which a stage of hours keeps what it has done; it stays when the process is killed.
+
+        It is empty at first, and removed when the stage is finished. What is written there must be whole or not at all.
+
+        Args:
+            name: name of the stage.
+            inputs: as for `stage`.
+        """
+        folder = self._begun(self.place(name, inputs))
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _begun(self, target: Path) -> Path:
+        return self.root / f".begun-{target.name}"
 
     def _advice(self) -> str:
         """Advise what to do if a stage cannot be written; asked before it is made, while the folder is readable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ CHOICES = {
     "quantizer": ("naive", "strong"),
     "ranges": ("minmax", "percentile"),
     "unreadable": ("refuse", "skip"),
+    "device": ("auto", "cpu", "cuda", "mps"),
 }
 """Values of options that are names."""
 
@@ -40,7 +42,7 @@ EXTRA_MODULES = ("torch", "open_clip", "onnx", "safetensors", "PIL")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 IMAGES, TOWER, INT8 = "Images and labels", "Model", "Quantization"
-EXITS, REPORT, RUN = "Early exits", "Report and baselines", "This run"
+EXITS, TUNING, REPORT, RUN = "Early exits", "Tuning the trunk", "Report and baselines", "This run"
 """Groups of options in the help."""
 
 
@@ -112,6 +114,26 @@ def export_command(
         float | None, _option(EXITS, "points that the point 'promised' may lose, proved on images kept back")
     ] = None,
     promise_confidence: Annotated[float, _option(EXITS, "probability that the promise is kept")] = 0.9,
+    adapt: Annotated[
+        bool, _option(TUNING, "tune the image trunk on --train, so that early exits know more", "--adapt")
+    ] = False,
+    adapt_epochs: Annotated[int | None, _option(TUNING, "passes over the heads' images, 5 by default")] = None,
+    adapt_learning_rate: Annotated[float | None, _option(TUNING, "of the last block, 5e-5 by default")] = None,
+    adapt_rank: Annotated[
+        int | None, _option(TUNING, "tune low-rank updates of the blocks' matrices, merged; all weights by default")
+    ] = None,
+    adapt_exits: Annotated[
+        str | None,
+        _option(TUNING, "exits to tune for: all (from a third of the depth), blocks, or none: only full depth"),
+    ] = None,
+    adapt_exit_weight: Annotated[
+        float | None, _option(TUNING, "weight of all exits' losses against that of full depth, 1 by default")
+    ] = None,
+    adapt_flip: Annotated[
+        bool | None,
+        _option(TUNING, "mirror images at random; wrong for text", "--adapt-flip/--adapt-no-flip"),
+    ] = None,
+    device: Annotated[str, _option(TUNING, "where to tune: auto, cpu, cuda or mps")] = "auto",
     precision: Annotated[str, _option(INT8, "int8 or fp32")] = "int8",
     quantizer: Annotated[str, _option(INT8, "naive, or strong: the best static INT8 of each block")] = "naive",
     ranges: Annotated[str, _option(INT8, "activation ranges: minmax or percentile")] = "minmax",
@@ -129,13 +151,17 @@ def export_command(
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
     options: dict[str, Any] = dict(locals())
     _require_extra()
-    from lraee_toolchain.config import ExportConfig, HeadTraining
+    from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
     from lraee_toolchain.console import ConsoleProgress, names_taken, summary
     from lraee_toolchain.export import export
 
     for name, allowed in CHOICES.items():
         _check_choice(name, options[name], allowed)
     options |= {"exits": _parse_exits(exits), "heads": HeadTraining(epochs=options.pop("epochs"))}
+    tuning = {name: options.pop(name) for name in list(options) if name.startswith("adapt_")}
+    options["adapt"] = _tuning(tuning, Adaptation) if adapt else None
+    if not adapt:
+        _refuse_tuning(tuning)
     config = ExportConfig(**options)
     for note in names_taken(model, labels):
         tell(f"note: {note}")
@@ -169,15 +195,31 @@ def _check_choice(name: str, value: str | None, allowed: tuple[str, ...]) -> Non
         raise typer.BadParameter(f"{option} is {value!r}, wanted one of {', '.join(allowed)}")
 
 
-def _parse_exits(text: str) -> Any:
-    if text in ("auto", "all", "none"):
+def _parse_exits(text: str, option: str = "--exits", names: tuple[str, ...] = ("auto", "all", "none")) -> Any:
+    if text in names:
         return text
     try:
         return tuple(int(item) for item in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(
-            f"--exits is {text!r}, wanted auto, all, none, or block numbers such as 8,10,11"
+            f"{option} is {text!r}, wanted {', '.join(names)}, or block numbers such as 8,10,11"
         ) from error
+
+
+def _tuning(given: dict[str, Any], kind: Callable[..., Any]) -> Any:
+    """Build the settings of tuning from the options that were given."""
+    settings = {name.removeprefix("adapt_"): value for name, value in given.items() if value is not None}
+    if "exits" in settings:
+        settings["exits"] = _parse_exits(settings["exits"], "--adapt-exits", ("all", "none"))
+    return kind(**settings)
+
+
+def _refuse_tuning(given: dict[str, Any]) -> None:
+    """Refuse settings of tuning that nobody asked for."""
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{option} says how --adapt tunes the trunk; add --adapt, or drop {option}")
 
 
 def main() -> None:

@@ -35,6 +35,52 @@ class HeadTraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptation:
+    """How the image trunk is tuned with temporary exits before it is quantized."""
+
+    epochs: int = 5
+    """Passes over the heads' split in which trunk and exit heads learn together."""
+    head_epochs: int = 1
+    """Passes before those in which only the exit heads learn, so that untrained heads do not disturb the trunk."""
+    exits: Literal["all", "none"] | tuple[int, ...] = "all"
+    """Blocks with a temporary exit: ``all`` from a third of the depth on; ``none`` is the control arm, the same photos
+    and epochs spent on full depth alone."""
+    learning_rate: float = 5e-5
+    """Peak for the last block and all after it (AdamW, warm-up, then cosine)."""
+    layer_decay: float = 0.8
+    """Factor on the learning rate of each block against the block after it."""
+    frozen_blocks: int = 0
+    """Blocks, from the first, that do not learn; the stem never does."""
+    head_learning_rate: float = 1e-3
+    """Peak for the exit heads."""
+    weight_decay: float = 0.05
+    """On matrices."""
+    batch_size: int = 64
+    end_weight: float = 1.0
+    """Weight of the loss at full depth."""
+    exit_weight: float = 1.0
+    """Sum of the weights of the exits' losses."""
+    early_emphasis: float = 1.0
+    """Weight of an exit's loss against that of the exit after it; above 1 favours early exits."""
+    distillation: float = 1.0
+    """Weight of distillation from the tower as given (Kullback-Leibler divergence of the label distributions and
+    ``1 - cosine`` of the embeddings), added to the cross-entropy; without labels it is all there is."""
+    temperature: float = 1.0
+    """Of the distributions in that divergence."""
+    label_smoothing: float = 0.1
+    teacher: Literal["plain", "augmented"] = "plain"
+    """Which view the tower as given answers for: ``plain`` is computed once and kept, ``augmented`` in every step."""
+    augment: bool = True
+    """Random crops, flips, brightness and contrast."""
+    flip: bool = True
+    """Mirror half of the augmented views; wrong for text and other images whose meaning mirroring changes."""
+    rank: int | None = None
+    """Rank of low-rank updates of the blocks' matrices (LoRA), merged at the end; None tunes all weights."""
+    most_drop: float = 0.5
+    """Points that full depth may lose on the gating split; where it loses more, the tower as given is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportConfig:
     """One export. Field names are those of ``lraee-export``'s options."""
 
@@ -102,6 +148,10 @@ class ExportConfig:
     seeds: int = 3
     """Seeds of the comparison table, each with its own splits, heads and gates."""
     heads: HeadTraining = field(default_factory=HeadTraining)
+    adapt: Adaptation | None = None
+    """Tune the image trunk on `train` before it is quantized; None exports it as it was loaded."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the trunk is tuned; ``auto`` takes a GPU that torch can use, else the CPU. All else runs on the CPU."""
     seed: int = 0
     work: Path | None = None
     """Where stages are kept; None keeps them next to the bundle and removes them at the end."""
@@ -132,6 +182,7 @@ class ExportConfig:
             raise ExportError(f"--out is {self.out}, wanted a folder name ending in .lraee; rename it")
         targets = [self.out, self.out.with_suffix(".report")]
         targets += [self.out.with_suffix(".baselines")] if self.baselines else []
+        targets += [self.out.with_suffix(".adapted")] if self.adapt is not None else []
         if self.out.exists():
             self.installing.unlink(missing_ok=True)  # of an export that died after its last step
         own = self.installing.exists()
@@ -176,8 +227,32 @@ class ExportConfig:
                 "--promise": self.promise,
                 "--thresholds per-class": self.thresholds == "per-class",
                 "--min-flops-saving": self.min_flops_saving,
+                "--adapt": self.adapt is not None,
             }
             if given := [option for option, value in without.items() if value]:
                 raise ExportError(f"--exits none leaves {given[0]} nothing to do; drop one of the two")
+        self._check_adaptation()
         if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
             raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
+
+    def _check_adaptation(self) -> None:
+        """Refuse tuning that cannot be done, or means nothing."""
+        options = self.adapt
+        if options is None:
+            if self.device != "auto":
+                raise ExportError(f"--device {self.device} is where --adapt tunes the trunk; add --adapt, or drop it")
+            return
+        if (self.pretrained or "").partition(":")[0] == "random":
+            raise ExportError("--adapt tunes what was learned; random weights have nothing, leave it out")
+        if self.model == "reference-b32":
+            raise ExportError("--adapt does not tune reference-b32, which is reference widened; tune reference")
+        if self.inject_outliers is not None:
+            raise ExportError("--adapt would tune injected outliers away; drop --adapt or --inject-outliers")
+        bounds: dict[str, tuple[float, float, float]] = {
+            "--adapt-epochs": (options.epochs, 1, 1000),
+            "--adapt-learning-rate": (options.learning_rate, 1e-8, 1.0),
+            "--adapt-rank": (1 if options.rank is None else options.rank, 1, 1024),
+        }
+        for option, (value, least, most) in bounds.items():
+            if not least <= value <= most:
+                raise ExportError(f"{option} is {value:g}, wanted {least:g} to {most:g}")

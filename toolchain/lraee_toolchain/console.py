@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WORDS = {
     "load": "load the model",
     "labels": "embed the labels",
+    "adapted": "tune the trunk",
     "float": "build the float parts",
     "parity": "prove parity with torch",
     "pixels": "preprocess images",
@@ -120,5 +121,6 @@ def summary(result: ExportResult) -> None:
         show(*(Text(f"## {section}\n") for section in wanted))
     places = [f"bundle     {result.bundle}", f"report     {result.report / 'report.html'}"]
     places += [] if result.baselines is None else [f"baselines  {result.baselines}"]
+    places += [] if result.adapted is None else [f"adapted    {result.adapted}"]
     for line in ("", *places, f"measure it with: lraee-bench {shlex.quote(str(result.bundle))}"):
         print_line(printable(line))

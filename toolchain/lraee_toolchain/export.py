@@ -1,6 +1,7 @@
 """An export from end to end: load, build, prove parity, calibrate, quantize, extract, train, pack, evaluate, report.
 
-Each step is a stage of the work folder, a function of its inputs alone; see `lraee_toolchain.cache`.
+Where it is asked for, the trunk is tuned before it is built. Each step is a stage of the work folder, a function of its
+inputs alone; see `lraee_toolchain.cache`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import open_image
 from lraee_calibration_data import Dataset, open_dataset, photos
 from lraee_exporters.parity import StageParity, check_parity
+from lraee_toolchain.adaptation.stage import Adapted, adapt
 from lraee_toolchain.baseline_graphs.folder import BaselineMaker
 from lraee_toolchain.bundle import OTHER_PLACE, BundleInputs, pack, put_in_place, stage_copies
 from lraee_toolchain.cache import WorkFolder, key_of, writing
@@ -59,6 +61,8 @@ class ExportResult:
     """Folder with report.html, report.md and metrics.json."""
     baselines: Path | None
     """Folder with the baselines, or None."""
+    adapted: Path | None = None
+    """Folder with the tuned model, or None."""
     failed_baselines: dict[str, str] = field(default_factory=dict)
     """Why a baseline that was asked for could not be made, by its name."""
 
@@ -97,13 +101,18 @@ class _Export:
     def __init__(self, config: ExportConfig, work: WorkFolder, progress: Progress) -> None:
         self.config, self.work, self.progress = config, work, progress
         self.stages = Stages(config, work, progress)
-        self.baselines = BaselineMaker(self.stages) if config.baselines else None
+        self.baselines: BaselineMaker | None = None
+        self.adapted: Adapted | None = None
         self.precision = config.tower_precision
 
     def run(self) -> ExportResult:
         """Run all stages and put the results where they were asked for."""
+        self.stages.check()
+        if self.config.adapt is not None:
+            self.adapted = adapt(self.stages)
+            self.stages = self.adapted.stages
         stages = self.stages
-        stages.check()
+        self.baselines = BaselineMaker(stages) if self.config.baselines else None
         text, labels = stages.text_folder, stages.label_folder
         parity = self.work.stage("parity", {"parts": stages.float_parts.name}, self._prove_parity)
         if self.baselines is not None:
@@ -203,6 +212,7 @@ class _Export:
                 "heads": stages.splits.heads.fingerprint,
                 "gating": stages.splits.gating.fingerprint,
                 "promise": _promise_words(stages.splits.promise, stages.read.images.get("promise", 0), config),
+                **({} if self.adapted is None else {"adapted": self.adapted.words}),
                 **({} if stages.given_labels is None else {"labels": f"given, {stages.given_labels_sha256}"}),
                 "outliers": "none" if config.inject_outliers is None else f"{config.inject_outliers:g}",
             },
@@ -211,7 +221,8 @@ class _Export:
 
     def _metrics(self, bundle: Path, parity: Path, exits: Path, noise: NoiseProfile | None) -> Metrics:
         proved = read_json(tuple[StageParity, ...], parity / "parity.json")
-        return measure(self.stages, bundle, exits, self.precision, parity=proved, noise=noise)
+        metrics = measure(self.stages, bundle, exits, self.precision, parity=proved, noise=noise)
+        return dataclasses.replace(metrics, adaptation=None if self.adapted is None else self.adapted.sentence)
 
     def _findings(self, bundle: Path, metrics: Metrics) -> Findings:
         manifest = Bundle(bundle).manifest
@@ -236,6 +247,8 @@ class _Export:
         baselines = None if self.baselines is None else self.baselines.make(tower_parts)
         targets = {out.with_suffix(".report"): report}
         targets |= {} if baselines is None else {out.with_suffix(".baselines"): baselines}
+        adapted = self.adapted if self.adapted is not None and self.adapted.is_taken else None
+        targets |= {} if adapted is None else {out.with_suffix(".adapted"): adapted.folder}
         targets[out] = bundle  # last: where the bundle is, all is
         stage_copies([(finished, target) for target, finished in targets.items()])
         with writing(out.name, out.parent, OTHER_PLACE):
@@ -247,6 +260,7 @@ class _Export:
             bundle=out,
             report=out.with_suffix(".report"),
             baselines=None if baselines is None else out.with_suffix(".baselines"),
+            adapted=None if adapted is None else out.with_suffix(".adapted"),
             failed_baselines={} if self.baselines is None else self.baselines.failed,
         )
 

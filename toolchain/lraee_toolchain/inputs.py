@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.label_embeddings import read_label_embeddings
 from lraee_toolchain.data.labels import read_labels
 from lraee_toolchain.data.notices import ImagesRead, read_images
-from lraee_toolchain.data.splits import Splits, open_splits, save_pixels
+from lraee_toolchain.data.splits import PixelSet, Splits, load_pixel_set, open_splits, save_pixels
 
 
 class Progress(Protocol):
@@ -65,6 +65,15 @@ class Inputs:
 
     def __init__(self, config: ExportConfig, work: WorkFolder, progress: Progress) -> None:
         self.config, self.work, self.progress = config, work, progress
+        self.given: Self | None = None
+        """The same with the model as it was loaded, where this one's trunk was tuned."""
+
+    def with_model(self, model: LoadedModel) -> Self:
+        """Make the same inputs with a model that was tuned from this one."""
+        other = type(self)(self.config, self.work, self.progress)
+        other.model, other.given = model, self
+        other.label_set, other.splits, other.read = self.label_set, self.splits, self.read
+        return other
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -162,6 +171,7 @@ class Inputs:
             "--supervision labels": config.supervision == "labels",
             "--promise": config.promise is not None,
             "--thresholds per-class": config.thresholds == "per-class",
+            "--adapt": config.adapt is not None,
         }
         for option, asked in fitted.items():
             if asked and self.is_random:
@@ -182,6 +192,10 @@ class Inputs:
             inputs,
             lambda folder: save_pixels(dataset, self.tower.preprocessing, folder, views=views, seed=self.config.seed),
         )
+
+    def pixel_set(self, dataset: Dataset, *, views: int) -> PixelSet:
+        """Open a split's preprocessed images."""
+        return load_pixel_set(self.pixels(dataset, views=views))
 
     def classes(self, dataset: Dataset) -> NDArray[np.int64]:
         """Look up the row of each image's label, (images,) int64."""

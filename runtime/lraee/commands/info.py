@@ -50,6 +50,7 @@ def _summary_table(bundle: Bundle) -> Table:
         "model": f"{manifest.model.id} ({manifest.model.architecture})",
         "weights": manifest.model.weights
         + (" (speed only: accuracy means nothing)" if manifest.model.is_random else ""),
+        **({"adapted": manifest.provenance["adapted"]} if "adapted" in manifest.provenance else {}),
         "precision": f"{manifest.precision}{how}",
         "tower": f"{tower.blocks} blocks, width {tower.width}, {tower.tokens} tokens, {tower.activation}, "
         f"{tower.pooling} pooling, embedding {tower.embed_dim}",

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_toolchain.array_file import ArrayFile, save_array
+from lraee_toolchain.array_file import ArrayFile
 from lraee_toolchain.early_exit.token_heads.sources import (
     DiskTokens,
     Joined,
@@ -89,15 +89,7 @@ def extract_features(
         advance: called after each batch with its number of images.
     """
     with ExitStack() as opened:
-        files: dict[str, ArrayFile] = {}
-
-        def write(start: int, **arrays: NDArray[Any]) -> None:
-            for name, rows in arrays.items():
-                if name not in files:
-                    file = ArrayFile(folder / f"{name}.npy", rows.dtype, (len(pixels), *rows.shape[1:]))
-                    files[name] = opened.enter_context(file)
-                files[name].write(start, rows)
-
+        write = _writer(folder, len(pixels), opened)
         for start in range(0, len(pixels), BATCH):
             batch = np.ascontiguousarray(pixels[start : start + BATCH])
             means, classes, variances = [], [], []
@@ -134,24 +126,39 @@ def extract_embeddings(
     chain: Chain, pixels: NDArray[np.uint8], folder: Path, *, advance: Callable[[int], None] | None = None
 ) -> None:
     """Write only ``embedding.npy`` and ``probabilities.npy`` at full depth: the float teacher."""
-    embeddings: list[FloatArray] = []
-    probabilities: list[FloatArray] = []
-    for start in range(0, len(pixels), BATCH):
-        batch = np.ascontiguousarray(pixels[start : start + BATCH])
-        for tokens in chain.after_blocks(batch):
-            last = tokens
-        embedding, probability = chain.tail(last)
-        embeddings.append(embedding)
-        probabilities.append(probability)
-        if advance is not None:
-            advance(len(batch))
-    save_array(folder / "embedding.npy", np.concatenate(embeddings))
-    save_array(folder / "probabilities.npy", np.concatenate(probabilities))
+    with ExitStack() as opened:
+        write = _writer(folder, len(pixels), opened)
+        for start in range(0, len(pixels), BATCH):
+            batch = np.ascontiguousarray(pixels[start : start + BATCH])
+            for tokens in chain.after_blocks(batch):
+                last = tokens
+            embedding, probabilities = chain.tail(last)
+            write(start, embedding=embedding, probabilities=probabilities)
+            if advance is not None:
+                advance(len(batch))
+
+
+class _Write(Protocol):
+    def __call__(self, start: int, **arrays: NDArray[Any]) -> None: ...
+
+
+def _writer(folder: Path, rows: int, opened: ExitStack) -> _Write:
+    """Write rows of arrays into files that are made when a name first comes and closed with `opened`."""
+    files: dict[str, ArrayFile] = {}
+
+    def write(start: int, **arrays: NDArray[Any]) -> None:
+        for name, part in arrays.items():
+            if name not in files:
+                file = ArrayFile(folder / f"{name}.npy", part.dtype, (rows, *part.shape[1:]))
+                files[name] = opened.enter_context(file)
+            files[name].write(start, part)
+
+    return write
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teacher:
-    """The float tower's answer for the same images."""
+    """The float tower's answer for the same images, memory-mapped."""
 
     embedding: FloatArray
     """(images, embed_dim) float32 unit rows."""
@@ -172,4 +179,4 @@ class Teacher:
 
 def load_teacher(folder: Path) -> Teacher:
     """Open what `extract_embeddings` wrote."""
-    return Teacher(np.load(folder / "embedding.npy"), np.load(folder / "probabilities.npy"))
+    return Teacher(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("embedding", "probabilities")))

@@ -17,7 +17,7 @@ from lraee.bundle.manifest import Manifest
 from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_toolchain.early_exit.features import Teacher
-from lraee_toolchain.evaluation.metrics import Evaluation, ExitShare, PolicyKind, PolicyRow, Quadrants
+from lraee_toolchain.evaluation.metrics import Evaluation, ExitShare, GivenTower, PolicyKind, PolicyRow, Quadrants
 from lraee_toolchain.evaluation.replay import Recording
 from lraee_toolchain.parts.runner import BATCH
 
@@ -35,7 +35,11 @@ class _Run:
 
 
 def evaluate_bundle(
-    bundle: Path, pixels: NDArray[np.uint8], classes: NDArray[np.int64], teacher: Teacher
+    bundle: Path,
+    pixels: NDArray[np.uint8],
+    classes: NDArray[np.int64],
+    teacher: Teacher,
+    given: Teacher | None = None,
 ) -> Evaluation:
     """Measure top-1, FLOPs and exit shares of every policy of a bundle.
 
@@ -44,6 +48,7 @@ def evaluate_bundle(
         pixels: (images, size, size, 3) uint8.
         classes: (images,) true label index.
         teacher: the float tower's answers.
+        given: its answers before the trunk was tuned; None where it was not.
     """
     model = lraee.load(bundle)
     manifest = model.manifest
@@ -58,7 +63,8 @@ def evaluate_bundle(
             exits = np.where(answers.early, answers.exit_block, 0).astype(np.int32)
             batches[-1].append(_Run(right.astype(np.float64), model.flops_of_run(answers), exits))
     runs = [_joined(parts) for parts in zip(*batches, strict=True)]
-    float_right = (teacher.probabilities.argmax(axis=1) == classes).astype(np.float64)
+    float_right = _right(teacher, classes)
+    given_right = None if given is None else _right(given, classes)
     rows = []
     for (kind, point, block, _), run in zip(policies, runs, strict=True):
         rows.append(
@@ -69,6 +75,7 @@ def evaluate_bundle(
                 accuracy=mean_over_images(run.right),
                 difference_to_full=mean_over_images(run.right - runs[0].right),
                 difference_to_float=mean_over_images(run.right - float_right),
+                difference_to_given=None if given_right is None else mean_over_images(run.right - given_right),
                 flops=float(run.flops.mean()),
                 flops_saved=float(1 - run.flops.mean() / manifest.full_flops),
                 exit_shares=_shares(run.exits),
@@ -79,8 +86,18 @@ def evaluate_bundle(
         images=len(pixels),
         full_flops=manifest.full_flops,
         float_accuracy=mean_over_images(float_right),
+        given=None
+        if given_right is None
+        else GivenTower(
+            accuracy=mean_over_images(given_right), float_difference=mean_over_images(float_right - given_right)
+        ),
         rows=tuple(rows),
     )
+
+
+def _right(answers: Teacher, classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(images,) 1 where a tower at full depth is right."""
+    return np.asarray(answers.probabilities.argmax(axis=1) == classes, np.float64)
 
 
 def _policies(manifest: Manifest) -> Iterator[tuple[PolicyKind, str | None, int | None, Policy]]:

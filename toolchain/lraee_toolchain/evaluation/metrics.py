@@ -7,9 +7,10 @@ decodes all of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from lraee.bundle.strict_json import OPTIONAL
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
@@ -63,6 +64,8 @@ class PolicyRow:
     accuracy: Estimate
     difference_to_full: Estimate
     difference_to_float: Estimate
+    difference_to_given: Estimate | None = field(default=None, metadata={OPTIONAL: True})
+    """To FP32 at full depth before the trunk was tuned; None where it was not."""
     flops: float
     """Mean of an image."""
     flops_saved: float
@@ -82,12 +85,23 @@ class PolicyRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenTower:
+    """FP32 at full depth before the trunk was tuned, on the same images."""
+
+    accuracy: Estimate
+    float_difference: Estimate
+    """Of the tuned tower, FP32 at full depth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """Every policy of the finished bundle, on images that no other step has seen."""
 
     images: int
     full_flops: int
     float_accuracy: Estimate
+    given: GivenTower | None = field(default=None, metadata={OPTIONAL: True})
+    """None where the trunk was not tuned."""
     rows: tuple[PolicyRow, ...]
     """Full depth, operating points in the bundle's order, exits by depth."""
 
@@ -316,3 +330,5 @@ class Metrics:
     precisions: Precisions | None
     ablations: Ablations | None
     latency: Latency | None
+    adaptation: str | None = field(default=None, metadata={OPTIONAL: True})
+    """What tuning the trunk came to; None where nobody asked for it."""

@@ -112,12 +112,13 @@ class Study:
 
     def evaluate(self) -> Evaluation:
         """Measure every policy of the bundle, run by the runtime."""
-        teacher = self._stages.answers(self._evaluation, self._stages.float_parts, views=1)
+        towers = [self._stages] if self._stages.given is None else [self._stages, self._stages.given]
+        answers = [tower.answers(self._evaluation, tower.float_parts, views=1) for tower in towers]
         return self._measure(
             Evaluation,
             "evaluation",
             {"bundle": self._bundle.name},
-            lambda: evaluate_bundle(self._bundle, self.rows.pixels, self.classes, teacher),
+            lambda: evaluate_bundle(self._bundle, self.rows.pixels, self.classes, *answers),
         )
 
     def noise(self) -> dict[Precision, NoiseProfile]:

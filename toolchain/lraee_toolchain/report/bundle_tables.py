@@ -126,15 +126,27 @@ def per_class_text(manifest: Manifest, config: ExportConfig) -> str | None:
 
 def evaluation_table(manifest: Manifest, evaluation: Evaluation) -> Table:
     """Show every policy of the bundle on unseen images."""
-    rows = [["FP32, full depth", accuracy(evaluation.float_accuracy), "", "", ""]]
+    given = evaluation.given
+    rows = [] if given is None else [["FP32 before tuning, full depth", accuracy(given.accuracy), "", "", "", ""]]
+    to_given = [] if given is None else [points(given.float_difference)]
+    rows.append(["FP32, full depth", accuracy(evaluation.float_accuracy), "", *to_given, "", ""])
     for row in evaluation.rows:
         difference = "" if row.kind == "full" else points(row.difference_to_full)
-        rows.append([policy_name(row), accuracy(row.accuracy), difference, percent(row.flops_saved, 1), _places(row)])
+        to_given = [] if row.difference_to_given is None else [points(row.difference_to_given)]
+        cells = [policy_name(row), accuracy(row.accuracy), difference, *to_given]
+        rows.append([*cells, percent(row.flops_saved, 1), _places(row)])
+    before = [] if given is None else ["against FP32 before tuning"]
+    tuned = (
+        ""
+        if given is None
+        else " What tuning gives at full depth is in the row of FP32; what exits add or cost, against full depth. An "
+        "export with `--adapt-exits none` shows what the same tuning gives without exits."
+    )
     return Table(
         title="Every policy of the bundle",
         note=f"{evaluation.images:,} images that no other step has seen, run by the runtime from the finished "
-        "bundle. 95 % bootstrap intervals over images; differences are paired, in points, to full depth.",
-        header=["policy", "top-1", "against full depth", "FLOPs saved", "exit after block (%)"],
+        f"bundle. 95 % bootstrap intervals over images; differences are paired, in points, to full depth.{tuned}",
+        header=["policy", "top-1", "against full depth", *before, "FLOPs saved", "exit after block (%)"],
         rows=rows,
         highlight=[f"adaptive={manifest.default_point}"],
     )

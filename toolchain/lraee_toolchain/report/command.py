@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lraee_toolchain.config import ExportConfig, HeadTraining
+from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
 
-ELSEWHERE = {"model", "out", "heads", "work", "overwrite"}
+ELSEWHERE = {"model", "out", "heads", "adapt", "work", "overwrite"}
 """Fields that are not plain options, or say nothing about the result."""
 
 
@@ -30,7 +30,23 @@ def commands_of(config: ExportConfig) -> list[str]:
         words += [option] if value is True else [option, _shown(value)]
     if config.heads.epochs != HeadTraining().epochs:
         words += ["--epochs", str(config.heads.epochs)]
+    words += _tuning(config)
     return [shlex.join(words), shlex.join(["lraee-bench", _shown(config.out)])]
+
+
+def _tuning(config: ExportConfig) -> list[str]:
+    """Write the options of tuning the trunk; a setting that the command lacks is none of them.
+
+    >>> _tuning(ExportConfig(model="reference", out=Path("a.lraee"), adapt=Adaptation(epochs=2, flip=False)))
+    ['--adapt', '--adapt-epochs', '2', '--adapt-no-flip']
+    """
+    if config.adapt is None:
+        return []
+    words = ["--adapt"]
+    for name in ("epochs", "learning_rate", "rank", "exits", "exit_weight"):
+        if (value := getattr(config.adapt, name)) != getattr(Adaptation(), name):
+            words += [f"--adapt-{name.replace('_', '-')}", _shown(value)]
+    return words if config.adapt.flip else [*words, "--adapt-no-flip"]
 
 
 def _shown(value: Any) -> str:

@@ -55,6 +55,8 @@ def warnings_of(found: Findings) -> Iterator[str]:
         )
     if found.metrics.supervision == "label-free" and not is_random:
         yield "Heads and gates saw no labels: they learned to agree with the float tower."
+    if found.metrics.adaptation is not None:
+        yield f"The trunk was tuned before the export: {found.metrics.adaptation}."
     yield from (f"{text[:1].upper()}{text[1:]}." for text in found.metrics.notices)
 
 

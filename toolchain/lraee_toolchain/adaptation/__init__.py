@@ -1,0 +1,1 @@
+"""Tunes the image trunk with temporary exits before it is quantized. May import: config, stages."""

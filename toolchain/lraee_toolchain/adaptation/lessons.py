@@ -1,0 +1,73 @@
+"""What tuning is given: a task that holds for all images, and the images of one split with what they should answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee_toolchain.config import Adaptation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TuningTask:
+    """Everything about one tuning that does not depend on the images."""
+
+    labels: NDArray[np.float32]
+    """(labels, embed_dim) unit rows; they do not change."""
+    logit_scale: float
+    mean: tuple[float, float, float]
+    """Of each channel, on the scale from 0 to 1."""
+    std: tuple[float, float, float]
+    exits: tuple[int, ...]
+    """Blocks with a temporary exit, from 1, in rising order."""
+    options: Adaptation
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Photos:
+    """Images to learn from or to judge by."""
+
+    pixels: NDArray[np.uint8]
+    """(images, size, size, 3), memory-mapped."""
+    classes: NDArray[np.int64] | None
+    """(images,) rows of the labels, or None without labels."""
+    teacher: NDArray[np.float32]
+    """(images, embed_dim) unit rows, memory-mapped: what the tower as given says of the images as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """What one pass over the images came to."""
+
+    epoch: int
+    """From 1, counting the passes of the heads alone."""
+    trunk: bool
+    """Whether the trunk learned in it."""
+    images: int
+    loss: float
+    """Mean over the pass, all terms and weights included."""
+    right: tuple[float, ...]
+    """Share of held-out images (0 to 1) that each exit, and last full depth, answer as they should."""
+
+
+def exit_blocks(depth: int, options: Adaptation) -> tuple[int, ...]:
+    """Choose the blocks with a temporary exit.
+
+    >>> exit_blocks(12, Adaptation())
+    (4, 5, 6, 7, 8, 9, 10, 11)
+    """
+    if options.exits == "none":
+        return ()
+    if options.exits == "all":
+        return tuple(range(max(1, round(depth / 3)), depth))
+    return options.exits
+
+
+def exit_words(exits: Sequence[int], right: Sequence[float]) -> str:
+    """Write shares of right answers in percent: ``after block 8 50.1, 10 58.4, full depth 65.2 %``."""
+    shares = ", ".join(f"{block} {100 * share:.1f}" for block, share in zip(exits, right[:-1], strict=True))
+    return f"{f'after block {shares}, ' if shares else ''}full depth {100 * right[-1]:.1f} %"

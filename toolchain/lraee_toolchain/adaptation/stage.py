@@ -1,0 +1,246 @@
+"""The stage of an export that tunes the trunk: gathers photos and the given tower's answers, tunes, judges, decides."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from lraee.errors import ExportError
+from lraee_calibration_data import Dataset
+from lraee_exporters.loading.open_clip_models import LoadedModel, tower_of
+from lraee_toolchain.adaptation.folder import WEIGHTS_NAME, save_model
+from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask, exit_blocks, exit_words
+from lraee_toolchain.adaptation.machine import choose_machine
+from lraee_toolchain.adaptation.tuning import Watch, tune
+from lraee_toolchain.config import Adaptation
+from lraee_toolchain.stages import Stages
+
+JUDGED = 2000
+"""Images of the gating split that every pass is judged on; the decision at the end takes all of them."""
+
+RECORD = "adaptation.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Adapted:
+    """What tuning the trunk came to."""
+
+    stages: Stages
+    """What the export goes on with: the tuned trunk, or where it lost too much the one as given."""
+    folder: Path
+    """The tuned model as an open_clip folder."""
+    exits: tuple[int, ...]
+    """Blocks that had a temporary exit."""
+    images: int
+    """Images it learned from, views not counted."""
+    given: float
+    """Full depth of the tower as given, FP32, on the gating split, 0 to 1: accuracy, or without labels the probability
+    that it gives its own answers."""
+    tuned: float
+    """The same of the tuned tower; without labels the probability that the tower as given gives its answers."""
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the tuned trunk is the one that the export goes on with."""
+        return self.stages.given is not None
+
+    @property
+    def words(self) -> str:
+        """Say for the provenance what was done to the given weights."""
+        options = _options(self.stages)
+        if not self.is_taken:
+            return f"no: tuning moved full depth by {self._change} points on the gating split; the given trunk is kept"
+        epochs = f"{options.epochs} {'epoch' if options.epochs == 1 else 'epochs'}"
+        how = "all weights of the blocks" if options.rank is None else f"rank {options.rank}"
+        exits = f"exits after blocks {', '.join(map(str, self.exits))}" if self.exits else "without exits"
+        return (
+            f"{epochs} on {self.images} images, {self.stages.supervision}, {exits}, {how}, "
+            f"learning rate {options.learning_rate:g}"
+        )
+
+    @property
+    def sentence(self) -> str:
+        """Say what it did to full depth, and which trunk the export goes on with."""
+        labelled = self.stages.supervision == "labels"
+        measure = "top-1 at full depth" if labelled else "expected agreement with the tower as given"
+        text = f"tuning the trunk moved {measure} by {self._change} points on the gating split"
+        if self.is_taken:
+            return f"{text}; the tuned trunk is taken"
+        most = _options(self.stages).most_drop
+        return f"{text}, and a loss of {most:g} is the most; the trunk as given is kept"
+
+    @property
+    def _change(self) -> str:
+        return f"{100 * (self.tuned - self.given):+.2f}"
+
+
+def adapt(stages: Stages) -> Adapted:
+    """Tune the trunk of a model and decide whether the export goes on with it.
+
+    Args:
+        stages: checked inputs, with the model as it was loaded; its torch model is freed where the tuned one is taken.
+
+    Raises:
+        ExportError: the options do not fit the model or the images, or the device is not there.
+    """
+    options = _options(stages)
+    exits = exit_blocks(stages.tower.depth, options)
+    _check(stages, exits)
+    machine = choose_machine(stages.config.device)
+    split, rows = stages.splits, stages.pixel_set(stages.splits.heads, views=stages.splits.views)
+    photos = _photos(stages, split.heads, views=split.views), _photos(stages, split.gating, views=1)
+    task = _task(stages, exits)
+    inputs = {
+        "tower": stages.fingerprint,
+        "text": stages.model.source_sha256,
+        "labels": stages.label_folder.name,
+        "heads": stages.pixels(split.heads, views=split.views).name,
+        "gating": stages.pixels(split.gating, views=1).name,
+        "supervision": stages.supervision,
+        "options": dataclasses.asdict(options),
+        "exits": exits,
+        "seed": task.seed,
+    }
+
+    def make(folder: Path) -> None:
+        begun = stages.work.begun("adapted", inputs)
+        visual = copy.deepcopy(stages.model.torch_model.visual)
+        watch = _watch(stages, task, images=len(photos[0].pixels))
+        judged = dataclasses.replace(photos[1], pixels=photos[1].pixels[:JUDGED])
+        records = tune(visual, task, (photos[0], judged), begun, machine, watch)
+        save_model(_with_visual(stages.model, visual), folder)
+        record = {"machine": machine.words, "epochs": [dataclasses.asdict(record) for record in records]}
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+    folder = stages.work.stage("adapted", inputs, make)
+    tuned = stages.with_model(_load(stages.model, folder))
+    given_share, tuned_share = _full_depth(stages, stages), _full_depth(stages, tuned)
+    taken = 100 * (given_share - tuned_share) <= options.most_drop
+    if taken:
+        stages.model = dataclasses.replace(stages.model, torch_model=None)
+    found = Adapted(
+        stages=tuned if taken else stages,
+        folder=folder,
+        exits=exits,
+        images=rows.images,
+        given=given_share,
+        tuned=tuned_share,
+    )
+    stages.progress.notice(found.sentence)
+    return found
+
+
+def _options(stages: Stages) -> Adaptation:
+    options = stages.config.adapt
+    if options is None:
+        raise ExportError("nobody asked to tune the trunk; pass --adapt")
+    return options
+
+
+def _check(stages: Stages, exits: tuple[int, ...]) -> None:
+    """Refuse options that do not fit the model or the images."""
+    options, depth = _options(stages), stages.tower.depth
+    if wrong := [block for block in exits if not 1 <= block < depth]:
+        raise ExportError(f"--adapt-exits names block {wrong[0]}, wanted 1 to {depth - 1}")
+    if stages.supervision == "label-free" and options.distillation <= 0:
+        raise ExportError("tuning without labels learns by distillation alone, whose weight is 0; give it a weight")
+
+
+def _task(stages: Stages, exits: tuple[int, ...]) -> TuningTask:
+    return TuningTask(
+        labels=stages.labels,
+        logit_scale=stages.tower.logit_scale,
+        mean=stages.tower.preprocessing.mean,
+        std=stages.tower.preprocessing.std,
+        exits=exits,
+        options=_options(stages),
+        seed=stages.config.seed,
+    )
+
+
+def _photos(stages: Stages, dataset: Dataset, *, views: int) -> Photos:
+    """Gather the images of a split; their classes only where labels may be used."""
+    rows = stages.pixel_set(dataset, views=views)
+    labelled = stages.supervision == "labels"
+    return Photos(
+        pixels=rows.pixels,
+        classes=stages.classes(dataset)[rows.source] if labelled else None,
+        teacher=stages.answers(dataset, stages.float_parts, views=views).embedding,
+    )
+
+
+def _watch(stages: Stages, task: TuningTask, *, images: int) -> Watch:
+    """Show a bar of images, and a line with the time left after every pass."""
+    options = task.options
+    passes = options.epochs + (options.head_epochs if task.exits else 0)
+    advance, began, done = stages.progress.steps(passes * images), time.monotonic(), [0]
+
+    def step(count: int) -> None:
+        done.append(done[-1] + count)
+        advance(count)
+
+    def epoch(record: EpochRecord) -> None:
+        first = done[1] if len(done) > 1 else 0  # of a run that was interrupted
+        seconds = time.monotonic() - began
+        rate = (done[-1] - first) / max(seconds, 1e-9)
+        left = (passes - record.epoch) * images / max(rate, 1e-9)
+        stages.progress.notice(
+            f"tuning, pass {record.epoch} of {passes} ({'trunk and heads' if record.trunk else 'heads alone'}): loss "
+            f"{record.loss:.3f}, held out {exit_words(task.exits, record.right)}; {rate:.3g} images a second, "
+            f"{_duration(left)} left"
+        )
+
+    return Watch(images=step, epoch=epoch)
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration for people.
+
+    >>> _duration(40), _duration(600), _duration(8000)
+    ('40 s', '10 min', '2.2 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _with_visual(model: LoadedModel, visual: Any) -> LoadedModel:
+    """Put a tuned image tower in the place of a model's own."""
+    torch_model = copy.copy(model.torch_model)
+    torch_model._modules = {**torch_model._modules, "visual": visual}  # the text tower is shared, not copied
+    given = model.tower
+    tower = tower_of(
+        torch_model,
+        model_id=given.model_id,
+        weights=f"{given.weights}, adapted",
+        architecture=given.architecture,
+        preprocessing=given.preprocessing,
+    )
+    return dataclasses.replace(model, tower=tower, torch_model=torch_model)
+
+
+def _load(model: LoadedModel, folder: Path) -> LoadedModel:
+    """Load what was tuned from a model."""
+    visual = copy.deepcopy(model.torch_model.visual)
+    state = load_file(folder / WEIGHTS_NAME)
+    prefix = "visual." if model.has_text else ""
+    visual.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
+    return _with_visual(model, visual)
+
+
+def _full_depth(given: Stages, tower: Stages) -> float:
+    """Judge full depth of a tower, FP32, on all gating images; see `Adapted.given`."""
+    rows = given.pixel_set(given.splits.gating, views=1)
+    best = tower.answers(given.splits.gating, tower.float_parts, views=1).probabilities.argmax(axis=1)
+    if given.supervision == "labels":
+        return float((best == given.classes(given.splits.gating)[rows.source]).mean())
+    trusted = given.answers(given.splits.gating, given.float_parts, views=1).probabilities
+    return float(trusted[np.arange(len(best)), best].mean())
