@@ -178,17 +178,7 @@ class ExportConfig:
         Raises:
             ExportError: an option is out of range or contradicts another.
         """
-        if self.out.suffix != ".lraee":
-            raise ExportError(f"--out is {self.out}, wanted a folder name ending in .lraee; rename it")
-        targets = [self.out, self.out.with_suffix(".report")]
-        targets += [self.out.with_suffix(".baselines")] if self.baselines else []
-        targets += [self.out.with_suffix(".adapted")] if self.adapt is not None else []
-        if self.out.exists():
-            self.installing.unlink(missing_ok=True)  # of an export that died after its last step
-        own = self.installing.exists()
-        for target in targets:
-            if target.exists() and not self.overwrite and not own:
-                raise ExportError(f"{target} exists; choose another --out, or pass --overwrite to replace it")
+        self._check_targets()
         if self.label_embeddings is not None and self.text != "none":
             raise ExportError(
                 f"--label-embeddings come from another text tower than --text {self.text} would store; add --text none"
@@ -234,6 +224,20 @@ class ExportConfig:
         self._check_adaptation()
         if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
             raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
+
+    def _check_targets(self) -> None:
+        """Refuse to write over what an earlier export left, unless that is asked for."""
+        if self.out.suffix != ".lraee":
+            raise ExportError(f"--out is {self.out}, wanted a folder name ending in .lraee; rename it")
+        targets = [self.out, self.out.with_suffix(".report")]
+        targets += [self.out.with_suffix(".baselines")] if self.baselines else []
+        targets += [self.out.with_suffix(".adapted")] if self.adapt is not None else []
+        if self.out.exists():
+            self.installing.unlink(missing_ok=True)  # of an export that died after its last step
+        own = self.installing.exists()
+        for target in targets:
+            if target.exists() and not self.overwrite and not own:
+                raise ExportError(f"{target} exists; choose another --out, or pass --overwrite to replace it")
 
     def _check_adaptation(self) -> None:
         """Refuse tuning that cannot be done, or means nothing."""
