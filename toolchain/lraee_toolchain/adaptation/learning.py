@@ -91,7 +91,7 @@ def rate_factor(step: int, steps: int) -> float:
     """Give the share of the peak rate at a step (from 0) of all steps: a linear rise, then a cosine.
 
     >>> [round(rate_factor(step, 100), 3) for step in (0, 4, 50, 99)]
-    [0.2, 1.0, 0.526, 0.02]
+    [0.2, 1.0, 0.541, 0.02]
     """
     rise = max(1, round(WARM_UP * steps))
     if step < rise:
