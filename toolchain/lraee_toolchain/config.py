@@ -46,7 +46,7 @@ class Adaptation:
     """Blocks with a temporary exit: ``all`` from a third of the depth on; ``none`` is the control arm, the same photos
     and epochs spent on full depth alone."""
     learning_rate: float = 5e-5
-    """Peak for the last block and all after it (AdamW, warm-up, then cosine)."""
+    """Peak for the last block and all after it (AdamW, warm-up, then cosine); lower where there are few steps."""
     layer_decay: float = 0.8
     """Factor on the learning rate of each block against the block after it."""
     frozen_blocks: int = 0

@@ -19,7 +19,7 @@ from lraee_toolchain.config import Adaptation
 
 SHORT = Adaptation(epochs=1, head_epochs=1, exits=(1, 2), batch_size=16)
 
-LONG = Adaptation(epochs=3, exits=(4, 6), batch_size=16, learning_rate=5e-4)
+LONG = Adaptation(epochs=3, exits=(4, 6), batch_size=16, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,6 @@ def test_trunk_and_heads_learn_more_than_heads_could_alone(
     still = dataclasses.replace(LONG, learning_rate=1e-9)
     _, control = lessons.tune(still, tmp_path / "still")
     learned, alone = records[-1].right, control[-1].right
-    print(records[-1], control[-1])
     assert records[-1].loss < 0.97 * control[-1].loss
     assert np.mean(learned[:2]) > np.mean(alone[:2]) - 0.01, (learned, alone)
     assert learned[-1] > alone[-1] - 0.02
@@ -137,7 +136,7 @@ def test_distillation_from_the_same_view_begins_at_nothing(few_lessons: Any, tmp
     learn = dataclasses.replace(few_lessons.learn, classes=None)
     options = Adaptation(epochs=1, exits="none", augment=False)
     _, records = few_lessons.tune(options, tmp_path / "self", learn=learn)
-    assert 0 <= records[0].loss < 1e-4
+    assert abs(records[0].loss) < 1e-4
 
 
 def test_a_batch_in_parts_teaches_the_same(few_lessons: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

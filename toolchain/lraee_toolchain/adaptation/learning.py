@@ -19,6 +19,12 @@ LEAST_RATE = 0.02
 
 BETAS = (0.9, 0.98)
 
+FULL_RATE_STEPS = 200
+"""Steps with the trunk from which on its rates are those that were asked for; fewer lower them in proportion.
+
+AdamW moves each weight by its rate in every step, also where the gradient is noise, and few steps cannot anneal that.
+"""
+
 
 def trunk_groups(visual: Any, options: Adaptation, seed: int) -> list[dict[str, Any]]:
     """Freeze the stem and the lowest blocks, and group what learns in the rest.
@@ -72,11 +78,20 @@ def _groups(parameters: list[torch.nn.Parameter], rate: float, decay: float) -> 
     return [{"params": found, "base": rate, "weight_decay": decay} for found, decay in groups if found]
 
 
+def few_steps_factor(steps: int) -> float:
+    """Give the share of the trunk's rates that a tuning of so few steps may take.
+
+    >>> few_steps_factor(10), few_steps_factor(1000)
+    (0.05, 1.0)
+    """
+    return min(1.0, steps / FULL_RATE_STEPS)
+
+
 def rate_factor(step: int, steps: int) -> float:
     """Give the share of the peak rate at a step (from 0) of all steps: a linear rise, then a cosine.
 
     >>> [round(rate_factor(step, 100), 3) for step in (0, 4, 50, 99)]
-    [0.2, 1.0, 0.526, 0.02]
+    [0.2, 1.0, 0.541, 0.02]
     """
     rise = max(1, round(WARM_UP * steps))
     if step < rise:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lraee_toolchain.adaptation.accuracy import shares_right
 from lraee_toolchain.adaptation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lraee_toolchain.adaptation.exit_heads import build_heads
-from lraee_toolchain.adaptation.learning import BETAS, head_groups, rate_factor, trunk_groups
+from lraee_toolchain.adaptation.learning import BETAS, few_steps_factor, head_groups, rate_factor, trunk_groups
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask
 from lraee_toolchain.adaptation.losses import Lesson, loss_weights, losses
 from lraee_toolchain.adaptation.low_rank import merge_low_rank
@@ -178,7 +178,8 @@ class _Tuner:
 
     def _set_rates(self) -> None:
         of_heads = rate_factor(self.step_number, self.steps)
-        of_trunk = rate_factor(self.step_number - self.head_steps, self.steps - self.head_steps)
+        trunk_steps = self.steps - self.head_steps
+        of_trunk = few_steps_factor(trunk_steps) * rate_factor(self.step_number - self.head_steps, trunk_steps)
         trunk = {id(parameter) for parameter in self.trunk}
         for group in self.optimizer.param_groups:
             is_trunk = id(group["params"][0]) in trunk
