@@ -57,8 +57,7 @@ def shares_right(
         with torch.no_grad():
             batch = views.plain(photos.pixels[start : start + BATCH])
             answers = run_tower(visual, batch, exits, machine)
-            with machine.products():
-                embeddings = [head(tokens) for head, tokens in zip(heads, answers.tokens, strict=True)]
+            embeddings = [head(tokens) for head, tokens in zip(heads, answers.tokens, strict=True)]
             best = (torch.stack([*embeddings, answers.embedding]) @ labels.T).argmax(-1).cpu().numpy()
         right += (best == wanted[start : start + BATCH]).sum(1)
     return tuple(float(count) for count in right / max(1, len(photos.pixels)))

@@ -1,19 +1,25 @@
-"""Temporary exit heads: they let the trunk feel what an exit needs, and are thrown away when it is tuned.
+"""Exit heads that learn together with the trunk: they are what the exits of the export start from.
 
-A head normalizes the tokens, reads a few weighted means of them (a learned query for each, softmax over the tokens),
-the mean patch and the class token, and ends as all exit heads do: ``LayerNorm -> Linear -> GELU -> Linear -> unit
-length``.
+A head is an attention head as the exits have them (`lraee_exporters.graphs.pooling.token_pool`): each token is
+normalized, a few learned queries read weighted means, the mean patch and the class token stand beside them, and an MLP
+follows, ``LayerNorm -> Linear -> GELU -> Linear -> unit length``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
-QUERIES = 8
-"""Weighted means that a head reads."""
+from lraee_exporters.graphs.pooling.token_pool import QUERIES, TOKEN_EPSILON, TokenPool, pooled_rows
+from lraee_exporters.tower import LayerNorm, Linear
+from lraee_toolchain.early_exit.heads import EPSILON, Head
+from lraee_toolchain.early_exit.token_heads.reading import read_tokens
+
+HEADS_NAME = "exit_heads.safetensors"
 
 
 class ExitHead(torch.nn.Module):
@@ -22,27 +28,22 @@ class ExitHead(torch.nn.Module):
     def __init__(self, width: int, embed_dim: int, *, class_token: bool) -> None:
         super().__init__()
         self.class_token = class_token
-        self.tokens_norm = torch.nn.LayerNorm(width)
-        self.queries = torch.nn.Parameter(torch.empty(QUERIES, width))
-        read = (QUERIES + 1 + class_token) * width
-        self.norm = torch.nn.LayerNorm(read)
+        self.queries = torch.nn.Parameter(torch.empty(width, QUERIES))
+        read = pooled_rows(QUERIES, class_token=class_token) * width
+        self.norm = torch.nn.LayerNorm(read, eps=EPSILON)
         self.fc1 = torch.nn.Linear(read, width)
         self.fc2 = torch.nn.Linear(width, embed_dim)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embed tokens (images, tokens, width) as (images, embed_dim) float32 unit rows."""
-        normed = self.tokens_norm(tokens.float())
-        shares = (normed @ self.queries.T).float().softmax(dim=1)
-        pooled = (shares.transpose(1, 2) @ normed).flatten(1).float()
-        read = [pooled, normed[:, int(self.class_token) :].mean(dim=1)]
-        read += [normed[:, 0]] if self.class_token else []
-        hidden = F.gelu(self.fc1(self.norm(torch.cat(read, dim=1))))
-        return F.normalize(self.fc2(hidden).float(), dim=-1)
+        normed = F.layer_norm(tokens.float(), tokens.shape[-1:], eps=TOKEN_EPSILON)
+        read = read_tokens(normed, [self.queries], class_token=self.class_token)
+        return F.normalize(self.fc2(F.gelu(self.fc1(self.norm(read)))), dim=-1)
 
     def start(self, generator: torch.Generator) -> None:
         """Draw initial weights as torch's layers do, from a generator of the CPU."""
         with torch.no_grad():
-            self.queries.normal_(std=self.queries.shape[1] ** -0.5, generator=generator)
+            self.queries.normal_(std=self.queries.shape[0] ** -0.5, generator=generator)
             for linear in (self.fc1, self.fc2):
                 bound = linear.in_features**-0.5
                 linear.weight.uniform_(-bound, bound, generator=generator)
@@ -63,3 +64,29 @@ def build_heads(exits: Sequence[int], sizes: tuple[int, int], *, class_token: bo
     for head in heads:
         head.start(generator)  # type: ignore[operator]
     return heads
+
+
+def save_heads(heads: Mapping[int, torch.nn.Module], folder: Path) -> None:
+    """Write heads by the block that they stand after, as one file."""
+    tensors = {
+        f"{block}.{name}": value.detach().cpu().contiguous()
+        for block, head in heads.items()
+        for name, value in head.state_dict().items()
+    }
+    save_file(tensors, folder / HEADS_NAME)
+
+
+def load_heads(folder: Path) -> dict[int, Head]:
+    """Read what `save_heads` wrote, as heads of exits."""
+    arrays = {name: tensor.numpy() for name, tensor in load_file(folder / HEADS_NAME).items()}
+    blocks = sorted({int(name.split(".")[0]) for name in arrays})
+    return {
+        block: Head(
+            reads="attention",
+            norm=LayerNorm(weight=arrays[f"{block}.norm.weight"], bias=arrays[f"{block}.norm.bias"], epsilon=EPSILON),
+            fc1=Linear(weight=arrays[f"{block}.fc1.weight"], bias=arrays[f"{block}.fc1.bias"]),
+            fc2=Linear(weight=arrays[f"{block}.fc2.weight"], bias=arrays[f"{block}.fc2.bias"]),
+            pool=TokenPool(queries=arrays[f"{block}.queries"]),
+        )
+        for block in blocks
+    }

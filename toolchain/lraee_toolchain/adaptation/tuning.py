@@ -37,6 +37,16 @@ LARGEST_GRADIENT = 1.0
 """Norm to which the gradients of the trunk, and of the heads, are clipped."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tuned:
+    """What a tuning came to, beside the tower."""
+
+    records: list[EpochRecord]
+    """Of each pass over the images."""
+    heads: dict[int, torch.nn.Module]
+    """Exit heads on the CPU, by block."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
     """What is told of a tuning while it runs."""
@@ -49,7 +59,7 @@ class Watch:
 
 def tune(
     visual: Any, task: TuningTask, photos: tuple[Photos, Photos], folder: Path, machine: Machine, watch: Watch
-) -> list[EpochRecord]:
+) -> Tuned:
     """Tune an image tower in place.
 
     Args:
@@ -59,9 +69,6 @@ def tune(
         folder: where the checkpoint is kept; one that is there is continued.
         machine: where to compute.
         watch: what to tell.
-
-    Returns:
-        What each pass over the images came to.
     """
     tuner = _Tuner(visual, task, photos, machine)
     tuner.resume(load_checkpoint(folder))
@@ -73,8 +80,7 @@ def tune(
             watch.epoch(tuner.end_epoch())
         if ended or tuner.step_number % max(1, CHECKPOINT_IMAGES // task.options.batch_size) == 0:
             save_checkpoint(folder, tuner.checkpoint())
-    tuner.finish()
-    return tuner.records
+    return tuner.finish()
 
 
 def images_at_once(visual: Any, tokens: int, batch_size: int) -> int:
@@ -161,8 +167,7 @@ class _Tuner:
         task, device = self.task, self.machine.device
         with torch.set_grad_enabled(self._learns_trunk):
             answers = run_tower(self.visual, images, task.exits, self.machine)
-        with self.machine.products():
-            embeddings = [head(tokens) for head, tokens in zip(self.heads, answers.tokens, strict=True)]
+        embeddings = [head(tokens) for head, tokens in zip(self.heads, answers.tokens, strict=True)]
         teacher = torch.from_numpy(np.array(self.photos.teacher[rows])).to(device)
         if self.given is not None:
             with torch.no_grad():
@@ -235,11 +240,13 @@ class _Tuner:
         learned = {f"trunk.{place}": parameter for place, parameter in enumerate(self.trunk)}
         return learned | {f"heads.{name}": parameter for name, parameter in self.heads.named_parameters()}
 
-    def finish(self) -> None:
-        """Merge low-rank updates, bring the tower back to the CPU and let nothing learn any more."""
+    def finish(self) -> Tuned:
+        """Merge low-rank updates, bring tower and heads back to the CPU and let nothing learn any more."""
         for block in blocks_of(self.visual):
             merge_low_rank(block)
-        self.visual.to("cpu").requires_grad_(False)
+        for module in (self.visual, self.heads):
+            module.to("cpu").requires_grad_(False)
+        return Tuned(records=self.records, heads=dict(zip(self.task.exits, self.heads, strict=True)))
 
 
 def _count_tokens(visual: Any, image: torch.Tensor, machine: Machine) -> int:
