@@ -146,7 +146,9 @@ def export_command(
     seeds: Annotated[int, _option(REPORT, "seeds of the comparison table")] = 3,
     seed: Annotated[int, _option(RUN, "of splits, heads and random crops")] = 0,
     work: Annotated[Path | None, _option(RUN, "keep stages here, to resume or to share between exports")] = None,
-    overwrite: Annotated[bool, _option(RUN, "replace an existing bundle", "--overwrite")] = False,
+    overwrite: Annotated[
+        bool, _option(RUN, "replace an existing bundle, and what lies beside it of its export", "--overwrite")
+    ] = False,
 ) -> None:
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
     options: dict[str, Any] = dict(locals())
