@@ -99,7 +99,12 @@ def export_command(
     unreadable: Annotated[str, _option(IMAGES, "refuse, or skip and name images that cannot be decoded")] = "refuse",
     exits: Annotated[str, _option(EXITS, "auto, all, none, or blocks such as 8,10,11")] = "auto",
     reads: Annotated[
-        str, _option(EXITS, "what heads read: auto, patch_mean (SSA), cls, both, attention or local")
+        str,
+        _option(
+            EXITS,
+            "what heads read: auto, patch_mean (SSA), cls, both, attention or local; auto tries the last two where the "
+            "others are more than a point below full depth, local in the first third of the blocks",
+        ),
     ] = "auto",
     disk_limit: Annotated[float, _option(EXITS, "GB of disk for the tokens that attention and local heads read")] = 20,
     epochs: Annotated[int, _option(EXITS, "passes of the heads' training over its images", min=1)] = 30,

@@ -113,7 +113,8 @@ class ExportConfig:
     exits: Literal["auto", "all", "none"] | tuple[int, ...] = "auto"
     """Blocks with an exit: ``auto`` keeps those that pay, ``none`` only quantizes and needs no training images."""
     reads: HeadInput | Literal["auto"] = "auto"
-    """What heads read; ``patch_mean`` is the paper's SSA, ``auto`` decides for each exit on the gating split."""
+    """What heads read; ``patch_mean`` is the paper's SSA, ``auto`` decides for each exit on the gating split, and tries
+    heads that read all tokens where the others are more than a point below full depth."""
     disk_limit: float = 20.0
     """GB (10^9 bytes) that all tokens may take in the work folder, for heads that read them; where they take more, the
     tower runs again in every epoch instead."""
