@@ -19,7 +19,7 @@ import pytest
 from lraee.errors import ExportError
 from lraee_exporters.graphs.fused_operators import optimized_operators
 from lraee_toolchain.baseline_graphs.folder import BaselineMaker
-from lraee_toolchain.bundle import put_in_place, stage_copies
+from lraee_toolchain.bundle.targets import Targets
 from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.data.splits import save_pixels
 from lraee_toolchain.export import export
@@ -119,44 +119,26 @@ def test_a_full_disk_is_no_failure_of_a_baseline(
     assert maker._attempt("fp32", "fp32", {}, lambda folder: write(folder, 500)) is not None
 
 
-def make(folder: Path, content: bytes) -> Path:
-    """A folder with two files and one below."""
-    (folder / "inner").mkdir(parents=True)
-    for name in ("a", "b", "inner/c"):
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_targets_without_room_stay_as_they_were(
     tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     """Also those that had room: either all are replaced, or none."""
-    small, large = make(tmp_path / "small", b"new"), make(tmp_path / "large", b"n" * 10_000)
-    first, second = (make(tmp_path / "out" / name, b"old") for name in ("x.report", "x.lraee"))
+    out = tmp_path / "out" / "x.lraee"
+    finished = {suffix: tmp_path / "work" / f"stage{suffix}" for suffix in (".report", ".lraee")}
+    for folder, text in ((finished[".report"], b"new"), (finished[".lraee"], b"n" * 10_000)):
+        folder.mkdir(parents=True)
+        (folder / "x").write_bytes(text)
+    for target in (out, out.with_suffix(".report")):
+        target.mkdir(parents=True)
+        (target / "x").write_bytes(b"old")
     said = r"^x\.lraee cannot be written to .*; make room or choose another --out; "
     with file_size_limit(5_000), pytest.raises(ExportError, match=said):
-        stage_copies([(small, first), (large, second)])
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["x.lraee", "x.report"]
-    assert set((contents(first) | contents(second)).values()) == {b"old"}
-    for finished, target in ((small, first), (large, second)):
-        stage_copies([(finished, target)])
-        put_in_place(target)
-        assert contents(target) == contents(finished)
-
-
-def test_a_target_that_cannot_be_moved_away_stays(tmp_path: Path) -> None:
-    """The copy waits beside it; a target that was moved already comes back."""
-    target = make(tmp_path / "out" / "x.lraee", b"old")
-    stage_copies([(make(tmp_path / "new", b"new"), target)])
-    shutil.rmtree(tmp_path / "out" / ".x.lraee.partial")
-    with pytest.raises(FileNotFoundError):
-        put_in_place(target)
-    assert set(contents(target).values()) == {b"old"}
+        Targets(out).install(finished)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["x.lraee", "x.report"]
+    assert {path.read_bytes() for path in out.parent.rglob("x")} == {b"old"}
+    Targets(out).install(finished)
+    for suffix, folder in finished.items():
+        assert (out.with_suffix(suffix) / "x").read_bytes() == (folder / "x").read_bytes()
 
 
 def test_a_work_folder_that_was_removed_is_said(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def killed(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """The same export by processes of their own, killed in every kind of stage: the bundle, and what was wrong.
 
     ONNX Runtime finds ranges, features are written through a memory map, torch trains exits. For the installation of
-    what was made see test_bundle.py.
+    what was made see bundle/test_targets.py.
     """
     path = Path(__file__).with_name("kill_and_resume.py")
     spec = importlib.util.spec_from_file_location("kill_and_resume", path)
@@ -202,23 +202,26 @@ def test_other_labels_are_another_export_in_the_same_work_folder(exported: Any, 
 
 def test_an_existing_target_is_refused_and_replaced_only_when_told(exported: Any, tmp_path: Path) -> None:
     """The refusal comes before any work; the replacement at the very end."""
-    out = tmp_path / "x.lraee"
-    out.mkdir()
-    (out / "mine.txt").write_text("keep me")
+    out = Path(shutil.copytree(exported.result.bundle, tmp_path / "x.lraee"))
+    (out / "manifest.json").write_text("damaged")
+    adapted = out.with_suffix(".adapted")
+    adapted.mkdir()
+    (adapted / "adaptation.json").write_text('{"machine": "cpu", "epochs": []}')
+    before = hashes(out)
     with pytest.raises(ExportError, match="exists; choose another --out, or pass --overwrite"):
         export(replace(exported.config, out=out))
-    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    assert (hashes(out), adapted.is_dir()) == (before, True)
     result = export(replace(exported.config, out=out, overwrite=True))
     assert hashes(result.bundle) == hashes(exported.result.bundle)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.lraee", "x.report"]  # the tuned model was another's
 
 
 def test_a_failing_export_leaves_the_old_bundle_as_it_was(
     exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--overwrite takes effect when the new bundle is finished, not before."""
-    out = tmp_path / "y.lraee"
-    out.mkdir()
-    (out / "mine.txt").write_text("keep me")
+    out = Path(shutil.copytree(exported.result.bundle, tmp_path / "y.lraee"))
+    (out / "manifest.json").write_text("keep me")
 
     def fail(*arguments: object, **options: object) -> None:
         raise ExportError("no space left")
@@ -226,7 +229,7 @@ def test_a_failing_export_leaves_the_old_bundle_as_it_was(
     monkeypatch.setattr(pipeline, "write_report", fail)
     with pytest.raises(ExportError, match="no space left"):
         export(replace(exported.config, out=out, overwrite=True))
-    assert (out / "mine.txt").read_text() == "keep me"
+    assert (out / "manifest.json").read_text() == "keep me"
     assert [path.name for path in tmp_path.iterdir()] == ["y.lraee"]
     assert not list(exported.config.work.glob(".writing-*"))
 
@@ -397,17 +400,3 @@ def test_a_quota_of_the_cpu_bounds_torch_before_an_export_begins(
         torch.set_num_threads(before)
     assert met == [1]
     assert capsys.readouterr().err.endswith("lraee-export: far enough\n")
-
-
-def test_an_export_that_died_while_installing_may_replace_its_own(tmp_path: Path) -> None:
-    """The report lay there already and the bundle did not: the same command goes on. A report of others is refused."""
-    config = ExportConfig(model="reference", out=tmp_path / "clip.lraee")
-    (tmp_path / "clip.report").mkdir()
-    with pytest.raises(ExportError, match=r"clip\.report exists"):
-        config.check()
-    config.installing.touch()
-    config.check()
-    config.out.mkdir()  # it had died after its last step
-    with pytest.raises(ExportError, match=r"clip\.lraee exists"):
-        config.check()
-    assert not config.installing.exists()

@@ -99,7 +99,12 @@ def export_command(
     unreadable: Annotated[str, _option(IMAGES, "refuse, or skip and name images that cannot be decoded")] = "refuse",
     exits: Annotated[str, _option(EXITS, "auto, all, none, or blocks such as 8,10,11")] = "auto",
     reads: Annotated[
-        str, _option(EXITS, "what heads read: auto, patch_mean (SSA), cls, both, attention or local")
+        str,
+        _option(
+            EXITS,
+            "what heads read: auto, patch_mean (SSA), cls, both, attention or local; auto tries the last two where the "
+            "others are more than a point below full depth, local in the first third of the blocks",
+        ),
     ] = "auto",
     disk_limit: Annotated[float, _option(EXITS, "GB of disk for the tokens that attention and local heads read")] = 20,
     epochs: Annotated[int, _option(EXITS, "passes of the heads' training over its images", min=1)] = 30,
@@ -146,7 +151,9 @@ def export_command(
     seeds: Annotated[int, _option(REPORT, "seeds of the comparison table")] = 3,
     seed: Annotated[int, _option(RUN, "of splits, heads and random crops")] = 0,
     work: Annotated[Path | None, _option(RUN, "keep stages here, to resume or to share between exports")] = None,
-    overwrite: Annotated[bool, _option(RUN, "replace an existing bundle", "--overwrite")] = False,
+    overwrite: Annotated[
+        bool, _option(RUN, "replace an existing bundle, and what lies beside it of its export", "--overwrite")
+    ] = False,
 ) -> None:
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
     options: dict[str, Any] = dict(locals())

@@ -113,7 +113,8 @@ class ExportConfig:
     exits: Literal["auto", "all", "none"] | tuple[int, ...] = "auto"
     """Blocks with an exit: ``auto`` keeps those that pay, ``none`` only quantizes and needs no training images."""
     reads: HeadInput | Literal["auto"] = "auto"
-    """What heads read; ``patch_mean`` is the paper's SSA, ``auto`` decides for each exit on the gating split."""
+    """What heads read; ``patch_mean`` is the paper's SSA, ``auto`` decides for each exit on the gating split, and tries
+    heads that read all tokens where the others are more than a point below full depth."""
     disk_limit: float = 20.0
     """GB (10^9 bytes) that all tokens may take in the work folder, for heads that read them; where they take more, the
     tower runs again in every epoch instead."""
@@ -158,7 +159,8 @@ class ExportConfig:
     unreadable: Literal["refuse", "skip"] = "refuse"
     """What happens to image files that cannot be decoded; ``skip`` names them and counts them nowhere."""
     overwrite: bool = False
-    """Replace an existing bundle, at the very end."""
+    """Replace an existing bundle and the folders beside it, at the very end; those that this export does not make are
+    removed."""
 
     @property
     def tower_precision(self) -> Precision:
@@ -167,18 +169,14 @@ class ExportConfig:
             return "FP32"
         return "strong INT8" if self.quantizer == "strong" else "naive INT8"
 
-    @property
-    def installing(self) -> Path:
-        """A file next to the target while finished folders are moved there, the bundle last."""
-        return self.out.with_name(f".{self.out.name}.installing")
-
     def check(self) -> None:
         """Refuse contradictions before any work is done.
 
         Raises:
             ExportError: an option is out of range or contradicts another.
         """
-        self._check_targets()
+        if self.out.suffix != ".lraee":
+            raise ExportError(f"--out is {self.out}, wanted a folder name ending in .lraee; rename it")
         if self.label_embeddings is not None and self.text != "none":
             raise ExportError(
                 f"--label-embeddings come from another text tower than --text {self.text} would store; add --text none"
@@ -224,20 +222,6 @@ class ExportConfig:
         self._check_adaptation()
         if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
             raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
-
-    def _check_targets(self) -> None:
-        """Refuse to write over what an earlier export left, unless that is asked for."""
-        if self.out.suffix != ".lraee":
-            raise ExportError(f"--out is {self.out}, wanted a folder name ending in .lraee; rename it")
-        targets = [self.out, self.out.with_suffix(".report")]
-        targets += [self.out.with_suffix(".baselines")] if self.baselines else []
-        targets += [self.out.with_suffix(".adapted")] if self.adapt is not None else []
-        if self.out.exists():
-            self.installing.unlink(missing_ok=True)  # of an export that died after its last step
-        own = self.installing.exists()
-        for target in targets:
-            if target.exists() and not self.overwrite and not own:
-                raise ExportError(f"{target} exists; choose another --out, or pass --overwrite to replace it")
 
     def _check_adaptation(self) -> None:
         """Refuse tuning that cannot be done, or means nothing."""

@@ -23,7 +23,8 @@ from lraee_calibration_data import Dataset, open_dataset, photos
 from lraee_exporters.parity import StageParity, check_parity
 from lraee_toolchain.adaptation.stage import Adapted, adapt
 from lraee_toolchain.baseline_graphs.folder import BaselineMaker
-from lraee_toolchain.bundle import OTHER_PLACE, BundleInputs, pack, put_in_place, stage_copies
+from lraee_toolchain.bundle.pack import BundleInputs, pack
+from lraee_toolchain.bundle.targets import Targets
 from lraee_toolchain.cache import WorkFolder, key_of, writing
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.splits import load_pixel_set
@@ -78,6 +79,8 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportResu
     """
     with writing(config.out.name, config.out.parent, "choose another --out"):
         config.check()
+        targets = Targets(config.out)
+        targets.check(config)
     progress = progress or Silent()
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +90,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportResu
     shutil.rmtree(finished, ignore_errors=True)
     root = config.work or config.out.with_name(f".{config.out.name}.work")
     with WorkFolder(root, progress.stage) as work:
+        targets.recover()
         result = _Export(config, work, progress).run()
     if config.work is None:
         with suppress(OSError):  # the export is done; what cannot be removed now, the next one removes
@@ -245,22 +249,17 @@ class _Export:
             lambda folder: write_report(self._findings(bundle, metrics), folder),
         )
         baselines = None if self.baselines is None else self.baselines.make(tower_parts)
-        targets = {out.with_suffix(".report"): report}
-        targets |= {} if baselines is None else {out.with_suffix(".baselines"): baselines}
+        finished = {".report": report, ".lraee": bundle}
+        finished |= {} if baselines is None else {".baselines": baselines}
         adapted = self.adapted if self.adapted is not None and self.adapted.is_taken else None
-        targets |= {} if adapted is None else {out.with_suffix(".adapted"): adapted.folder}
-        targets[out] = bundle  # last: where the bundle is, all is
-        stage_copies([(finished, target) for target, finished in targets.items()])
-        with writing(out.name, out.parent, OTHER_PLACE):
-            self.config.installing.touch()  # if this dies now, a rerun may replace what lies there: it is this export's
-            for target in targets:
-                put_in_place(target)
-            self.config.installing.unlink()
+        finished |= {} if adapted is None else {".adapted": adapted.folder}
+        targets = Targets(out)
+        targets.install(finished)
         return ExportResult(
             bundle=out,
-            report=out.with_suffix(".report"),
-            baselines=None if baselines is None else out.with_suffix(".baselines"),
-            adapted=None if adapted is None else out.with_suffix(".adapted"),
+            report=targets.all[".report"],
+            baselines=None if baselines is None else targets.all[".baselines"],
+            adapted=None if adapted is None else targets.all[".adapted"],
             failed_baselines={} if self.baselines is None else self.baselines.failed,
         )
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import lraee
+from lraee.bundle.manifest import FORMAT
+from lraee.errors import BundleError
 
-EXPECTED = Path(__file__).parents[1] / "golden" / "format_1.expected.npz"
+FOLDER = Path(__file__).parents[1] / "golden"
 HOW_TO_CORRECT = (
-    "the golden bundle of format 1 does not give the answers that it gave when it was written. If loading or running "
-    "changed by mistake, correct that. If other numbers are meant, run `python tests/runtime/golden/make_format_1.py`. "
-    "If the format changed, keep this one and add a format_2"
+    "a golden bundle does not give the answers that it gave when it was written. If loading or running changed by "
+    "mistake, correct that. If other numbers are meant, run its generator in tests/runtime/golden. If the format "
+    "changed, keep this one and add another with its own generator"
 )
 PROBABILITY_TOLERANCE = 0.02
 COSINE_TOLERANCE = 5e-4
@@ -21,39 +27,108 @@ COSINE_TOLERANCE = 5e-4
 of two of the 256 levels may fall to the other side. With unfused float operators the bundle differs by 1e-6; this
 leaves room for a few levels."""
 
-
-@pytest.fixture(scope="module")
-def expected() -> dict[str, np.ndarray]:
-    """What the generator saw."""
-    with np.load(EXPECTED) as stored:
-        return dict(stored)
+READS = {1: {"both"}, 2: {"attention", "local"}}
+"""What the exits of each golden bundle read."""
 
 
-@pytest.fixture(scope="module")
-def golden_model(golden) -> lraee.Model:
-    """The golden bundle, every file of it checked."""
-    return lraee.load(golden, threads=1, verify="all")
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """A golden bundle, every file of it checked, and what its generator saw."""
+
+    folder: Path
+    model: lraee.Model
+    expected: dict[str, np.ndarray]
+
+    @property
+    def depths(self) -> dict[str, Any]:
+        """Policies that answer at one depth, by the name of their expected answers."""
+        exits = {f"exit_{exit.block}": lraee.ExitAt(exit.block) for exit in self.model.manifest.exits}
+        return {"full": lraee.Full(), **exits}
+
+    @property
+    def points(self) -> list[str]:
+        """Names of the operating points."""
+        return [point.name for point in self.model.manifest.operating_points]
 
 
-@pytest.mark.parametrize(("name", "policy"), [("full", lraee.Full()), ("exit", lraee.ExitAt(1))])
-def test_the_golden_bundle_still_answers_the_same(golden_model, expected, name, policy):
-    """Embeddings and probabilities, at full depth and at the exit."""
-    answers = golden_model.run_pixels(expected["pixels"], policy=policy)
-    probabilities, embedding = expected[f"{name}_probabilities"], expected[f"{name}_embedding"]
-    assert np.abs(answers.probabilities - probabilities).max() < PROBABILITY_TOLERANCE, HOW_TO_CORRECT
-    assert ((answers.embedding * embedding).sum(axis=1) > 1 - COSINE_TOLERANCE).all(), HOW_TO_CORRECT
-    if name == "exit":
-        assert np.abs(answers.gate - expected["gate"]).max() < PROBABILITY_TOLERANCE, HOW_TO_CORRECT
+@pytest.fixture(scope="module", params=sorted(READS))
+def kept(request: pytest.FixtureRequest) -> Golden:
+    """The golden bundle of one format."""
+    folder = FOLDER / f"format_{request.param}.lraee"
+    with np.load(FOLDER / f"format_{request.param}.expected.npz") as stored:
+        expected = dict(stored)
+    golden = Golden(folder, lraee.load(folder, threads=1, verify="all"), expected)
+    assert golden.model.manifest.format == request.param
+    assert {exit.reads for exit in golden.model.manifest.exits} == READS[request.param]
+    return golden
 
 
-@pytest.mark.parametrize("point", ["balanced", "by_class"])
-def test_the_golden_bundle_still_exits_at_the_same_blocks(golden_model, expected, point):
-    """Exact: no gate lies within the tolerance of its threshold."""
-    blocks = golden_model.run_pixels(expected["pixels"], policy=lraee.Adaptive(point)).exit_block
-    assert 0 < (blocks == 1).sum() < len(blocks)
-    assert np.array_equal(blocks, expected[f"{point}_exit_block"]), HOW_TO_CORRECT
+def test_there_is_a_golden_bundle_of_every_format() -> None:
+    """Whoever raises the format keeps one of it."""
+    assert sorted(READS) == list(range(1, FORMAT + 1))
+    assert sorted(path.name for path in FOLDER.glob("*.lraee")) == [f"format_{number}.lraee" for number in READS]
 
 
-def test_the_golden_bundle_is_small(golden):
-    """It is kept in the repository for as long as its format is read."""
-    assert sum(path.stat().st_size for path in golden.iterdir()) < 60_000
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_golden_bundle_still_answers_the_same(kept: Golden, batch: int) -> None:
+    """Embeddings and probabilities, at full depth and at every exit, for one image and several."""
+    for name, policy in kept.depths.items():
+        for start in range(0, len(kept.expected["pixels"]), batch):
+            rows = slice(start, start + batch)
+            answers = kept.model.run_pixels(kept.expected["pixels"][rows], policy=policy)
+            probabilities = kept.expected[f"{name}_probabilities"][rows]
+            embedding = kept.expected[f"{name}_embedding"][rows]
+            assert np.abs(answers.probabilities - probabilities).max() < PROBABILITY_TOLERANCE, HOW_TO_CORRECT
+            assert ((answers.embedding * embedding).sum(axis=1) > 1 - COSINE_TOLERANCE).all(), HOW_TO_CORRECT
+            if name != "full":
+                gate = kept.expected[f"{name}_gate"][rows]
+                assert np.abs(answers.gate - gate).max() < PROBABILITY_TOLERANCE, HOW_TO_CORRECT
+
+
+def test_a_golden_bundle_still_exits_at_the_same_blocks_with_the_same_labels(kept: Golden) -> None:
+    """Exact: no gate lies within the tolerance of its threshold, and no two labels are as close."""
+    met = set()
+    for point in kept.points:
+        answers = kept.model.run_pixels(kept.expected["pixels"], policy=lraee.Adaptive(point))
+        met |= set(answers.exit_block.tolist())
+        assert len(set(answers.exit_block.tolist())) > 1
+        assert np.array_equal(answers.exit_block, kept.expected[f"{point}_exit_block"]), HOW_TO_CORRECT
+        assert np.array_equal(answers.probabilities.argmax(axis=1), kept.expected[f"{point}_label"]), HOW_TO_CORRECT
+    blocks = {exit.block for exit in kept.model.manifest.exits}
+    assert met == blocks | {kept.model.manifest.tower.blocks}
+
+
+def test_no_expected_answer_is_close_to_another(kept: Golden) -> None:
+    """What the test before relies on."""
+    for point in kept.model.manifest.operating_points:
+        block = kept.expected[f"{point.name}_exit_block"]
+        probabilities = kept.expected["full_probabilities"]
+        for exit in kept.model.manifest.exits:
+            here = (block == exit.block)[:, None]
+            probabilities = np.where(here, kept.expected[f"exit_{exit.block}_probabilities"], probabilities)
+        second, first = np.sort(probabilities, axis=1)[:, -2:].T
+        assert (first - second).min() > 2 * PROBABILITY_TOLERANCE
+        for threshold in point.thresholds:
+            if threshold.per_class is None:
+                inside = block >= threshold.block
+                gate = kept.expected[f"exit_{threshold.block}_gate"][inside]
+                assert np.abs(gate - threshold.value).min() > PROBABILITY_TOLERANCE
+
+
+def test_a_golden_bundle_of_a_format_to_come_is_refused(kept: Golden, tmp_path: Path) -> None:
+    """With what is read and what to do; so is a format 1 whose exits read what it does not know."""
+    folder = Path(shutil.copytree(kept.folder, tmp_path / "x.lraee"))
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": FORMAT + 1}), "utf-8")
+    said = f"format is {FORMAT + 1}, this version of lraee reads 1 to {FORMAT}; update lraee or export again"
+    with pytest.raises(BundleError, match=said):
+        lraee.load(folder)
+    if manifest["format"] == 2:
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 1}), "utf-8")
+        with pytest.raises(BundleError, match="reads 'attention', which is not in format 1, wanted format 2"):
+            lraee.load(folder)
+
+
+def test_the_golden_bundles_are_small(kept: Golden) -> None:
+    """They are kept in the repository for as long as their format is read."""
+    assert sum(path.stat().st_size for path in kept.folder.iterdir()) < 120_000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,9 @@ from lraee_toolchain.early_exit.token_heads.training import embed_tokens, quanti
 
 PAPER_EXITS = (8 / 12, 10 / 12, 11 / 12)
 """Depths of the paper's exits on ViT-B/32, for towers whose weights cannot tell which exits pay."""
+
+ROOM = 0.01
+"""Accuracy below full depth from which on ``reads=auto`` tries heads that read all tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,12 +108,54 @@ def best_exits(
     """Train exits whose heads read what the configuration says.
 
     With ``reads=auto`` each exit reads what answers best on the gating split; of equals, what takes the fewest FLOPs.
-    Heads that read all tokens are tried where the tokens are at hand.
+    Heads of pooled inputs are tried everywhere. Those that read all tokens learn far more slowly, and are tried where
+    the tokens are at hand and where they can gain something; see `worth_trying`.
+
+    Args:
+        task: labels and options.
+        heads: images that heads learn from.
+        gating: images that heads are compared on.
+        blocks: where the exits stand, rising.
+        advance: called with the epochs done or left out, for each kind of head.
     """
-    features = heads.features
-    choices = head_inputs(task.config, class_token=features.class_token is not None, tokens=features.tokens is not None)
-    rounds = [train_exits(task, heads, gating, blocks, reads=reads, advance=advance) for reads in choices]
-    return [max(options, key=lambda trained: _worth(task, trained)) for options in zip(*rounds, strict=True)]
+    features, config = heads.features, task.config
+    kinds = head_inputs(config, class_token=features.class_token is not None, tokens=features.tokens is not None)
+    full_depth = float(gating.good(gating.features.probabilities).mean())
+    best: dict[int, TrainedExit] = {}
+    for reads in kinds:
+        asked = blocks
+        if config.reads == "auto":
+            asked = worth_trying(reads, blocks, {block: full_depth - best[block].accuracy for block in best})
+        trained = train_exits(task, heads, gating, asked, reads=reads, advance=advance) if asked else []
+        if not asked and advance is not None:
+            advance(config.heads.epochs)
+        for one in trained:
+            met = best.get(one.block, one)
+            best[one.block] = max(met, one, key=lambda exit: _worth(task, exit))
+    return [best[block] for block in blocks]
+
+
+def worth_trying(reads: HeadInput, blocks: Sequence[int], gaps: Mapping[int, float]) -> list[int]:
+    """List the blocks after which ``reads=auto`` tries a kind of head.
+
+    Pooled inputs are tried after every block. ``attention`` is tried where the best head so far is more than `ROOM`
+    less accurate than full depth; a head that is as good as full depth leaves nothing to gain. ``local`` is tried there
+    too, but only in the first third of the blocks: deeper blocks have mixed neighbouring patches themselves.
+
+    Args:
+        reads: the kind.
+        blocks: of all candidates, rising.
+        gaps: accuracy at full depth less that of the best head so far, by block, on the gating split.
+
+    >>> worth_trying("attention", (4, 5, 6, 7), {4: 0.04, 5: 0.02, 6: 0.011, 7: 0.002})
+    [4, 5, 6]
+    >>> worth_trying("local", (4, 5, 6, 7), {4: 0.03, 5: 0.009, 6: 0.011, 7: 0.002})
+    [4]
+    """
+    if reads not in TOKEN_INPUTS:
+        return list(blocks)
+    within = blocks if reads == "attention" else blocks[: math.ceil(len(blocks) / 3)]
+    return [block for block in within if gaps[block] > ROOM]
 
 
 def _worth(task: ExitTask, trained: TrainedExit) -> tuple[float, int]:

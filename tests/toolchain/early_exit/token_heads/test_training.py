@@ -230,8 +230,9 @@ def test_the_tokens_of_a_split_are_read_once_for_all_exits() -> None:
     assert len(gating.features.answers) == 0
 
 
-def test_auto_takes_the_most_accurate_head_and_the_cheapest_of_equals() -> None:
-    """All five kinds are tried where the tokens are at hand, else those that need none."""
+def test_auto_takes_the_most_accurate_head_and_the_cheapest_of_equals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all five kinds where the tokens are at hand, else of those that need none."""
+    monkeypatch.setattr("lraee_toolchain.early_exit.exits.ROOM", -1.0)  # whatever can be gained
     heads, gating = (material(*one_patch_tells(count, seed)) for count, seed in ((1500, 2), (500, 3)))
     (best,) = best_exits(task_of(), heads, gating, (2,))
     by_kind = {reads: train_exits(task_of(), heads, gating, (2,), reads=reads)[0] for reads in HEAD_INPUTS}
@@ -242,6 +243,73 @@ def test_auto_takes_the_most_accurate_head_and_the_cheapest_of_equals() -> None:
     without = replace(heads, features=replace(heads.features, tokens=None))
     (other,) = best_exits(task_of(), without, gating, (2,))
     assert other.head.reads not in TOKEN_INPUTS
+
+
+def tries(
+    accuracies: dict[HeadInput, dict[int, float]], monkeypatch: pytest.MonkeyPatch, **options: object
+) -> tuple[dict[HeadInput, list[int]], list[HeadInput], list[int]]:
+    """Which blocks each kind of head is tried after, what is taken, and the epochs told; full depth is always right.
+
+    Heads learn for one epoch, and their accuracy on the gating split is replaced by the one given for kind and block.
+    """
+    heads, gating = (material(*one_patch_tells(60, seed)) for seed in (12, 13))
+    tried: dict[HeadInput, list[int]] = {}
+    told: list[int] = []
+
+    def train(
+        task: ExitTask, heads: Material, gating: Material, blocks: Sequence[int], *, reads: HeadInput, **_: object
+    ) -> list[TrainedExit]:
+        tried[reads] = list(blocks)
+        trained = train_exits(task, heads, gating, blocks, reads=reads, advance=told.append)
+        return [replace(one, accuracy=accuracies[reads][one.block]) for one in trained]
+
+    monkeypatch.setattr("lraee_toolchain.early_exit.exits.train_exits", train)
+    assert gating.good(gating.features.probabilities).all()
+    best = best_exits(task_of(epochs=1, **options), heads, gating, (1, 2, 3), advance=told.append)
+    assert [exit.block for exit in best] == [1, 2, 3]
+    return tried, [exit.head.reads for exit in best], told
+
+
+def test_auto_tries_heads_that_read_tokens_only_where_they_can_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention where the best pooled head is more than a point below full depth; local in the first third of these."""
+    accuracies: dict[HeadInput, dict[int, float]] = {
+        "patch_mean": {1: 0.5, 2: 0.6, 3: 0.7},
+        "cls": {1: 0.4, 2: 0.5, 3: 0.995},
+        "both": {1: 0.6, 2: 0.7, 3: 0.8},
+        "attention": {1: 0.8, 2: 0.65},
+        "local": {1: 0.7},
+    }
+    tried, taken, told = tries(accuracies, monkeypatch)
+    everywhere = [1, 2, 3]
+    assert tried == {
+        "patch_mean": everywhere, "cls": everywhere, "both": everywhere, "attention": [1, 2], "local": [1]
+    }  # fmt: skip
+    assert taken == ["attention", "both", "cls"]
+    assert sum(told) == 5  # one epoch for each kind
+
+
+@pytest.mark.parametrize(
+    ("attention", "kinds"), [(0.992, ["patch_mean", "cls", "both", "attention"]), (0.98, list(HEAD_INPUTS))]
+)
+def test_auto_leaves_out_kinds_that_cannot_gain_anywhere(
+    attention: float, kinds: list[HeadInput], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where attention has come within a point of full depth, local is not tried; the progress still ends."""
+    pooled = {1: 0.97, 2: 0.995, 3: 0.995}
+    accuracies: dict[HeadInput, dict[int, float]] = dict.fromkeys(("patch_mean", "cls", "both"), pooled)
+    accuracies |= {"attention": {1: attention}, "local": {1: 0.99}}
+    tried, _, told = tries(accuracies, monkeypatch)
+    assert list(tried) == kinds
+    assert sum(told) == 5
+
+
+def test_heads_that_are_asked_for_by_name_are_trained_after_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing can be gained."""
+    perfect: dict[HeadInput, dict[int, float]] = {reads: {1: 1.0, 2: 1.0, 3: 1.0} for reads in HEAD_INPUTS}
+    for reads in TOKEN_INPUTS:
+        tried, taken, _ = tries(perfect, monkeypatch, reads=reads)
+        assert tried == {reads: [1, 2, 3]}
+        assert taken == [reads] * 3
 
 
 def test_of_equally_accurate_heads_the_cheaper_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

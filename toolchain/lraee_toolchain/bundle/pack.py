@@ -1,9 +1,9 @@
-"""Put parts, labels and manifest together as one bundle, and move finished folders to where the user wants them."""
+"""Puts parts, labels and manifest together as one bundle."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,16 +31,12 @@ from lraee.labels.label_set import LabelSet
 from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import save_array
-from lraee_toolchain.cache import sync, sync_tree, writing
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.fitting import SavedRouting
 from lraee_toolchain.parts.build import load_parts
 from lraee_toolchain.parts.text import TEXT_NAME
 
 DEFAULT_POINT = "balanced"
-
-OTHER_PLACE = "choose another --out; all stages are finished, and the same command goes on from them"
-"""Advice where a finished folder cannot be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,72 +139,3 @@ def _ranges(config: ExportConfig) -> str:
     if config.quantizer == "strong":
         return "chosen per part"
     return "minmax" if config.ranges == "minmax" else f"percentile-{config.percentile:g}"
-
-
-def stage_copies(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Copy finished folders next to their targets, synced, so that moving them later needs no more room.
-
-    What an earlier call left there is put back or removed. If one folder cannot be copied, all copies are removed.
-
-    Args:
-        pairs: finished folders and their targets.
-
-    Raises:
-        ExportError: a copy cannot be written.
-    """
-    for finished, target in pairs:
-        staged, aside = _staged(target), _aside(target)
-        try:
-            with writing(target.name, target.parent, OTHER_PLACE):
-                if aside.exists() and not target.exists():
-                    aside.rename(target)
-                for leftover in (staged, aside):
-                    shutil.rmtree(leftover, ignore_errors=True)
-                _copy_tree(finished, staged)
-                sync_tree(staged)
-        except BaseException:
-            for _, one in pairs:
-                shutil.rmtree(_staged(one), ignore_errors=True)
-            raise
-
-
-def put_in_place(target: Path) -> None:
-    """Move the staged copy to `target`, which at every moment is the old folder, absent, or the new one.
-
-    An old folder is set aside and removed last; if the process dies in between, `stage_copies` puts it back or
-    removes it.
-
-    Raises:
-        ExportError: the copy cannot be moved; the old folder is where it was.
-    """
-    staged, aside = _staged(target), _aside(target)
-    with writing(target.name, target.parent, OTHER_PLACE):
-        if target.exists():
-            target.rename(aside)
-        try:
-            staged.rename(target)
-        except OSError:
-            if aside.exists():
-                aside.rename(target)
-            raise
-        sync(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _staged(target: Path) -> Path:
-    return target.with_name(f".{target.name}.partial")
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.replaced")
-
-
-def _copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder as `shutil.copytree` does, but let the system's errors through with their numbers."""
-    target.mkdir()
-    for path in sorted(source.rglob("*")):
-        copy = target / path.relative_to(source)
-        if path.is_dir():
-            copy.mkdir()
-        else:
-            shutil.copyfile(path, copy)
