@@ -129,10 +129,10 @@ def export_command(
     ] = None,
     adapt_exits: Annotated[
         str | None,
-        _option(TUNING, "exits to tune for: all (from a third of the depth), blocks, or none: only full depth"),
+        _option(TUNING, "exits to tune for: all (from half of the depth), blocks, or none: only full depth"),
     ] = None,
     adapt_exit_weight: Annotated[
-        float | None, _option(TUNING, "weight of all exits' losses against that of full depth, 1 by default")
+        float | None, _option(TUNING, "weight of all exits' losses against that of full depth, 3 by default")
     ] = None,
     adapt_flip: Annotated[
         bool | None,

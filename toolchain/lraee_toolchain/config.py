@@ -36,21 +36,21 @@ class HeadTraining:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adaptation:
-    """How the image trunk is tuned with temporary exits before it is quantized."""
+    """How the image trunk is tuned with its exits before it is quantized."""
 
     epochs: int = 5
     """Passes over the heads' split in which trunk and exit heads learn together."""
     head_epochs: int = 1
     """Passes before those in which only the exit heads learn, so that untrained heads do not disturb the trunk."""
     exits: Literal["all", "none"] | tuple[int, ...] = "all"
-    """Blocks with a temporary exit: ``all`` from a third of the depth on; ``none`` is the control arm, the same photos
-    and epochs spent on full depth alone."""
+    """Blocks with an exit while the trunk learns: ``all`` from half of the depth on; ``none`` is the control arm, the
+    same photos and epochs spent on full depth alone."""
     learning_rate: float = 5e-5
     """Peak for the last block and all after it (AdamW, warm-up, then cosine); lower where there are few steps."""
     layer_decay: float = 0.8
     """Factor on the learning rate of each block against the block after it."""
-    frozen_blocks: int = 0
-    """Blocks, from the first, that do not learn; the stem never does."""
+    frozen: float = 0.25
+    """Share of the blocks, from the first, that do not learn; the stem never does. They cost no backward pass."""
     head_learning_rate: float = 1e-3
     """Peak for the exit heads."""
     weight_decay: float = 0.05
@@ -58,7 +58,7 @@ class Adaptation:
     batch_size: int = 64
     end_weight: float = 1.0
     """Weight of the loss at full depth."""
-    exit_weight: float = 1.0
+    exit_weight: float = 3.0
     """Sum of the weights of the exits' losses."""
     early_emphasis: float = 1.0
     """Weight of an exit's loss against that of the exit after it; above 1 favours early exits."""
@@ -67,7 +67,8 @@ class Adaptation:
     ``1 - cosine`` of the embeddings), added to the cross-entropy; without labels it is all there is."""
     temperature: float = 1.0
     """Of the distributions in that divergence."""
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.0
+    """Of the cross-entropy; it would blur the confidence that gates go by, and the teacher's answers are soft."""
     teacher: Literal["plain", "augmented"] = "plain"
     """Which view the tower as given answers for: ``plain`` is computed once and kept, ``augmented`` in every step."""
     augment: bool = True

@@ -172,6 +172,7 @@ class _Export:
             "options": [config.exits, config.reads, config.max_accuracy_drop, config.min_flops_saving, config.seed],
             "thresholds": config.thresholds,
             "training": dataclasses.asdict(config.heads),
+            "learned": stages.learned_heads and stages.learned_heads.name,
         }
 
         def train(folder: Path) -> None:

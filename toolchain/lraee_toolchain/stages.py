@@ -28,6 +28,7 @@ from lraee_toolchain.early_exit.features import (
 )
 from lraee_toolchain.early_exit.task import Costs, ExitTask, FloatArray, Material
 from lraee_toolchain.early_exit.token_heads.room import GIGABYTE, TokenRoom
+from lraee_toolchain.early_exit.token_heads.saved import load_heads
 from lraee_toolchain.early_exit.token_heads.sources import TowerTokens, shard_bytes
 from lraee_toolchain.inputs import Inputs
 from lraee_toolchain.parts.build import build_float, load_parts
@@ -44,6 +45,9 @@ NOISE_IMAGES = 512
 
 class Stages(Inputs):
     """What is made from the inputs of an export, each result computed when it is first asked for and kept on disk."""
+
+    learned_heads: Path | None = None
+    """Folder with the exit heads that learned with the trunk, where it was tuned."""
 
     @cached_property
     def text_folder(self) -> Path | None:
@@ -243,6 +247,7 @@ class Stages(Inputs):
             int8=self.config.precision == "int8",
             seed=self.config.seed,
             is_random=self.is_random,
+            learned={} if self.learned_heads is None else load_heads(self.learned_heads),
         )
 
     def noise(self, tower_parts: Path) -> NoiseProfile:

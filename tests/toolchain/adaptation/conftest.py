@@ -57,7 +57,7 @@ class Lessons:
         folder.mkdir(exist_ok=True)
         visual = copy.deepcopy(self.model.torch_model.visual)
         photos = (learn or self.learn, self.held_out)
-        return visual, tune(visual, self.task(options), photos, folder, CPU, watch or Watch())
+        return visual, tune(visual, self.task(options), photos, folder, CPU, watch or Watch()).records
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import open_clip
 import pytest
 import torch
@@ -25,12 +26,14 @@ from lraee.bundle.strict_json import read_json
 from lraee.commands.info import info_tables
 from lraee.errors import ExportError
 from lraee_calibration_data import fashion_mnist_test
+from lraee_exporters.graphs.pooling.token_pool import QUERIES
 from lraee_exporters.loading.open_clip_models import load_model
 from lraee_toolchain import cli
 from lraee_toolchain import export as pipeline
 from lraee_toolchain.adaptation.stage import _photos
 from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.config import Adaptation, ExportConfig
+from lraee_toolchain.early_exit.token_heads.saved import load_heads
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import ExportResult, export
 from lraee_toolchain.inputs import Silent
@@ -68,15 +71,32 @@ def test_the_tuned_model_is_a_folder_that_open_clip_loads(adapted: tuple[ExportC
 
 
 def test_the_bundle_is_made_of_the_tuned_tower(adapted: tuple[ExportConfig, ExportResult], tmp_path: Path) -> None:
-    """An export of the folder, as any other model, has the same parts."""
+    """An export of the folder, as any other model, has the same tower; its exits have to learn anew."""
     config, result = adapted
     changes = {"adapt": None, "device": "auto", "out": tmp_path / "again.lraee", "work": None}
     again = export(dataclasses.replace(config, model=str(result.adapted), labels="reference", **changes))
     one, other = Bundle(result.bundle).manifest, Bundle(again.bundle).manifest
     sizes = [{entry.name: entry.sha256 for entry in manifest.files} for manifest in (one, other)]
-    names = {name for name in sizes[0] if name.startswith(("block", "stem", "tail", "exit"))}
-    assert names
+    names = {name for name in sizes[0] if name.startswith(("block", "stem", "tail"))}
+    assert len(names) > 12
     assert {name: sizes[0][name] for name in names} == {name: sizes[1][name] for name in names}
+
+
+def test_heads_that_learned_with_the_trunk_are_the_exits(
+    adapted: tuple[ExportConfig, ExportResult], tmp_path: Path
+) -> None:
+    """The same work folder: the trunk is not tuned again, and the queries of the exits are those it learned with."""
+    config, result = adapted
+    out = tmp_path / "attention.lraee"
+    found = export(dataclasses.replace(config, out=out, reads="attention", exits=(4, 8), evaluate=None))
+    learned = load_heads(result.bundle.with_suffix(".adapted"))
+    assert sorted(learned) == [4, 8]
+    for block, head in learned.items():
+        assert head.pool is not None
+        graph = onnx.load(str(found.bundle / f"exit_{block:02d}.onnx")).graph
+        matrices = [onnx.numpy_helper.to_array(each, str(found.bundle)) for each in graph.initializer]
+        rows = [matrix for matrix in matrices if matrix.shape == (QUERIES + 2, len(head.pool.queries))]
+        assert np.array_equal(rows[0][2:], head.pool.queries.T)  # after those of the mean patch and the class token
 
 
 def test_provenance_report_and_info_say_that_it_was_adapted(adapted: tuple[ExportConfig, ExportResult]) -> None:

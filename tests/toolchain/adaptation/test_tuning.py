@@ -19,7 +19,7 @@ from lraee_toolchain.config import Adaptation
 
 SHORT = Adaptation(epochs=1, head_epochs=1, exits=(1, 2), batch_size=16)
 
-LONG = Adaptation(epochs=3, exits=(4, 6), batch_size=16, learning_rate=3e-3)
+LONG = Adaptation(epochs=3, exits=(4, 6), batch_size=16, learning_rate=3e-3, frozen=0.0, exit_weight=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_lower_blocks_move_less(lessons: Any, tuned: tuple[Any, list[EpochRecord
 
 def test_frozen_blocks_stay(few_lessons: Any, tmp_path: Path) -> None:
     """As many as are asked for, from the first."""
-    visual, _ = few_lessons.tune(dataclasses.replace(SHORT, frozen_blocks=1), tmp_path / "frozen")
+    visual, _ = few_lessons.tune(dataclasses.replace(SHORT, frozen=0.25), tmp_path / "frozen")
     given = few_lessons.model.torch_model.visual
     moved = [
         not torch.equal(one.mlp.c_fc.weight, other.mlp.c_fc.weight)

@@ -13,7 +13,6 @@ from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.gates import gate_features, gate_values
 from lraee_toolchain.early_exit.heads import (
     LEAST_STEPS,
-    Head,
     fit_temperature,
     head_embeddings,
     head_input,
@@ -22,7 +21,7 @@ from lraee_toolchain.early_exit.heads import (
     softmax,
     train_heads,
 )
-from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
+from lraee_toolchain.early_exit.task import Costs, ExitTask, Head, Material
 
 WIDTH, TOKENS, EMBED, CLASSES, SCALE = 16, 10, 8, 4, 10.0
 

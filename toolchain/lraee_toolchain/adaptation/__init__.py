@@ -1,1 +1,1 @@
-"""Tunes the image trunk with temporary exits before it is quantized. May import: config, stages."""
+"""Tunes the image trunk with its exits before it is quantized. May import: config, early_exit, stages."""

@@ -8,18 +8,15 @@ follows, ``LayerNorm -> Linear -> GELU -> Linear -> unit length``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 
 from lraee_exporters.graphs.pooling.token_pool import QUERIES, TOKEN_EPSILON, TokenPool, pooled_rows
 from lraee_exporters.tower import LayerNorm, Linear
-from lraee_toolchain.early_exit.heads import EPSILON, Head
+from lraee_toolchain.early_exit.heads import EPSILON
+from lraee_toolchain.early_exit.task import Head
 from lraee_toolchain.early_exit.token_heads.reading import read_tokens
-
-HEADS_NAME = "exit_heads.safetensors"
 
 
 class ExitHead(torch.nn.Module):
@@ -66,27 +63,16 @@ def build_heads(exits: Sequence[int], sizes: tuple[int, int], *, class_token: bo
     return heads
 
 
-def save_heads(heads: Mapping[int, torch.nn.Module], folder: Path) -> None:
-    """Write heads by the block that they stand after, as one file."""
-    tensors = {
-        f"{block}.{name}": value.detach().cpu().contiguous()
-        for block, head in heads.items()
-        for name, value in head.state_dict().items()
-    }
-    save_file(tensors, folder / HEADS_NAME)
-
-
-def load_heads(folder: Path) -> dict[int, Head]:
-    """Read what `save_heads` wrote, as heads of exits."""
-    arrays = {name: tensor.numpy() for name, tensor in load_file(folder / HEADS_NAME).items()}
-    blocks = sorted({int(name.split(".")[0]) for name in arrays})
-    return {
-        block: Head(
+def as_heads(modules: Mapping[int, torch.nn.Module]) -> dict[int, Head]:
+    """Give what was learned, by block, as the exits have it."""
+    heads = {}
+    for block, module in modules.items():
+        arrays = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+        heads[block] = Head(
             reads="attention",
-            norm=LayerNorm(weight=arrays[f"{block}.norm.weight"], bias=arrays[f"{block}.norm.bias"], epsilon=EPSILON),
-            fc1=Linear(weight=arrays[f"{block}.fc1.weight"], bias=arrays[f"{block}.fc1.bias"]),
-            fc2=Linear(weight=arrays[f"{block}.fc2.weight"], bias=arrays[f"{block}.fc2.bias"]),
-            pool=TokenPool(queries=arrays[f"{block}.queries"]),
+            norm=LayerNorm(weight=arrays["norm.weight"], bias=arrays["norm.bias"], epsilon=EPSILON),
+            fc1=Linear(weight=arrays["fc1.weight"], bias=arrays["fc1.bias"]),
+            fc2=Linear(weight=arrays["fc2.weight"], bias=arrays["fc2.bias"]),
+            pool=TokenPool(queries=arrays["queries"]),
         )
-        for block in blocks
-    }
+    return heads

@@ -41,7 +41,7 @@ def trunk_groups(visual: Any, options: Adaptation, seed: int) -> list[dict[str, 
     generator = torch.Generator().manual_seed(seed)
     blocks = blocks_of(visual)
     groups: list[dict[str, Any]] = []
-    for place in range(options.frozen_blocks, len(blocks)):
+    for place in range(int(options.frozen * len(blocks)), len(blocks)):
         rate = options.learning_rate * options.layer_decay ** (len(blocks) - 1 - place)
         if options.rank is None:
             learned = list(blocks[place].parameters())

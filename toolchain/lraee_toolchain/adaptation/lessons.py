@@ -22,7 +22,7 @@ class TuningTask:
     """Of each channel, on the scale from 0 to 1."""
     std: tuple[float, float, float]
     exits: tuple[int, ...]
-    """Blocks with a temporary exit, from 1, in rising order."""
+    """Blocks with an exit, from 1, in rising order."""
     options: Adaptation
     seed: int
 
@@ -55,15 +55,15 @@ class EpochRecord:
 
 
 def exit_blocks(depth: int, options: Adaptation) -> tuple[int, ...]:
-    """Choose the blocks with a temporary exit.
+    """Choose the blocks with an exit while the trunk learns.
 
     >>> exit_blocks(12, Adaptation())
-    (4, 5, 6, 7, 8, 9, 10, 11)
+    (6, 7, 8, 9, 10, 11)
     """
     if options.exits == "none":
         return ()
     if options.exits == "all":
-        return tuple(range(max(1, round(depth / 3)), depth))
+        return tuple(range(max(1, depth // 2), depth))
     return options.exits
 
 

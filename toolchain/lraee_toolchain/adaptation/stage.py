@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from lraee.errors import ExportError
 from lraee_calibration_data import Dataset
 from lraee_exporters.loading.open_clip_models import LoadedModel, tower_of
-from lraee_toolchain.adaptation.exit_heads import load_heads, save_heads
+from lraee_toolchain.adaptation.exit_heads import as_heads
 from lraee_toolchain.adaptation.folder import WEIGHTS_NAME, save_model
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask, exit_blocks, exit_words
 from lraee_toolchain.adaptation.machine import choose_machine
 from lraee_toolchain.adaptation.tuning import Watch, tune
 from lraee_toolchain.config import Adaptation
+from lraee_toolchain.early_exit.token_heads.saved import save_heads
 from lraee_toolchain.stages import Stages
 
 JUDGED = 2000
@@ -39,7 +40,7 @@ class Adapted:
     folder: Path
     """The tuned model as an open_clip folder."""
     exits: tuple[int, ...]
-    """Blocks that had a temporary exit."""
+    """Blocks that had an exit while it learned."""
     images: int
     """Images it learned from, views not counted."""
     given: float
@@ -118,13 +119,13 @@ def adapt(stages: Stages) -> Adapted:
         judged = dataclasses.replace(photos[1], pixels=photos[1].pixels[:JUDGED])
         tuned = tune(visual, task, (photos[0], judged), begun, machine, watch)
         save_model(_with_visual(stages.model, visual), folder)
-        save_heads(tuned.heads, folder)
+        save_heads(as_heads(tuned.heads), folder)
         record = {"machine": machine.words, "epochs": [dataclasses.asdict(record) for record in tuned.records]}
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
     folder = stages.work.stage("adapted", inputs, make)
     tuned = stages.with_model(_load(stages.model, folder))
-    tuned.learned_heads = load_heads(folder)
+    tuned.learned_heads = folder
     given_share, tuned_share = _full_depth(stages, stages), _full_depth(stages, tuned)
     taken = 100 * (given_share - tuned_share) <= options.most_drop
     if taken:

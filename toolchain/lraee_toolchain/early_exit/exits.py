@@ -14,7 +14,6 @@ from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
 from lraee_toolchain.early_exit.heads import (
-    Head,
     fit_temperature,
     head_embeddings,
     head_input,
@@ -24,7 +23,7 @@ from lraee_toolchain.early_exit.heads import (
     train_heads,
 )
 from lraee_toolchain.early_exit.outcomes import ExitScores
-from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
+from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
 from lraee_toolchain.early_exit.token_heads.training import embed_tokens, quantize_token_heads, train_token_heads
 
 PAPER_EXITS = (8 / 12, 10 / 12, 11 / 12)
@@ -183,7 +182,7 @@ def train_exits(
         advance: called after each epoch of the heads' training.
     """
     if reads in TOKEN_INPUTS:
-        trained = train_token_heads(task, heads, blocks, reads=reads, advance=advance)
+        trained = _token_heads(task, heads, blocks, reads=reads, advance=advance)
         if task.int8:
             trained = quantize_token_heads(trained, heads.features, blocks)
         embed_tokens(trained, gating.features, blocks)
@@ -193,6 +192,25 @@ def train_exits(
         if task.int8:
             trained = [quantize_head(head, inputs[i]) for i, head in enumerate(trained)]
     return [_finish_exit(task, head, gating, block) for head, block in zip(trained, blocks, strict=True)]
+
+
+def _token_heads(
+    task: ExitTask,
+    material: Material,
+    blocks: Sequence[int],
+    *,
+    reads: HeadInput,
+    advance: Callable[[int], None] | None,
+) -> list[Head]:
+    """Train float heads that read all tokens; those that learned with the trunk are taken as they are."""
+    known = {block: head for block, head in task.learned.items() if head.reads == reads}
+    unknown = [block for block in blocks if block not in known]
+    if unknown:
+        learned = train_token_heads(task, material, unknown, reads=reads, advance=advance)
+        known |= dict(zip(unknown, learned, strict=True))
+    elif advance is not None:
+        advance(task.config.heads.epochs)
+    return [known[block] for block in blocks]
 
 
 def _finish_exit(task: ExitTask, head: Head, gating: Material, block: int) -> TrainedExit:

@@ -8,7 +8,7 @@ without, from the FP32 tower's label distribution and embedding alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,24 +22,12 @@ from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quanti
 from lraee_exporters.tower import LayerNorm, Linear
 from lraee_toolchain.config import HeadTraining
 from lraee_toolchain.early_exit.features import Features
-from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
+from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
 
 EPSILON = 1e-5
 
 LEAST_STEPS = 20
 """Least steps of the learning rate's cycle; torch divides by zero where a tenth of the cycle is one step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
-class Head:
-    """A trained head, in float32 or INT8."""
-
-    reads: HeadInput
-    norm: LayerNorm
-    fc1: AnyLinear
-    fc2: AnyLinear
-    pool: TokenPool | None = None
-    """Of a head that reads tokens, else None."""
 
 
 def head_input(features: Features, block: int, reads: HeadInput) -> FloatArray:

@@ -1,14 +1,20 @@
-"""What fitting exits is given: a task for everything that holds for all images, and material of one split of them."""
+"""What fitting exits is given: a task for everything that holds for all images, and material of one split of them.
+
+Heads stand here too, since a task may come with some that learned already.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee_exporters.graphs.exit import HeadInput
+from lraee_exporters.graphs.layers import AnyLinear
+from lraee_exporters.graphs.pooling.token_pool import TokenPool
+from lraee_exporters.tower import LayerNorm
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher
 
@@ -40,6 +46,18 @@ class Costs:
         return self.stem + self.block * block
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Head:
+    """A trained head, in float32 or INT8."""
+
+    reads: HeadInput
+    norm: LayerNorm
+    fc1: AnyLinear
+    fc2: AnyLinear
+    pool: TokenPool | None = None
+    """Of a head that reads tokens, else None."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExitTask:
     """The tower, labels and options that exits are fitted for: the same for heads, gates, thresholds and points."""
@@ -57,6 +75,8 @@ class ExitTask:
     """Seed of the heads' training."""
     is_random: bool = False
     """Whether the tower's weights are random; no exit can then be said to pay."""
+    learned: Mapping[int, Head] = field(default_factory=dict)
+    """Heads that read all tokens and learned with the trunk, by block; they are not trained anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

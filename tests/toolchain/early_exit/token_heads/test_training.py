@@ -16,8 +16,8 @@ from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, best_exits, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.heads import Head, label_logits, softmax
-from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
+from lraee_toolchain.early_exit.heads import label_logits, softmax
+from lraee_toolchain.early_exit.task import Costs, ExitTask, Head, Material
 from lraee_toolchain.early_exit.token_heads.sources import HalfArray, Rows, normed_tokens
 from lraee_toolchain.early_exit.token_heads.training import embed_tokens, quantize_token_heads, train_token_heads
 

@@ -35,7 +35,7 @@ def read_tokens(tokens: torch.Tensor, weights: Sequence[torch.Tensor], *, class_
     if local:
         tokens = mix_neighbours(tokens[:, int(class_token) :], weights[1], weights[2])
     scores = (tokens @ weights[0]).transpose(1, 2)
-    fixed = _fixed_shares(tokens.shape[1], class_token=class_token and not local)
+    fixed = _fixed_shares(tokens.shape[1], class_token=class_token and not local).to(tokens)
     shares = torch.cat([fixed.expand(len(tokens), -1, -1), scores.softmax(dim=2)], dim=1)
     read = (shares @ tokens).flatten(1)
     return torch.cat([read, first.flatten(1)], dim=1) if class_token and local else read

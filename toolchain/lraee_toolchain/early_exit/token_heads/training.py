@@ -25,7 +25,6 @@ from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.heads import (
     Descent,
     Dropout,
-    Head,
     Lesson,
     embed,
     finished_head,
@@ -34,7 +33,7 @@ from lraee_toolchain.early_exit.heads import (
     initial_parameters,
     quantized_head,
 )
-from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
+from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
 from lraee_toolchain.early_exit.token_heads.reading import pool_tensors, read_tokens
 from lraee_toolchain.early_exit.token_heads.sources import TokenSource
 

@@ -1,0 +1,46 @@
+"""Keep float heads that read all tokens on disk, by the block that they stand after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from lraee_exporters.graphs.pooling.token_pool import TokenPool
+from lraee_exporters.tower import LayerNorm, Linear
+from lraee_toolchain.early_exit.heads import EPSILON
+from lraee_toolchain.early_exit.task import Head
+
+NAME = "exit_heads.safetensors"
+
+
+def save_heads(heads: Mapping[int, Head], folder: Path) -> None:
+    """Write float attention heads by their block, as one file."""
+    arrays = {}
+    for block, head in heads.items():
+        assert head.pool is not None
+        assert isinstance(head.fc1, Linear)
+        assert isinstance(head.fc2, Linear)
+        found = {"queries": head.pool.queries, "norm.weight": head.norm.weight, "norm.bias": head.norm.bias}
+        for name, layer in (("fc1", head.fc1), ("fc2", head.fc2)):
+            found |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+        arrays |= {f"{block}.{name}": np.ascontiguousarray(array) for name, array in found.items()}
+    save_file(arrays, folder / NAME)
+
+
+def load_heads(folder: Path) -> dict[int, Head]:
+    """Read what `save_heads` wrote."""
+    arrays = load_file(folder / NAME)
+    blocks = sorted({int(name.split(".")[0]) for name in arrays})
+    return {
+        block: Head(
+            reads="attention",
+            norm=LayerNorm(weight=arrays[f"{block}.norm.weight"], bias=arrays[f"{block}.norm.bias"], epsilon=EPSILON),
+            fc1=Linear(weight=arrays[f"{block}.fc1.weight"], bias=arrays[f"{block}.fc1.bias"]),
+            fc2=Linear(weight=arrays[f"{block}.fc2.weight"], bias=arrays[f"{block}.fc2.bias"]),
+            pool=TokenPool(queries=arrays[f"{block}.queries"]),
+        )
+        for block in blocks
+    }
