@@ -1,1 +1,1 @@
-"""Words, tables and pages of the commands. May import: bundle, disk, errors, images, install, model, ort, prediction."""
+"""Words, tables and pages. May import: bundle, disk, errors, images, install, model, ort, prediction, reading."""
