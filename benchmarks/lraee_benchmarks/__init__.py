@@ -11,5 +11,5 @@ device         what the machine is, and what else it does meanwhile
 analysis       samples in, figures and their intervals out
 results        the typed report, which is also the JSON file
 render         the report as text, Markdown, CSV and HTML
-output_files   files that are never left half written
+output_files   temporary files, and tables that are put into pages
 """

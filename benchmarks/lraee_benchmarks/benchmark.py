@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from lraee.commands.output_files import write_file
 from lraee.errors import DataError
 from lraee.labels.label_file import read_label_file
 from lraee.loading import load
@@ -37,7 +38,6 @@ from lraee_benchmarks.images import (
     skipped_notes,
     summarize_preprocessing,
 )
-from lraee_benchmarks.output_files import write_file
 from lraee_benchmarks.planning import plan_rows
 from lraee_benchmarks.results.conditions import ColdStart, Device, Settings, Stability
 from lraee_benchmarks.results.model import SCHEMA, Accuracy, Energy, PartTime, Report

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lraee.bundle.folder import taken_instead
+from lraee.commands.output_files import check_writable, write_file
 from lraee.commands.terminal import errors_as_one_line, run_command, show, tell
 from lraee.errors import DataError
 from lraee.policies.spec import POLICY_SPECS
 from lraee_benchmarks.benchmark import OnProgress, run_benchmark
 from lraee_benchmarks.config import BenchmarkConfig
 from lraee_benchmarks.images import SHIPPED_SOURCES, files_instead
-from lraee_benchmarks.output_files import check_writable, write_file
 from lraee_benchmarks.render.csv import render_csv
 from lraee_benchmarks.render.html import page_of
 from lraee_benchmarks.render.markdown import render_markdown

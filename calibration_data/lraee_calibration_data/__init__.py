@@ -17,6 +17,7 @@ from lraee_calibration_data.shipped import (
     imagenet_labels,
     imagenet_synsets,
     imagenet_templates,
+    photo_table,
     photos,
 )
 from lraee_calibration_data.splits import check_disjoint, split
@@ -41,6 +42,7 @@ __all__ = [
     "load_pixels",
     "open_dataset",
     "passed_over_words",
+    "photo_table",
     "photos",
     "printable",
     "skipped_words",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,10 +19,13 @@ from lraee.bundle.strict_json import encode
 from lraee.commands.answers import printer
 from lraee.commands.doctor import advice, diagnose, diagnosis_table
 from lraee.commands.info import info_json, info_tables, megabytes, size_bytes
+from lraee.commands.output_files import check_writable
+from lraee.commands.page import AnswerPage
 from lraee.commands.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
 from lraee.commands.terminal import (
     errors_as_one_line as errors_as_one_line,  # other programs import it from here
 )
+from lraee.commands.truth import read_truth
 from lraee.errors import ImageError
 from lraee.images.read import ImageSource
 from lraee.labels.label_file import parse_labels
@@ -82,6 +86,13 @@ def classify(
         str | None,
         typer.Option(help="Colour under transparent pixels: white, black or #rrggbb; by default alpha is dropped."),
     ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Table of files and their right labels; says how many answers are right."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with every image and its answer.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify images, each as deep as it needs.
@@ -102,13 +113,24 @@ def classify(
         if labels is not None:
             typed = parse_labels(labels, model.bundle.labels.templates)
             model.set_labels(typed.names, typed.templates)
+        told = {} if truth is None else read_truth(truth, model.labels)
+        if page is not None:
+            check_writable(page)
+        shown = AnswerPage(model, told)
         answered = printer(model, images, top=top, as_json=as_json)
         for image in images:
             try:
-                answered(image, model.classify(_source(image), top=top))
+                source = _source(image)
+                answer = model.classify(source, top=top)
+                shown.add(image, answer, source if page is not None else None)
+                answered(image, answer)
             except ImageError as error:
                 tell(f"error: {with_option(error, OPTIONS)}", style="red")
                 failed = True
+        if truth is not None:
+            tell(shown.summary)
+        if page is not None:
+            shown.write(page)
     if failed:
         raise typer.Exit(ERROR_STATUS)
 

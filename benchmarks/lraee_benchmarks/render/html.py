@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 import typer
 from markupsafe import Markup
 
+from lraee.commands.output_files import check_writable, write_file
 from lraee.commands.terminal import errors_as_one_line, run_command
 from lraee.errors import DataError
-from lraee_benchmarks.output_files import check_writable, write_file
 from lraee_benchmarks.render.page import (
     PACKAGE,
     Section,

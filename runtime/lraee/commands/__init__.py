@@ -1,1 +1,1 @@
-"""Words and tables of ``python -m lraee``. May import: bundle, disk, errors, install, model, ort, prediction."""
+"""Words, tables and pages. May import: bundle, disk, errors, images, install, model, ort, prediction, reading."""
