@@ -100,7 +100,7 @@ def test_provenance_report_and_info_say_that_it_was_adapted(adapted: tuple[Expor
     assert full.difference_to_given is not None
     assert full.difference_to_given.mean == pytest.approx(full.accuracy.mean - metrics.evaluation.given.accuracy.mean)
     report = (result.report / "report.md").read_text("utf-8")
-    assert "FP32 before tuning, full depth" in report
+    assert "| FP32 as given, full depth |" in report
     assert "The trunk was tuned before the export" in report
 
 

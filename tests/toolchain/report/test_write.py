@@ -33,12 +33,11 @@ from lraee_toolchain.evaluation.metrics import (
     Metrics,
     PolicyRow,
     Quadrants,
-    RiskCheck,
-    RiskChecks,
     Selectivity,
     Way,
     WayRow,
 )
+from lraee_toolchain.evaluation.risk_metrics import RiskCheck, RiskChecks
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
 from lraee_toolchain.report import write
 from lraee_toolchain.report.findings import Findings

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle.strict_json import read_json, write_json
 from lraee_benchmarks.analysis.intervals import mean_over_images
+from lraee_benchmarks.analysis.right_answers import pack_right
 from lraee_calibration_data import Dataset
 from lraee_exporters.graphs.exit import TOKEN_INPUTS
 from lraee_exporters.parity import StageParity
@@ -112,13 +113,21 @@ class Study:
 
     def evaluate(self) -> Evaluation:
         """Measure every policy of the bundle, run by the runtime."""
-        towers = [self._stages] if self._stages.given is None else [self._stages, self._stages.given]
-        answers = [tower.answers(self._evaluation, tower.float_parts, views=1) for tower in towers]
+        stages, given = self._stages, self._stages.given
+        parts = [] if given is None else [given.float_parts]
+        if given is not None and self._precision != "FP32" and (stages.config.precisions or stages.config.ablations):
+            parts.append(given.parts(self._precision))
         return self._measure(
             Evaluation,
             "evaluation",
-            {"bundle": self._bundle.name},
-            lambda: evaluate_bundle(self._bundle, self.rows.pixels, self.classes, *answers),
+            {"bundle": self._bundle.name, "given": [folder.name for folder in parts]},
+            lambda: evaluate_bundle(
+                self._bundle,
+                self.rows.pixels,
+                self.classes,
+                stages.answers(self._evaluation, stages.float_parts, views=1),
+                [given.answers(self._evaluation, folder, views=1) for folder in parts if given is not None],
+            ),
         )
 
     def noise(self) -> dict[Precision, NoiseProfile]:
@@ -138,19 +147,22 @@ class Study:
         )
         return Precisions(images=len(self.classes), rows=rows)
 
-    def _right(self, parts: Path) -> NDArray[np.float64]:
-        """(images,) 1 where full depth of these parts is right."""
-        answers = self._stages.answers(self._evaluation, parts, views=1)
+    def _right(self, parts: Path, stages: Stages | None = None) -> NDArray[np.float64]:
+        """(images,) 1 where full depth of these parts is right; they are of the bundle's tower unless `stages` says."""
+        answers = (stages or self._stages).answers(self._evaluation, parts, views=1)
         return np.asarray(answers.probabilities.argmax(axis=1) == self.classes, np.float64)
 
     def ablate(self) -> Ablations:
         """Measure the paper's tables, every method at matched FLOPs, and the check of risk control."""
         stages = self._stages
         parts = {name: stages.parts(name) for name in ALL}
-        materials = {name: self._splits(name, folder) for name, folder in parts.items()}  # memory-mapped
+        routed = ALL if stages.config.table_precisions == "all" else (self._precision,)
+        materials = {name: self._splits(name, parts[name]) for name in routed}  # memory-mapped
         noise = self.noise()
         key = {
             "parts": [folder.name for folder in parts.values()],
+            "routed": routed,
+            "given": stages.given and stages.given.float_parts.name,
             "exits": self._exits.name,
             "seeds": stages.config.seeds,
         }
@@ -180,7 +192,11 @@ class Study:
         setting = Setting(task=stages.task(parts[main]), advance=stages.progress.steps(None))
         tower = Tower.of(main, *materials[main])
         ways = measure_ways(
-            tower, {name: partial(Tower.of, name, *found) for name, found in materials.items() if name != main}, setting
+            tower,
+            {name: self._right(folder) for name, folder in parts.items()},
+            {name: partial(Tower.of, name, *found) for name, found in materials.items() if name != main},
+            setting,
+            given=None if stages.given is None else self._right(stages.given.float_parts, stages.given),
         )
         runnable = Runnable(chain=stages.chain(parts[main]), parts=parts[main], pixels=self.rows.pixels)
         ratios = {block.block: block.information_to_noise for block in noise[main].blocks}
@@ -202,6 +218,7 @@ class Study:
             heads=head_study(tower, setting),
             risk=measure_risk(tower, setting),
             pruned={name: tuple(pathological(profile, blocks)) for name, profile in noise.items()},
+            routed_right=tuple(pack_right(good) for good in ways.of("routed").good),
         )
 
     def latency(self) -> Latency:

@@ -32,10 +32,16 @@ MAY_FALL = 0.08
 
 
 def levels_of(found: Findings) -> list[Level]:
-    """Give FP32 and the bundle's precision at full depth, to compare with."""
+    """Give FP32, as given and as tuned, and the bundle's precision at full depth, to compare with."""
     evaluation = found.metrics.evaluation
     assert evaluation is not None
-    levels = [Level(label=way_name("full", "FP32"), accuracy=evaluation.float_accuracy.mean)]
+    name = way_name("full", "FP32")
+    levels = [Level(label=name, accuracy=evaluation.float_accuracy.mean)]
+    if evaluation.given is not None:
+        levels = [
+            Level(label=f"{name}, as given", accuracy=evaluation.given.accuracy.mean),
+            Level(label=f"{name}, tuned", accuracy=evaluation.float_accuracy.mean),
+        ]
     if found.precision != "FP32":
         levels.append(Level(label=way_name("full", found.precision), accuracy=evaluation.full.accuracy.mean))
     return levels

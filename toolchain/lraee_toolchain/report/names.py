@@ -34,6 +34,8 @@ METHODS = {
     "branchynet": "BranchyNet: entropy, free LCT",
     "pabee": "PABEE",
     "pabee_everywhere": "PABEE, exits after every candidate block",
+    "lgvit": "LGViT: local and attention heads after every candidate block, confidence",
+    "lgvit_free": "LGViT's heads, confidence, free LCT",
     "cls_ee": "CLS-EE: [CLS] heads, confidence",
     "class_based_confidence": "class-based thresholds, confidence",
     "class_based_gate": "class-based thresholds, gate",
