@@ -156,6 +156,13 @@ class Runner:
     records: Path = RECORDS
     more: tuple[str, ...] = ()
     """Options of `lraee-export` after those of each part, to try things out with few passes."""
+    more_tuning: tuple[str, ...] = ()
+    """The same for the parts that tune the trunk."""
+
+    def options(self, part: Part) -> list[str]:
+        """Give all options of a part's export, without model, images and places."""
+        tuning = self.more_tuning if "--adapt" in part.options else ()
+        return [*part.options, *self.more, *tuning]
 
     def run(self, part: Part) -> Record:
         """Give the record of a part, which is run unless it is there.
@@ -163,7 +170,7 @@ class Runner:
         Raises:
             PhotosError: the record was made from other inputs, or a command failed.
         """
-        wanted = {"data": self.data.fingerprints(), "options": [*part.options, *self.more]}
+        wanted = {"data": self.data.fingerprints(), "options": self.options(part)}
         path = self.records / f"{part.name}.json"
         if path.is_file():
             found = read_record(path)
@@ -199,6 +206,7 @@ class Runner:
             "hours": round(float(clock.read_text()) / 3600, 3),
             "machine": f"{device.model}, {device.cores} cores, {', '.join(device.int8_features)}",
             "versions": {"onnxruntime": device.onnxruntime, "lraee": device.lraee},
+            "precision": f"{manifest.quantization.quantizer} INT8" if manifest.quantization else "FP32",
             "adapted": manifest.provenance.get("adapted"),
             "exits": [exit.block for exit in manifest.exits],
             "full_flops": manifest.full_flops,
@@ -216,7 +224,7 @@ class Runner:
         images = ("--train", str(data.pool), "--evaluate", str(data.test), "--labels", str(data.labels))
         place = ("-o", str(bundle), "--work", str(self.out / f"{part.trunk}.work"), "--overwrite")
         command = [sys.executable, "-m", "lraee_toolchain.cli", str(data.model), *place, *images]
-        return [*command, *part.options, *self.more]
+        return [*command, *self.options(part)]
 
     def clear(self, parts: Sequence[Part]) -> None:
         """Remove the work folder of every trunk whose parts are all recorded: tokens take 10 GB and more."""

@@ -56,7 +56,7 @@ def answered(parts: Parts) -> Iterator[Answered]:
         if record is None:
             continue
         evaluation, ablations = record["metrics"]["evaluation"], record["metrics"]["ablations"]
-        images, precision = evaluation["images"], precision_of(record)
+        images, precision = evaluation["images"], record["precision"]
         right = {name: unpack_right(text, images) for name, text in evaluation["right"].items()}
         yield Answered(trunk=trunk, precision="FP32", policy="full", right=right["float"])
         yield Answered(trunk=trunk, precision=precision, policy="full", right=right["full"])
@@ -105,12 +105,6 @@ def accounting(rows: Sequence[Answered]) -> list[dict[str, Any]]:
     return compared
 
 
-def precision_of(record: Record) -> str:
-    """Precision of the bundles, as reports call it."""
-    options = list(record["options"])
-    return f"{options[options.index('--quantizer') + 1]} INT8"
-
-
 def way(ablations: Record, name: str, precision: str | None = None) -> Record:
     """Find a row of T1 or T3, by default at the exported precision."""
     wanted = (name, precision or ablations["precision"])
@@ -129,6 +123,7 @@ def assembled(parts: Parts) -> dict[str, Any]:
     whole: dict[str, Any] = {
         "parts": [_part(part.name, parts.get(part.name)) for part in PARTS],
         "data": next(iter(parts.values()))["data"],
+        "precision": next(iter(parts.values()))["precision"],
         "accounting": accounting(list(answered(parts))),
         "main": {name: found["main"] for name, found in studied.items()},
         "factorial": {name: found["factorial"] for name, found in studied.items()},
@@ -263,7 +258,7 @@ def _precisions_table(whole: Record) -> Table:
 def _heads_table(whole: Record) -> Table:
     rows = []
     for name, main in whole["main"].items():
-        routed = next(row for row in main if row["way"] == "routed" and "strong" in row["precision"])
+        routed = next(row for row in main if (row["way"], row["precision"]) == ("routed", whole["precision"]))
         cells = [name, "LRA-EE", percent(routed["accuracy"]["mean"], 2), saving(routed)]
         rows.append([*cells, points(routed["difference_to_int8"])])
         for method in ("lgvit", "lgvit_free"):

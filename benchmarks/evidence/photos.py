@@ -82,6 +82,7 @@ def main() -> int:
     parser.add_argument("--records", type=Path, default=RECORDS, help="records of the parts")
     parser.add_argument("--target", type=Path, default=FOLDER, help="folder of photos.json and photos.md")
     parser.add_argument("--more", default="", help="further options of lraee-export, to try it out: '--seeds 1'")
+    parser.add_argument("--more-tuning", default="", help="the same for parts that tune the trunk")
     parser.add_argument("--check", action="store_true", help="assemble: only say whether the files are up to date")
     options = parser.parse_args()
     try:
@@ -89,8 +90,13 @@ def main() -> int:
             list_parts(options.records)
             return 0
         if options.what == "run":
-            more = tuple(shlex.split(options.more))
-            runner = Runner(data=data_of(options), out=options.out, records=options.records, more=more)
+            runner = Runner(
+                data=data_of(options),
+                out=options.out,
+                records=options.records,
+                more=tuple(shlex.split(options.more)),
+                more_tuning=tuple(shlex.split(options.more_tuning)),
+            )
             parts = list(chosen([name for given in options.part for name in given.split()]))
             for part in parts:
                 runner.run(part)

@@ -33,7 +33,7 @@ from lraee_toolchain.evaluation.metrics import (
     PrecisionRow,
     Precisions,
 )
-from lraee_toolchain.evaluation.paper_tables import head_study, measure_ways
+from lraee_toolchain.evaluation.paper_tables import GoodArray, head_study, measure_ways
 from lraee_toolchain.evaluation.risk_check import measure_risk
 from lraee_toolchain.evaluation.setting import Setting, Tower
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
@@ -117,17 +117,13 @@ class Study:
         parts = [] if given is None else [given.float_parts]
         if given is not None and self._precision != "FP32" and (stages.config.precisions or stages.config.ablations):
             parts.append(given.parts(self._precision))
+        before = [given.answers(self._evaluation, folder, views=1) for folder in parts if given is not None]
+        teacher = stages.answers(self._evaluation, stages.float_parts, views=1)
         return self._measure(
             Evaluation,
             "evaluation",
             {"bundle": self._bundle.name, "given": [folder.name for folder in parts]},
-            lambda: evaluate_bundle(
-                self._bundle,
-                self.rows.pixels,
-                self.classes,
-                stages.answers(self._evaluation, stages.float_parts, views=1),
-                [given.answers(self._evaluation, folder, views=1) for folder in parts if given is not None],
-            ),
+            lambda: evaluate_bundle(self._bundle, self.rows.pixels, self.classes, teacher, before),
         )
 
     def noise(self) -> dict[Precision, NoiseProfile]:
@@ -158,15 +154,17 @@ class Study:
         parts = {name: stages.parts(name) for name in ALL}
         routed = ALL if stages.config.table_precisions == "all" else (self._precision,)
         materials = {name: self._splits(name, parts[name]) for name in routed}  # memory-mapped
-        noise = self.noise()
+        noise, given = self.noise(), stages.given
+        full = {name: self._right(folder) for name, folder in parts.items()}
+        before = None if given is None else self._right(given.float_parts, given)
         key = {
             "parts": [folder.name for folder in parts.values()],
             "routed": routed,
-            "given": stages.given and stages.given.float_parts.name,
+            "given": given and given.float_parts.name,
             "exits": self._exits.name,
             "seeds": stages.config.seeds,
         }
-        return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise))
+        return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise, (full, before)))
 
     def _splits(self, name: Precision, parts: Path) -> tuple[Material, Material, Material]:
         """Give heads', gating and evaluation split of one precision.
@@ -187,16 +185,19 @@ class Study:
         parts: dict[Precision, Path],
         materials: dict[Precision, tuple[Material, Material, Material]],
         noise: dict[Precision, NoiseProfile],
+        at_full_depth: tuple[dict[Precision, GoodArray], GoodArray | None],
     ) -> Ablations:
+        """Measure the tables; `at_full_depth` is what every precision answers right, and the tower as given."""
         stages, main = self._stages, self._precision
+        full, before = at_full_depth
         setting = Setting(task=stages.task(parts[main]), advance=stages.progress.steps(None))
         tower = Tower.of(main, *materials[main])
         ways = measure_ways(
             tower,
-            {name: self._right(folder) for name, folder in parts.items()},
+            full,
             {name: partial(Tower.of, name, *found) for name, found in materials.items() if name != main},
             setting,
-            given=None if stages.given is None else self._right(stages.given.float_parts, stages.given),
+            given=before,
         )
         runnable = Runnable(chain=stages.chain(parts[main]), parts=parts[main], pixels=self.rows.pixels)
         ratios = {block.block: block.information_to_noise for block in noise[main].blocks}
