@@ -136,7 +136,7 @@ def _rivals(whole: Whole) -> Iterator[str]:
         if not any(kinds.values()):
             yield f"`{part}`: no other method saves as much as LRA-EE, so there is nothing to compare."
             continue
-        words = (("LRA-EE loses to", 1), ("it is level with", 0), ("it beats", -1))
+        words = (("LRA-EE loses to", 1), ("It is level with", 0), ("It beats", -1))
         said = " ".join(f"{verb}: {'; '.join(kinds[kind]) or 'none'}." for verb, kind in words)
         yield f"`{part}`, every method at the same FLOPs: {said}"
 
@@ -176,7 +176,7 @@ def _more(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Say whether the claim that one way saves more than another holds, beyond the spread over the seeds."""
     apart = one["flops_saved"] - other["flops_saved"]
     spread = one["flops_saved_std"] + other["flops_saved_std"]
-    return "cannot be told" if abs(apart) <= spread else "holds" if apart > 0 else "does not hold"
+    return "is not settled" if abs(apart) <= spread else "holds" if apart > 0 else "does not hold"
 
 
 def _noise(whole: Whole) -> Iterator[str]:
