@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from photo_words import METHODS, percent, points, saving
+from photo_words import percent, points, saving
+
+from lraee_benchmarks.render.method_names import METHODS
 
 Whole = Mapping[str, Any]
 """The content of ``photos.json``, without conclusions."""

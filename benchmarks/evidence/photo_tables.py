@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from photo_conclusions import conclusions
 from photo_parts import PARTS, TRUNKS, Record
-from photo_words import METHODS, WAYS, percent, points, saving
+from photo_words import WAYS, percent, points, saving
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_benchmarks.analysis.right_answers import unpack_right
+from lraee_benchmarks.render.method_names import METHODS
 from lraee_benchmarks.render.table import MISSING, Table
 
 Right = NDArray[np.float64]

@@ -274,13 +274,6 @@ def test_conclusions_follow_the_figures(scripts: SimpleNamespace, whole: dict[st
     assert "`labels-attention` runs the trunk as given: tuning moved full depth by -1.00 points" in changed(kept)
 
 
-def test_rows_are_called_as_in_reports(scripts: SimpleNamespace) -> None:
-    """Scripts of benchmarks may not import the toolchain, so its names stand there once more."""
-    from lraee_toolchain.report.names import METHODS
-
-    assert scripts.photo_words.METHODS == METHODS
-
-
 def test_inputs_that_were_not_given_are_named() -> None:
     """In one line, before anything runs; a part that does not exist too."""
     script = [sys.executable, str(FOLDER / "photos.py"), "run", "--model", "", "--pool", "x.zip"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lraee_benchmarks.analysis.intervals import Estimate
+from lraee_benchmarks.render.method_names import METHODS
 from lraee_toolchain.evaluation.metrics import AtMatch, FrontPoint, MethodTable, PolicyRow, Selectivity
 from lraee_toolchain.report.findings import Findings
-from lraee_toolchain.report.names import METHODS, way_name
+from lraee_toolchain.report.names import way_name
 from lraee_toolchain.report.plots.exits import (
     Front,
     Level,
