@@ -49,11 +49,11 @@ TRUNKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     "pooled": ("--reads", "both"),
-    "attention": ("--reads", "attention"),
+    "attention": ("--reads", "attention", "--epochs", "15"),
 }
-"""What heads read, and its options."""
+"""What heads read, and its options; heads that read all tokens learn for half as many passes, each of which is long."""
 
-TABLES = ("--ablations", "--table-precisions", "exported")
+TABLES = ("--ablations", "--tables", "exported")
 
 SEARCHED = ("adaptive=balanced", "adaptive=fast")
 """Policies whose embeddings are searched."""

@@ -143,7 +143,7 @@ def main() -> None:
         model = lraee.load(options.bundle)
         policies = {spec: parse_policy(spec) for spec in options.policy or ()} or policies_of(model)
         dataset = open_source(options.images or default_source(model.manifest.model))
-        classes = label_rows(dataset, model.labels, model.bundle.labels.folders)
+        classes = label_rows(dataset, model.labels)
         pixels = load_pixels(dataset, model.manifest.preprocessing).pixels
     order = np.random.default_rng(0).permutation(len(pixels))
     asked, kept = np.split(order, [options.queries or len(order) // 4])

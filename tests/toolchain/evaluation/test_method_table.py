@@ -110,7 +110,7 @@ def test_the_promised_point_and_the_front_are_operating_points(table_metrics: Me
     [
         ({"promise": 0.0}, "--promise is 0.0"),
         ({"promise_confidence": 0.4}, "--promise-confidence is 0.4"),
-        ({"table_precisions": "exported"}, "--table-precisions narrows the tables of --ablations"),
+        ({"tables": "exported"}, "--tables exported narrows the tables of --ablations"),
     ],
 )
 def test_an_option_out_of_range_or_without_its_tables_is_refused(

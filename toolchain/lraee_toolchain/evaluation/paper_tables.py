@@ -66,8 +66,9 @@ class Ways:
         """Rows of T1, with `precisions` in that order."""
         rows = [self._row("full", name) for name in precisions]
         rows.append(self._row("ssa_last", self.precision))
-        rows += [self._row("routed", name) for name in precisions if ("routed", name) in self.measured]
-        return (*rows, self._row("routed_label_free", self.precision), self._row("routed_ssa", self.precision))
+        routed: list[tuple[Way, Precision]] = [("routed", name) for name in precisions]
+        routed += [("routed_label_free", self.precision), ("routed_ssa", self.precision)]
+        return (*rows, *(self._row(way, name) for way, name in routed if (way, name) in self.measured))
 
     def factorial(self) -> tuple[WayRow, ...]:
         """Rows of T3: what the head, the distillation and the routing each bring."""
@@ -145,8 +146,10 @@ def measure_ways(
         ways["routed", name], _ = lra_ee(load(), setting)
     ways["routed", main], routings = lra_ee(tower, setting)
     ways["ssa_last", main] = ssa_at_the_end(tower, setting)
-    unlabelled = tower.pool.classes is None
-    ways["routed_label_free", main] = ways["routed", main] if unlabelled else lra_ee(tower.without_labels(), setting)[0]
+    if tower.pool.classes is None:
+        ways["routed_label_free", main] = ways["routed", main]
+    elif setting.config.tables == "all":
+        ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting)
     paper = setting.with_config(replace(setting.config, reads="patch_mean"))
     ways["routed_ssa", main], _ = lra_ee(tower, paper)
     hard = paper.with_config(replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))

@@ -152,7 +152,7 @@ class Study:
         """Measure the paper's tables, every method at matched FLOPs, and the check of risk control."""
         stages = self._stages
         parts = {name: stages.parts(name) for name in ALL}
-        routed = ALL if stages.config.table_precisions == "all" else (self._precision,)
+        routed = ALL if stages.config.tables == "all" else (self._precision,)
         materials = {name: self._splits(name, parts[name]) for name in routed}  # memory-mapped
         noise, given = self.noise(), stages.given
         full = {name: self._right(folder) for name, folder in parts.items()}
