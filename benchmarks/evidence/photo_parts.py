@@ -215,7 +215,7 @@ class Runner:
         }
         self.records.mkdir(parents=True, exist_ok=True)
         report = (bundle.with_suffix(".report") / "report.md").read_text("utf-8")
-        write_whole(path.with_suffix(".md"), report)
+        write_whole(path.with_suffix(".md"), report.replace(str(self.data.model), self.data.model.name))
         write_whole(path, json.dumps(record, separators=(",", ":")) + "\n")
         return record
 

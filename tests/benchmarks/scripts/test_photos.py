@@ -170,6 +170,7 @@ def test_records_hold_no_photo_and_no_place_of_the_machine(parts: dict[str, Any]
         for path in (trial.folder / "records").glob(f"{name}.*"):
             text = path.read_text("utf-8")
             assert str(trial.folder) not in text
+            assert str(ROOT) not in text
             assert "data:image" not in text
             assert ".png" not in text.lower()
 
