@@ -7,6 +7,7 @@
 #   make figures  write tables, options and figures of the documents from their records
 #   make docs     build the documentation as a site
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
+#   make evidence-photos  early exits on natural photos, the trunk as given and tuned; photos and model are yours to give
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
 #   make emulate  the shipped bundle on the cores of a Raspberry Pi 4 and 5 and on an old x86, played by qemu
@@ -45,7 +46,8 @@ export NO_MKDOCS_2_WARNING := 1
 export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
-.PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 bench emulate versions bundle clean
+.PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 evidence-photos bench
+.PHONY: emulate versions bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -77,6 +79,7 @@ DOCUMENTS := README.md $(wildcard docs/*.md) benchmarks/emulate/README.md benchm
 documents: $(INSTALLED)
 	$(COG) --check --diff $(DOCUMENTS)
 	$(BIN)/python docs/tools/layout.py --check
+	$(BIN)/python benchmarks/evidence/photos.py assemble --check
 
 figures: $(INSTALLED)
 	$(BIN)/python docs/tools/plots.py
@@ -102,6 +105,12 @@ evidence-b32: $(INSTALLED)
 		--exits none --precisions --overwrite --train out/pool.zip --evaluate out/test.zip
 	@echo "report: out/b32-outliers.report/report.html"
 	$(BIN)/python $(EVIDENCE) compare out
+
+# None of them is part of the project: PHOTO_MODEL=FOLDER PHOTO_POOL=ZIP PHOTO_TEST=ZIP PHOTO_LABELS=FILE. Parts that are
+# recorded are not run again; PART="labels-attention again-attention" runs these alone.
+evidence-photos: $(INSTALLED)
+	$(BIN)/python benchmarks/evidence/photos.py run --model "$(PHOTO_MODEL)" --pool "$(PHOTO_POOL)" \
+		--test "$(PHOTO_TEST)" --labels "$(PHOTO_LABELS)" --part "$(PART)"
 
 # Over one pool of threads, as the recorded ratios.
 bench: out/speed/vitb32.lraee

@@ -28,6 +28,9 @@ STUDIES = ("evidence", "outliers", "b32-outliers")
 TIMES = ("latency",)
 """Keys of metrics.json that hold times."""
 
+IMAGES = {"evaluation": "right", "ablations": "routed_right"}
+"""What of metrics.json tells images apart, by section; figures are compared without it."""
+
 
 def join_images(folder: Path) -> None:
     """Write ``pool.zip`` (10,000 images) and ``test.zip`` (5,000): those that the package ships, and the rest."""
@@ -41,8 +44,10 @@ def join_images(folder: Path) -> None:
 
 
 def metrics_of(report: Path) -> dict[str, Any]:
-    """What a report measured, without times."""
+    """What a report measured, without times and without what single images were."""
     metrics: dict[str, Any] = json.loads((report / "metrics.json").read_text("utf-8"))
+    for section, key in IMAGES.items():
+        (metrics.get(section) or {}).pop(key, None)
     return {key: value for key, value in metrics.items() if key not in TIMES}
 
 

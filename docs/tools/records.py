@@ -156,6 +156,70 @@ def honest_reading() -> str:
     )
 
 
+BOTH_MODELS = (
+    ("given", "FP32", "full", "FP32, full depth"),
+    ("given", "INT8", "full", "strong INT8, full depth"),
+    ("given", "INT8", "LRA-EE", "early exits, trunk as given"),
+    ("control", "INT8", "full", "trunk tuned without exits, full depth"),
+    ("label-free", "INT8", "LRA-EE", "early exits, trunk tuned without labels"),
+    ("labels", "INT8", "full", "trunk tuned with exits, full depth"),
+    ("labels", "INT8", "LRA-EE", "early exits, trunk tuned with labels"),
+)
+"""Rows of the README's first table: trunk, precision and policy as in photos.json, and what it is called."""
+
+
+def photos() -> Record | None:
+    """What `make evidence-photos` measured; None before any part of it is recorded."""
+    path = BENCHMARKS / "evidence" / "photos.json"
+    return _read(path) if path.is_file() else None
+
+
+def both_models_table() -> str:
+    """The README's first table: early exits on the reference, and on natural photos where they were measured."""
+    main = {(row["way"], row["precision"]): row for row in evidence()["ablations"]["main"]}
+    exported, natural = evidence()["ablations"]["precision"], photos()
+    of_reference = {
+        ("given", "FP32", "full"): main["full", "FP32"],
+        ("given", "INT8", "full"): main["full", exported],
+        ("given", "INT8", "LRA-EE"): main["routed", exported],
+    }
+    rows = () if natural is None else natural["accounting"]
+    of_photos = {(row["trunk"], row["precision"].split()[-1], row["policy"]): row for row in rows}
+    lines = []
+    for *key, words in BOTH_MODELS:
+        one, other = of_reference.get((key[0], key[1], key[2])), of_photos.get((key[0], key[1], key[2]))
+        if one is None and other is None:
+            continue
+        cells = _gain(one, "difference_to_float", is_reference=key[1] == "FP32")
+        if natural is not None:
+            cells += _gain(other, "to_given_float", is_reference=key[1] == "FP32")
+        lines.append([words, *cells])
+    head = ["top-1", "FLOPs saved", "points to FP32 as given"]
+    heads = [f"`reference`: {head[0]}", *head[1:]]
+    heads += [] if natural is None else [f"natural photos: {head[0]}", *head[1:]]
+    return table(["", *heads], lines)
+
+
+def _gain(row: Record | None, difference: str, *, is_reference: bool) -> list[str]:
+    """Top-1, FLOPs saved and difference of a row; empty where it was not measured."""
+    if row is None:
+        return ["", "", ""]
+    saved, apart = row["flops_saved"] or 0.0, None if is_reference else row[difference]
+    return [
+        percent(row["accuracy"]["mean"], 2),
+        percent(saved) if abs(saved) >= 0.0005 else "",
+        "" if apart is None else points(apart),
+    ]
+
+
+def photo_conclusions() -> str:
+    """What the evidence on natural photos says, as a list; a line that says so before it is measured."""
+    natural = photos()
+    if natural is None:
+        return "No part of it is recorded yet."
+    return "\n".join(f"- {sentence}" for sentence in natural["conclusions"])
+
+
 def routing_table() -> str:
     """What routing adds on the reference (the paper's T1)."""
     ablations = evidence()["ablations"]

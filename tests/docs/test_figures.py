@@ -67,3 +67,27 @@ def test_cuts_win_or_lose_by_their_accuracy(monkeypatch: pytest.MonkeyPatch, acc
             row["accuracy"]["mean"] = accuracy if row["block"] == 7 else 0.5
     monkeypatch.setattr(records, "evidence", lambda _study="evidence": metrics)
     assert words in records.cuts_sentence()
+
+
+def test_the_first_table_shows_photos_once_they_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three more columns, and rows of the tuned trunk; before that, the reference alone."""
+
+    def row(trunk: str, precision: str, policy: str, mean: float) -> dict[str, Any]:
+        interval = {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
+        early = {"to_given_float": interval, "flops_saved": 0.1625 if policy == "LRA-EE" else None}
+        return {"trunk": trunk, "precision": precision, "policy": policy, "accuracy": interval, **early}
+
+    monkeypatch.setattr(records, "photos", lambda: None)
+    alone = records.both_models_table().splitlines()
+    assert len(alone) == 2 + 3
+    assert "photos" not in alone[0]
+    rows = [row("given", "FP32", "full", 0.6515), row("labels", "strong INT8", "LRA-EE", 0.6617)]
+    monkeypatch.setattr(records, "photos", lambda: {"accounting": rows, "conclusions": ["One.", "Two."]})
+    both = records.both_models_table().splitlines()
+    assert len(both) == 2 + 4
+    assert both[0].endswith("| natural photos: top-1 | FLOPs saved | points to FP32 as given |")
+    assert both[2].endswith("| 65.15 % |  |  |")
+    assert (
+        both[-1] == "| early exits, trunk tuned with labels |  |  |  | 66.17 % | 16.2 % | +66.17 (+65.17 to +67.17) |"
+    )
+    assert records.photo_conclusions() == "- One.\n- Two."

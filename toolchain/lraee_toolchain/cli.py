@@ -29,6 +29,7 @@ CHOICES = {
     "thresholds": ("per-exit", "per-class"),
     "precision": ("int8", "fp32"),
     "quantizer": ("naive", "strong"),
+    "tables": ("all", "exported"),
     "ranges": ("minmax", "percentile"),
     "unreadable": ("refuse", "skip"),
     "device": ("auto", "cpu", "cuda", "mps"),
@@ -148,6 +149,9 @@ def export_command(
         bool, _option(REPORT, "measure FP32, dynamic, naive and strong INT8 at full depth", "--precisions")
     ] = False,
     ablations: Annotated[bool, _option(REPORT, "measure the comparison table", "--ablations")] = False,
+    tables: Annotated[
+        str, _option(REPORT, "what the table fits exits for: all, or exported: the bundle's precision and supervision")
+    ] = "all",
     seeds: Annotated[int, _option(REPORT, "seeds of the comparison table")] = 3,
     seed: Annotated[int, _option(RUN, "of splits, heads and random crops")] = 0,
     work: Annotated[Path | None, _option(RUN, "keep stages here, to resume or to share between exports")] = None,

@@ -114,7 +114,11 @@ def names_taken(model: str, labels: str | None) -> list[str]:
 def summary(result: ExportResult) -> None:
     """Print where the results are and the report's main tables, as Markdown source where stdout is not a terminal."""
     text = (result.report / "report.md").read_text("utf-8")
-    wanted = [s for s in text.split("\n\n## ") if s.startswith(("Evaluation", "What routing adds", "Exits"))]
+    wanted = [
+        s
+        for s in text.split("\n\n## ")
+        if s.startswith(("What tuning gives", "Evaluation", "What routing adds", "Exits"))
+    ]
     if sys.stdout.isatty():
         show(*(Markdown("## " + section) for section in wanted))
     else:

@@ -25,6 +25,8 @@ from lraee.bundle.folder import Bundle
 from lraee.bundle.strict_json import read_json
 from lraee.commands.info import info_tables
 from lraee.errors import ExportError
+from lraee_benchmarks.analysis.intervals import mean_over_images
+from lraee_benchmarks.analysis.right_answers import unpack_right
 from lraee_calibration_data import fashion_mnist_test
 from lraee_exporters.graphs.pooling.token_pool import QUERIES
 from lraee_exporters.loading.open_clip_models import load_model
@@ -34,7 +36,7 @@ from lraee_toolchain.adaptation.stage import _photos
 from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.config import Adaptation, ExportConfig
 from lraee_toolchain.early_exit.token_heads.saved import load_heads
-from lraee_toolchain.evaluation.metrics import Metrics
+from lraee_toolchain.evaluation.metrics import FLOAT, GIVEN_FLOAT, GIVEN_INT8, Metrics
 from lraee_toolchain.export import ExportResult, export
 from lraee_toolchain.inputs import Silent
 from lraee_toolchain.stages import Stages
@@ -120,8 +122,45 @@ def test_provenance_report_and_info_say_that_it_was_adapted(adapted: tuple[Expor
     assert full.difference_to_given is not None
     assert full.difference_to_given.mean == pytest.approx(full.accuracy.mean - metrics.evaluation.given.accuracy.mean)
     report = (result.report / "report.md").read_text("utf-8")
-    assert "FP32 before tuning, full depth" in report
+    assert "| FP32 as given, full depth |" in report
     assert "The trunk was tuned before the export" in report
+
+
+def test_which_images_are_right_is_kept_for_every_row(adapted: tuple[ExportConfig, ExportResult]) -> None:
+    """So that two exports can be paired: the means are the accuracies, the differences those of the rows."""
+    _, result = adapted
+    evaluation = read_json(Metrics, result.report / "metrics.json").evaluation
+    assert evaluation is not None
+    assert evaluation.right is not None
+    assert evaluation.given is not None
+    right = {name: unpack_right(text, evaluation.images) for name, text in evaluation.right.items()}
+    assert set(right) == {FLOAT, GIVEN_FLOAT, *(row.spec for row in evaluation.rows)}
+    assert right[FLOAT].mean() == pytest.approx(evaluation.float_accuracy.mean)
+    assert mean_over_images(right[FLOAT] - right[GIVEN_FLOAT]) == evaluation.given.float_difference
+    for row in evaluation.rows:
+        assert mean_over_images(right[row.spec]) == row.accuracy
+        assert mean_over_images(right[row.spec] - right["full"]) == row.difference_to_full
+        assert mean_over_images(right[row.spec] - right[GIVEN_FLOAT]) == row.difference_to_given
+
+
+def test_the_int8_of_the_tower_as_given_is_measured_where_precisions_are(
+    adapted: tuple[ExportConfig, ExportResult], tmp_path: Path
+) -> None:
+    """It is what an export without tuning answers at full depth."""
+    config, _ = adapted
+    tuned = export(dataclasses.replace(config, out=tmp_path / "tuned.lraee", precisions=True))
+    plain = export(dataclasses.replace(config, out=tmp_path / "plain.lraee", adapt=None, device="auto"))
+    one, other = (read_json(Metrics, done.report / "metrics.json").evaluation for done in (tuned, plain))
+    assert one is not None
+    assert other is not None
+    assert one.given is not None
+    assert one.right is not None
+    assert other.right is not None
+    assert (one.right[GIVEN_FLOAT], one.right[GIVEN_INT8]) == (other.right[FLOAT], other.right["full"])
+    assert one.given.quantized == other.full.accuracy
+    report = (tuned.report / "report.md").read_text("utf-8")
+    assert "| naive INT8 as given, full depth |" in report
+    assert "exits: against own full depth" in report
 
 
 def test_a_trunk_that_lost_too_much_is_not_taken(

@@ -308,6 +308,17 @@ def test_a_routing_keeps_the_exits_that_pay_or_those_that_were_asked_for(task, h
     assert set(random.points) == {"balanced", "accurate", "fast"}
 
 
+def test_a_routing_keeps_every_candidate_as_it_would_be_trained_alone(task, heads, splits) -> None:
+    """So that methods which exit everywhere need not train them again."""
+    task = told(task, reads="patch_mean", max_accuracy_drop=2.0)
+    routing = fit_routing(task, heads, splits[0], blocks=EXITS)
+    again = train_exits(task, heads, splits[0], EXITS, reads="patch_mean")
+    assert [(one.block, one.accuracy, one.gate) for one in routing.candidates] == [
+        (one.block, one.accuracy, one.gate) for one in again
+    ]
+    assert set(routing.exits) < set(routing.candidates)
+
+
 def test_a_promise_is_proved_on_its_own_images_and_keeps_the_other_points(task, heads, splits) -> None:
     """In percent of accuracy, with the confidence that was asked for."""
     task = told(task, reads="patch_mean", exits=(3,), promise=5.0, promise_confidence=0.9, seed=4)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lraee.errors import ExportError
+from lraee_benchmarks.analysis.right_answers import unpack_right
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.evaluation.method_table import PABEE_EVERYWHERE, PRUNING
 from lraee_toolchain.evaluation.metrics import LRA_EE, Ablations, AtMatch, Metrics
@@ -56,6 +57,20 @@ def test_the_others_are_compared_at_its_saving_or_not_at_all(ablations: Ablation
         assert [point.saved for point in method.front] == sorted(point.saved for point in method.front)
 
 
+def test_which_images_every_seed_answers_right_is_kept(ablations: Ablations) -> None:
+    """Of LRA-EE at the exported precision, so that other exports can be compared with it image by image."""
+    table = next(row for row in ablations.main if (row.way, row.precision) == ("routed", "strong INT8"))
+    seeds = [unpack_right(text, ablations.images) for text in ablations.routed_right]
+    assert tuple(seed.mean() for seed in seeds) == pytest.approx(table.per_seed)
+
+
+def test_every_candidate_exit_is_measured_alone(ablations: Ablations) -> None:
+    """Deep ones answer better than shallow ones; without all tokens there are no heads of LGViT."""
+    assert [exit.block for exit in ablations.methods.alone] == list(range(4, 12))
+    assert ablations.methods.alone[-1].per_seed[0] > ablations.methods.alone[0].per_seed[0]
+    assert not any(row.method.startswith("lgvit") for row in ablations.methods.rows)
+
+
 def test_pruning_more_tokens_saves_more_and_costs_accuracy(ablations: Ablations) -> None:
     """On a tower that nobody trained for it."""
     front = next(row.front for row in ablations.methods.rows if row.method == PRUNING)
@@ -95,9 +110,12 @@ def test_the_promised_point_and_the_front_are_operating_points(table_metrics: Me
     [
         ({"promise": 0.0}, "--promise is 0.0"),
         ({"promise_confidence": 0.4}, "--promise-confidence is 0.4"),
+        ({"tables": "exported"}, "--tables exported narrows the tables of --ablations"),
     ],
 )
-def test_a_promise_out_of_range_is_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_an_option_out_of_range_or_without_its_tables_is_refused(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
     """Before any work is done."""
     config = replace(ExportConfig(model="reference", out=tmp_path / "a.lraee"), **changes)
     with pytest.raises(ExportError, match=words):

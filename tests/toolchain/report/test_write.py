@@ -18,7 +18,7 @@ from lraee.bundle.strict_json import read_json
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
-from lraee_toolchain.config import ExportConfig, Precision
+from lraee_toolchain.config import Adaptation, ExportConfig, Precision
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.evaluation.metrics import (
     Ablations,
@@ -26,6 +26,7 @@ from lraee_toolchain.evaluation.metrics import (
     Evaluation,
     ExitShare,
     FrontPoint,
+    GivenTower,
     Latency,
     LatencyRow,
     MethodRow,
@@ -33,14 +34,14 @@ from lraee_toolchain.evaluation.metrics import (
     Metrics,
     PolicyRow,
     Quadrants,
-    RiskCheck,
-    RiskChecks,
     Selectivity,
     Way,
     WayRow,
 )
+from lraee_toolchain.evaluation.risk_metrics import RiskCheck, RiskChecks
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
 from lraee_toolchain.report import write
+from lraee_toolchain.report.bundle_tables import accounting_table
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.sections import report_page
 from lraee_toolchain.report.write import report_markdown, write_report
@@ -308,6 +309,42 @@ def test_a_report_asks_only_for_what_measuring_writes() -> None:
                 assert not by_name, f"{path.name}:{node.lineno}"
     assert asked
     assert asked <= {field.name for field in dataclasses.fields(Metrics)}
+
+
+@pytest.mark.parametrize(
+    ("exits", "words"), [("all", "an export with `--adapt-exits none` shows"), ("none", "the control")]
+)
+def test_what_tuning_gives_is_not_credited_to_exits(manifest: Manifest, exits: Any, words: str) -> None:
+    """Full depth is compared with the tower as given; only rows that leave early have figures of exits."""
+    metrics = made_metrics(manifest)
+    assert metrics.evaluation is not None
+    rows = tuple(
+        dataclasses.replace(row, difference_to_given=interval(0.0321), difference_to_full=interval(-0.0025))
+        for row in metrics.evaluation.rows
+    )
+    given = GivenTower(
+        accuracy=interval(0.8731),
+        float_difference=interval(0.0324),
+        quantized=interval(0.8711),
+        quantized_difference=interval(-0.0020),
+    )
+    evaluation = dataclasses.replace(metrics.evaluation, given=given, rows=rows)
+    config = dataclasses.replace(CONFIG, adapt=Adaptation(exits=exits))
+    found = Findings(manifest=manifest, metrics=dataclasses.replace(metrics, evaluation=evaluation), config=config)
+    table = accounting_table(found)
+    assert table is not None
+    assert words in table.note
+    name = "tuned without exits" if exits == "none" else "tuned with exits"
+    cells = {row[0]: list(row[1:]) for row in table.rows}
+    assert cells["FP32 as given, full depth"][1:] == ["", "", ""]
+    assert cells["naive INT8 as given, full depth"][1:] == ["-0.20 [-1.20, +0.80]", "", ""]
+    assert cells[f"FP32 {name}, full depth"][1:] == ["+3.24 [+2.24, +4.24]", "", ""]
+    assert cells[f"naive INT8 {name}, full depth"][1:] == ["+3.21 [+2.21, +4.21]", "", ""]
+    early = cells[f"naive INT8 {name}, adaptive={manifest.default_point}"]
+    assert early[1:] == ["+3.21 [+2.21, +4.21]", "-0.25 [-1.25, +0.75]", "41.4 %"]
+    assert table.title in words_of(report_page(found))
+    assert f"## {table.title}" in report_markdown(found)
+    assert accounting_table(made_findings(manifest, metrics)) is None
 
 
 def test_gates_that_released_no_image_have_no_selectivity(manifest: Manifest) -> None:

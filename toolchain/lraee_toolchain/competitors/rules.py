@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.policies.entropy import entropy_nats
+from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, score
 from lraee_toolchain.early_exit.outcomes import ExitScores, Outcome, Point, decided, evaluate, outcome
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
@@ -34,6 +35,8 @@ class Outputs:
     """(images, exits) float32, largest probability."""
     entropy: FloatArray
     """(images, exits) float32, nats."""
+    reads: tuple[HeadInput, ...] = ()
+    """What each head reads; empty where nobody said."""
 
     @property
     def exits(self) -> int:
@@ -56,7 +59,7 @@ def outputs_of(task: ExitTask, exits: Sequence[TrainedExit], material: Material)
         material: of the split.
     """
     answers = (answers_of(task, trained, material.features).probabilities for trained in exits)
-    return outputs_from(answers, score(task, exits, material))
+    return replace(outputs_from(answers, score(task, exits, material)), reads=tuple(one.head.reads for one in exits))
 
 
 def outputs_from(probabilities: Iterable[FloatArray], scores: ExitScores) -> Outputs:

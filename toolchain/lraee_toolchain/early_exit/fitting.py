@@ -43,6 +43,8 @@ class Routing:
     """Pareto front on the gating split; thresholds in the order of `exits`."""
     points: dict[str, Point]
     """Operating points by name."""
+    candidates: tuple[TrainedExit, ...] = ()
+    """All exits that were trained, of which `exits` were chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def fit_routing(
     """
     config = task.config
     blocks = candidates(config.exits, task.costs.depth) if blocks is None else blocks
-    trained = best_exits(task, heads, gating, blocks, advance=advance)
+    trained = every = best_exits(task, heads, gating, blocks, advance=advance)
     scores = score(task, trained, gating)
     if config.exits == "auto" and not task.is_random:
         drop = config.max_accuracy_drop / 100
@@ -85,7 +87,7 @@ def fit_routing(
     points = operating_points(met, scores, config)
     if not task.is_random:
         points |= points_of_front(met, points)
-    return Routing(exits=tuple(trained), front=tuple(pareto_front(met)), points=points)
+    return Routing(exits=tuple(trained), front=tuple(pareto_front(met)), points=points, candidates=tuple(every))
 
 
 def with_promise(task: ExitTask, routing: Routing, promise: Material) -> Routing:
@@ -135,7 +137,8 @@ def without_unused(routing: Routing) -> Routing:
     def keep(point: Point) -> Point:
         return replace(point, thresholds=tuple(point.thresholds[i] for i in used))
 
-    return Routing(
+    return replace(
+        routing,
         exits=tuple(routing.exits[i] for i in used),
         front=tuple(keep(p) for p in routing.front if not any(
             np.isfinite(t) for i, t in enumerate(p.thresholds) if i not in used

@@ -16,8 +16,19 @@ import lraee
 from lraee.bundle.manifest import Manifest
 from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee_benchmarks.analysis.intervals import mean_over_images
+from lraee_benchmarks.analysis.right_answers import pack_right
 from lraee_toolchain.early_exit.features import Teacher
-from lraee_toolchain.evaluation.metrics import Evaluation, ExitShare, GivenTower, PolicyKind, PolicyRow, Quadrants
+from lraee_toolchain.evaluation.metrics import (
+    FLOAT,
+    GIVEN_FLOAT,
+    GIVEN_INT8,
+    Evaluation,
+    ExitShare,
+    GivenTower,
+    PolicyKind,
+    PolicyRow,
+    Quadrants,
+)
 from lraee_toolchain.evaluation.replay import Recording
 from lraee_toolchain.parts.runner import BATCH
 
@@ -39,7 +50,7 @@ def evaluate_bundle(
     pixels: NDArray[np.uint8],
     classes: NDArray[np.int64],
     teacher: Teacher,
-    given: Teacher | None = None,
+    given: Sequence[Teacher] = (),
 ) -> Evaluation:
     """Measure top-1, FLOPs and exit shares of every policy of a bundle.
 
@@ -48,7 +59,7 @@ def evaluate_bundle(
         pixels: (images, size, size, 3) uint8.
         classes: (images,) true label index.
         teacher: the float tower's answers.
-        given: its answers before the trunk was tuned; None where it was not.
+        given: answers of the tower as given, FP32 and perhaps the bundle's INT8; empty where its trunk was not tuned.
     """
     model = lraee.load(bundle)
     manifest = model.manifest
@@ -64,7 +75,8 @@ def evaluate_bundle(
             batches[-1].append(_Run(right.astype(np.float64), model.flops_of_run(answers), exits))
     runs = [_joined(parts) for parts in zip(*batches, strict=True)]
     float_right = _right(teacher, classes)
-    given_right = None if given is None else _right(given, classes)
+    given_right = [_right(answers, classes) for answers in given]
+    right = dict(zip((GIVEN_FLOAT, GIVEN_INT8), given_right, strict=False)) | {FLOAT: float_right}
     rows = []
     for (kind, point, block, _), run in zip(policies, runs, strict=True):
         rows.append(
@@ -75,23 +87,33 @@ def evaluate_bundle(
                 accuracy=mean_over_images(run.right),
                 difference_to_full=mean_over_images(run.right - runs[0].right),
                 difference_to_float=mean_over_images(run.right - float_right),
-                difference_to_given=None if given_right is None else mean_over_images(run.right - given_right),
+                difference_to_given=mean_over_images(run.right - given_right[0]) if given_right else None,
                 flops=float(run.flops.mean()),
                 flops_saved=float(1 - run.flops.mean() / manifest.full_flops),
                 exit_shares=_shares(run.exits),
                 quadrants=_quadrants(run.right, runs[0].right),
             )
         )
+        right[rows[-1].spec] = run.right
     return Evaluation(
         images=len(pixels),
         full_flops=manifest.full_flops,
         float_accuracy=mean_over_images(float_right),
-        given=None
-        if given_right is None
-        else GivenTower(
-            accuracy=mean_over_images(given_right), float_difference=mean_over_images(float_right - given_right)
-        ),
+        given=_given_tower(*given_right, tuned=float_right) if given_right else None,
         rows=tuple(rows),
+        right={name: pack_right(values) for name, values in right.items()},
+    )
+
+
+def _given_tower(
+    given: NDArray[np.float64], quantized: NDArray[np.float64] | None = None, *, tuned: NDArray[np.float64]
+) -> GivenTower:
+    """Describe full depth of the tower as given, from what is right in FP32 and perhaps in INT8."""
+    return GivenTower(
+        accuracy=mean_over_images(given),
+        float_difference=mean_over_images(tuned - given),
+        quantized=None if quantized is None else mean_over_images(quantized),
+        quantized_difference=None if quantized is None else mean_over_images(quantized - given),
     )
 
 

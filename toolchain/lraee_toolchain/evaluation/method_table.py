@@ -1,8 +1,8 @@
 """T2: LRA-EE and every other way to spend fewer FLOPs, at the FLOPs that LRA-EE saves.
 
 All methods of `competitors.methods.standard_entries` get the exits that LRA-EE chose, for each seed its own, and are
-swept on the same gating split. Two are given more: PABEE also exits after every candidate block, since patience needs
-many, and token pruning keeps the whole depth.
+swept on the same gating split. Three are given more: PABEE also exits after every candidate block, since patience needs
+many; LGViT does too, with heads of its own, where all tokens are at hand; and token pruning keeps the whole depth.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_exporters.graphs.exit import HeadInput
-from lraee_toolchain.competitors.methods import Entry, compare, standard_entries
+from lraee_toolchain.competitors.lgvit import lgvit_exits
+from lraee_toolchain.competitors.methods import Entry, Searched, Shared, compare, standard_entries
 from lraee_toolchain.competitors.pabee import Pabee
-from lraee_toolchain.competitors.rules import outputs_of
+from lraee_toolchain.competitors.rules import Method, Outputs, outputs_of
 from lraee_toolchain.competitors.token_pruning import keep_for, measure_pruned
-from lraee_toolchain.early_exit.exits import candidates
+from lraee_toolchain.early_exit.exits import TrainedExit, candidates
 from lraee_toolchain.early_exit.fitting import Routing
 from lraee_toolchain.early_exit.outcomes import outcome
-from lraee_toolchain.evaluation.metrics import LRA_EE, AtMatch, FrontPoint, MethodRow, MethodTable
+from lraee_toolchain.evaluation.metrics import LRA_EE, AtMatch, ExitAlone, FrontPoint, MethodRow, MethodTable
 from lraee_toolchain.evaluation.paper_tables import full_depth
 from lraee_toolchain.evaluation.setting import Setting, Tower
 from lraee_toolchain.parts.runner import Chain
@@ -39,6 +40,7 @@ SEARCHED = "lra_ee_free"
 """The entry of `standard_entries` whose thresholds are searched as the bundle's."""
 PRUNING = "token_pruning"
 PABEE_EVERYWHERE = "pabee_everywhere"
+LGVIT, LGVIT_FREE = "lgvit", "lgvit_free"
 
 Levels: TypeAlias = list[tuple[NDArray[np.float64], float] | None]
 """One method's (images,) answers that are right and its saving, at LRA-EE's saving and at `LEVELS`; None where it
@@ -72,9 +74,10 @@ def measure_methods(
         runnable: the same tower, for token pruning.
         information_to_noise: INR by block, for thresholds that are monotone in it.
     """
-    by_seed = []
+    by_seed, rivals_of_seeds = list[dict[str, Levels]](), list[dict[str, Entry]]()
     for seed, routing in enumerate(routings):
-        by_seed.append(_methods_of_seed(tower, setting, routing, seed, information_to_noise))
+        rivals_of_seeds.append(_rivals(tower, setting, routing, seed))
+        by_seed.append(_methods_of_seed(tower, setting, routing, seed, (rivals_of_seeds[-1], information_to_noise)))
         setting.advance(1)
     nothing: Levels = [None] * (1 + len(LEVELS))
     names = dict.fromkeys(name for methods in by_seed for name in methods)
@@ -90,20 +93,33 @@ def measure_methods(
         MethodRow(method=name, front=_front(levels), at_match=_at_match(levels[0], lra_ee, full))
         for name, levels in collected.items()
     )
-    return MethodTable(matched=matched, rows=rows)
+    return MethodTable(matched=matched, rows=rows, alone=_alone(rivals_of_seeds))
 
 
 def _methods_of_seed(
-    tower: Tower, setting: Setting, routing: Routing, seed: int, information_to_noise: Mapping[int, float]
+    tower: Tower,
+    setting: Setting,
+    routing: Routing,
+    seed: int,
+    others: tuple[Mapping[str, Entry], Mapping[int, float]],
 ) -> dict[str, Levels]:
-    """Measure each method at LRA-EE's saving and at `LEVELS`; only LRA-EE itself when it kept no exit."""
+    """Measure each method at LRA-EE's saving and at `LEVELS`; only LRA-EE itself when it kept no exit.
+
+    Args:
+        tower: the precision to compare on.
+        setting: labels, costs and options.
+        routing: LRA-EE's of this seed.
+        seed: of splits and heads.
+        others: methods with exits of their own, and INR by block.
+    """
     balanced = routing.points["balanced"]
     found = outcome(setting.score(routing.exits, tower.evaluation), balanced.thresholds)
     own: Levels = [(found.good, found.saved), *(None for _ in LEVELS)]
     methods: dict[str, Levels] = {LRA_EE: own}
     if not routing.exits:
         return methods
-    entries = _entries(tower, setting, routing, seed, information_to_noise)
+    rivals, information_to_noise = others
+    entries = {**_entries(tower, setting, routing, seed, information_to_noise), **rivals}
     for name, outcomes in compare(entries, wanted=(balanced.saved, *LEVELS)).items():
         methods[name] = [None if one is None else (one.good, one.saved) for one in outcomes]
     own[1:] = methods[SEARCHED][1:]
@@ -113,18 +129,50 @@ def _methods_of_seed(
 def _entries(
     tower: Tower, setting: Setting, routing: Routing, seed: int, information_to_noise: Mapping[int, float]
 ) -> dict[str, Entry]:
-    """Gather every method of one seed."""
-    heads, gating = splits = setting.divide(tower, seed)
+    """Gather the methods that take LRA-EE's exits."""
+    heads, gating = setting.divide(tower, seed)
     task, ratios = setting.task_of(tower, seed), [information_to_noise[trained.block] for trained in routing.exits]
-    entries = standard_entries(task, routing.exits, heads, gating, tower.evaluation, information_to_noise=ratios)
+    return standard_entries(task, routing.exits, heads, gating, tower.evaluation, information_to_noise=ratios)
+
+
+def _rivals(tower: Tower, setting: Setting, routing: Routing, seed: int) -> dict[str, Entry]:
+    """Gather the methods that exit after every candidate block."""
+    heads, gating = splits = setting.divide(tower, seed)
+    task, blocks = setting.task_of(tower, seed), candidates("auto", setting.costs.depth)
     reads: HeadInput = "both" if setting.config.reads == "auto" else setting.config.reads
-    everywhere = setting.train(tower, splits, candidates("auto", setting.costs.depth), reads, seed)
-    entries[PABEE_EVERYWHERE] = Entry(
-        method=Pabee(),
-        gating=outputs_of(task, everywhere, gating),
-        evaluation=outputs_of(task, everywhere, tower.evaluation),
+    if [(found.block, found.head.reads) for found in routing.candidates] == [(block, reads) for block in blocks]:
+        everywhere = list(routing.candidates)  # of the same seed and images
+    else:
+        everywhere = setting.train(tower, splits, blocks, reads, seed)
+
+    def entry(method: Method, outputs: tuple[Outputs, Outputs]) -> Entry:
+        return Entry(method=method, gating=outputs[0], evaluation=outputs[1])
+
+    def both(exits: Sequence[TrainedExit]) -> tuple[Outputs, Outputs]:
+        return outputs_of(task, exits, gating), outputs_of(task, exits, tower.evaluation)
+
+    rivals = {PABEE_EVERYWHERE: entry(Pabee(), both(everywhere))}
+    if heads.features.tokens is not None:
+        found = both(lgvit_exits(task, heads, gating, blocks, everywhere))
+        rivals |= {LGVIT: entry(Shared("confidence"), found), LGVIT_FREE: entry(Searched("confidence"), found)}
+    return rivals
+
+
+def _alone(seeds: Sequence[Mapping[str, Entry]]) -> tuple[ExitAlone, ...]:
+    """Measure every exit of `_rivals` alone on the evaluation split."""
+    met: dict[tuple[HeadInput, int], list[float]] = {}
+    for rivals in seeds:
+        of_seed: dict[tuple[HeadInput, int], float] = {}
+        for name in (PABEE_EVERYWHERE, LGVIT):
+            if (entry := rivals.get(name)) is not None:
+                scores = entry.evaluation.scores
+                places = zip(entry.evaluation.reads, scores.blocks, strict=True)
+                of_seed |= dict(zip(places, scores.good.mean(axis=0).tolist(), strict=True))
+        for place, share in of_seed.items():
+            met.setdefault(place, []).append(share)
+    return tuple(
+        ExitAlone(reads=reads, block=block, per_seed=tuple(shares)) for (reads, block), shares in sorted(met.items())
     )
-    return entries
 
 
 def _pruned(tower: Tower, setting: Setting, runnable: Runnable, matched: float) -> list[Levels]:

@@ -15,6 +15,7 @@ from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
 from lraee_toolchain.config import Precision
+from lraee_toolchain.evaluation.risk_metrics import RiskChecks
 from lraee_toolchain.quantization.noise import NoiseProfile
 
 Way: TypeAlias = Literal[
@@ -26,6 +27,9 @@ alone, distilled or trained on hard labels."""
 
 PolicyKind: TypeAlias = Literal["full", "adaptive", "exit"]
 """Full depth, an operating point, or one exit that all images take."""
+
+FLOAT, GIVEN_FLOAT, GIVEN_INT8 = "float", "given float", "given int8"
+"""Keys of `Evaluation.right` that are no policies: the bundle's tower in FP32, and the tower as given."""
 
 LRA_EE = "lra_ee"
 """The `MethodRow` that the others are compared with."""
@@ -65,7 +69,7 @@ class PolicyRow:
     difference_to_full: Estimate
     difference_to_float: Estimate
     difference_to_given: Estimate | None = field(default=None, metadata={OPTIONAL: True})
-    """To FP32 at full depth before the trunk was tuned; None where it was not."""
+    """To FP32 at full depth of the tower as given; None where its trunk was not tuned."""
     flops: float
     """Mean of an image."""
     flops_saved: float
@@ -86,11 +90,16 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenTower:
-    """FP32 at full depth before the trunk was tuned, on the same images."""
+    """Full depth of the tower as given, before its trunk was tuned, on the same images."""
 
     accuracy: Estimate
+    """FP32."""
     float_difference: Estimate
     """Of the tuned tower, FP32 at full depth."""
+    quantized: Estimate | None = field(default=None, metadata={OPTIONAL: True})
+    """Accuracy at the bundle's INT8; None where only FP32 was measured."""
+    quantized_difference: Estimate | None = field(default=None, metadata={OPTIONAL: True})
+    """Of that, to FP32 as given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +113,9 @@ class Evaluation:
     """None where the trunk was not tuned."""
     rows: tuple[PolicyRow, ...]
     """Full depth, operating points in the bundle's order, exits by depth."""
+    right: dict[str, str] | None = field(default=None, metadata={OPTIONAL: True})
+    """Which images are answered right, in the order of the evaluation split, as `analysis.right_answers` writes them:
+    by `PolicyRow.spec`, and of other towers at full depth by `FLOAT`, `GIVEN_FLOAT` and `GIVEN_INT8`."""
 
     @property
     def full(self) -> PolicyRow:
@@ -154,6 +166,8 @@ class WayRow:
     difference_to_int8: Estimate
     """To full depth at the precision that is exported."""
     difference_to_ssa_last: Estimate
+    difference_to_given: Estimate | None = field(default=None, metadata={OPTIONAL: True})
+    """To FP32 at full depth of the tower as given; None where its trunk was not tuned."""
     exit_shares: tuple[tuple[ExitShare, ...], ...]
     """Of each seed; empty at full depth."""
 
@@ -191,12 +205,23 @@ class MethodRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExitAlone:
+    """How right one exit is that answers for all images of the evaluation split."""
+
+    block: int
+    reads: HeadInput
+    per_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MethodTable:
     """T2: every method at the FLOPs that LRA-EE saves."""
 
     matched: float
     """What LRA-EE saves on the evaluation split."""
     rows: tuple[MethodRow, ...]
+    alone: tuple[ExitAlone, ...] = field(default=(), metadata={OPTIONAL: True})
+    """Every candidate exit with heads that the methods used, by what they read, then by depth."""
 
     @property
     def lra_ee(self) -> MethodRow:
@@ -215,46 +240,6 @@ class Selectivity:
     full_accuracy_of_left: float | None
     """Of full depth on the images that left early."""
     full_accuracy_of_stayed: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskCheck:
-    """How often thresholds lost more than `epsilon`, which risk control allows with probability `delta` at most."""
-
-    epsilon: float
-    delta: float
-    repeats: int
-    images: int
-    """Hold-out images of each repeat."""
-    exceeded: float
-    """Share of repeats whose drop on the hold-out is above `epsilon`."""
-    exceeded_on_pool: float
-    """The same for the drop over the whole pool."""
-    limit: float
-    """Largest share that sampling error explains where `delta` is kept."""
-    mean_drop: float
-    """On the hold-out, -1 to 1; below 0 when routing is better than full depth."""
-    mean_saved: float
-    """Share of full-depth FLOPs on the hold-out."""
-    closed: float
-    """Share of repeats that opened no exit."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether neither share is above the limit."""
-        return max(self.exceeded, self.exceeded_on_pool) <= self.limit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskChecks:
-    """Checks of risk control, and of a chooser that proves nothing."""
-
-    population: int
-    """Images that hold-outs are drawn from."""
-    controlled: tuple[RiskCheck, ...]
-    """Of thresholds that the betting test of risk control allows."""
-    uncontrolled: RiskCheck
-    """Of thresholds chosen by their measured drop alone, which should be caught."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +269,8 @@ class Ablations:
     risk: RiskChecks
     pruned: dict[Precision, tuple[int, ...]]
     """Candidate exits that the noise of a precision forbids."""
+    routed_right: tuple[str, ...] = field(default=(), metadata={OPTIONAL: True})
+    """Of each seed, which images LRA-EE answers right at the exported precision, as `Evaluation.right` says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

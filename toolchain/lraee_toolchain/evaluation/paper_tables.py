@@ -55,6 +55,8 @@ class Ways:
     measured: dict[tuple[Way, Precision], Measured]
     routings: list[Routing]
     """LRA-EE's at the exported precision, one for each seed."""
+    given: GoodArray | None = None
+    """(images,) 1 where the tower as given is right at full depth in FP32; None where its trunk was not tuned."""
 
     def of(self, way: Way) -> Measured:
         """A way to run at the exported precision."""
@@ -64,8 +66,9 @@ class Ways:
         """Rows of T1, with `precisions` in that order."""
         rows = [self._row("full", name) for name in precisions]
         rows.append(self._row("ssa_last", self.precision))
-        rows += [self._row("routed", name) for name in precisions]
-        return (*rows, self._row("routed_label_free", self.precision), self._row("routed_ssa", self.precision))
+        routed: list[tuple[Way, Precision]] = [("routed", name) for name in precisions]
+        routed += [("routed_label_free", self.precision), ("routed_ssa", self.precision)]
+        return (*rows, *(self._row(way, name) for way, name in routed if (way, name) in self.measured))
 
     def factorial(self) -> tuple[WayRow, ...]:
         """Rows of T3: what the head, the distillation and the routing each bring."""
@@ -112,34 +115,47 @@ class Ways:
             difference_to_float=mean_over_images(measured.mean - self.measured["full", "FP32"].mean),
             difference_to_int8=mean_over_images(measured.mean - self.of("full").mean),
             difference_to_ssa_last=mean_over_images(measured.mean - self.of("ssa_last").mean),
+            difference_to_given=None if self.given is None else mean_over_images(measured.mean - self.given),
             exit_shares=tuple(measured.shares),
         )
 
 
-def measure_ways(tower: Tower, others: Mapping[Precision, Callable[[], Tower]], setting: Setting) -> Ways:
+def measure_ways(
+    tower: Tower,
+    full: Mapping[Precision, GoodArray],
+    others: Mapping[Precision, Callable[[], Tower]],
+    setting: Setting,
+    *,
+    given: GoodArray | None = None,
+) -> Ways:
     """Measure everything that T1, T3 and T4 are made of.
 
     Args:
         tower: the precision that is exported.
-        others: the other precisions, among them ``FP32``; called one at a time, since the features of 128,000 images
+        full: (images,) of every precision, among them ``FP32``, what is right at full depth.
+        others: precisions that exits are fitted on besides; called one at a time, since the features of 128,000 images
             of ViT-B/32 take 10 GB for each.
         setting: labels, costs and options.
+        given: as `Ways.given`.
     """
     main = tower.name
-    ways: dict[tuple[Way, Precision], Measured] = {("full", main): full_depth(tower)}
+    ways: dict[tuple[Way, Precision], Measured] = {
+        ("full", name): Measured(good=[good], saved=[0.0]) for name, good in full.items()
+    }
     for name, load in others.items():
-        other = load()
-        ways["full", name] = full_depth(other)
-        ways["routed", name], _ = lra_ee(other, setting)
+        ways["routed", name], _ = lra_ee(load(), setting)
     ways["routed", main], routings = lra_ee(tower, setting)
     ways["ssa_last", main] = ssa_at_the_end(tower, setting)
-    ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting)
+    if tower.pool.classes is None:
+        ways["routed_label_free", main] = ways["routed", main]
+    elif setting.config.tables == "all":
+        ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting)
     paper = setting.with_config(replace(setting.config, reads="patch_mean"))
     ways["routed_ssa", main], _ = lra_ee(tower, paper)
     hard = paper.with_config(replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))
     ways["ssa_last_hard", main] = ssa_at_the_end(tower, hard)
     ways["routed_ssa_hard", main], _ = lra_ee(tower, hard)
-    return Ways(precision=main, measured=ways, routings=routings)
+    return Ways(precision=main, measured=ways, routings=routings, given=given)
 
 
 def full_depth(tower: Tower) -> Measured:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle.strict_json import read_json, write_json
 from lraee_benchmarks.analysis.intervals import mean_over_images
+from lraee_benchmarks.analysis.right_answers import pack_right
 from lraee_calibration_data import Dataset
 from lraee_exporters.graphs.exit import TOKEN_INPUTS
 from lraee_exporters.parity import StageParity
@@ -32,7 +33,7 @@ from lraee_toolchain.evaluation.metrics import (
     PrecisionRow,
     Precisions,
 )
-from lraee_toolchain.evaluation.paper_tables import head_study, measure_ways
+from lraee_toolchain.evaluation.paper_tables import GoodArray, head_study, measure_ways
 from lraee_toolchain.evaluation.risk_check import measure_risk
 from lraee_toolchain.evaluation.setting import Setting, Tower
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
@@ -112,13 +113,17 @@ class Study:
 
     def evaluate(self) -> Evaluation:
         """Measure every policy of the bundle, run by the runtime."""
-        towers = [self._stages] if self._stages.given is None else [self._stages, self._stages.given]
-        answers = [tower.answers(self._evaluation, tower.float_parts, views=1) for tower in towers]
+        stages, given = self._stages, self._stages.given
+        parts = [] if given is None else [given.float_parts]
+        if given is not None and self._precision != "FP32" and (stages.config.precisions or stages.config.ablations):
+            parts.append(given.parts(self._precision))
+        before = [given.answers(self._evaluation, folder, views=1) for folder in parts if given is not None]
+        teacher = stages.answers(self._evaluation, stages.float_parts, views=1)
         return self._measure(
             Evaluation,
             "evaluation",
-            {"bundle": self._bundle.name},
-            lambda: evaluate_bundle(self._bundle, self.rows.pixels, self.classes, *answers),
+            {"bundle": self._bundle.name, "given": [folder.name for folder in parts]},
+            lambda: evaluate_bundle(self._bundle, self.rows.pixels, self.classes, teacher, before),
         )
 
     def noise(self) -> dict[Precision, NoiseProfile]:
@@ -138,23 +143,28 @@ class Study:
         )
         return Precisions(images=len(self.classes), rows=rows)
 
-    def _right(self, parts: Path) -> NDArray[np.float64]:
-        """(images,) 1 where full depth of these parts is right."""
-        answers = self._stages.answers(self._evaluation, parts, views=1)
+    def _right(self, parts: Path, stages: Stages | None = None) -> NDArray[np.float64]:
+        """(images,) 1 where full depth of these parts is right; they are of the bundle's tower unless `stages` says."""
+        answers = (stages or self._stages).answers(self._evaluation, parts, views=1)
         return np.asarray(answers.probabilities.argmax(axis=1) == self.classes, np.float64)
 
     def ablate(self) -> Ablations:
         """Measure the paper's tables, every method at matched FLOPs, and the check of risk control."""
         stages = self._stages
         parts = {name: stages.parts(name) for name in ALL}
-        materials = {name: self._splits(name, folder) for name, folder in parts.items()}  # memory-mapped
-        noise = self.noise()
+        routed = ALL if stages.config.tables == "all" else (self._precision,)
+        materials = {name: self._splits(name, parts[name]) for name in routed}  # memory-mapped
+        noise, given = self.noise(), stages.given
+        full = {name: self._right(folder) for name, folder in parts.items()}
+        before = None if given is None else self._right(given.float_parts, given)
         key = {
             "parts": [folder.name for folder in parts.values()],
+            "routed": routed,
+            "given": given and given.float_parts.name,
             "exits": self._exits.name,
             "seeds": stages.config.seeds,
         }
-        return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise))
+        return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise, (full, before)))
 
     def _splits(self, name: Precision, parts: Path) -> tuple[Material, Material, Material]:
         """Give heads', gating and evaluation split of one precision.
@@ -175,12 +185,19 @@ class Study:
         parts: dict[Precision, Path],
         materials: dict[Precision, tuple[Material, Material, Material]],
         noise: dict[Precision, NoiseProfile],
+        at_full_depth: tuple[dict[Precision, GoodArray], GoodArray | None],
     ) -> Ablations:
+        """Measure the tables; `at_full_depth` is what every precision answers right, and the tower as given."""
         stages, main = self._stages, self._precision
+        full, before = at_full_depth
         setting = Setting(task=stages.task(parts[main]), advance=stages.progress.steps(None))
         tower = Tower.of(main, *materials[main])
         ways = measure_ways(
-            tower, {name: partial(Tower.of, name, *found) for name, found in materials.items() if name != main}, setting
+            tower,
+            full,
+            {name: partial(Tower.of, name, *found) for name, found in materials.items() if name != main},
+            setting,
+            given=before,
         )
         runnable = Runnable(chain=stages.chain(parts[main]), parts=parts[main], pixels=self.rows.pixels)
         ratios = {block.block: block.information_to_noise for block in noise[main].blocks}
@@ -202,6 +219,7 @@ class Study:
             heads=head_study(tower, setting),
             risk=measure_risk(tower, setting),
             pruned={name: tuple(pathological(profile, blocks)) for name, profile in noise.items()},
+            routed_right=tuple(pack_right(good) for good in ways.of("routed").good),
         )
 
     def latency(self) -> Latency:

@@ -11,9 +11,13 @@ from lraee.bundle.manifest import Manifest, OperatingPoint, Threshold
 from lraee_benchmarks.render.table import MISSING, Table
 from lraee_exporters.parity import StageParity
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.evaluation.metrics import Evaluation, PolicyRow
+from lraee_toolchain.evaluation.metrics import Evaluation, GivenTower, PolicyRow
+from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.names import policy_name
 from lraee_toolchain.report.wording import accuracy, percent, points
+
+ACCOUNTING = "What tuning gives, and what exits give"
+"""Title of `accounting_table`."""
 
 
 def tower_bytes(manifest: Manifest) -> int:
@@ -127,25 +131,20 @@ def per_class_text(manifest: Manifest, config: ExportConfig) -> str | None:
 def evaluation_table(manifest: Manifest, evaluation: Evaluation) -> Table:
     """Show every policy of the bundle on unseen images."""
     given = evaluation.given
-    rows = [] if given is None else [["FP32 before tuning, full depth", accuracy(given.accuracy), "", "", "", ""]]
+    rows = [] if given is None else [["FP32 as given, full depth", accuracy(given.accuracy), "", "", "", ""]]
     to_given = [] if given is None else [points(given.float_difference)]
-    rows.append(["FP32, full depth", accuracy(evaluation.float_accuracy), "", *to_given, "", ""])
+    float_name = "FP32, full depth" if given is None else "FP32 tuned, full depth"
+    rows.append([float_name, accuracy(evaluation.float_accuracy), "", *to_given, "", ""])
     for row in evaluation.rows:
         difference = "" if row.kind == "full" else points(row.difference_to_full)
         to_given = [] if row.difference_to_given is None else [points(row.difference_to_given)]
         cells = [policy_name(row), accuracy(row.accuracy), difference, *to_given]
         rows.append([*cells, percent(row.flops_saved, 1), _places(row)])
-    before = [] if given is None else ["against FP32 before tuning"]
-    tuned = (
-        ""
-        if given is None
-        else " What tuning gives at full depth is in the row of FP32; what exits add or cost, against full depth. An "
-        "export with `--adapt-exits none` shows what the same tuning gives without exits."
-    )
+    before = [] if given is None else ["against FP32 as given"]
     return Table(
         title="Every policy of the bundle",
         note=f"{evaluation.images:,} images that no other step has seen, run by the runtime from the finished "
-        f"bundle. 95 % bootstrap intervals over images; differences are paired, in points, to full depth.{tuned}",
+        "bundle. 95 % bootstrap intervals over images; differences are paired, in points, to full depth.",
         header=["policy", "top-1", "against full depth", *before, "FLOPs saved", "exit after block (%)"],
         rows=rows,
         highlight=[f"adaptive={manifest.default_point}"],
@@ -154,6 +153,58 @@ def evaluation_table(manifest: Manifest, evaluation: Evaluation) -> Table:
 
 def _places(row: PolicyRow) -> str:
     return ", ".join(f"{place.block or 'full'}: {100 * place.share:.0f}" for place in row.exit_shares)
+
+
+def accounting_table(found: Findings) -> Table | None:
+    """Hold apart what tuning the trunk gives and what exits give; None where it was not tuned, or nothing was measured.
+
+    Savings and losses of exits count against the bundle's own full depth. What tuning does to full depth counts against
+    the tower as given. An export tuned without exits (``--adapt-exits none``) is the control; two exports on the same
+    images are paired by `Evaluation.right`, as ``benchmarks/evidence/photos.py`` does.
+    """
+    evaluation = found.metrics.evaluation
+    if evaluation is None or evaluation.given is None:
+        return None
+    given, name = evaluation.given, tuning_name(found)
+    rows = [["FP32 as given, full depth", accuracy(given.accuracy), "", "", ""]]
+    if given.quantized is not None and given.quantized_difference is not None:
+        to_float = points(given.quantized_difference)
+        rows.append([f"{found.precision} as given, full depth", accuracy(given.quantized), to_float, "", ""])
+    to_given = points(given.float_difference)
+    rows.append([f"FP32 {name}, full depth", accuracy(evaluation.float_accuracy), to_given, "", ""])
+    for row in (evaluation.full, *evaluation.points):
+        to_given = "" if row.difference_to_given is None else points(row.difference_to_given)
+        cells = [f"{found.precision} {name}, {policy_name(row)}", accuracy(row.accuracy), to_given]
+        exits = ["", ""] if row.kind == "full" else [points(row.difference_to_full), percent(row.flops_saved, 1)]
+        rows.append([*cells, *exits])
+    return Table(
+        title=ACCOUNTING,
+        note=f"{evaluation.images:,} images that no other step has seen; differences are paired, in points, with 95 % "
+        f"intervals. {accounting_text(found, evaluation, given)}",
+        header=["tower", "top-1", "against FP32 as given", "exits: against own full depth", "exits: FLOPs saved"],
+        rows=rows,
+        highlight=[f"{found.precision} {name}, adaptive={found.manifest.default_point}"],
+    )
+
+
+def tuning_name(found: Findings) -> str:
+    """Name the tuned tower by whether it was tuned with exits."""
+    options = found.config.adapt
+    return "tuned without exits" if options is not None and options.exits == "none" else "tuned with exits"
+
+
+def accounting_text(found: Findings, evaluation: Evaluation, given: GivenTower) -> str:
+    """Say what tuning and what exits did; neither is credited with the other's part."""
+    moved = points(given.float_difference)
+    text = f"Tuning moved full depth by {moved} points in FP32; none of this is credited to exits."
+    if (row := found.row) is not None:
+        text += (
+            f" At `{policy_name(row)}` exits save {percent(row.flops_saved, 1)} of the bundle's own full depth and "
+            f"change its top-1 by {points(row.difference_to_full)} points."
+        )
+    if tuning_name(found) == "tuned without exits":
+        return f"{text} This is the control: no exit took part in the tuning."
+    return f"{text} What the same photos and passes give without exits, an export with `--adapt-exits none` shows."
 
 
 def parity_table(stages: Sequence[StageParity]) -> Table:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lraee_benchmarks.analysis.intervals import Estimate
+from lraee_benchmarks.render.method_names import METHODS
 from lraee_toolchain.evaluation.metrics import AtMatch, FrontPoint, MethodTable, PolicyRow, Selectivity
 from lraee_toolchain.report.findings import Findings
-from lraee_toolchain.report.names import METHODS, way_name
+from lraee_toolchain.report.names import way_name
 from lraee_toolchain.report.plots.exits import (
     Front,
     Level,
@@ -32,10 +33,16 @@ MAY_FALL = 0.08
 
 
 def levels_of(found: Findings) -> list[Level]:
-    """Give FP32 and the bundle's precision at full depth, to compare with."""
+    """Give FP32, as given and as tuned, and the bundle's precision at full depth, to compare with."""
     evaluation = found.metrics.evaluation
     assert evaluation is not None
-    levels = [Level(label=way_name("full", "FP32"), accuracy=evaluation.float_accuracy.mean)]
+    name = way_name("full", "FP32")
+    levels = [Level(label=name, accuracy=evaluation.float_accuracy.mean)]
+    if evaluation.given is not None:
+        levels = [
+            Level(label=f"{name}, as given", accuracy=evaluation.given.accuracy.mean),
+            Level(label=f"{name}, tuned", accuracy=evaluation.float_accuracy.mean),
+        ]
     if found.precision != "FP32":
         levels.append(Level(label=way_name("full", found.precision), accuracy=evaluation.full.accuracy.mean))
     return levels

@@ -114,7 +114,10 @@ def _accuracy_tile(found: Findings, row: PolicyRow | None) -> Iterator[Tile]:
     if row is not None:
         notes.append(f"{points(row.difference_to_full, 1)} to full depth")
     if found.precision != "FP32":
-        notes.append(f"{points(shown.difference_to_float, 1)} to FP32")
+        tuned = "" if shown.difference_to_given is None else " tuned"
+        notes.append(f"{points(shown.difference_to_float, 1)} to FP32{tuned}")
+    if shown.difference_to_given is not None:
+        notes.append(f"{points(shown.difference_to_given, 1)} to FP32 as given")
     yield Tile(name="Top-1 accuracy", value=percent(shown.accuracy.mean, 1), notes=notes)
 
 

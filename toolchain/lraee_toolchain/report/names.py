@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lraee_benchmarks.render.method_names import METHODS
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.config import Precision
 from lraee_toolchain.evaluation.metrics import PolicyRow, Way
@@ -22,24 +23,6 @@ FACTORIAL: dict[Way, str] = {
     "routed_ssa": "(v) LRA-EE with SSA heads, distilled, adaptive",
 }
 """Rows of T3."""
-
-METHODS = {
-    "lra_ee": "LRA-EE",
-    "lra_ee_free": "LRA-EE, free LCT",
-    "lra_ee_shared": "LRA-EE, one threshold",
-    "lra_ee_monotone": "LRA-EE, LCT monotone in INR",
-    "confidence_shared": "confidence, one threshold",
-    "confidence_free": "confidence, free LCT",
-    "entropy_shared": "entropy, one threshold",
-    "branchynet": "BranchyNet: entropy, free LCT",
-    "pabee": "PABEE",
-    "pabee_everywhere": "PABEE, exits after every candidate block",
-    "cls_ee": "CLS-EE: [CLS] heads, confidence",
-    "class_based_confidence": "class-based thresholds, confidence",
-    "class_based_gate": "class-based thresholds, gate",
-    "token_pruning": "token pruning (in the manner of AdaViT)",
-}
-"""Rows of T2."""
 
 HEADS: dict[HeadInput, str] = {
     "patch_mean": "mean patch token (SSA)",

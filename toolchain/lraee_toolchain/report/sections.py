@@ -8,6 +8,8 @@ from lraee_benchmarks.render.page import Section, code, page_html, paragraph, si
 from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.evaluation.metrics import ExitShare
 from lraee_toolchain.report.bundle_tables import (
+    ACCOUNTING,
+    accounting_table,
     evaluation_table,
     exits_table,
     parity_table,
@@ -25,6 +27,7 @@ from lraee_toolchain.report.plots.exits import exit_shares_plot, quadrants_plot
 from lraee_toolchain.report.plots.noise import noise_plot, quality_plot
 from lraee_toolchain.report.static_cuts import cuts_text
 from lraee_toolchain.report.study_tables import (
+    alone_table,
     heads_table,
     noise_table,
     precisions_table,
@@ -42,6 +45,7 @@ def report_page(found: Findings) -> str:
         _tower,
         _noise,
         _heads,
+        _accounting,
         _pareto,
         _leaving,
         _pictures,
@@ -116,7 +120,14 @@ def _heads(found: Findings) -> Section | None:
         "shallow features. The paper reads the mean patch token, because the class token becomes meaningful late.",
         alone=True,
     )
-    return Section(anchor="heads", title="What heads read", body=[plot, table_html(heads_table(ablations.heads))])
+    tables = [heads_table(ablations.heads), alone_table(ablations.methods.alone)]
+    body = [plot, *(table_html(table) for table in tables if table is not None)]
+    return Section(anchor="heads", title="What heads read", body=body)
+
+
+def _accounting(found: Findings) -> Section | None:
+    table = accounting_table(found)
+    return None if table is None else Section(anchor="accounting", title=ACCOUNTING, body=[table_html(table)])
 
 
 def _pareto(found: Findings) -> Section | None:

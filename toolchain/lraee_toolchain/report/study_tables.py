@@ -10,16 +10,16 @@ from lraee_toolchain.config import Precision
 from lraee_toolchain.evaluation.metrics import (
     LRA_EE,
     Ablations,
+    ExitAlone,
     Latency,
     MethodTable,
     PolicyRow,
     Precisions,
     Quadrants,
-    RiskCheck,
-    RiskChecks,
     Selectivity,
     WayRow,
 )
+from lraee_toolchain.evaluation.risk_metrics import RiskCheck, RiskChecks
 from lraee_toolchain.quantization.noise import NoiseProfile
 from lraee_toolchain.report.names import FACTORIAL, HEADS, method_name, way_name
 from lraee_toolchain.report.wording import accuracy, percent, points, saving, threads_text
@@ -50,11 +50,15 @@ def study_tables(ablations: Ablations, latency: Latency | None, *, bundle: Polic
     main = ablations.precision
     times = {} if latency is None else {(row.way, row.precision): percent(row.saved, 1) for row in latency.rows}
     head = ["way to run", "top-1", "FLOPs saved"]
+    tuned = any(row.difference_to_given is not None for row in ablations.main)
     against = [f"against {main}", "against SSA at the last block", "against FP32"]
+    if tuned:
+        against = [*against[:-1], "against FP32 tuned", "against FP32 as given"]
     yield Table(
         title="Main comparison (the paper's T1)",
         note="The rows at full depth show what repairing bad quantization brings; only the comparison with the head at "
-        "the last block, which was trained in the same way, shows what routing itself adds.",
+        "the last block, which was trained in the same way, shows what routing itself adds."
+        + (" All rows are of the tuned trunk; what tuning gave is in the last column alone." if tuned else ""),
         header=[*head, *(["latency saved"] if times else []), *against],
         rows=[
             _way(way_name(row.way, row.precision), row, [times.get((row.way, row.precision), "")] if times else [])
@@ -76,7 +80,8 @@ def study_tables(ablations: Ablations, latency: Latency | None, *, bundle: Polic
 
 
 def _way(name: str, row: WayRow, time: list[str]) -> list[str]:
-    differences = (row.difference_to_int8, row.difference_to_ssa_last, row.difference_to_float)
+    differences = [row.difference_to_int8, row.difference_to_ssa_last, row.difference_to_float]
+    differences += [] if row.difference_to_given is None else [row.difference_to_given]
     saved = saving(row.flops_saved, row.flops_saved_std)
     return [name, accuracy(row.accuracy), saved, *time, *map(points, differences)]
 
@@ -214,6 +219,24 @@ def noise_table(profiles: Mapping[Precision, NoiseProfile], pruned: Mapping[Prec
         note="At full depth: mean cosine to FP32, mean angle between the two embeddings, and the share of images whose "
         f"answer changes.{dropped}",
         header=header if pruned is None else [*header, "pruned exits"],
+        rows=rows,
+    )
+
+
+def alone_table(alone: Sequence[ExitAlone]) -> Table | None:
+    """Show every candidate exit answering for all images, mean of the seeds; None where none was measured."""
+    if not alone:
+        return None
+    blocks = sorted({exit.block for exit in alone})
+    shares = {(exit.reads, exit.block): sum(exit.per_seed) / len(exit.per_seed) for exit in alone}
+    rows = [
+        [HEADS[reads], *(f"{100 * shares[reads, b]:.1f}" if (reads, b) in shares else MISSING for b in blocks)]
+        for reads in dict.fromkeys(exit.reads for exit in alone)
+    ]
+    return Table(
+        title="Every candidate exit alone",
+        note="Top-1 in % of the exit after each block, answering for all images, mean of the seeds.",
+        header=["head reads", *(str(block) for block in blocks)],
         rows=rows,
     )
 

@@ -10,6 +10,7 @@ from lraee_benchmarks.render.table import Table
 from lraee_toolchain.evaluation.metrics import Ablations, Latency
 from lraee_toolchain.quantization.noise import profile_csv
 from lraee_toolchain.report.bundle_tables import (
+    accounting_table,
     evaluation_table,
     exits_table,
     parity_table,
@@ -25,6 +26,7 @@ from lraee_toolchain.report.names import policy_name
 from lraee_toolchain.report.sections import report_page
 from lraee_toolchain.report.static_cuts import cuts_text
 from lraee_toolchain.report.study_tables import (
+    alone_table,
     heads_table,
     noise_table,
     precisions_table,
@@ -79,6 +81,8 @@ def _paragraphs(found: Findings) -> Iterator[str]:
         yield from _titled(noise_table(found.noise, pruned), "## Noise")
     if metrics.precisions is not None:
         yield from _titled(precisions_table(metrics.precisions))
+    if (table := accounting_table(found)) is not None:
+        yield from _titled(table, f"## {table.title}")
     if metrics.evaluation is not None:
         yield from _titled(evaluation_table(manifest, metrics.evaluation), "## Evaluation")
         yield from _default_point(found)
@@ -107,6 +111,8 @@ def _studies(ablations: Ablations, latency: Latency | None) -> Iterator[str]:
     if (table_of_gates := selectivity_table(ablations.selectivity)) is not None:
         yield from _titled(table_of_gates)
     yield from _titled(heads_table(ablations.heads))
+    if (table_of_exits := alone_table(ablations.methods.alone)) is not None:
+        yield from _titled(table_of_exits)
     yield from _titled(risk_table(ablations.risk))
 
 
