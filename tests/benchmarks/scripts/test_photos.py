@@ -249,7 +249,7 @@ def test_conclusions_follow_the_figures(scripts: SimpleNamespace, whole: dict[st
 
     def noise(last: float) -> Callable[[dict[str, Any]], None]:
         def change(other: dict[str, Any]) -> None:
-            other["noise"] = {"given-attention": {"naive INT8": [0.1] * 11 + [last]}}
+            other["noise"] = {"given-attention": {"naive INT8": [0.1] * 9 + [last] * 3}}
 
         return change
 
