@@ -17,6 +17,7 @@ from lraee.bundle.manifest import Manifest
 from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_toolchain.early_exit.features import Teacher
+from lraee_toolchain.early_exit.rows import largest
 from lraee_toolchain.evaluation.metrics import Evaluation, ExitShare, GivenTower, PolicyKind, PolicyRow, Quadrants
 from lraee_toolchain.evaluation.replay import Recording
 from lraee_toolchain.parts.runner import BATCH
@@ -97,7 +98,7 @@ def evaluate_bundle(
 
 def _right(answers: Teacher, classes: NDArray[np.int64]) -> NDArray[np.float64]:
     """(images,) 1 where a tower at full depth is right."""
-    return np.asarray(answers.probabilities.argmax(axis=1) == classes, np.float64)
+    return np.asarray(largest(answers.probabilities) == classes, np.float64)
 
 
 def _policies(manifest: Manifest) -> Iterator[tuple[PolicyKind, str | None, int | None, Policy]]:

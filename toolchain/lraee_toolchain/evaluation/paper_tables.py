@@ -121,8 +121,7 @@ def measure_ways(tower: Tower, others: Mapping[Precision, Callable[[], Tower]], 
 
     Args:
         tower: the precision that is exported.
-        others: the other precisions, among them ``FP32``; called one at a time, since the features of 128,000 images
-            of ViT-B/32 take 10 GB for each.
+        others: the other precisions, among them ``FP32``; called one at a time, and measured before the next.
         setting: labels, costs and options.
     """
     main = tower.name
@@ -144,7 +143,7 @@ def measure_ways(tower: Tower, others: Mapping[Precision, Callable[[], Tower]], 
 
 def full_depth(tower: Tower) -> Measured:
     """Measure the tower's own head."""
-    good = tower.evaluation.good(tower.evaluation.features.probabilities).astype(np.float64)
+    good = tower.evaluation.full_good.astype(np.float64)
     return Measured(good=[good], saved=[0.0])
 
 
