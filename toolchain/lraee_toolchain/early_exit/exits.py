@@ -155,7 +155,7 @@ def train_exits(
 def _finish_exit(task: ExitTask, head: Head, gating: Material, block: int) -> TrainedExit:
     """Fit temperature and gate to what a head answers on the gating split."""
     features, count, labels = gating.features, len(gating.features), len(task.labels)
-    logits = scratch_array(features.scratch, np.float32, (count, labels))
+    logits: FloatArray = scratch_array(features.scratch, np.float32, (count, labels))
     for rows in chunks(count, labels):
         logits[rows] = label_logits(_embeddings(head, features, block, rows), task.labels, task.logit_scale)
     target = gating.teacher.probabilities if gating.classes is None else OneHot(gating.classes, labels)

@@ -129,7 +129,8 @@ def _reached(good: NDArray[np.float64], saved: float, *, kept: bool = True) -> R
 
 def _mean_good(seeds: Levels) -> NDArray[np.float64]:
     """(images,) averaged over the seeds that reach a saving."""
-    return np.asarray(np.mean([found.good for found in seeds if found is not None], axis=0))
+    kept = [found.good for found in seeds if found is not None and found.good is not None]
+    return np.asarray(np.mean(kept, axis=0))
 
 
 def _entries(
