@@ -78,7 +78,8 @@ def outputs_from(probabilities: Iterable[Iterable[FloatArray]], scores: ExitScor
 
 def _reduced(pieces: Iterable[FloatArray], images: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
     """Compute label, largest probability and entropy of each image."""
-    predicted, confidence, entropy = (np.empty(images, kind) for kind in (np.int64, np.float32, np.float32))
+    predicted = np.empty(images, np.int64)
+    confidence, entropy = np.empty(images, np.float32), np.empty(images, np.float32)
     start = 0
     for piece in pieces:
         rows = slice(start, start + len(piece))

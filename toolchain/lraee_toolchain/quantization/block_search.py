@@ -135,6 +135,8 @@ def quantize_block_strongly(
                 plain = float_block(block, activation)
                 if alpha is not None:
                     plain = smooth_block(plain, base(None)[1], alpha)
+                    for other in bases.keys() - {None}:  # samples of every alpha would take a gigabyte
+                        del bases[other]
                 bases[alpha] = plain, observe(plain, tokens, making, folder)
             return bases[alpha]
 
