@@ -2,6 +2,7 @@
 
 from bundle_format import graphs_table, manifest_tables
 from commands import option_tables
+from export_sizes import disk_table
 from layout import make_targets, packages_table, rooms_table
 from records import (
     SIZE_B32,
@@ -26,6 +27,7 @@ __all__ = [
     "TINY",
     "bench_table",
     "cuts_sentence",
+    "disk_table",
     "early_exit_at_b32",
     "emulated_table",
     "graphs_table",
