@@ -2,6 +2,7 @@
 
 from bundle_format import graphs_table, manifest_tables
 from commands import option_tables
+from export_sizes import disk_table
 from layout import make_targets, packages_table, rooms_table
 from records import (
     SIZE_B32,
@@ -29,6 +30,7 @@ __all__ = [
     "bench_table",
     "both_models_table",
     "cuts_sentence",
+    "disk_table",
     "early_exit_at_b32",
     "emulated_table",
     "graphs_table",

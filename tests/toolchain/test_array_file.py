@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lraee.disk import NoRoomError
-from lraee_toolchain.array_file import ArrayFile, save_array
+from lraee_toolchain.array_file import SCRATCH_BYTES, ArrayFile, save_array, scratch_array
 
 
 def saved_by_numpy(array: np.ndarray) -> bytes:
@@ -76,3 +76,26 @@ def test_writing_fails_with_an_error_where_nothing_can_be_reserved(
     ):
         file.write(0, np.ones((1000, 10), np.float32))
     assert caught.value.errno == errno.EFBIG
+
+
+def test_an_array_for_a_while_leaves_no_name_and_takes_no_memory(tmp_path: Path) -> None:
+    """It lies in a file that nobody sees, or where it is small or no folder is given, in memory."""
+    count = SCRATCH_BYTES // 4
+    array = scratch_array(tmp_path, np.float32, (count, 1))
+    assert list(tmp_path.iterdir()) == []
+    assert isinstance(array, np.memmap)
+    array[:, 0] = np.arange(count)
+    np.testing.assert_array_equal(array[:, 0], np.arange(count, dtype=np.float32))
+    for folder, rows in ((tmp_path, count - 1), (None, count)):
+        plain = scratch_array(folder, np.float32, (rows, 1))
+        assert type(plain) is np.ndarray
+        assert plain.shape == (rows, 1)
+
+
+def test_an_array_for_a_while_that_does_not_fit_is_an_error(
+    tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """Its whole size is reserved, so that writing to it later never ends the process."""
+    with file_size_limit(SCRATCH_BYTES - 1), pytest.raises(NoRoomError) as caught:
+        scratch_array(tmp_path, np.uint8, (SCRATCH_BYTES,))
+    assert caught.value.wanted_bytes == SCRATCH_BYTES

@@ -10,6 +10,7 @@ import errno
 import io
 import math
 import os
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,9 @@ from lraee.disk import NoRoomError
 
 _NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
 """What file systems say that cannot reserve."""
+
+SCRATCH_BYTES = 2**24
+"""Arrays for a while that are smaller stay in memory."""
 
 
 class ArrayFile:
@@ -84,19 +88,53 @@ class ArrayFile:
         return header.getvalue()
 
     def _reserve(self, size: int) -> None:
-        if not hasattr(os, "posix_fallocate"):
-            return
         try:
-            os.posix_fallocate(self._file.fileno(), 0, size)
-        except OSError as error:
-            if error.errno not in _NOT_SUPPORTED:
-                self._file.truncate(0)  # give back what could be reserved, or it would count as used
-                raise NoRoomError(error, self._path, size) from error
+            reserve(self._file.fileno(), size, self._path)
+        except NoRoomError:
+            self._file.truncate(0)  # give back what could be reserved, or it would count as used
+            raise
 
     def _write_at(self, position: int, content: bytes) -> None:
         self._file.seek(position)
         self._file.write(content)
         self._file.flush()
+
+
+def reserve(descriptor: int, size: int, path: Path) -> None:
+    """Reserve the whole size of an open file where the system can.
+
+    Raises:
+        NoRoomError: the disk is full.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise NoRoomError(error, path, size) from error
+
+
+def scratch_array(folder: Path | None, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Make an array for a while, whose memory the system may write out to a file without a name.
+
+    The file is gone with the array, also when the process is killed.
+
+    Args:
+        folder: on whose disk it lies; None makes a plain array.
+        dtype: of the array.
+        shape: of the array; its values are not set.
+
+    Raises:
+        OSError: the disk is full, which the message says with the size, or no file can be made there.
+    """
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    if folder is None or size < SCRATCH_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file.fileno(), size, folder / "scratch")
+        file.truncate(size)
+        return np.memmap(file, dtype, "r+", shape=shape)
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:

@@ -154,6 +154,9 @@ def export_command(
     ] = "all",
     seeds: Annotated[int, _option(REPORT, "seeds of the comparison table")] = 3,
     seed: Annotated[int, _option(RUN, "of splits, heads and random crops")] = 0,
+    workers: Annotated[
+        int | None, _option(RUN, "threads that decode images; one for each usable core by default")
+    ] = None,
     work: Annotated[Path | None, _option(RUN, "keep stages here, to resume or to share between exports")] = None,
     overwrite: Annotated[
         bool, _option(RUN, "replace an existing bundle, and what lies beside it of its export", "--overwrite")

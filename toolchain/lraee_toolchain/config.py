@@ -159,6 +159,9 @@ class ExportConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the trunk is tuned; ``auto`` takes a GPU that torch can use, else the CPU. All else runs on the CPU."""
     seed: int = 0
+    workers: int | None = None
+    """Threads that decode images, which changes no byte of the result; None takes one for each usable core where there
+    are many images."""
     work: Path | None = None
     """Where stages are kept; None keeps them next to the bundle and removes them at the end."""
     unreadable: Literal["refuse", "skip"] = "refuse"
@@ -202,6 +205,8 @@ class ExportConfig:
             raise ExportError("--quantizer strong has nothing to do at --precision fp32; drop one of the two")
         if not 0 <= self.seed < 2**32:
             raise ExportError(f"--seed is {self.seed}, wanted a whole number from 0 to {2**32 - 1}")
+        if self.workers is not None and not 1 <= self.workers <= 256:
+            raise ExportError(f"--workers is {self.workers}, wanted 1 to 256 threads")
         if self.seeds < 1:
             raise ExportError(f"--seeds is {self.seeds}, wanted at least 1")
         if self.inject_outliers is not None and not self.inject_outliers > 0:

@@ -21,9 +21,10 @@ from lraee_exporters.tower import Tower
 from lraee_exporters.widen import inject_outliers, to_open_clip
 from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.data.disk_need import DiskNeed, Sizes, check_room, disk_need
 from lraee_toolchain.data.label_embeddings import read_label_embeddings
 from lraee_toolchain.data.labels import read_labels
-from lraee_toolchain.data.notices import ImagesRead, read_images
+from lraee_toolchain.data.notices import ImagesRead, read_images, used_splits
 from lraee_toolchain.data.splits import PixelSet, Splits, load_pixel_set, open_splits, save_pixels
 
 
@@ -151,7 +152,7 @@ class Inputs:
         """Load the model, read the images, and refuse options that cannot work with them.
 
         Raises:
-            ExportError: an option does not fit the model.
+            ExportError: an option does not fit the model, or the disk has too little room.
             TowerError: the model is unknown or not supported.
             DataError: images are missing, unreadable, or in two splits.
         """
@@ -176,7 +177,17 @@ class Inputs:
         for option, asked in fitted.items():
             if asked and self.is_random:
                 raise ExportError(f"{option} means nothing with random weights; leave it out")
+        if (said := check_room(self.disk_need, self.work.root, ablations=config.ablations)) is not None:
+            self.progress.notice(said)
         _ = self.read
+
+    @cached_property
+    def disk_need(self) -> DiskNeed:
+        """What the export takes in the work folder."""
+        splits = self.splits.named()
+        views = used_splits(self.config, self.splits, is_random=self.is_random)
+        rows = {name: len(splits[name]) * count for name, count in views.items()}
+        return disk_need(Sizes.of(self.tower, rows, len(self.label_set.names)), self.config)
 
     def pixels(self, dataset: Dataset, *, views: int) -> Path:
         """Preprocess a split."""
@@ -190,7 +201,14 @@ class Inputs:
         return self.work.stage(
             "pixels",
             inputs,
-            lambda folder: save_pixels(dataset, self.tower.preprocessing, folder, views=views, seed=self.config.seed),
+            lambda folder: save_pixels(
+                dataset,
+                self.tower.preprocessing,
+                folder,
+                views=views,
+                seed=self.config.seed,
+                workers=self.config.workers,
+            ),
         )
 
     def pixel_set(self, dataset: Dataset, *, views: int) -> PixelSet:

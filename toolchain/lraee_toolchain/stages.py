@@ -17,6 +17,7 @@ from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.labels import embed_labels
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.config import Precision
+from lraee_toolchain.data.disk_need import bytes_left
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.early_exit.features import (
@@ -174,10 +175,11 @@ class Stages(Inputs):
 
     @cached_property
     def token_room(self) -> TokenRoom:
-        """What decides which tokens lie on disk."""
+        """What decides which tokens lie on disk, where everything else that the export writes has room first."""
+        root = self.work.root
         return TokenRoom(
             round(self.config.disk_limit * GIGABYTE),
-            lambda: shutil.disk_usage(self.work.root).free,
+            lambda: shutil.disk_usage(root).free - bytes_left(self.disk_need, root),
             self.progress.notice,
         )
 

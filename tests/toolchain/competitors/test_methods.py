@@ -275,7 +275,7 @@ def test_heads_of_an_int8_export_are_quantized(task, exits, heads, splits) -> No
     """As they will run."""
     int8 = train_exits(replace(task, int8=True), heads, splits[0], EXITS, reads="patch_mean")
     for plain, quantized in zip(exits, int8, strict=True):
-        wanted = quantize_head(plain.head, head_input(heads.features, plain.block, "patch_mean"))
+        wanted = quantize_head(plain.head, [head_input(heads.features, plain.block, "patch_mean")])
         probe = head_input(splits[1].features, plain.block, "patch_mean")
         np.testing.assert_allclose(head_embeddings(quantized.head, probe), head_embeddings(wanted, probe), atol=1e-5)
         assert not np.allclose(head_embeddings(quantized.head, probe), head_embeddings(plain.head, probe), atol=1e-5)

@@ -73,7 +73,8 @@ def recorded(seed: int, images: int = 60) -> tuple[RecordedTower, Outputs]:
         visit_flops=np.full(4, EXIT_FLOPS),
         full_flops=BLOCK_FLOPS * DEPTH,
     )
-    return RecordedTower(probabilities, gate), outputs_from(probabilities, scores)
+    pieces = [[answers[:20], answers[20:]] for answers in probabilities]
+    return RecordedTower(probabilities, gate), outputs_from(pieces, scores)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def test_a_confidence_score_is_higher_where_an_exit_is_surer() -> None:
     """Entropy is negated."""
     probabilities = np.array([[[0.98, 0.01, 0.01], [0.4, 0.3, 0.3]]], np.float32)
     _, outputs = recorded(0, images=2)
-    outputs = outputs_from(probabilities, outputs.scores)
+    outputs = outputs_from([[answers] for answers in probabilities], outputs.scores)
     for score in ("confidence", "entropy"):
         confidence = outputs.confidence_score(score)
         assert confidence[0, 0] > confidence[1, 0]

@@ -74,7 +74,7 @@ def train(
         seed=seed,
     )
     material = Material(features=features, teacher=teacher, classes=classes)
-    (head,) = train_heads(task, head_input(features, 1, reads)[None], material, reads=reads)
+    (head,) = train_heads(task, material, [1], reads=reads)
     return head
 
 
@@ -123,7 +123,7 @@ def test_a_simulated_exit_answers_as_its_part_does(reads: HeadInput, int8: bool,
     tokens, classes, teacher = problem(300, seed=6)
     head = train(tokens, classes, teacher, reads=reads, epochs=3)
     inputs = head_input(features_of(tokens), 1, reads)
-    head = quantize_head(head, inputs) if int8 else head
+    head = quantize_head(head, [inputs]) if int8 else head
     gate = GateInfo(weights=(1.5, 0.5, -0.1), bias=0.3)
     weights = ExitWeights(
         reads=reads,
@@ -161,7 +161,7 @@ def test_an_int8_head_is_close_to_its_float_head() -> None:
     """And answers as well."""
     tokens, classes, teacher = problem(600, seed=7)
     head = train(tokens, classes, teacher)
-    int8 = quantize_head(head, head_input(features_of(tokens), 1, "patch_mean"))
+    int8 = quantize_head(head, [head_input(features_of(tokens), 1, "patch_mean")])
     unseen, truth, _ = problem(300, seed=8)
     inputs = head_input(features_of(unseen), 1, "patch_mean")
     assert (head_embeddings(head, inputs) * head_embeddings(int8, inputs)).sum(axis=1).min() > 0.99

@@ -177,7 +177,7 @@ def _photos(stages: Stages, dataset: Dataset, *, views: int) -> Photos:
     return Photos(
         pixels=rows.pixels,
         classes=stages.classes(dataset)[rows.source] if labelled else None,
-        teacher=stages.answers(dataset, stages.float_parts, views=views).embedding,
+        teacher=np.asarray(stages.answers(dataset, stages.float_parts, views=views).embedding),
     )
 
 
@@ -243,8 +243,9 @@ def _load(model: LoadedModel, folder: Path) -> LoadedModel:
 def _full_depth(given: Stages, tower: Stages) -> float:
     """Judge full depth of a tower, FP32, on all gating images; see `Adapted.given`."""
     rows = given.pixel_set(given.splits.gating, views=1)
-    best = tower.answers(given.splits.gating, tower.float_parts, views=1).probabilities.argmax(axis=1)
+    answers = tower.answers(given.splits.gating, tower.float_parts, views=1)
+    best = np.asarray(answers.probabilities).argmax(axis=1)
     if given.supervision == "labels":
         return float((best == given.classes(given.splits.gating)[rows.source]).mean())
     trusted = given.answers(given.splits.gating, given.float_parts, views=1).probabilities
-    return float(trusted[np.arange(len(best)), best].mean())
+    return float(np.asarray(trusted)[np.arange(len(best)), best].mean())

@@ -7,7 +7,7 @@ families of them can be tried. A `Method` is such a family: it reads the gating 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lraee.policies.entropy import entropy_nats
 from lraee_exporters.graphs.exit import HeadInput
-from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, score
+from lraee_toolchain.early_exit.exits import TrainedExit, answers_in_chunks, score
 from lraee_toolchain.early_exit.outcomes import ExitScores, Outcome, Point, decided, evaluate, outcome
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
 
@@ -58,20 +58,37 @@ def outputs_of(task: ExitTask, exits: Sequence[TrainedExit], material: Material)
         exits: by rising block, at least one.
         material: of the split.
     """
-    answers = (answers_of(task, trained, material.features).probabilities for trained in exits)
-    return replace(outputs_from(answers, score(task, exits, material)), reads=tuple(one.head.reads for one in exits))
+    scores = score(task, exits, material)
+
+    def pieces(trained: TrainedExit) -> Iterator[FloatArray]:
+        return (answers.probabilities for _, answers in answers_in_chunks(task, trained, material.features))
+
+    return replace(outputs_from(map(pieces, exits), scores), reads=tuple(one.head.reads for one in exits))
 
 
-def outputs_from(probabilities: Iterable[FloatArray], scores: ExitScores) -> Outputs:
+def outputs_from(probabilities: Iterable[Iterable[FloatArray]], scores: ExitScores) -> Outputs:
     """Reduce each exit's probabilities to what rules read, so that a thousand labels need not stay in memory.
 
     Args:
-        probabilities: (images, labels) of each exit, at least one, in the order of the exits.
+        probabilities: of each exit, at least one, in the order of the exits: pieces of (images, labels), one after the
+            other.
         scores: gates, what is good, and costs.
     """
-    seen = [(row.argmax(axis=1), row.max(axis=1), entropy_nats(row)) for row in probabilities]
-    predicted, confidence, entropy = (np.stack(column, axis=1) for column in zip(*seen, strict=True))
-    return Outputs(scores=scores, predicted=predicted.astype(np.int64), confidence=confidence, entropy=entropy)
+    columns = [_reduced(pieces, len(scores.full_good)) for pieces in probabilities]
+    predicted, confidence, entropy = (np.stack(column, axis=1) for column in zip(*columns, strict=True))
+    return Outputs(scores=scores, predicted=predicted, confidence=confidence, entropy=entropy)
+
+
+def _reduced(pieces: Iterable[FloatArray], images: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """Compute label, largest probability and entropy of each image."""
+    predicted = np.empty(images, np.int64)
+    confidence, entropy = np.empty(images, np.float32), np.empty(images, np.float32)
+    start = 0
+    for piece in pieces:
+        rows = slice(start, start + len(piece))
+        predicted[rows], confidence[rows], entropy[rows] = piece.argmax(axis=1), piece.max(axis=1), entropy_nats(piece)
+        start = rows.stop
+    return predicted, confidence, entropy
 
 
 class Rule(Protocol):

@@ -70,7 +70,7 @@ def read_images(
     if config.train is not None and not splits.train.labels and config.exits != "none":
         tell(f"--train {splits.train.source.name} has no class folders: heads and gates learn without labels")
     images, rows, skipped = {}, {}, {}
-    for name, views in _used(config, splits, is_random=is_random).items():
+    for name, views in used_splits(config, splits, is_random=is_random).items():
         found = load_pixel_set(pixels(splits.named()[name], views))
         images[name], rows[name] = found.images, len(found.pixels)
         if found.skipped:
@@ -101,7 +101,7 @@ def _given(config: ExportConfig, splits: Splits) -> dict[str, Dataset]:
     return {option: dataset for option, dataset in given.items() if dataset is not None}
 
 
-def _used(config: ExportConfig, splits: Splits, *, is_random: bool) -> dict[str, int]:
+def used_splits(config: ExportConfig, splits: Splits, *, is_random: bool) -> dict[str, int]:
     """Say which splits this export looks at, and how many views of each image."""
     quantizes = config.precision == "int8"
     uses = {

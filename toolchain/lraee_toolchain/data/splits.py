@@ -19,13 +19,13 @@ from lraee_calibration_data import (
     check_disjoint,
     fashion_mnist_pool,
     label_rows,
-    load_pixels,
     open_dataset,
     photos,
     split,
 )
 from lraee_toolchain.array_file import ArrayFile, save_array
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.data.decoding import decode
 
 FRACTIONS = {"calibration": 0.05, "heads": 0.65, "gating": 0.30}
 """Of a training set that also gives the calibration images."""
@@ -146,7 +146,9 @@ class PixelSet:
         return len(np.unique(self.source))
 
 
-def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *, views: int, seed: int) -> None:
+def save_pixels(
+    dataset: Dataset, preprocessing: Preprocessing, folder: Path, *, views: int, seed: int, workers: int | None = None
+) -> None:
     """Preprocess a split once into ``pixels.npy``, ``source.npy`` and ``skipped.json``.
 
     Args:
@@ -155,6 +157,7 @@ def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *,
         folder: empty.
         views: rows of each image; those after the first are random crops.
         seed: of the crops.
+        workers: threads that decode, which changes no byte; see `lraee_toolchain.data.decoding`.
 
     Raises:
         DataError: an image cannot be read and the data set refuses such, or none can be.
@@ -164,8 +167,7 @@ def save_pixels(dataset: Dataset, preprocessing: Preprocessing, folder: Path, *,
     source: list[int] = []
     skipped: dict[str, str] = {}
     with ArrayFile(folder / "pixels.npy", np.uint8, (rows, size, size, 3)) as pixels:
-        for chunk in dataset.batches(64):
-            loaded = load_pixels(dataset, preprocessing, chunk)
+        for loaded in decode(dataset, preprocessing, workers=workers):
             skipped |= {key: reason.replace(f"{dataset.source}/", "") for key, reason in loaded.skipped}
             pixels.write(len(source), loaded.pixels)
             source += loaded.indices

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, score
+from lraee_toolchain.early_exit.exits import TrainedExit, answers_in_chunks, score
 from lraee_toolchain.early_exit.outcomes import Point, decided, evaluate
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Material
 
@@ -40,7 +40,8 @@ def class_ease(task: ExitTask, exits: Sequence[TrainedExit], training: Material)
     wanted, labels = training.wanted, len(task.labels)
     total = np.zeros((labels, labels))
     for trained in exits:
-        np.add.at(total, wanted, answers_of(task, trained, training.features).probabilities)
+        for rows, answers in answers_in_chunks(task, trained, training.features):
+            np.add.at(total, wanted[rows], answers.probabilities)
     images = np.bincount(wanted, minlength=labels)
     return separation(total / np.maximum(images * len(exits), 1)[:, None])
 
@@ -95,8 +96,10 @@ def class_points(
         ease: (labels,) from `class_ease`.
     """
     scores = score(task, exits, gating)
-    answers = (answers_of(task, trained, gating.features).probabilities for trained in exits)
-    predicted = np.stack([probabilities.argmax(axis=1) for probabilities in answers], axis=1)
+    predicted = np.empty(scores.gate.shape, np.int64)
+    for column, trained in enumerate(exits):
+        for rows, answers in answers_in_chunks(task, trained, gating.features):
+            predicted[rows, column] = answers.probabilities.argmax(axis=1)
     points = []
     for table in class_tables(scores.gate, ease):
         thresholds = table.round(DECIMALS).tolist()

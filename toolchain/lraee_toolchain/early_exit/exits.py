@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lraee.bundle.manifest import GateInfo
 from lraee_exporters.graphs.exit import HEAD_INPUTS, POOLED_INPUTS, TOKEN_INPUTS, ExitWeights, HeadInput
+from lraee_toolchain.array_file import scratch_array
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
@@ -19,10 +20,12 @@ from lraee_toolchain.early_exit.heads import (
     head_input,
     label_logits,
     quantize_head,
+    read_in_chunks,
     softmax,
     train_heads,
 )
 from lraee_toolchain.early_exit.outcomes import ExitScores
+from lraee_toolchain.early_exit.rows import OneHot, chunks
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
 from lraee_toolchain.early_exit.token_heads.training import embed_tokens, quantize_token_heads, train_token_heads
 
@@ -119,7 +122,7 @@ def best_exits(
     """
     features, config = heads.features, task.config
     kinds = head_inputs(config, class_token=features.class_token is not None, tokens=features.tokens is not None)
-    full_depth = float(gating.good(gating.features.probabilities).mean())
+    full_depth = float(gating.full_good.mean())
     best: dict[int, TrainedExit] = {}
     for reads in kinds:
         asked = blocks
@@ -187,10 +190,10 @@ def train_exits(
             trained = quantize_token_heads(trained, heads.features, blocks)
         embed_tokens(trained, gating.features, blocks)
     else:
-        inputs = np.stack([head_input(heads.features, block, reads) for block in blocks])
-        trained = train_heads(task, inputs, heads, reads=reads, advance=advance)
+        trained = train_heads(task, heads, blocks, reads=reads, advance=advance)
         if task.int8:
-            trained = [quantize_head(head, inputs[i]) for i, head in enumerate(trained)]
+            read = [read_in_chunks(heads.features, block, reads) for block in blocks]
+            trained = [quantize_head(head, inputs) for head, inputs in zip(trained, read, strict=True)]
     return [_finish_exit(task, head, gating, block) for head, block in zip(trained, blocks, strict=True)]
 
 
@@ -215,38 +218,54 @@ def _token_heads(
 
 def _finish_exit(task: ExitTask, head: Head, gating: Material, block: int) -> TrainedExit:
     """Fit temperature and gate to what a head answers on the gating split."""
-    logits = label_logits(_embeddings(head, gating.features, block), task.labels, task.logit_scale)
-    target = gating.teacher.probabilities
-    if gating.classes is not None:
-        target = np.eye(len(task.labels), dtype=np.float32)[gating.classes]
+    features, count, labels = gating.features, len(gating.features), len(task.labels)
+    logits: FloatArray = scratch_array(features.scratch, np.float32, (count, labels))
+    for rows in chunks(count, labels):
+        logits[rows] = label_logits(_embeddings(head, features, block, rows), task.labels, task.logit_scale)
+    target = gating.teacher.probabilities if gating.classes is None else OneHot(gating.classes, labels)
     temperature = fit_temperature(logits, target)
-    probabilities = softmax(logits / np.float32(temperature))
-    features = gate_features(probabilities, gating.features.variance[:, block - 1])
-    good = gating.good(probabilities)
+    met, good = np.empty((count, 3), np.float32), np.empty(count, np.bool_)
+    for rows in chunks(count, labels):
+        probabilities = softmax(logits[rows] / np.float32(temperature))
+        met[rows] = gate_features(probabilities, features.variance[rows, block - 1])
+        good[rows] = gating.good(probabilities, rows)
     return TrainedExit(
         block=block,
         head=head,
         temperature=temperature,
-        gate=fit_gate(features, good),
+        gate=fit_gate(met, good),
         accuracy=float(good.mean()),
     )
 
 
-def _embeddings(head: Head, features: Features, block: int) -> FloatArray:
-    """Compute what the head after `block` answers for all images, (images, embed_dim)."""
+def _embeddings(head: Head, features: Features, block: int, rows: slice) -> FloatArray:
+    """Compute what the head after `block` answers for some images, (images, embed_dim)."""
     if head.pool is None:
-        return head_embeddings(head, head_input(features, block, head.reads))
+        return head_embeddings(head, head_input(features, block, head.reads, rows))
     embed_tokens([head], features, [block])
-    return features.answers[head]
+    return np.asarray(features.answers[head][rows])
 
 
-def answers_of(task: ExitTask, trained: TrainedExit, features: Features) -> ExitAnswers:
-    """Compute what an exit answers for cached features, as its ONNX part would."""
-    embeddings = _embeddings(trained.head, features, trained.block)
+def answers_of(task: ExitTask, trained: TrainedExit, features: Features, rows: slice = slice(None)) -> ExitAnswers:
+    """Compute what an exit answers for cached features, as its ONNX part would.
+
+    Args:
+        task: the labels.
+        trained: the exit.
+        features: of all images.
+        rows: the images to answer for; all at once need memory for every label of every image.
+    """
+    embeddings = _embeddings(trained.head, features, trained.block, rows)
     logits = label_logits(embeddings, task.labels, task.logit_scale)
     probabilities = softmax(logits / np.float32(trained.temperature))
-    values = gate_features(probabilities, features.variance[:, trained.block - 1])
+    values = gate_features(probabilities, features.variance[rows, trained.block - 1])
     return ExitAnswers(probabilities, gate_values(trained.gate, values))
+
+
+def answers_in_chunks(task: ExitTask, trained: TrainedExit, features: Features) -> Iterator[tuple[slice, ExitAnswers]]:
+    """Yield what an exit answers for all images, some at a time, with their rows."""
+    for rows in chunks(len(features), len(task.labels)):
+        yield rows, answers_of(task, trained, features, rows)
 
 
 def score(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> ExitScores:
@@ -254,13 +273,17 @@ def score(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> E
     looking = [trained for trained in exits if trained.head.pool is not None]
     if looking:  # one pass over the tokens for all of them
         embed_tokens([trained.head for trained in looking], material.features, [trained.block for trained in looking])
-    answers = [answers_of(task, trained, material.features) for trained in exits]
-    none = np.zeros((len(material.features.embedding), 0))
+    shape = len(material.features), len(exits)
+    gate, good = np.empty(shape, np.float32), np.empty(shape)
+    for column, trained in enumerate(exits):
+        for rows, answers in answers_in_chunks(task, trained, material.features):
+            gate[rows, column] = answers.gate
+            good[rows, column] = material.good(answers.probabilities, rows)
     return ExitScores(
         blocks=tuple(trained.block for trained in exits),
-        gate=np.hstack([none.astype(np.float32), *(a.gate[:, None] for a in answers)]),
-        good=np.hstack([none, *(material.good(a.probabilities)[:, None] for a in answers)]),
-        full_good=material.good(material.features.probabilities).astype(np.float64),
+        gate=gate,
+        good=good,
+        full_good=material.full_good.astype(np.float64),
         exit_flops=np.array([task.costs.up_to(trained.block) for trained in exits], np.float64),
         visit_flops=np.array([task.costs.exits[trained.head.reads] for trained in exits], np.float64),
         full_flops=float(task.costs.full),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee_toolchain.array_file import ArrayFile
+from lraee_toolchain.early_exit.rows import RowArray, Rows
 from lraee_toolchain.early_exit.token_heads.sources import (
     DiskTokens,
     Joined,
@@ -28,42 +29,48 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """What exits read of each image, memory-mapped; index 0 of the block axis is block 1."""
+    """What exits read of each image, memory-mapped, read some rows at a time; index 0 of the block axis is block 1."""
 
-    patch_mean: FloatArray
+    patch_mean: RowArray
     """(images, blocks, width) float32, mean patch token after each block."""
-    class_token: FloatArray | None
+    class_token: RowArray | None
     """(images, blocks, width) float32, or None for a tower without a class token."""
-    variance: FloatArray
+    variance: RowArray
     """(images, blocks) float32, spatial activation variance of the patch tokens."""
-    embedding: FloatArray
+    embedding: RowArray
     """(images, embed_dim) float32, full depth, unit rows."""
-    probabilities: FloatArray
+    probabilities: RowArray
     """(images, labels) float32, full depth."""
     tokens: TokenSource | None = None
     """All tokens after candidate blocks, for heads that learn from them; None where no head does."""
     answers: WeakKeyDictionary[Any, FloatArray] = field(default_factory=WeakKeyDictionary, repr=False)
     """Embeddings (images, embed_dim) by the head that read all tokens, so that they are read once for each head."""
+    scratch: Path | None = None
+    """Where arrays lie for a while that grow with the images; None keeps them in memory."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.embedding)
 
     def rows(self, index: NDArray[np.int64]) -> Features:
-        """Copy the rows of some images; of the tokens only when they are asked for."""
-        arrays = {name: _rows(getattr(self, name), index) for name in _NAMES}
-        return Features(**arrays, tokens=None if self.tokens is None else SomeRows(self.tokens, index))
+        """Select images by their index; nothing is copied."""
+        arrays: dict[str, Any] = {}
+        for name in _NAMES:
+            values = getattr(self, name)
+            arrays[name] = None if values is None else Rows.of(values).select(index)
+        tokens = None if self.tokens is None else SomeRows(self.tokens, index)
+        return Features(**arrays, tokens=tokens, scratch=self.scratch)
 
     def joined(self, other: Features) -> Features:
-        """Put the images of another split after these; the cached arrays are copied."""
+        """Put the images of another split after these; nothing is copied."""
         arrays: dict[str, Any] = {}
         for name in _NAMES:
             first, second = getattr(self, name), getattr(other, name)
-            arrays[name] = None if first is None else np.concatenate([first, second])
+            arrays[name] = None if first is None else Rows.of(first).joined(second)
         tokens = None
         if self.tokens is not None and other.tokens is not None:
             tokens = Joined(self.tokens, other.tokens)
-        return Features(**arrays, tokens=tokens)
-
-
-def _rows(values: FloatArray | None, index: NDArray[np.int64]) -> Any:
-    return None if values is None else np.ascontiguousarray(values[index])
+        return Features(**arrays, tokens=tokens, scratch=self.scratch)
 
 
 _NAMES = ("patch_mean", "class_token", "variance", "embedding", "probabilities")
@@ -114,7 +121,7 @@ def load_features(folder: Path) -> Features:
     """Open what `extract_features` wrote."""
     tokens = DiskTokens(folder)
     arrays = {name: _open(folder / f"{name}.npy") for name in _NAMES}
-    return Features(**arrays, tokens=tokens if tokens.blocks else None)
+    return Features(**arrays, tokens=tokens if tokens.blocks else None, scratch=folder.parent)
 
 
 def _open(path: Path) -> Any:
@@ -160,20 +167,20 @@ def _writer(folder: Path, rows: int, opened: ExitStack) -> _Write:
 class Teacher:
     """The float tower's answer for the same images, memory-mapped."""
 
-    embedding: FloatArray
+    embedding: RowArray
     """(images, embed_dim) float32 unit rows."""
-    probabilities: FloatArray
+    probabilities: RowArray
     """(images, labels) float32."""
 
     def rows(self, index: NDArray[np.int64]) -> Teacher:
-        """Select the rows of some images."""
-        return Teacher(self.embedding[index], self.probabilities[index])
+        """Select images by their index; nothing is copied."""
+        return Teacher(*(Rows.of(array).select(index) for array in (self.embedding, self.probabilities)))
 
     def joined(self, other: Teacher) -> Teacher:
-        """Put the images of another split after these."""
+        """Put the images of another split after these; nothing is copied."""
         return Teacher(
-            np.concatenate([self.embedding, other.embedding]),
-            np.concatenate([self.probabilities, other.probabilities]),
+            Rows.of(self.embedding).joined(other.embedding),
+            Rows.of(self.probabilities).joined(other.probabilities),
         )
 
 

@@ -7,12 +7,13 @@ without, from the FP32 tower's label distribution and embedding alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from lraee.errors import ExportError
 from lraee_exporters.graphs.exit import HeadInput
@@ -22,6 +23,7 @@ from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quanti
 from lraee_exporters.tower import LayerNorm, Linear
 from lraee_toolchain.config import HeadTraining
 from lraee_toolchain.early_exit.features import Features
+from lraee_toolchain.early_exit.rows import RowArray, chunks
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
 
 EPSILON = 1e-5
@@ -30,26 +32,35 @@ LEAST_STEPS = 20
 """Least steps of the learning rate's cycle; torch divides by zero where a tenth of the cycle is one step."""
 
 
-def head_input(features: Features, block: int, reads: HeadInput) -> FloatArray:
+def head_input(
+    features: Features, block: int, reads: HeadInput, rows: slice | NDArray[np.int64] = slice(None)
+) -> FloatArray:
     """Select what the head after `block` (from 1) reads: (images, width), or (images, 2 * width) for ``both``.
 
     What heads read of tokens is computed by `token_heads`.
+
+    Args:
+        features: of all images.
+        block: the head stands after it.
+        reads: of pooled tokens.
+        rows: of the images; all by default.
     """
-    mean = features.patch_mean[:, block - 1]
     if reads == "patch_mean":
-        return np.asarray(mean)
+        return np.asarray(features.patch_mean[rows, block - 1])
     if features.class_token is None:
         raise ExportError(
             f"a head that reads {reads} needs a class token, which this tower does not have; read patch_mean"
         )
-    token = features.class_token[:, block - 1]
-    return np.concatenate([mean, token], axis=1) if reads == "both" else np.asarray(token)
+    token = features.class_token[rows, block - 1]
+    if reads == "both":
+        return np.concatenate([features.patch_mean[rows, block - 1], token], axis=1)
+    return np.asarray(token)
 
 
 def train_heads(
     task: ExitTask,
-    inputs: FloatArray,
     material: Material,
+    blocks: Sequence[int],
     *,
     reads: HeadInput,
     advance: Callable[[int], None] | None = None,
@@ -58,23 +69,23 @@ def train_heads(
 
     Args:
         task: labels, training options and the seed of initial weights, order and dropout.
-        inputs: (exits, images, d), each exit's `head_input`.
-        material: the same images' classes, or None to learn from the teacher alone, and the teacher's answers.
-        reads: kept in the result.
+        material: images to learn from; of each batch the rows are read when it is its turn.
+        blocks: where the exits stand.
+        reads: what all heads read, of pooled tokens.
         advance: called after each epoch.
     """
     options, generator = task.config.heads, torch.Generator().manual_seed(task.seed)
-    exits, count, width = inputs.shape
-    hidden = width if reads != "both" else width // 2
+    exits, count, hidden = len(blocks), len(material.features), material.features.patch_mean.shape[2]
+    width = 2 * hidden if reads == "both" else hidden
     parameters = initial_parameters(exits, (width, hidden, task.labels.shape[1]), generator)
     drop = Dropout(options.dropout, task.seed)
-    x = torch.from_numpy(np.ascontiguousarray(inputs))
     lesson, descent = Lesson(task, material), Descent(parameters, options, count)
     for _ in range(options.epochs):
         order = torch.randperm(count, generator=generator)
         for start in range(0, count, options.batch_size):
             rows = order[start : start + options.batch_size]
-            descent.step(lesson.loss(embed(parameters, x[:, rows], drop), rows))
+            read = [head_input(material.features, block, reads, rows.numpy()) for block in blocks]
+            descent.step(lesson.loss(embed(parameters, torch.from_numpy(np.stack(read)), drop), rows))
         if advance is not None:
             advance(1)
     arrays = [tensor.detach().numpy() for tensor in parameters]
@@ -87,9 +98,8 @@ class Lesson:
     def __init__(self, task: ExitTask, material: Material) -> None:
         """Name the task and its images."""
         self._options, self._scale = task.config.heads, task.logit_scale
-        self._target = torch.from_numpy(np.array(material.teacher.embedding))
+        self._teacher = material.teacher
         self._text = torch.from_numpy(np.array(task.labels)).T.contiguous()
-        self._soft = torch.from_numpy(np.array(material.teacher.probabilities))
         self._hard = None if material.classes is None else torch.from_numpy(np.array(material.classes))
 
     def loss(self, embedding: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -100,8 +110,10 @@ class Lesson:
             wanted = self._hard[rows].repeat(exits)
             loss = F.cross_entropy(logits, wanted, label_smoothing=self._options.label_smoothing)
         else:
-            loss = F.cross_entropy(logits, self._soft[rows].repeat(exits, 1))
-        loss = loss + self._options.distillation * (1 - (embedding * self._target[rows]).sum(-1)).mean()
+            soft = torch.from_numpy(np.array(self._teacher.probabilities[rows.numpy()]))
+            loss = F.cross_entropy(logits, soft.repeat(exits, 1))
+        target = torch.from_numpy(np.array(self._teacher.embedding[rows.numpy()]))
+        loss = loss + self._options.distillation * (1 - (embedding * target).sum(-1)).mean()
         return loss * exits
 
 
@@ -170,9 +182,15 @@ def finished_head(reads: HeadInput, *arrays: FloatArray, pool: TokenPool | None 
     )
 
 
-def quantize_head(head: Head, inputs: FloatArray) -> Head:
-    """Quantize a head to INT8, its activation ranges from `inputs` (images, d)."""
-    return quantized_head(head, head_ranges(head, inputs))
+def quantize_head(head: Head, inputs: Iterable[FloatArray]) -> Head:
+    """Quantize a head to INT8, its activation ranges from `inputs`, pieces of (images, d)."""
+    return quantized_head(head, *zip(*(head_ranges(head, piece) for piece in inputs), strict=True))
+
+
+def read_in_chunks(features: Features, block: int, reads: HeadInput) -> Iterator[FloatArray]:
+    """Yield the `head_input` of all images, some at a time."""
+    for rows in chunks(len(features), 4 * features.patch_mean.shape[2]):
+        yield head_input(features, block, reads, rows)
 
 
 def head_ranges(head: Head, inputs: FloatArray) -> tuple[ActivationRange, ActivationRange]:
@@ -181,11 +199,17 @@ def head_ranges(head: Head, inputs: FloatArray) -> tuple[ActivationRange, Activa
     return _range(normed), _range(_gelu(_apply(head.fc1, normed)))
 
 
-def quantized_head(head: Head, ranges: tuple[ActivationRange, ActivationRange]) -> Head:
-    """Quantize both layers of a float head to INT8, with their activation ranges."""
+def quantized_head(head: Head, first: Iterable[ActivationRange], second: Iterable[ActivationRange]) -> Head:
+    """Quantize both layers of a float head to INT8, with ranges that hold all of those met."""
     assert isinstance(head.fc1, Linear)
     assert isinstance(head.fc2, Linear)
-    return replace(head, fc1=quantize_linear(head.fc1, ranges[0]), fc2=quantize_linear(head.fc2, ranges[1]))
+    return replace(head, fc1=quantize_linear(head.fc1, _union(first)), fc2=quantize_linear(head.fc2, _union(second)))
+
+
+def _union(ranges: Iterable[ActivationRange]) -> ActivationRange:
+    """Find the range that holds all of them."""
+    met = list(ranges)
+    return ActivationRange(minimum=min(one.minimum for one in met), maximum=max(one.maximum for one in met))
 
 
 def head_embeddings(head: Head, inputs: FloatArray) -> FloatArray:
@@ -205,17 +229,22 @@ def softmax(logits: FloatArray) -> FloatArray:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
-def fit_temperature(logits: FloatArray, target: FloatArray) -> float:
+def fit_temperature(logits: RowArray, target: RowArray) -> float:
     """Fit the temperature T that minimizes the cross-entropy of ``softmax(logits / T)`` to `target` (images, labels).
+
+    Both are read some rows at a time.
 
     Source: Guo et al., arXiv 1706.04599; found by golden-section search over log T in [1/20, 20].
     """
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.float32(np.exp(log_temperature))
+    def of_images(log_temperature: float, rows: slice) -> FloatArray:
+        scaled = logits[rows] / np.float32(np.exp(log_temperature))
         shifted = scaled - scaled.max(axis=1, keepdims=True)
         log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return float(-(target * log_probability).sum(axis=1).mean())
+        return np.asarray(-(target[rows] * log_probability).sum(axis=1))
+
+    def loss(log_temperature: float) -> float:
+        return float(np.concatenate([of_images(log_temperature, rows) for rows in chunks(*logits.shape[:2])]).mean())
 
     low, high, ratio = -3.0, 3.0, (5**0.5 - 1) / 2
     for _ in range(40):

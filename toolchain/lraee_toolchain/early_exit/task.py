@@ -17,6 +17,7 @@ from lraee_exporters.graphs.pooling.token_pool import TokenPool
 from lraee_exporters.tower import LayerNorm
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher
+from lraee_toolchain.early_exit.rows import largest
 
 FloatArray = NDArray[np.float32]
 
@@ -81,7 +82,7 @@ class ExitTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Material:
-    """The cached inputs of one split."""
+    """The cached inputs of one split, read some rows at a time: they may be larger than memory."""
 
     features: Features
     """Features of the tower that will run (INT8)."""
@@ -93,7 +94,7 @@ class Material:
     @property
     def wanted(self) -> NDArray[np.int64]:
         """(images,) int64 the true label, or without labels the one that the float tower predicts."""
-        return self.teacher.probabilities.argmax(axis=1) if self.classes is None else self.classes
+        return largest(self.teacher.probabilities) if self.classes is None else self.classes
 
     def rows(self, index: NDArray[np.int64]) -> Material:
         """Select images by their index."""
@@ -104,6 +105,19 @@ class Material:
         """The same images for heads that read no tokens."""
         return replace(self, features=replace(self.features, tokens=None))
 
-    def good(self, probabilities: FloatArray) -> NDArray[np.bool_]:
-        """Whether each answer is right, or without labels agrees with the float tower."""
-        return np.asarray(probabilities.argmax(axis=1) == self.wanted)
+    def good(self, probabilities: FloatArray, rows: slice = slice(None)) -> NDArray[np.bool_]:
+        """Whether each answer is right, or without labels agrees with the float tower.
+
+        Args:
+            probabilities: (images, labels) of the images `rows`.
+            rows: all by default.
+        """
+        wanted = self.classes
+        if wanted is None:
+            return np.asarray(probabilities.argmax(axis=1) == largest(self.teacher.probabilities[rows]))
+        return np.asarray(probabilities.argmax(axis=1) == wanted[rows])
+
+    @property
+    def full_good(self) -> NDArray[np.bool_]:
+        """(images,) `good` of the tower's own answer at full depth."""
+        return np.asarray(largest(self.features.probabilities) == self.wanted)

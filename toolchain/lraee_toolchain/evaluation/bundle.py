@@ -18,6 +18,7 @@ from lraee.policies import Adaptive, ExitAt, Full, Policy
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_benchmarks.analysis.right_answers import pack_right
 from lraee_toolchain.early_exit.features import Teacher
+from lraee_toolchain.early_exit.rows import largest
 from lraee_toolchain.evaluation.metrics import (
     FLOAT,
     GIVEN_FLOAT,
@@ -119,7 +120,7 @@ def _given_tower(
 
 def _right(answers: Teacher, classes: NDArray[np.int64]) -> NDArray[np.float64]:
     """(images,) 1 where a tower at full depth is right."""
-    return np.asarray(answers.probabilities.argmax(axis=1) == classes, np.float64)
+    return np.asarray(largest(answers.probabilities) == classes, np.float64)
 
 
 def _policies(manifest: Manifest) -> Iterator[tuple[PolicyKind, str | None, int | None, Policy]]:

@@ -42,9 +42,20 @@ PRUNING = "token_pruning"
 PABEE_EVERYWHERE = "pabee_everywhere"
 LGVIT, LGVIT_FREE = "lgvit", "lgvit_free"
 
-Levels: TypeAlias = list[tuple[NDArray[np.float64], float] | None]
-"""One method's (images,) answers that are right and its saving, at LRA-EE's saving and at `LEVELS`; None where it
-cannot save that much."""
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reached:
+    """What one method does at one saving."""
+
+    accuracy: float
+    saved: float
+    """Share of full-depth FLOPs."""
+    good: NDArray[np.float64] | None
+    """(images,) 1 where the answer is right, at LRA-EE's saving alone: kept for every level it would take memory."""
+
+
+Levels: TypeAlias = list[Reached | None]
+"""One method at LRA-EE's saving and at `LEVELS`; None where it cannot save that much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,10 +96,9 @@ def measure_methods(
         name: [list(level) for level in zip(*(methods.get(name, nothing) for methods in by_seed), strict=True)]
         for name in names
     }
-    own = [found for found in collected[LRA_EE][0] if found is not None]
-    matched = float(np.mean([saved for _, saved in own]))
+    matched = float(np.mean([found.saved for found in collected[LRA_EE][0] if found is not None]))
     collected[PRUNING] = _pruned(tower, setting, runnable, matched)
-    lra_ee, full = np.mean([good for good, _ in own], axis=0), full_depth(tower).mean
+    lra_ee, full = _mean_good(collected[LRA_EE][0]), full_depth(tower).mean
     rows = tuple(
         MethodRow(method=name, front=_front(levels), at_match=_at_match(levels[0], lra_ee, full))
         for name, levels in collected.items()
@@ -114,16 +124,30 @@ def _methods_of_seed(
     """
     balanced = routing.points["balanced"]
     found = outcome(setting.score(routing.exits, tower.evaluation), balanced.thresholds)
-    own: Levels = [(found.good, found.saved), *(None for _ in LEVELS)]
+    own: Levels = [_reached(found.good, found.saved), *(None for _ in LEVELS)]
     methods: dict[str, Levels] = {LRA_EE: own}
     if not routing.exits:
         return methods
     rivals, information_to_noise = others
     entries = {**_entries(tower, setting, routing, seed, information_to_noise), **rivals}
-    for name, outcomes in compare(entries, wanted=(balanced.saved, *LEVELS)).items():
-        methods[name] = [None if one is None else (one.good, one.saved) for one in outcomes]
+    for name, entry in entries.items():
+        (outcomes,) = compare({name: entry}, wanted=(balanced.saved, *LEVELS)).values()
+        methods[name] = [
+            None if one is None else _reached(one.good, one.saved, kept=level == 0)
+            for level, one in enumerate(outcomes)
+        ]
     own[1:] = methods[SEARCHED][1:]
     return methods
+
+
+def _reached(good: NDArray[np.float64], saved: float, *, kept: bool = True) -> Reached:
+    return Reached(accuracy=float(good.mean()), saved=saved, good=good if kept else None)
+
+
+def _mean_good(seeds: Levels) -> NDArray[np.float64]:
+    """(images,) averaged over the seeds that reach a saving."""
+    kept = [found.good for found in seeds if found is not None and found.good is not None]
+    return np.asarray(np.mean(kept, axis=0))
 
 
 def _entries(
@@ -184,7 +208,7 @@ def _pruned(tower: Tower, setting: Setting, runnable: Runnable, matched: float) 
     for saved in (matched, *PRUNING_LEVELS):
         keep = keep_for(saved, setting.costs, tokens=shape[1], width=shape[2])
         pruned = measure_pruned(chain, runnable.parts, pixels, classes, setting.costs, keep=keep)
-        rows.append([(pruned.good, pruned.saved) if pruned.saved >= saved - 0.05 else None])
+        rows.append([_reached(pruned.good, pruned.saved) if pruned.saved >= saved - 0.05 else None])
         setting.advance(1)
     return rows
 
@@ -195,7 +219,7 @@ def _front(levels: Sequence[Levels]) -> tuple[FrontPoint, ...]:
     for level in levels:
         found = [seed for seed in level if seed is not None]
         if len(found) == len(level):
-            saved, accuracy = (np.mean(values) for values in zip(*((s, g.mean()) for g, s in found), strict=True))
+            saved, accuracy = (np.mean(values) for values in zip(*((s.saved, s.accuracy) for s in found), strict=True))
             front.append(FrontPoint(saved=float(saved), accuracy=float(accuracy)))
     return tuple(sorted(front, key=lambda point: point.saved))
 
@@ -205,7 +229,7 @@ def _at_match(seeds: Levels, lra_ee: NDArray[np.float64], full: NDArray[np.float
     found = [seed for seed in seeds if seed is not None]
     if len(found) < len(seeds):
         return None
-    good, saved = np.mean([good for good, _ in found], axis=0), [saved for _, saved in found]
+    good, saved = _mean_good(seeds), [seed.saved for seed in found]
     return AtMatch(
         accuracy=mean_over_images(good),
         flops_saved=float(np.mean(saved)),

@@ -133,8 +133,7 @@ def measure_ways(
     Args:
         tower: the precision that is exported.
         full: (images,) of every precision, among them ``FP32``, what is right at full depth.
-        others: precisions that exits are fitted on besides; called one at a time, since the features of 128,000 images
-            of ViT-B/32 take 10 GB for each.
+        others: precisions that exits are fitted on besides; called one at a time, and measured before the next.
         setting: labels, costs and options.
         given: as `Ways.given`.
     """
@@ -160,7 +159,7 @@ def measure_ways(
 
 def full_depth(tower: Tower) -> Measured:
     """Measure the tower's own head."""
-    good = tower.evaluation.good(tower.evaluation.features.probabilities).astype(np.float64)
+    good = tower.evaluation.full_good.astype(np.float64)
     return Measured(good=[good], saved=[0.0])
 
 

@@ -53,7 +53,7 @@ def uncontrolled_point(scores: ExitScores, *, epsilon: float, delta: float, seed
 
 def measure_risk(tower: Tower, setting: Setting) -> RiskChecks:
     """Check the guarantee for every one of `EPSILONS`, and the uncontrolled chooser at the last."""
-    seed, count = setting.config.seed, len(tower.pool.features.embedding)
+    seed, count = setting.config.seed, len(tower.pool.features)
     order = np.random.default_rng([seed, 2405]).permutation(count).astype(np.int64)
     first, second = round(HEADS_SHARE * count), round((HEADS_SHARE + GATES_SHARE) * count)
     heads, gating, population = (

@@ -36,8 +36,8 @@ class Tower:
 
     @classmethod
     def of(cls, name: Precision, heads: Material, gating: Material, evaluation: Material) -> Tower:
-        """Join the training splits of one precision and read them into memory."""
-        count = len(gating.features.embedding)
+        """Join the training splits of one precision; nothing is read or copied."""
+        count = len(gating.features)
         return cls(name=name, pool=_concatenate(heads, gating), gate_count=count, evaluation=evaluation)
 
     def without_labels(self) -> Tower:
@@ -75,7 +75,7 @@ class Setting:
     def divide(self, tower: Tower, seed: int) -> Splits:
         """Divide the pool into heads' and gating splits, in the same way for every precision."""
         generator = np.random.default_rng([self.config.seed, seed])
-        order = generator.permutation(len(tower.pool.features.embedding)).astype(np.int64)
+        order = generator.permutation(len(tower.pool.features)).astype(np.int64)
         gates, heads = np.sort(order[: tower.gate_count]), np.sort(order[tower.gate_count :])
         return tower.pool.rows(heads), tower.pool.rows(gates)
 

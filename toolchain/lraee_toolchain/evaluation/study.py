@@ -20,6 +20,7 @@ from lraee_exporters.parity import StageParity
 from lraee_toolchain.config import Precision
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates
+from lraee_toolchain.early_exit.rows import largest
 from lraee_toolchain.early_exit.task import Material
 from lraee_toolchain.evaluation.bundle import evaluate_bundle
 from lraee_toolchain.evaluation.latency import THREADS, measure_latency
@@ -146,7 +147,7 @@ class Study:
     def _right(self, parts: Path, stages: Stages | None = None) -> NDArray[np.float64]:
         """(images,) 1 where full depth of these parts is right; they are of the bundle's tower unless `stages` says."""
         answers = (stages or self._stages).answers(self._evaluation, parts, views=1)
-        return np.asarray(answers.probabilities.argmax(axis=1) == self.classes, np.float64)
+        return np.asarray(largest(answers.probabilities) == self.classes, np.float64)
 
     def ablate(self) -> Ablations:
         """Measure the paper's tables, every method at matched FLOPs, and the check of risk control."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,23 @@ def batches(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (np.ascontiguousarray(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH))
 
 
-def run_part(graph: GraphBuilder, file: WeightFile, name: str, inputs: NDArray[Any]) -> FloatArray:
+def run_part(graph: GraphBuilder, file: WeightFile, name: str, inputs: Iterable[NDArray[Any]]) -> Iterator[FloatArray]:
     """Run a stem or block that is not saved yet.
 
     Args:
         graph: with the output `tokens_out`.
         file: its weights.
         name: of its input.
-        inputs: of all images.
+        inputs: batches of images, such as `batches` gives.
 
-    Returns:
-        The outputs, (images, tokens, width).
+    Yields:
+        The outputs of each batch, (images, tokens, width).
     """
     with tempfile.TemporaryDirectory() as folder:
         file.save(Path(folder))
         session = make_session(graph.save(Path(folder)), SessionSettings())
-        outputs = [session.run(["tokens_out"], {name: batch})[0] for batch in batches(inputs)]
-    return np.concatenate(outputs)
+        for batch in inputs:
+            yield session.run(["tokens_out"], {name: batch})[0]
 
 
 class Chain:

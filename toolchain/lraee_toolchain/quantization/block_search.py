@@ -9,11 +9,12 @@ fused graph is the same as for the naive quantizer: nothing here costs time on t
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,9 @@ from lraee_exporters.int8.smooth_quant import smooth
 from lraee_exporters.tower import Activation, Block, FloatArray, Linear
 from lraee_toolchain.parts.runner import BATCH, run_part
 from lraee_toolchain.quantization.ranges import RangeCollector, least_error_range
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+"""Numbers of images."""
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 HELD_OUT = 4
@@ -75,41 +79,33 @@ class Observed:
 
 
 def observe(
-    block: BlockWeights, tokens: FloatArray, folder: Path, *, rows: int = 8192
-) -> tuple[dict[str, Observed], FloatArray]:
-    """Run a float block and collect its quantized inputs.
+    block: BlockWeights, tokens: FloatArray, images: Rows, folder: Path, *, rows: int = 8192
+) -> dict[str, Observed]:
+    """Run a float block and collect its quantized inputs, by name.
 
     Args:
         block: float weights.
-        tokens: (images, tokens, width).
+        tokens: (all images, tokens, width), which may be memory-mapped.
+        images: which of them to run.
         folder: for the graph.
         rows: size of the samples.
-
-    Returns:
-        Statistics by name, and the block's output (images, tokens, width).
     """
     graph, file = build_block(block, number=1, token_count=tokens.shape[1], observe=True)
     file.save(folder)
     session = make_session(graph.save(folder), SessionSettings())
     names = [f"observed_{name}" for name in QUANTIZED_INPUTS]
-    every = max(1, tokens.shape[0] * tokens.shape[1] // rows)
-    outputs: list[FloatArray] = []
+    every = max(1, len(images) * tokens.shape[1] // rows)
     samples: dict[str, list[FloatArray]] = {name: [] for name in QUANTIZED_INPUTS}
     collectors = {name: RangeCollector() for name in QUANTIZED_INPUTS}
     largest: dict[str, FloatArray] = {}
-    for start in range(0, len(tokens), BATCH):
-        batch = np.ascontiguousarray(tokens[start : start + BATCH])
-        output, *values = session.run(["tokens_out", *names], {"tokens": batch})
-        outputs.append(output)
+    for start in range(0, len(images), BATCH):
+        values = session.run(names, {"tokens": tokens[images[start : start + BATCH]]})
         for name, value in zip(QUANTIZED_INPUTS, values, strict=True):
             collectors[name].add(value)
             peak = np.abs(value).max(axis=0)
             largest[name] = np.maximum(largest[name], peak) if name in largest else peak
-            samples[name].append(value[start % every :: every])
-    observed = {
-        name: Observed(collectors[name], np.concatenate(samples[name]), largest[name]) for name in QUANTIZED_INPUTS
-    }
-    return observed, np.concatenate(outputs)
+            samples[name].append(value[start % every :: every].copy())
+    return {name: Observed(collectors[name], np.concatenate(samples[name]), largest[name]) for name in QUANTIZED_INPUTS}
 
 
 def quantize_block_strongly(
@@ -120,13 +116,14 @@ def quantize_block_strongly(
     Args:
         block: float weights.
         activation: the tower's activation.
-        tokens: (images, tokens, width) what the INT8 blocks before it give.
+        tokens: (images, tokens, width) what the INT8 blocks before it give; may be memory-mapped, as `target`.
         target: (images, tokens, width) what this block gives in the float tower.
 
     Returns:
         The INT8 block, its recipe, and the mean squared error of every recipe tried, by its text.
     """
-    making = np.arange(len(tokens)) % HELD_OUT != 0
+    numbers = np.arange(len(tokens))
+    making, held_out = numbers[numbers % HELD_OUT != 0], numbers[numbers % HELD_OUT == 0]
     errors: dict[str, float] = {}
     built: dict[Recipe, BlockWeights] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -138,15 +135,16 @@ def quantize_block_strongly(
                 plain = float_block(block, activation)
                 if alpha is not None:
                     plain = smooth_block(plain, base(None)[1], alpha)
-                bases[alpha] = plain, observe(plain, tokens[making], folder)[0]
+                    for other in bases.keys() - {None}:  # samples of every alpha would take a gigabyte
+                        del bases[other]
+                bases[alpha] = plain, observe(plain, tokens, making, folder)
             return bases[alpha]
 
         def error(recipe: Recipe) -> float:
             if recipe not in built:
                 float_weights, observed = base(recipe.alpha)
                 built[recipe] = apply_recipe(float_weights, observed, recipe)
-                output = _run(built[recipe], tokens[~making])
-                errors[str(recipe)] = float(np.square(output - target[~making], dtype=np.float64).mean())
+                errors[str(recipe)] = _error(built[recipe], tokens, target, held_out)
             return errors[str(recipe)]
 
         best = _least(error, [Recipe(alpha=alpha) for alpha in (None, *ALPHAS)])
@@ -237,6 +235,10 @@ def _floats(block: BlockWeights, *names: Layer) -> list[Linear]:
     return layers
 
 
-def _run(block: BlockWeights, tokens: FloatArray) -> FloatArray:
+def _error(block: BlockWeights, tokens: FloatArray, target: FloatArray, images: Rows) -> float:
+    """Compute the mean squared error of a block's output on some images, added up batch by batch."""
     graph, file = build_block(block, number=1, token_count=tokens.shape[1])
-    return run_part(graph, file, "tokens", tokens)
+    parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    outputs = run_part(graph, file, "tokens", (tokens[part] for part in parts))
+    sums = [np.square(out - target[part], dtype=np.float64).sum() for out, part in zip(outputs, parts, strict=True)]
+    return float(np.sum(sums) / (len(images) * math.prod(target.shape[1:])))

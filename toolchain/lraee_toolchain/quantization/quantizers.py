@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from lraee_exporters.graphs.stem import build_stem
 from lraee_exporters.graphs.tail import float_tail, quantize_tail
 from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.tower import Tower
+from lraee_toolchain.array_file import scratch_array
 from lraee_toolchain.parts.build import save_tower_parts
 from lraee_toolchain.parts.runner import Chain, batches, run_part
 from lraee_toolchain.quantization.block_search import quantize_block_strongly
@@ -40,28 +41,38 @@ def build_int8_strong(
         tower: float weights.
         chain: its float parts, which give the targets.
         pixels: (images, size, size, 3) uint8 calibration images.
-        folder: empty.
+        folder: empty; meanwhile its disk holds two arrays of ``4 * images * tokens * width`` bytes.
         advance: called after each block.
     """
     stem, stem_file = build_stem(tower, quantized=True)
-    tokens = run_part(stem, stem_file, "pixels", pixels)
-    target = np.concatenate([chain.stem(batch) for batch in batches(pixels)])
+    shape = len(pixels), tower.tokens, tower.width
+    tokens, target = (scratch_array(folder, np.float32, shape) for _ in range(2))
+    _fill(tokens, run_part(stem, stem_file, "pixels", batches(pixels)))
+    _fill(target, map(chain.stem, batches(pixels)))
     blocks: list[BlockWeights] = []
     choices: dict[str, str] = {}
     errors: dict[str, dict[str, float]] = {}
     for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
-        target = chain.run_block(name, target)
+        _fill(target, (chain.run_block(name, batch) for batch in batches(target)))
         chain.drop(name)
         weights, recipe, errors[name] = quantize_block_strongly(block, tower.activation, tokens, target)
         blocks.append(weights)
         choices[name] = str(recipe)
         graph, file = build_block(weights, number=len(blocks), token_count=tower.tokens)
-        tokens = run_part(graph, file, "tokens", tokens)
+        _fill(tokens, run_part(graph, file, "tokens", batches(tokens)))
         advance(1)
     tail, choices["tail"] = quantize_tail_strongly(float_tail(tower), tokens)
     save_tower_parts(tower, blocks, tail, folder, quantized=True)
     write_json(choices, folder / "choices.json")
     write_json(errors, folder / "errors.json")
+
+
+def _fill(array: NDArray[np.float32], parts: Iterable[NDArray[np.float32]]) -> None:
+    """Write rows into an array, one part after the other; a part may be made from the rows that it replaces."""
+    start = 0
+    for part in parts:
+        array[start : start + len(part)] = part
+        start += len(part)
 
 
 def load_choices(folder: Path) -> dict[str, str]:

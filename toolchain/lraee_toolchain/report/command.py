@@ -9,7 +9,7 @@ from typing import Any
 
 from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
 
-ELSEWHERE = {"model", "out", "heads", "adapt", "work", "overwrite"}
+ELSEWHERE = {"model", "out", "heads", "adapt", "workers", "work", "overwrite"}
 """Fields that are not plain options, or say nothing about the result."""
 
 

@@ -1,1 +1,1 @@
-"""Gives and reads all tokens of a block, for heads that learn from them. May import: early_exit, parts."""
+"""Gives and reads all tokens of a block, for heads that learn from them. May import: array_file, early_exit, parts."""

@@ -11,14 +11,14 @@ from safetensors.numpy import load_file, save_file
 from lraee_exporters.graphs.pooling.token_pool import TokenPool
 from lraee_exporters.tower import LayerNorm, Linear
 from lraee_toolchain.early_exit.heads import EPSILON
-from lraee_toolchain.early_exit.task import Head
+from lraee_toolchain.early_exit.task import FloatArray, Head
 
 NAME = "exit_heads.safetensors"
 
 
 def save_heads(heads: Mapping[int, Head], folder: Path) -> None:
     """Write float attention heads by their block, as one file."""
-    arrays = {}
+    arrays: dict[str, FloatArray] = {}
     for block, head in heads.items():
         assert head.pool is not None
         assert isinstance(head.fc1, Linear)

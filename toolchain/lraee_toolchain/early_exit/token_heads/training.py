@@ -6,7 +6,7 @@ that one pass of the tower serves all of them where tokens are not on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from lraee_exporters.graphs.pooling.token_pool import (
     pooled_rows,
 )
 from lraee_exporters.int8.linear import ActivationRange
+from lraee_toolchain.array_file import scratch_array
 from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.heads import (
     Descent,
@@ -126,12 +127,9 @@ class _Learner:
 def quantize_token_heads(heads: Sequence[Head], features: Features, blocks: Sequence[int]) -> list[Head]:
     """Quantize the heads after `blocks` to INT8, their activation ranges from all images."""
     met: list[list[tuple[ActivationRange, ActivationRange]]] = [[] for _ in heads]
-    for position, read in _reads_of(heads, features, blocks):
+    for position, _, read in _reads_of(heads, features, blocks):
         met[position].append(head_ranges(heads[position], read))
-    return [
-        quantized_head(head, (_union(first for first, _ in ranges), _union(second for _, second in ranges)))
-        for head, ranges in zip(heads, met, strict=True)
-    ]
+    return [quantized_head(head, *zip(*ranges, strict=True)) for head, ranges in zip(heads, met, strict=True)]
 
 
 def embed_tokens(heads: Sequence[Head], features: Features, blocks: Sequence[int]) -> None:
@@ -143,22 +141,24 @@ def embed_tokens(heads: Sequence[Head], features: Features, blocks: Sequence[int
     if not todo:
         return
     heads, blocks = [head for head, _ in todo], [block for _, block in todo]
-    parts: list[list[FloatArray]] = [[] for _ in heads]
-    for position, read in _reads_of(heads, features, blocks):
-        parts[position].append(head_embeddings(heads[position], read))
-    for head, embeddings in zip(heads, parts, strict=True):
-        features.answers[head] = np.concatenate(embeddings)
+    shape = len(features), features.embedding.shape[1]
+    answers = [scratch_array(features.scratch, np.float32, shape) for _ in heads]
+    for position, rows, read in _reads_of(heads, features, blocks):
+        answers[position][rows] = head_embeddings(heads[position], read)
+    features.answers.update(zip(heads, answers, strict=True))
 
 
-def _reads_of(heads: Sequence[Head], features: Features, blocks: Sequence[int]) -> Iterator[tuple[int, FloatArray]]:
-    """Yield the position of each head with what it reads of the next images, in the order of the images."""
+def _reads_of(
+    heads: Sequence[Head], features: Features, blocks: Sequence[int]
+) -> Iterator[tuple[int, slice, FloatArray]]:
+    """Yield the position of each head with the next images and what it reads of them, in the order of the images."""
     source, class_token = tokens_of(features), features.class_token is not None
     pools = [pool_tensors(head.pool) for head in heads if head.pool is not None]
     for start in range(0, len(source), BATCH):
-        rows = np.arange(start, min(start + BATCH, len(source)))
-        for position, tokens in enumerate(source.tokens(rows, blocks)):
+        rows = slice(start, min(start + BATCH, len(source)))
+        for position, tokens in enumerate(source.tokens(np.arange(rows.start, rows.stop), blocks)):
             values = torch.from_numpy(tokens).float()
-            yield position, read_tokens(values, pools[position], class_token=class_token).numpy()
+            yield position, rows, read_tokens(values, pools[position], class_token=class_token).numpy()
 
 
 def tokens_of(features: Features) -> TokenSource:
@@ -170,9 +170,3 @@ def tokens_of(features: Features) -> TokenSource:
     if features.tokens is None:
         raise ExportError("heads that read all tokens need features that were extracted with them")
     return features.tokens
-
-
-def _union(ranges: Iterable[ActivationRange]) -> ActivationRange:
-    """Find the range that holds all of them."""
-    met = list(ranges)
-    return ActivationRange(minimum=min(one.minimum for one in met), maximum=max(one.maximum for one in met))
