@@ -135,7 +135,8 @@ def main() -> None:
     parser.add_argument("--limit-gb", type=float, default=4.0, help="hard limit on private memory")
     parser.add_argument("--work", type=Path, help="folder for photos and exports, kept; a temporary one by default")
     parser.add_argument("--json", type=Path, help="write what was measured here")
-    arguments, options = parser.parse_known_args()
+    parser.add_argument("options", nargs="*", help="further options of lraee-export, after --")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.work or Path(temporary)
         root.mkdir(parents=True, exist_ok=True)
@@ -147,7 +148,7 @@ def main() -> None:
                 "train": write_photos(root / f"train-{count}", count - evaluated, seed=0),
                 "evaluate": write_photos(root / f"evaluate-{count}", evaluated, seed=1),
             }
-            command = export_command(model, photos, root / f"images-{count}.lraee", options)
+            command = export_command(model, photos, root / f"images-{count}.lraee", arguments.options)
             found.append({"images": count, **measure(command, round(arguments.limit_gb * 2**30))})
             print(
                 f"{count} images: peak {found[-1]['peak_bytes'] / 2**20:.0f} MiB, {found[-1]['seconds']} s", flush=True

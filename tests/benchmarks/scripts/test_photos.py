@@ -1,4 +1,4 @@
-"""The evidence on photos: parts that resume, and what is assembled of them, on real exports of the shipped model."""
+"""The evidence on photos: parts that resume, and what is assembled of them, on real exports of a small model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
+from lraee_exporters.loading.open_clip_models import load_model
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "benchmarks" / "evidence"
 REFERENCE = ROOT / "exporters" / "lraee_exporters" / "reference"
 NAMES = ("evidence", "photo_parts", "photo_words", "photo_conclusions", "photo_tables", "photos")
+MODEL_CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 28, "layers": 4, "width": 32, "head_width": 16, "patch_size": 7},
+    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+"""Four narrow blocks: six whole exports take seconds each, and their tables need no accuracy."""
+
 FEW = ("--quantizer", "naive", "--seeds", "1", "--epochs", "1", "--max-accuracy-drop", "30")
 FEW_PASSES = ("--adapt-epochs", "1", "--adapt-learning-rate", "1e-7", "--device", "cpu")
 
@@ -53,7 +62,7 @@ class Trial:
         """Give the command that runs parts."""
         inputs = [
             word
-            for name, path in (("model", REFERENCE), ("pool", "pool.zip"), ("test", "test.zip"), ("labels", "l.txt"))
+            for name, path in (("model", "model"), ("pool", "pool.zip"), ("test", "test.zip"), ("labels", "l.txt"))
             for word in (f"--{name}", str(self.folder / path))
         ]
         places = ["--out", str(self.folder / out), "--records", str(self.folder / records)]
@@ -70,6 +79,11 @@ def trial(picked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
     picked(fashion_mnist_test(), folder / "test.zip", step=10)
     labels = json.loads((REFERENCE / "labels.json").read_text("utf-8"))
     (folder / "l.txt").write_text("\n".join(labels["names"]) + "\n", "utf-8")
+    (folder / "model").mkdir()
+    (folder / "model" / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL_CONFIG}), "utf-8")
+    model = load_model(str(folder / "model"), pretrained="random:0").torch_model
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model" / "open_clip_model.safetensors")
     return Trial(folder)
 
 
