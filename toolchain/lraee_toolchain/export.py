@@ -130,6 +130,7 @@ class _Export:
             "exits": exits.name,
             "labels": labels.name,
             "text": text and text.name,
+            "adapted": self.adapted and self.adapted.words,
         }
         bundle = self.work.stage("bundle", inputs, lambda folder: self._pack(tower_parts, exits, folder))
         metrics = self._metrics(bundle, parity, exits, noise)

@@ -39,14 +39,14 @@ def run(visual: Any, options: Adaptation, folder: Path) -> list[EpochRecord]:
     mean = (0.5, 0.5, 0.5)
     task = TuningTask(labels=unit[:5], logit_scale=10.0, mean=mean, std=mean, exits=(1, 2), options=options, seed=0)
     machine = Machine(device=torch.device("cpu"), bf16=False)
-    return tune(visual, task, (photos, photos), folder, machine, Watch())
+    return tune(visual, task, (photos, photos), folder, machine, Watch()).records
 
 
 @pytest.mark.parametrize("rank", [None, 2])
 def test_only_its_stem_stays(rank: int | None, visual: Any, tmp_path: Path) -> None:
     """With low rank only the matrices of its blocks move."""
     given = {name: value.clone() for name, value in visual.state_dict().items()}
-    records = run(visual, Adaptation(epochs=2, batch_size=8, rank=rank, learning_rate=1e-3), tmp_path)
+    records = run(visual, Adaptation(epochs=2, batch_size=8, rank=rank, learning_rate=1e-3, frozen=0.0), tmp_path)
     assert [len(record.right) for record in records] == [3, 3, 3]
     found = visual.state_dict()
     assert found.keys() == given.keys()
