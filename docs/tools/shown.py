@@ -2,7 +2,7 @@
 
 from bundle_format import graphs_table, manifest_tables
 from commands import option_tables
-from export_sizes import disk_table
+from export_sizes import disk_table, own_photos_disk_table, passes_table
 from layout import make_targets, packages_table, rooms_table
 from records import (
     SIZE_B32,
@@ -40,7 +40,9 @@ __all__ = [
     "methods_table",
     "option_tables",
     "outliers_table",
+    "own_photos_disk_table",
     "packages_table",
+    "passes_table",
     "photo_conclusions",
     "promise_table",
     "rooms_table",

@@ -306,6 +306,10 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["reference", "--percentile", "12"], "--percentile is 12"),
         (["reference", "--ablations", "--precision", "fp32"], "--ablations compares INT8 with FP32"),
         (["ViT-B-32", "--pretrained", "random", "--ablations"], "give labelled images with --evaluate"),
+        (["reference", "--ablations"], "hold some of --train back with --evaluate-share"),
+        (["reference", "--evaluate-share", "1"], "--evaluate-share is 1, wanted a share above 0 and below 1"),
+        (["reference", "--evaluate-share", "0.2", "--evaluate", "x.zip"], "drop one of the two"),
+        (["ViT-B-32", "--pretrained", "random", "--evaluate-share", "0.2"], "random weights; leave it out"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

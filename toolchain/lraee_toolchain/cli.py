@@ -94,6 +94,9 @@ def export_command(
     train: Annotated[Path | None, _option(IMAGES, "folder or zip for heads, gates and thresholds")] = None,
     calibration: Annotated[Path | None, _option(IMAGES, "folder or zip for activation ranges")] = None,
     evaluate: Annotated[Path | None, _option(IMAGES, "labelled folder or zip, only for the report")] = None,
+    evaluate_share: Annotated[
+        float | None, _option(IMAGES, "share of --train to hold back for the report, in place of --evaluate")
+    ] = None,
     supervision: Annotated[
         str, _option(IMAGES, "auto (labels where there are class folders), labels, or label-free")
     ] = "auto",

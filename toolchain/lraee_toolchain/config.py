@@ -109,6 +109,9 @@ class ExportConfig:
     """Folder or zip for heads, gates and thresholds; None takes shipped data."""
     evaluate: Path | None = None
     """Labelled folder or zip that only the report looks at."""
+    evaluate_share: float | None = None
+    """Share of the pictures of `train` (0 to 1) to hold back for the report, in place of `evaluate`; the same pictures
+    whatever `seed` is."""
     supervision: Literal["auto", "labels", "label-free"] = "auto"
     """``auto`` uses labels when `train` has class folders, and refuses images that lie outside them."""
     exits: Literal["auto", "all", "none"] | tuple[int, ...] = "auto"
@@ -177,6 +180,11 @@ class ExportConfig:
             return "FP32"
         return "strong INT8" if self.quantizer == "strong" else "naive INT8"
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether there are images that only the report looks at."""
+        return self.evaluate is not None or self.evaluate_share is not None
+
     def check(self) -> None:
         """Refuse contradictions before any work is done.
 
@@ -211,16 +219,9 @@ class ExportConfig:
             raise ExportError(f"--seeds is {self.seeds}, wanted at least 1")
         if self.inject_outliers is not None and not self.inject_outliers > 0:
             raise ExportError(f"--inject-outliers is {self.inject_outliers}, wanted a factor above 0, such as 64")
-        if self.ablations and self.evaluate is None and not self.model.startswith("reference"):
-            raise ExportError("--ablations measures accuracy; give labelled images with --evaluate")
-        if self.ablations and self.precision == "fp32":
-            raise ExportError("--ablations compares INT8 with FP32; export with --precision int8")
+        self._check_evaluation()
         if self.tables != "all" and not self.ablations:
             raise ExportError(f"--tables {self.tables} narrows the tables of --ablations; add --ablations, or drop it")
-        if self.precisions and self.evaluate is None:
-            raise ExportError("--precisions measures accuracy; give labelled images with --evaluate")
-        if self.precisions and self.precision == "fp32":
-            raise ExportError("--precisions compares INT8 with FP32; export with --precision int8")
         if self.exits == "none":
             without = {
                 "--ablations": self.ablations,
@@ -234,6 +235,21 @@ class ExportConfig:
         self._check_adaptation()
         if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
             raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
+
+    def _check_evaluation(self) -> None:
+        """Refuse measurements without images or without INT8, and two answers to which images are held out."""
+        if self.evaluate is not None and self.evaluate_share is not None:
+            raise ExportError("--evaluate and --evaluate-share both say what the report looks at; drop one of the two")
+        if self.evaluate_share is not None and not 0 < self.evaluate_share < 1:
+            raise ExportError(f"--evaluate-share is {self.evaluate_share:g}, wanted a share above 0 and below 1")
+        for option, asked in {"--ablations": self.ablations, "--precisions": self.precisions}.items():
+            if asked and self.precision == "fp32":
+                raise ExportError(f"{option} compares INT8 with FP32; export with --precision int8")
+            if asked and not self.evaluates:
+                raise ExportError(
+                    f"{option} measures accuracy; give labelled images with --evaluate, or hold some of --train back "
+                    "with --evaluate-share"
+                )
 
     def _check_adaptation(self) -> None:
         """Refuse tuning that cannot be done, or means nothing."""

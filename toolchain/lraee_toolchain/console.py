@@ -42,6 +42,7 @@ WORDS = {
     "ablations": "measure the comparison table",
     "latency": "time the comparison table",
     "report": "write the report",
+    "held-back": "gather the images that were held back",
     "traced": "export the torch tower as it is",
     "fp32": "build the float graph",
     "floor": "build the graph of bare GEMMs",
@@ -126,5 +127,9 @@ def summary(result: ExportResult) -> None:
     places = [f"bundle     {result.bundle}", f"report     {result.report / 'report.html'}"]
     places += [] if result.baselines is None else [f"baselines  {result.baselines}"]
     places += [] if result.adapted is None else [f"adapted    {result.adapted}"]
-    for line in ("", *places, f"measure it with: lraee-bench {shlex.quote(str(result.bundle))}"):
+    measuring = ["lraee-bench", str(result.bundle)]
+    if (images := result.evaluation) is not None:
+        places.append(f"held back  {images}")
+        measuring += ["--images", str(images), "--accuracy", str(images)]
+    for line in ("", *places, f"measure it with: {shlex.join(measuring)}"):
         print_line(printable(line))

@@ -27,6 +27,7 @@ from lraee_toolchain.bundle.pack import BundleInputs, pack
 from lraee_toolchain.bundle.targets import Targets
 from lraee_toolchain.cache import WorkFolder, key_of, writing
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.data.held_back import ARCHIVE, save_held_back
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates, head_inputs
 from lraee_toolchain.early_exit.fitting import (
@@ -64,6 +65,8 @@ class ExportResult:
     """Folder with the baselines, or None."""
     adapted: Path | None = None
     """Folder with the tuned model, or None."""
+    evaluation: Path | None = None
+    """Zip of the images that were held back for the report, or None."""
     failed_baselines: dict[str, str] = field(default_factory=dict)
     """Why a baseline that was asked for could not be made, by its name."""
 
@@ -243,6 +246,15 @@ class _Export:
         classes = stages.classes(stages.splits.evaluation)[rows.source]
         return run_pictures(bundle, rows.pixels, classes, seed=self.config.seed)
 
+    def _held_back(self) -> Path | None:
+        """Write the images that were held back for the report, where that was asked for."""
+        dataset = self.stages.splits.evaluation
+        if self.config.evaluate_share is None or dataset is None:
+            return None
+        skipped = sorted(self.stages.read.skipped.get("evaluation", {}))
+        inputs = {"data": dataset.fingerprint, "source": dataset.source.name, "skipped": skipped}
+        return self.work.stage("held-back", inputs, lambda folder: save_held_back(dataset, folder, skipped=skipped))
+
     def _install(self, bundle: Path, tower_parts: Path, metrics: Metrics) -> ExportResult:
         out = self.config.out
         report = self.work.stage(
@@ -255,6 +267,8 @@ class _Export:
         finished |= {} if baselines is None else {".baselines": baselines}
         adapted = self.adapted if self.adapted is not None and self.adapted.is_taken else None
         finished |= {} if adapted is None else {".adapted": adapted.folder}
+        held_back = self._held_back()
+        finished |= {} if held_back is None else {".evaluation": held_back}
         targets = Targets(out)
         targets.install(finished)
         return ExportResult(
@@ -262,6 +276,7 @@ class _Export:
             report=targets.all[".report"],
             baselines=None if baselines is None else targets.all[".baselines"],
             adapted=None if adapted is None else targets.all[".adapted"],
+            evaluation=None if held_back is None else targets.all[".evaluation"] / ARCHIVE,
             failed_baselines={} if self.baselines is None else self.baselines.failed,
         )
 

@@ -173,6 +173,7 @@ class Inputs:
             "--promise": config.promise is not None,
             "--thresholds per-class": config.thresholds == "per-class",
             "--adapt": config.adapt is not None,
+            "--evaluate-share": config.evaluate_share is not None,
         }
         for option, asked in fitted.items():
             if asked and self.is_random:

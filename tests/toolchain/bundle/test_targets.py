@@ -18,9 +18,10 @@ RECORDS = {
     ".report": {"metrics.json": {"parity": [], "images": {}}},
     ".baselines": {"baselines.json": {"format": 1, "fingerprint": "f", "baselines": []}},
     ".adapted": {"adaptation.json": {"machine": "cpu", "epochs": []}},
+    ".evaluation": {"evaluation.json": {"source": "photos", "images": {}}},
 }
 OTHER_FILES = {".lraee": "stem.onnx", ".report": "report.md", ".baselines": "fp32.onnx"}
-OTHER_FILES |= {".adapted": "open_clip_model.safetensors"}
+OTHER_FILES |= {".adapted": "open_clip_model.safetensors", ".evaluation": "images.zip"}
 
 
 class Killed(BaseException):
@@ -67,7 +68,7 @@ def test_folders_are_installed_and_nothing_else_is_left(tmp_path: Path) -> None:
     made, out = finished(tmp_path / "work", ".lraee", ".report"), tmp_path / "out" / "x.lraee"
     out.parent.mkdir()
     Targets(out).install(made)
-    assert contents(out) == {".lraee": "new", ".report": "new", ".baselines": None, ".adapted": None}
+    assert contents(out) == {**dict.fromkeys(KINDS), ".lraee": "new", ".report": "new"}
     assert {path.name for path in out.parent.iterdir()} == {"x.lraee", "x.report"}
     assert [content(path) for path in made.values()] == ["new", "new"]
 
@@ -80,11 +81,11 @@ def test_companions_of_the_old_bundle_are_replaced_or_removed(tmp_path: Path) ->
     (out / "exit_03.onnx").write_text("of the old bundle")
     Targets(out).check(config_of(out, baselines=True, overwrite=True))
     Targets(out).install(finished(tmp_path / "work", ".lraee", ".report", ".baselines"))
-    assert contents(out) == {".lraee": "new", ".report": "new", ".baselines": "new", ".adapted": None}
+    assert contents(out) == {**dict.fromkeys(KINDS), ".lraee": "new", ".report": "new", ".baselines": "new"}
     assert {path.name for path in out.parent.iterdir()} == {"x.lraee", "x.report", "x.baselines"}
 
 
-@pytest.mark.parametrize("suffix", [".adapted", ".baselines"])
+@pytest.mark.parametrize("suffix", [".adapted", ".baselines", ".evaluation"])
 def test_a_folder_of_the_users_that_merely_has_the_name_stays(suffix: str, tmp_path: Path) -> None:
     """An open_clip folder of their own, baselines made by hand: no record of an export lies there."""
     out = folder(tmp_path / "x.lraee", "old")
@@ -103,7 +104,7 @@ def test_what_others_wrote_is_not_replaced(suffix: str, tmp_path: Path) -> None:
     """Not even with --overwrite, and whatever kind of thing it is; the line says what was met and what to do."""
     out = tmp_path / "x.lraee"
     target = out.with_suffix(suffix)
-    config = config_of(out, baselines=True, adapt=Adaptation(), overwrite=True)
+    config = config_of(out, baselines=True, adapt=Adaptation(), evaluate_share=0.2, overwrite=True)
     (record,) = RECORDS[suffix]
 
     def refused(words: str) -> None:
@@ -189,11 +190,11 @@ class Mortal:
 def test_dying_at_any_step_loses_nothing(old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundle is old, new, or absent with the old one aside; the next export puts all back, or clears up, and ends.
 
-    It replaces the report, brings baselines, and removes the tuned model.
+    It replaces the report, brings baselines, and removes the tuned model and the images that were held back.
     """
     made = finished(tmp_path / "work", ".lraee", ".report", ".baselines")
-    before = {".lraee": "old", ".report": "old", ".baselines": None, ".adapted": "old"} if old else dict.fromkeys(KINDS)
-    after = {".lraee": "new", ".report": "new", ".baselines": "new", ".adapted": None}
+    before: dict[str, str | None] = dict.fromkeys(KINDS, "old" if old else None) | {".baselines": None}
+    after = {**dict.fromkeys(KINDS), ".lraee": "new", ".report": "new", ".baselines": "new"}
     death, met = 0, set()
     while True:
         out = tmp_path / f"out-{death}" / "x.lraee"

@@ -136,6 +136,19 @@ def test_a_class_with_one_image_is_warned_of(tmp_path: Path) -> None:
     assert read(configured(train, supervision="label-free"), tmp_path).notices == []
 
 
+def test_held_back_images_belong_to_the_training_images(tmp_path: Path) -> None:
+    """What is passed over is said once; all splits count where images of a class are lacking or cannot be read."""
+    files = members(20, "dress", "coat") | {"bag/1.png": picture(999), "dress/bad.png": b"bad", "a.txt": b""}
+    found = read(configured(packed(tmp_path / "train.zip", files), evaluate_share=0.25, unreadable="skip"), tmp_path)
+    assert found.passed_over == {"--train": {".txt": 1}}
+    assert found.notices[0] == "--train train.zip: passed over 1 .txt"
+    assert sum(found.images.values()) == 41
+    assert [key for skipped in found.skipped.values() for key in skipped] == ["dress/bad.png"]
+    purposes = ("judge gates by", "train heads with", "evaluate on")
+    lacking = [purpose for purpose in purposes if f"no image to {purpose} for 'bag'" in found.notices[-1]]
+    assert len(lacking) in (2, 3)  # the one image may be for calibration
+
+
 def test_training_images_without_class_folders_are_said_to_have_no_labels(tmp_path: Path) -> None:
     """At once, and not only in the report."""
     train = packed(tmp_path / "train.zip", {f"{number}.png": picture(number) for number in range(20)})

@@ -1,6 +1,8 @@
 """No picture serves two purposes, labels are the model's own, and preprocessing keeps rows and pictures together."""
 
 import io
+import json
+import os
 import zipfile
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +18,7 @@ from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import fashion_mnist_test, label_rows, open_dataset
 from lraee_exporters.reference_labels import NAMES
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.data.held_back import ARCHIVE, RECORD, save_held_back
 from lraee_toolchain.data.splits import CROPS, FEW_IMAGES, Splits, load_pixel_set, open_splits, save_pixels
 
 LABELS = LabelSet(names=NAMES)
@@ -216,3 +219,62 @@ def test_a_source_without_a_readable_image_is_refused(tmp_path: Path) -> None:
     source = archive(tmp_path / "x.zip", {f"{n}.png": b"no" for n in range(3)})
     with pytest.raises(DataError, match=r"no image of .* can be read"):
         save_pixels(open_dataset(source, unreadable="skip"), SMALL, tmp_path, views=1, seed=0)
+
+
+def test_a_share_of_the_training_images_is_held_back_by_picture(few_images: Path, tmp_path: Path) -> None:
+    """Evenly over the labels; a copy under another name goes with its picture, and the others are divided as ever."""
+    with zipfile.ZipFile(few_images) as pool:
+        members = {name: pool.read(name) for name in pool.namelist()}
+    copies = {f"{name.rpartition('.')[0]}-copy.png": content for name, content in list(members.items())[:60]}
+    train = archive(tmp_path / "train.zip", members | copies)
+    splits = open_splits(config(train, evaluate_share=0.25), LABELS, seed=0)
+    assert splits.evaluation is not None
+    sets = digests(splits)
+    assert all(not one & other for one, other in combinations(sets.values(), 2))
+    assert {name: len(found) for name, found in sets.items()} == {
+        "calibration": 72, "heads": 72, "gating": 36, "evaluation": 60
+    }  # fmt: skip
+    assert sum(len(dataset) for dataset in splits.named().values()) == len(splits.train) == 300
+    assert np.bincount(splits.evaluation.targets, minlength=10).min() >= 5
+
+
+def test_the_same_images_are_held_back_whatever_the_seed_is(few_images: Path) -> None:
+    """Else a tuned trunk that is exported again with another seed would be judged on images that it learned from."""
+    one, other = (digests(open_splits(config(few_images, evaluate_share=0.2), LABELS, seed=seed)) for seed in (0, 1))
+    assert one["evaluation"] == other["evaluation"]
+    assert one["gating"] != other["gating"]
+
+
+def test_images_that_are_held_back_need_labels(tmp_path: Path) -> None:
+    """Also where heads learn without them; folders must be labels."""
+    plain = numbered(tmp_path / "plain.zip", range(60))
+    with pytest.raises(DataError, match=r"plain\.zip has no labels; put the images into one folder per class"):
+        open_splits(config(plain, evaluate_share=0.2), LABELS, seed=0)
+    odd = numbered(tmp_path / "odd.zip", range(60), labels=("dress", "teapot"))
+    with pytest.raises(DataError, match="'teapot', which is none of the 10 labels"):
+        open_splits(config(odd, evaluate_share=0.2, supervision="label-free"), LABELS, seed=0)
+
+
+def test_held_back_images_are_a_labelled_zip_of_the_same_pictures(tmp_path: Path) -> None:
+    """Also of names that no zip can hold, without what cannot be decoded; the same images give the same bytes."""
+    for number in range(8):
+        folder = tmp_path / "photos" / ("dress" if number % 2 else "coat")
+        folder.mkdir(parents=True, exist_ok=True)
+        name = b"odd \xff.PNG" if number == 3 else f"{number}.png".encode()
+        (folder / os.fsdecode(name)).write_bytes(picture(number))
+    source = open_dataset(tmp_path / "photos")
+    archives = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        save_held_back(source, tmp_path / name, skipped=["dress/5.png"])
+        archives.append(tmp_path / name / ARCHIVE)
+    again = open_dataset(archives[0])
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    assert sorted(sample.label or "" for sample in again.samples) == ["coat"] * 4 + ["dress"] * 3
+    kept = {source.digest(i): sample for i, sample in enumerate(source.samples) if sample.key != "dress/5.png"}
+    record = json.loads((tmp_path / "one" / RECORD).read_text("utf-8"))
+    assert record["source"] == "photos"
+    for index, sample in enumerate(again.samples):
+        origin = kept.pop(again.digest(index))
+        assert (record["images"][sample.key], sample.label) == (origin.key, origin.label)
+    assert kept == {}

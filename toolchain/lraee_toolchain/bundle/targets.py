@@ -1,8 +1,8 @@
 """Puts a bundle and its companions where they were asked for, all together, and touches nothing that no export wrote.
 
-A bundle ``x.lraee`` has companions beside it: ``x.report``, ``x.baselines``, ``x.adapted``. Whoever finds one takes it
-for this bundle's. So an export that replaces a bundle also removes the companions that it does not make again.
-A folder that merely has such a name is told by its content, and stays.
+A bundle ``x.lraee`` has companions beside it: ``x.report``, ``x.baselines``, ``x.adapted``, ``x.evaluation``. Whoever
+finds one takes it for this bundle's. So an export that replaces a bundle also removes the companions that it does not
+make again. A folder that merely has such a name is told by its content, and stays.
 """
 
 from __future__ import annotations
@@ -61,7 +61,12 @@ KINDS = {
     ".adapted": Kind(
         record="adaptation.json",
         keys=("machine", "epochs"),
-        names=re.compile(r"adaptation\.json|open_clip_(config\.json|model\.safetensors)"),
+        names=re.compile(r"adaptation\.json|exit_heads\.safetensors|open_clip_(config\.json|model\.safetensors)"),
+    ),
+    ".evaluation": Kind(
+        record="evaluation.json",
+        keys=("source", "images"),
+        names=re.compile(r"evaluation\.json|images\.zip"),
     ),
 }
 """The bundle and its companions, by suffix."""
@@ -123,6 +128,7 @@ class Targets:
         may_replace = config.overwrite or is_own
         made = {".lraee", ".report"} | ({".baselines"} if config.baselines else set())
         made |= {".adapted"} if config.adapt is not None else set()
+        made |= {".evaluation"} if config.evaluate_share is not None else set()
         for suffix, target in self.all.items():
             owner = owner_of(target)
             there = target.exists() or target.is_symlink()

@@ -32,6 +32,10 @@ TABLE_PRECISIONS = 4
 WEIGHT_COPIES = 4
 """Float weights, dynamic, naive and strong INT8 with their observed forms, and the bundle, in float weights."""
 
+TUNING_COPIES = 8
+"""More of them where the trunk is tuned: a checkpoint (weights and two moments) and the one that replaces it, the tuned
+model, and its float parts."""
+
 STORED = ("pixels-*", "features-*", "answers-*")
 """Stages of the work folder whose arrays are counted."""
 
@@ -133,7 +137,7 @@ def disk_need(sizes: Sizes, config: ExportConfig) -> DiskNeed:
         pixels=3 * sizes.image_size**2 * of(*rows),
         features=features + answers,
         meanwhile=max(tokens, logits),
-        weights=4 * WEIGHT_COPIES * sizes.weights,
+        weights=4 * (WEIGHT_COPIES + (0 if config.adapt is None else TUNING_COPIES)) * sizes.weights,
     )
 
 

@@ -79,12 +79,12 @@ def read_images(
     of_train = {
         key: reason
         for name, reasons in skipped.items()
-        if name != "evaluation" and splits.named()[name].source == splits.train.source
+        if splits.named()[name].source == splits.train.source
         for key, reason in reasons.items()
     }
     if with_labels:
         check_classes_are_read(splits.train, of_train)
-    if splits.evaluation is not None and "evaluation" in images:
+    if splits.evaluation is not None and "evaluation" in images and config.evaluate is not None:
         check_classes_are_read(splits.evaluation, skipped.get("evaluation", {}))
     if with_labels and config.exits != "none" and (text := too_few_text(splits, of_train)):
         tell(text)
@@ -96,7 +96,7 @@ def _given(config: ExportConfig, splits: Splits) -> dict[str, Dataset]:
     given = {
         "--train": splits.train if config.train is not None else None,
         "--calibration": splits.calibration if config.calibration is not None else None,
-        "--evaluate": splits.evaluation,
+        "--evaluate": splits.evaluation if config.evaluate is not None else None,
     }
     return {option: dataset for option, dataset in given.items() if dataset is not None}
 
@@ -123,7 +123,9 @@ def passed_over_text(dataset: Dataset) -> str:
 
 
 def too_few_text(splits: Splits, skipped: Collection[str]) -> str:
-    """Say which classes have no image to learn from or to fit gates on; empty when all have.
+    """Say which classes have no image to learn from, to fit gates on or, where some are held back, to be evaluated on.
+
+    Empty when all have.
 
     Args:
         splits: labelled.
@@ -131,7 +133,10 @@ def too_few_text(splits: Splits, skipped: Collection[str]) -> str:
     """
     found = []
     classes = {sample.label for sample in splits.train.samples if sample.label is not None}
-    for name, purpose in (("gating", "judge gates by"), ("heads", "train heads with")):
+    purposes = {"gating": "judge gates by", "heads": "train heads with"}
+    if splits.evaluation is not None and splits.evaluation.source == splits.train.source:
+        purposes["evaluation"] = "evaluate on"
+    for name, purpose in purposes.items():
         there = {sample.label for sample in splits.named()[name].samples if sample.key not in skipped}
         if missing := sorted(classes - there):
             found.append(f"no image to {purpose} for {some_words([f'{label!r}' for label in missing])}")

@@ -35,6 +35,10 @@ FEW_IMAGES = 1000
 
 FEW_FRACTIONS = {"calibration": 0.40, "heads": 0.40, "gating": 0.20}
 
+HELD_BACK_SEED = 0
+"""Of the division that holds evaluation images back. It is not the export's seed, so that exports with other seeds, and
+an export of a trunk that was tuned by another one, are judged on pictures that none of them learned from."""
+
 CROPS = 4
 """Views of one picture when there are few: the whole one and random crops."""
 
@@ -44,7 +48,7 @@ class Splits:
     """Holds the images of an export by purpose."""
 
     train: Dataset
-    """The source that the splits were divided from."""
+    """The source that the splits were divided from; evaluation images that were held back are among them."""
     calibration: Dataset
     heads: Dataset
     gating: Dataset
@@ -79,11 +83,14 @@ def open_splits(config: ExportConfig, labels: LabelSet, *, seed: int) -> Splits:
 
     Raises:
         DataError: a source is missing or too small, two splits share a picture, a label is unknown, or some images of
-            `train` lie in class folders and some do not, and nothing says that labels are not wanted.
+            `train` lie in class folders and some do not, and nothing says that labels are not wanted; or images shall
+            be held back for evaluation and have no labels.
     """
     default = fashion_mnist_pool() if config.model.startswith("reference") else photos()
     train = open_dataset(config.train or default, unreadable=config.unreadable)
-    few = len(train) < FEW_IMAGES
+    _check_labels(train, labels, config)
+    learned, evaluation = _held_out(train, labels, config)
+    few = len(learned) < FEW_IMAGES
     fractions = dict(FEW_FRACTIONS if few else FRACTIONS)
     calibration = None
     if config.calibration is not None:
@@ -93,12 +100,7 @@ def open_splits(config: ExportConfig, labels: LabelSet, *, seed: int) -> Splits:
     if config.promise is not None:
         fractions["promise"] = fractions["gating"] / 2
         fractions["gating"] -= fractions["promise"]
-    _check_labels(train, labels, config)
-    evaluation = None
-    if config.evaluate is not None:
-        evaluation = open_dataset(config.evaluate, unreadable=config.unreadable)
-        label_rows(evaluation, labels.names, labels.folders, advice=RENAME)
-    parts = {name: train.subset(indices) for name, indices in split(train, fractions, seed).items()}
+    parts = {name: learned.subset(indices) for name, indices in split(learned, fractions, seed).items()}
     splits = Splits(
         train=train,
         calibration=calibration if calibration is not None else parts["calibration"],
@@ -110,6 +112,20 @@ def open_splits(config: ExportConfig, labels: LabelSet, *, seed: int) -> Splits:
     )
     splits.check()
     return splits
+
+
+def _held_out(train: Dataset, labels: LabelSet, config: ExportConfig) -> tuple[Dataset, Dataset | None]:
+    """Give the images to learn from, and those that only the report looks at."""
+    if config.evaluate_share is not None:
+        label_rows(train, labels.names, labels.folders, advice=RENAME)
+        fractions = {"evaluation": config.evaluate_share, "learned": 1 - config.evaluate_share}
+        parts = split(train, fractions, HELD_BACK_SEED)
+        return train.subset(parts["learned"]), train.subset(parts["evaluation"])
+    if config.evaluate is None:
+        return train, None
+    evaluation = open_dataset(config.evaluate, unreadable=config.unreadable)
+    label_rows(evaluation, labels.names, labels.folders, advice=RENAME)
+    return train, evaluation
 
 
 def _check_labels(train: Dataset, labels: LabelSet, config: ExportConfig) -> None:
