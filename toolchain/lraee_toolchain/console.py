@@ -127,9 +127,10 @@ def summary(result: ExportResult) -> None:
     places = [f"bundle     {result.bundle}", f"report     {result.report / 'report.html'}"]
     places += [] if result.baselines is None else [f"baselines  {result.baselines}"]
     places += [] if result.adapted is None else [f"adapted    {result.adapted}"]
-    measuring = ["lraee-bench", str(result.bundle)]
-    if (images := result.evaluation) is not None:
-        places.append(f"held back  {images}")
-        measuring += ["--images", str(images), "--accuracy", str(images)]
-    for line in ("", *places, f"measure it with: {shlex.join(measuring)}"):
+    bundle, measuring = shlex.quote(str(result.bundle)), "measure it with: lraee-bench {bundle}"
+    if result.evaluation is not None:
+        places.append(f"held back  {result.evaluation}")
+        measuring = "measure it with: lraee-bench {bundle} --images {images} --accuracy {images}"
+    images = shlex.quote(str(result.evaluation))
+    for line in ("", *places, measuring.format(bundle=bundle, images=images)):
         print_line(printable(line))

@@ -100,7 +100,7 @@ def test_without_data_another_model_takes_the_photos() -> None:
     """Which have no labels, so nothing is asked of them."""
     splits = open_splits(ExportConfig(model="ViT-B-32", out=Path("x.lraee")), LABELS, seed=0)
     assert not splits.heads.labels
-    assert len(splits.heads) + len(splits.gating) + len(splits.calibration) == 102
+    assert len(splits.heads) + len(splits.gating) + len(splits.calibration) == 104
 
 
 def test_evaluating_on_the_training_images_is_refused_by_name(few_images: Path) -> None:
