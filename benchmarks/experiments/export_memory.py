@@ -5,8 +5,8 @@
 Photos are made up, of various sizes in class folders; the tower is small and random, since what grows with the images
 must not depend on it. Each export runs under a hard limit on its private memory (RLIMIT_DATA): beyond it, the system
 refuses memory and the export fails. Anonymous memory (RssAnon) is sampled; what is memory-mapped does not count, since
-the system may drop it. Prints the peak of every stage and the growth from one size to the next, and with ``--json``
-writes them.
+the system may drop it. Prints the peak of every stage and the growth from one size to the next, writes them with
+``--json``, and fails where an image more takes more than 5 KB (``--most-growth``).
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[5000, 20000], help="photos of each export")
     parser.add_argument("--limit-gb", type=float, default=4.0, help="hard limit on private memory")
+    parser.add_argument("--most-growth", type=float, default=5000, help="bytes of memory that an image more may take")
     parser.add_argument("--work", type=Path, help="folder for photos and exports, kept; a temporary one by default")
     parser.add_argument("--json", type=Path, help="write what was measured here")
     parser.add_argument("options", nargs="*", help="further options of lraee-export, after --")
@@ -153,14 +154,18 @@ def main() -> None:
             print(
                 f"{count} images: peak {found[-1]['peak_bytes'] / 2**20:.0f} MiB, {found[-1]['seconds']} s", flush=True
             )
+    growths: list[float] = []
     for small, large in itertools.pairwise(found):
         more = large["images"] - small["images"]
+        growths.append((large["peak_bytes"] - small["peak_bytes"]) / more)
         print(f"growth from {small['images']} to {large['images']} images, bytes an image:")
-        print(f"  {(large['peak_bytes'] - small['peak_bytes']) / more:8.0f}  peak of all")
+        print(f"  {growths[-1]:8.0f}  peak of all")
         for stage, peak in large["stages"].items():
             print(f"  {(peak - small['stages'].get(stage, peak)) / more:8.0f}  {stage} ({peak / 2**20:.0f} MiB)")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    if growths and max(growths) > arguments.most_growth:
+        raise SystemExit(f"memory grows by {max(growths):.0f} bytes an image, wanted at most {arguments.most_growth:g}")
 
 
 if __name__ == "__main__":

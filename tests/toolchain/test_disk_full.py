@@ -92,6 +92,20 @@ def test_a_full_disk_ends_a_stage_with_an_error_and_not_with_a_signal(
             work.stage("other", {}, fill)
 
 
+def test_an_export_that_cannot_fit_ends_before_it_writes(
+    small_disk: Callable[[int], Path], small_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What is free, what is needed and of what, what to do; not a pixel is decoded."""
+    work = small_disk(4096) / "work"
+    with pytest.raises(ExportError) as caught:
+        export(small_config(tmp_path / "x.lraee", work=work))
+    said = str(caught.value)
+    assert said.startswith(f"{work} has ")
+    assert " MB free, this export needs " in said
+    assert said.endswith("make room or give another --work")
+    assert {path.name for path in work.iterdir()} <= {".lock"}
+
+
 def test_a_full_temporary_folder_is_named(
     small_disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from lraee.disk import NoRoomError
 _NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
 """What file systems say that cannot reserve."""
 
-SCRATCH_BYTES = 2**24
+SCRATCH_BYTES = 2**20
 """Arrays for a while that are smaller stay in memory."""
 
 

@@ -36,6 +36,12 @@ TUNING_COPIES = 8
 """More of them where the trunk is tuned: a checkpoint (weights and two moments) and the one that replaces it, the tuned
 model, and its float parts."""
 
+SAMPLE_ROWS = 2**14
+"""Tokens at most that the strong quantizer keeps of each input of a block."""
+
+SAMPLES = 29
+"""What lies there of them together, in multiples of the width: three sets of 7, and the largest input in float64."""
+
 STORED = ("pixels-*", "features-*", "answers-*")
 """Stages of the work folder whose arrays are counted."""
 
@@ -132,6 +138,8 @@ def disk_need(sizes: Sizes, config: ExportConfig) -> DiskNeed:
     strong = config.quantizer == "strong" or config.precisions or config.ablations
     kept = 0 if config.precision == "fp32" else (2 if strong else 1)
     tokens = 4 * sizes.tokens * sizes.width * of("calibration") * kept
+    if kept == 2:
+        tokens += 4 * SAMPLES * sizes.width * min(SAMPLE_ROWS, sizes.tokens * of("calibration"))
     logits = 4 * sizes.labels * of("gating") if trains else 0
     return DiskNeed(
         pixels=3 * sizes.image_size**2 * of(*rows),

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ from lraee_exporters.int8.linear import (
 )
 from lraee_exporters.int8.smooth_quant import smooth
 from lraee_exporters.tower import Activation, Block, FloatArray, Linear
+from lraee_toolchain.array_file import scratch_array
 from lraee_toolchain.parts.runner import BATCH, run_part
 from lraee_toolchain.quantization.ranges import RangeCollector, least_error_range
 
@@ -46,6 +47,9 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 """Numbers of images."""
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+ROWS = 1024
+"""Rows of a sample that are rounded together; bounds memory."""
+
 HELD_OUT = 4
 """Every fourth calibration image measures candidates; the others make them."""
 
@@ -73,7 +77,7 @@ class Observed:
 
     collector: RangeCollector
     sample: FloatArray
-    """(rows, channels), a thinned-out copy for ranges, Hessians and means."""
+    """(rows, channels), a thinned-out copy for ranges, Hessians and means, on disk where it is large."""
     largest: FloatArray
     """(channels,) largest magnitude."""
 
@@ -87,29 +91,33 @@ def observe(
         block: float weights.
         tokens: (all images, tokens, width), which may be memory-mapped.
         images: which of them to run.
-        folder: for the graph.
-        rows: size of the samples.
+        folder: for the graph and the samples.
+        rows: size of the samples, less than twice that.
     """
     graph, file = build_block(block, number=1, token_count=tokens.shape[1], observe=True)
     file.save(folder)
     session = make_session(graph.save(folder), SessionSettings())
     names = [f"observed_{name}" for name in QUANTIZED_INPUTS]
     every = max(1, len(images) * tokens.shape[1] // rows)
-    samples: dict[str, list[FloatArray]] = {name: [] for name in QUANTIZED_INPUTS}
+    parts = range(0, len(images), BATCH)
+    counts = [len(range(start % every, len(images[start : start + BATCH]) * tokens.shape[1], every)) for start in parts]
+    samples: dict[str, FloatArray] = {}
     collectors = {name: RangeCollector() for name in QUANTIZED_INPUTS}
     largest: dict[str, FloatArray] = {}
-    for start in range(0, len(images), BATCH):
+    for start, filled, count in zip(parts, np.cumsum([0, *counts]), counts, strict=False):
         values = session.run(names, {"tokens": tokens[images[start : start + BATCH]]})
         for name, value in zip(QUANTIZED_INPUTS, values, strict=True):
             collectors[name].add(value)
             peak = np.abs(value).max(axis=0)
             largest[name] = np.maximum(largest[name], peak) if name in largest else peak
-            samples[name].append(value[start % every :: every].copy())
-    return {name: Observed(collectors[name], np.concatenate(samples[name]), largest[name]) for name in QUANTIZED_INPUTS}
+            if name not in samples:
+                samples[name] = np.asarray(scratch_array(folder, np.float32, (sum(counts), value.shape[1])))
+            samples[name][filled : filled + count] = value[start % every :: every]
+    return {name: Observed(collectors[name], samples[name], largest[name]) for name in QUANTIZED_INPUTS}
 
 
 def quantize_block_strongly(
-    block: Block, activation: Activation, tokens: FloatArray, target: FloatArray
+    block: Block, activation: Activation, tokens: FloatArray, target: FloatArray, folder: Path
 ) -> tuple[BlockWeights, Recipe, dict[str, float]]:
     """Find the recipe with the least output error for one block.
 
@@ -118,6 +126,7 @@ def quantize_block_strongly(
         activation: the tower's activation.
         tokens: (images, tokens, width) what the INT8 blocks before it give; may be memory-mapped, as `target`.
         target: (images, tokens, width) what this block gives in the float tower.
+        folder: for what lies on disk meanwhile.
 
     Returns:
         The INT8 block, its recipe, and the mean squared error of every recipe tried, by its text.
@@ -126,8 +135,8 @@ def quantize_block_strongly(
     making, held_out = numbers[numbers % HELD_OUT != 0], numbers[numbers % HELD_OUT == 0]
     errors: dict[str, float] = {}
     built: dict[Recipe, BlockWeights] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
         bases: dict[float | None, tuple[BlockWeights, dict[str, Observed]]] = {}
 
         def base(alpha: float | None) -> tuple[BlockWeights, dict[str, Observed]]:
@@ -137,13 +146,13 @@ def quantize_block_strongly(
                     plain = smooth_block(plain, base(None)[1], alpha)
                     for other in bases.keys() - {None}:  # samples of every alpha would take a gigabyte
                         del bases[other]
-                bases[alpha] = plain, observe(plain, tokens, making, folder)
+                bases[alpha] = plain, observe(plain, tokens, making, scratch)
             return bases[alpha]
 
         def error(recipe: Recipe) -> float:
             if recipe not in built:
                 float_weights, observed = base(recipe.alpha)
-                built[recipe] = apply_recipe(float_weights, observed, recipe)
+                built[recipe] = apply_recipe(float_weights, observed, recipe, scratch)
                 errors[str(recipe)] = _error(built[recipe], tokens, target, held_out)
             return errors[str(recipe)]
 
@@ -167,18 +176,19 @@ def smooth_block(block: BlockWeights, observed: Mapping[str, Observed], alpha: f
     return replace(block, norm_1=norm_1, query=query, key=key, value=value, norm_2=norm_2, fc1=fc1)
 
 
-def apply_recipe(block: BlockWeights, observed: Mapping[str, Observed], recipe: Recipe) -> BlockWeights:
-    """Quantize the six layers of a float block, smoothed already if the recipe says so."""
+def apply_recipe(block: BlockWeights, observed: Mapping[str, Observed], recipe: Recipe, folder: Path) -> BlockWeights:
+    """Quantize the six layers of a float block, smoothed if the recipe says so; `folder` as in `dequantized`."""
     ranges = {name: chosen_range(observed[name], recipe.ranges) for name in QUANTIZED_INPUTS}
     hessians: dict[str, npt.NDArray[np.float64]] = {}
     layers: dict[Layer, QuantizedLinear] = {}
     for layer, reads in READS.items():
         (linear,) = _floats(block, layer)
         if recipe.rounding == "compensating" and reads not in hessians:
-            seen = dequantized(observed[reads].sample, ranges[reads]).astype(np.float64)
+            seen = dequantized(observed[reads].sample, ranges[reads], folder, np.float64)
             hessians[reads] = seen.T @ seen
+        sample, hessian = observed[reads].sample, hessians.get(reads)
         layers[layer] = quantize_layer(
-            linear, observed[reads].sample, ranges[reads], hessian=hessians.get(reads), corrected=recipe.corrected
+            linear, sample, ranges[reads], hessian=hessian, corrected=recipe.corrected, folder=folder
         )
     return with_layers(block, layers)
 
@@ -190,6 +200,7 @@ def quantize_layer(
     *,
     hessian: npt.NDArray[np.float64] | None,
     corrected: bool,
+    folder: Path | None = None,
 ) -> QuantizedLinear:
     """Quantize one layer to INT8.
 
@@ -199,6 +210,7 @@ def quantize_layer(
         activation: range of the input.
         hessian: for compensating rounding; None rounds to nearest.
         corrected: move the bias by the mean output error over the sample.
+        folder: as in `dequantized`.
     """
     quantized = quantize_linear(linear, activation)
     if hessian is not None:
@@ -206,7 +218,7 @@ def quantize_layer(
         quantized = replace(quantized, weight=round_with_gptq(linear.weight, scale, hessian))
     if corrected:
         wanted = sample.mean(axis=0, dtype=np.float64) @ linear.weight.T.astype(np.float64)
-        mean_seen = dequantized(sample, activation).mean(axis=0, dtype=np.float64)
+        mean_seen = dequantized(sample, activation, folder).mean(axis=0, dtype=np.float64)
         bias = linear.bias + wanted - mean_seen @ quantized.dequantized().T
         quantized = replace(
             quantized, bias=quantize_bias(bias.astype(np.float32), activation.scale, quantized.weight_scale)
@@ -223,10 +235,23 @@ def chosen_range(observed: Observed, method: str) -> ActivationRange:
     return least_error_range(observed.sample)
 
 
-def dequantized(values: FloatArray, activation: ActivationRange) -> FloatArray:
-    """Round float values to the levels of a range, as the kernel sees them."""
-    levels = np.clip(np.rint(values / np.float32(activation.scale)) + activation.zero_point, 0, 255)
-    return np.asarray((levels - activation.zero_point) * np.float32(activation.scale), np.float32)
+def dequantized(
+    values: FloatArray, activation: ActivationRange, folder: Path | None = None, dtype: npt.DTypeLike = np.float32
+) -> npt.NDArray[Any]:
+    """Round float values to the levels of a range, as the kernel sees them.
+
+    Args:
+        values: (rows, channels).
+        activation: the range.
+        folder: where the result lies if it is large; None keeps it in memory.
+        dtype: of the result, whose values are float32.
+    """
+    found = np.asarray(scratch_array(folder, dtype, values.shape))
+    for start in range(0, len(values), ROWS):
+        piece = slice(start, start + ROWS)
+        levels = np.clip(np.rint(values[piece] / np.float32(activation.scale)) + activation.zero_point, 0, 255)
+        found[piece] = np.asarray((levels - activation.zero_point) * np.float32(activation.scale), np.float32)
+    return found
 
 
 def _floats(block: BlockWeights, *names: Layer) -> list[Linear]:

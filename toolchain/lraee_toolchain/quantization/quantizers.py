@@ -55,7 +55,7 @@ def build_int8_strong(
     for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
         _fill(target, (chain.run_block(name, batch) for batch in batches(target)))
         chain.drop(name)
-        weights, recipe, errors[name] = quantize_block_strongly(block, tower.activation, tokens, target)
+        weights, recipe, errors[name] = quantize_block_strongly(block, tower.activation, tokens, target, folder)
         blocks.append(weights)
         choices[name] = str(recipe)
         graph, file = build_block(weights, number=len(blocks), token_count=tower.tokens)
