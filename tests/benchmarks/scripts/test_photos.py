@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,26 +20,12 @@ import numpy as np
 import pytest
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
-from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "benchmarks" / "evidence"
 REFERENCE = ROOT / "exporters" / "lraee_exporters" / "reference"
-NAMES = ("evidence", "photo_parts", "photo_words", "photo_conclusions", "photo_tables", "photos")
 FEW = ("--quantizer", "naive", "--seeds", "1", "--epochs", "1", "--max-accuracy-drop", "30")
 FEW_PASSES = ("--adapt-epochs", "1", "--adapt-learning-rate", "1e-7", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[SimpleNamespace]:
-    """The modules of ``benchmarks/evidence``, as their command sees them."""
-    sys.path.insert(0, str(FOLDER))
-    before = {name: sys.modules.pop(name) for name in NAMES if name in sys.modules}
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
-    sys.path.remove(str(FOLDER))
-    for name in NAMES:
-        del sys.modules[name]
-    sys.modules.update(before)
 
 
 @dataclass(frozen=True)
@@ -63,14 +48,9 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def trial(picked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Trial:
+def trial(few_photos: Path) -> Trial:
     """240 images to learn from and 200 to judge by."""
-    folder = tmp_path_factory.mktemp("photos")
-    picked(fashion_mnist_pool(), folder / "pool.zip", step=25)
-    picked(fashion_mnist_test(), folder / "test.zip", step=10)
-    labels = json.loads((REFERENCE / "labels.json").read_text("utf-8"))
-    (folder / "l.txt").write_text("\n".join(labels["names"]) + "\n", "utf-8")
-    return Trial(folder)
+    return Trial(few_photos)
 
 
 RUN = ("given-attention", "control-attention", "labels-attention")
