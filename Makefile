@@ -8,6 +8,7 @@
 #   make docs     build the documentation as a site
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
 #   make evidence-photos  early exits on natural photos, the trunk as given and tuned; photos and model are yours to give
+#   make evidence-unseen  what tuning the trunk costs on classes that it does not see; the same photos and model
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
 #   make emulate  the shipped bundle on the cores of a Raspberry Pi 4 and 5 and on an old x86, played by qemu
@@ -47,7 +48,7 @@ export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
 .PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 evidence-photos bench
-.PHONY: emulate versions bundle clean
+.PHONY: evidence-unseen emulate versions bundle clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -80,6 +81,7 @@ documents: $(INSTALLED)
 	$(COG) --check --diff $(DOCUMENTS)
 	$(BIN)/python docs/tools/layout.py --check
 	$(BIN)/python benchmarks/evidence/photos.py assemble --check
+	$(BIN)/python benchmarks/evidence/unseen_classes.py assemble --check
 
 figures: $(INSTALLED)
 	$(BIN)/python docs/tools/plots.py
@@ -111,6 +113,11 @@ evidence-b32: $(INSTALLED)
 evidence-photos: $(INSTALLED)
 	$(BIN)/python benchmarks/evidence/photos.py run --model "$(PHOTO_MODEL)" --pool "$(PHOTO_POOL)" \
 		--test "$(PHOTO_TEST)" --labels "$(PHOTO_LABELS)" --part "$(PART)"
+
+# From the same inputs. Folds that are recorded are not run again; FOLD="2 3" runs these alone.
+evidence-unseen: $(INSTALLED)
+	$(BIN)/python benchmarks/evidence/unseen_classes.py run --model "$(PHOTO_MODEL)" --pool "$(PHOTO_POOL)" \
+		--test "$(PHOTO_TEST)" --labels "$(PHOTO_LABELS)" --fold "$(FOLD)"
 
 # Over one pool of threads, as the recorded ratios.
 bench: out/speed/vitb32.lraee

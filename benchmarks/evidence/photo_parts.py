@@ -172,13 +172,7 @@ class Runner:
         """
         wanted = {"data": self.data.fingerprints(), "options": self.options(part)}
         path = self.records / f"{part.name}.json"
-        if path.is_file():
-            found = read_record(path)
-            for key, value in wanted.items():
-                if found[key] != value:
-                    raise PhotosError(
-                        f"{path} was made with other {key} ({found[key]}, wanted {value}); remove it to run this part"
-                    )
+        if (found := kept_record(path, wanted)) is not None:
             print(f"{part.name}: recorded")
             return found
         print(f"{part.name}: {part.words}, about {part.hours:g} h")
@@ -198,14 +192,12 @@ class Runner:
         timed([sys.executable, str(RETRIEVAL), str(bundle), *images, *policies], clock)
         manifest = Bundle(bundle).manifest
         metrics = json.loads((bundle.with_suffix(".report") / "metrics.json").read_text("utf-8"))
-        device = describe_device()
         record = {
             "format": FORMAT,
             "part": part.name,
             **wanted,
             "hours": round(float(clock.read_text()) / 3600, 3),
-            "machine": f"{device.model}, {device.cores} cores, {', '.join(device.int8_features)}",
-            "versions": {"onnxruntime": device.onnxruntime, "lraee": device.lraee},
+            **ran_on(),
             "precision": f"{manifest.quantization.quantizer} INT8" if manifest.quantization else "FP32",
             "adapted": manifest.provenance.get("adapted"),
             "exits": [exit.block for exit in manifest.exits],
@@ -259,6 +251,15 @@ def timed(command: Sequence[str], clock: Path) -> None:
         raise PhotosError(f"{Path(command[1]).name} {command[2]} ended with status {code}; its message stands above")
 
 
+def ran_on() -> dict[str, Any]:
+    """Describe the machine and the versions that a record was made with."""
+    device = describe_device()
+    return {
+        "machine": f"{device.model}, {device.cores} cores, {', '.join(device.int8_features)}",
+        "versions": {"onnxruntime": device.onnxruntime, "lraee": device.lraee},
+    }
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is never half there."""
     half = path.with_name(f".{path.name}.half")
@@ -275,6 +276,23 @@ def read_record(path: Path) -> Record:
     found = read_json(path)
     if found.get("format") != FORMAT:
         raise PhotosError(f"{path} is not a record of format {FORMAT}; remove it to run its part again")
+    return found
+
+
+def kept_record(path: Path, wanted: Mapping[str, Any]) -> Record | None:
+    """Read a record where there is one, made from the wanted inputs.
+
+    Raises:
+        PhotosError: it was made from others.
+    """
+    if not path.is_file():
+        return None
+    found = read_record(path)
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise PhotosError(
+                f"{path} was made with other {key} ({found[key]}, wanted {value}); remove it to run this part"
+            )
     return found
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from photo_parts import PARTS, RECORDS, Data, PhotosError, Runner, chosen, recorded, write_whole
@@ -59,14 +60,18 @@ def write(records: Path, target: Path, *, check: bool) -> int:
         return 0
     whole = assembled(found)
     texts = {"photos.json": json.dumps(whole, indent=1) + "\n", "photos.md": markdown(whole)}
+    return write_texts({target / name: text for name, text in texts.items()}, script="photos.py", check=check)
+
+
+def write_texts(texts: Mapping[Path, str], *, script: str, check: bool) -> int:
+    """Write assembled files, or say how those that are there come to agree with the records; how many differ."""
     wrong = 0
-    for name, text in texts.items():
-        path = target / name
+    for path, text in texts.items():
         if not check:
             write_whole(path, text)
             print(f"wrote {path}")
         elif not path.is_file() or path.read_text("utf-8") != text:
-            print(f"{path} differs from what the parts say; run: python benchmarks/evidence/photos.py assemble")
+            print(f"{path} differs from what the parts say; run: python benchmarks/evidence/{script} assemble")
             wrong += 1
     return wrong
 

@@ -217,6 +217,23 @@ def photo_conclusions() -> str:
     return "\n".join(f"- {sentence}" for sentence in natural["conclusions"])
 
 
+def unseen_classes() -> str:
+    """What tuning the trunk costs on classes that it does not see; how to measure it before it is recorded."""
+    path = BENCHMARKS / "evidence" / "unseen-classes.json"
+    readme = "../benchmarks/evidence/README.md#unseen-classes"
+    if not path.is_file():
+        return (
+            "What tuning costs at full depth on classes that it does not see is not recorded yet; "
+            f"`make evidence-unseen` measures it over [four folds of the classes]({readme}), given a model and photos."
+        )
+    found = _read(path)
+    return (
+        "Tuning may also move the answers on classes that it does not see. `make evidence-unseen` tunes the trunk over "
+        f"[{found['folds']} folds]({readme}), each without {found['unseen_labels']} of {found['labels']} classes. "
+        f"{found['conclusion']} [All figures](../benchmarks/evidence/unseen-classes.md)."
+    )
+
+
 def routing_table() -> str:
     """What routing adds on the reference (the paper's T1)."""
     ablations = evidence()["ablations"]

@@ -21,6 +21,7 @@ from records import (
     show,
     speed_ratio_table,
     towers_table,
+    unseen_classes,
 )
 from versions_that_ran import versions_table
 
@@ -50,5 +51,6 @@ __all__ = [
     "show",
     "speed_ratio_table",
     "towers_table",
+    "unseen_classes",
     "versions_table",
 ]

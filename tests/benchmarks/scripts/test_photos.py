@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,13 +21,11 @@ import pytest
 from safetensors.torch import save_file
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
-from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
 from lraee_exporters.loading.open_clip_models import load_model
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "benchmarks" / "evidence"
 REFERENCE = ROOT / "exporters" / "lraee_exporters" / "reference"
-NAMES = ("evidence", "photo_parts", "photo_words", "photo_conclusions", "photo_tables", "photos")
 MODEL_CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 28, "layers": 4, "width": 32, "head_width": 16, "patch_size": 7},
@@ -38,18 +35,6 @@ MODEL_CONFIG = {
 
 FEW = ("--quantizer", "naive", "--seeds", "1", "--epochs", "1", "--max-accuracy-drop", "30")
 FEW_PASSES = ("--adapt-epochs", "1", "--adapt-learning-rate", "1e-7", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[SimpleNamespace]:
-    """The modules of ``benchmarks/evidence``, as their command sees them."""
-    sys.path.insert(0, str(FOLDER))
-    before = {name: sys.modules.pop(name) for name in NAMES if name in sys.modules}
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
-    sys.path.remove(str(FOLDER))
-    for name in NAMES:
-        del sys.modules[name]
-    sys.modules.update(before)
 
 
 @dataclass(frozen=True)
@@ -72,19 +57,14 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def trial(picked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Trial:
+def trial(few_photos: Path) -> Trial:
     """240 images to learn from and 200 to judge by."""
-    folder = tmp_path_factory.mktemp("photos")
-    picked(fashion_mnist_pool(), folder / "pool.zip", step=25)
-    picked(fashion_mnist_test(), folder / "test.zip", step=10)
-    labels = json.loads((REFERENCE / "labels.json").read_text("utf-8"))
-    (folder / "l.txt").write_text("\n".join(labels["names"]) + "\n", "utf-8")
-    (folder / "model").mkdir()
-    (folder / "model" / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL_CONFIG}), "utf-8")
-    model = load_model(str(folder / "model"), pretrained="random:0").torch_model
+    (few_photos / "model").mkdir()
+    (few_photos / "model" / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL_CONFIG}), "utf-8")
+    model = load_model(str(few_photos / "model"), pretrained="random:0").torch_model
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / "model" / "open_clip_model.safetensors")
-    return Trial(folder)
+    save_file(state, few_photos / "model" / "open_clip_model.safetensors")
+    return Trial(few_photos)
 
 
 RUN = ("given-attention", "control-attention", "labels-attention")
