@@ -219,7 +219,6 @@ class ExportConfig:
             raise ExportError(f"--seeds is {self.seeds}, wanted at least 1")
         if self.inject_outliers is not None and not self.inject_outliers > 0:
             raise ExportError(f"--inject-outliers is {self.inject_outliers}, wanted a factor above 0, such as 64")
-        self._check_evaluation()
         if self.tables != "all" and not self.ablations:
             raise ExportError(f"--tables {self.tables} narrows the tables of --ablations; add --ablations, or drop it")
         if self.exits == "none":
@@ -232,6 +231,7 @@ class ExportConfig:
             }
             if given := [option for option, value in without.items() if value]:
                 raise ExportError(f"--exits none leaves {given[0]} nothing to do; drop one of the two")
+        self._check_evaluation()
         self._check_adaptation()
         if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
             raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
