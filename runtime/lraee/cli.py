@@ -19,8 +19,7 @@ from lraee.bundle.strict_json import encode
 from lraee.commands.answers import printer
 from lraee.commands.doctor import advice, diagnose, diagnosis_table
 from lraee.commands.info import info_json, info_tables, megabytes, size_bytes
-from lraee.commands.output_files import check_writable
-from lraee.commands.page import AnswerPage
+from lraee.commands.page import AnswerPage, check_page
 from lraee.commands.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
 from lraee.commands.terminal import (
     errors_as_one_line as errors_as_one_line,  # other programs import it from here
@@ -115,7 +114,7 @@ def classify(
             model.set_labels(typed.names, typed.templates)
         told = {} if truth is None else read_truth(truth, model.labels)
         if page is not None:
-            check_writable(page)
+            check_page(page, images, truth)
         shown = AnswerPage(model, told)
         answered = printer(model, images, top=top, as_json=as_json)
         for image in images:

@@ -6,11 +6,13 @@ import base64
 import html
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lraee.commands.output_files import write_file
+from lraee.commands.output_files import check_writable, write_file
 from lraee.commands.truth import Truth
+from lraee.errors import DataError
 from lraee.images.read import ImageSource, open_image
 from lraee.model import Model
 from lraee.prediction import Prediction
@@ -55,6 +57,18 @@ class _Shown:
     def right(self) -> bool | None:
         """Whether the answer is the right label; None where nobody said which is."""
         return None if self.truth is None or self.truth.label is None else self.truth.label == self.answer.label
+
+
+def check_page(path: Path, images: Sequence[str], truth: Path | None) -> None:
+    """Find out, before anything runs, whether the page can be written without harm.
+
+    Raises:
+        DataError: it would replace one of the images or the table, or cannot be written.
+    """
+    for source in (*images, *([] if truth is None else [truth])):
+        if os.path.realpath(source) == os.path.realpath(path):
+            raise DataError(f"the page {path} would replace {source}, which is read; give the page another name")
+    check_writable(path)
 
 
 class AnswerPage:

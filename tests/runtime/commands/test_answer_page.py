@@ -103,6 +103,17 @@ def test_a_page_that_cannot_be_written_is_said_before_anything_runs(images: dict
     assert done.stderr.startswith("error: /proc/page.html cannot be written")
 
 
+def test_a_page_replaces_no_image_and_no_table(images: dict[str, Path]) -> None:
+    """A slip of the hand loses nothing."""
+    truth = table(images["bag"].parent, {images["bag"].name: "bag"})
+    for path in (images["bag"], truth):
+        before = path.read_bytes()
+        done = classify(images["bag"], "--truth", truth, "--html", path)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "would replace" in done.stderr
+        assert path.read_bytes() == before
+
+
 def test_the_shipped_photos_have_labels(tmp_path: Path) -> None:
     """At least twelve, each of a photo that is there; the table can be given as it is."""
     lines = photo_table().read_text("utf-8").splitlines()

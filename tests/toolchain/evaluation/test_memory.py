@@ -1,4 +1,4 @@
-"""The tables of an export take little memory for each image, however wide the tower and however many labels."""
+"""The tables of an export: memory for each image, however wide the tower, and who learns from which images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from lraee_toolchain import array_file
 from lraee_toolchain.competitors.methods import compare, standard_entries
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit import rows
+from lraee_toolchain.early_exit.exits import train_exits
 from lraee_toolchain.early_exit.features import load_features, load_teacher
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
+from lraee_toolchain.early_exit.token_heads.training import train_token_heads
 from lraee_toolchain.evaluation.paper_tables import full_depth, lra_ee, ssa_at_the_end
 from lraee_toolchain.evaluation.setting import Setting, Tower
 
@@ -83,3 +85,36 @@ def test_memory_hardly_grows_with_the_images(reads: str, tmp_path: Path, monkeyp
     small, large = 200, 800
     growth = peak_bytes(tmp_path / "large", large, reads) - peak_bytes(tmp_path / "small", small, reads)
     assert growth / (large - small) < MOST_BYTES
+
+
+def test_a_split_that_the_trunk_was_tuned_on_stays_the_heads(tmp_path: Path) -> None:
+    """For every seed, since gates must not see what the trunk learned from; otherwise each seed divides anew."""
+    heads, gating, evaluation = (
+        stored(tmp_path / name, count, tokens=False) for name, count in (("h", 30), ("g", 20), ("e", 5))
+    )
+    tower = Tower.of("strong INT8", heads, gating, evaluation)
+    plain = Setting(task=TASK, advance=lambda done: None)
+    tuned = replace(plain, is_tuned=True)
+    for seed in range(3):
+        for found, wanted in zip(tuned.divide(tower, seed), (heads, gating), strict=True):
+            assert np.array_equal(np.asarray(found.features.variance), np.asarray(wanted.features.variance))
+            assert np.array_equal(found.wanted, wanted.wanted)
+    divided = [np.asarray(plain.divide(tower, seed)[1].features.variance) for seed in range(3)]
+    assert all(len(found) == 20 for found in divided)
+    assert not any(np.array_equal(found, np.asarray(gating.features.variance)) for found in divided)
+
+
+def test_heads_that_learned_from_labels_do_not_answer_without(tmp_path: Path) -> None:
+    """The label-free row of the tables trains its own; rows with labels take what learned with the trunk."""
+    heads, gating, _ = (stored(tmp_path / name, 40, tokens=True) for name in "hge")
+    config = replace(TASK.config, reads="attention")
+    taught = train_exits(replace(TASK, config=config), heads, gating, [2], reads="attention")[0].head
+    floats = train_token_heads(replace(TASK, config=config, seed=5), heads, [2], reads="attention")[0]
+    setting = Setting(task=replace(TASK, config=config, int8=False, learned={2: floats}), advance=lambda done: None)
+    kept = train_exits(setting.task, heads, gating, [2], reads="attention")[0].head
+    anew = train_exits(setting.without_learned().task, heads, gating, [2], reads="attention")[0].head
+    assert kept is floats
+    assert anew is not floats
+    assert anew.pool is not None
+    assert taught.pool is not None
+    assert np.array_equal(anew.pool.queries, taught.pool.queries)  # those of the same seed, trained from the start

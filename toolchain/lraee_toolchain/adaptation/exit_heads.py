@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from lraee_exporters.graphs.pooling.token_pool import QUERIES, TOKEN_EPSILON, TokenPool, pooled_rows
-from lraee_exporters.tower import LayerNorm, Linear
+from lraee_exporters.graphs.pooling.token_pool import QUERIES, TOKEN_EPSILON, pooled_rows
 from lraee_toolchain.early_exit.heads import EPSILON
 from lraee_toolchain.early_exit.task import Head
 from lraee_toolchain.early_exit.token_heads.reading import read_tokens
+from lraee_toolchain.early_exit.token_heads.saved import head_of
 
 
 class ExitHead(torch.nn.Module):
@@ -65,14 +65,7 @@ def build_heads(exits: Sequence[int], sizes: tuple[int, int], *, class_token: bo
 
 def as_heads(modules: Mapping[int, torch.nn.Module]) -> dict[int, Head]:
     """Give what was learned, by block, as the exits have it."""
-    heads = {}
-    for block, module in modules.items():
-        arrays = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
-        heads[block] = Head(
-            reads="attention",
-            norm=LayerNorm(weight=arrays["norm.weight"], bias=arrays["norm.bias"], epsilon=EPSILON),
-            fc1=Linear(weight=arrays["fc1.weight"], bias=arrays["fc1.bias"]),
-            fc2=Linear(weight=arrays["fc2.weight"], bias=arrays["fc2.bias"]),
-            pool=TokenPool(queries=arrays["queries"]),
-        )
-    return heads
+    return {
+        block: head_of({name: value.detach().cpu().numpy() for name, value in module.state_dict().items()})
+        for block, module in modules.items()
+    }

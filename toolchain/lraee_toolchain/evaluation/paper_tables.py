@@ -148,7 +148,7 @@ def measure_ways(
     if tower.pool.classes is None:
         ways["routed_label_free", main] = ways["routed", main]
     elif setting.config.tables == "all":
-        ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting)
+        ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting.without_learned())
     paper = setting.with_config(replace(setting.config, reads="patch_mean"))
     ways["routed_ssa", main], _ = lra_ee(tower, paper)
     hard = paper.with_config(replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))

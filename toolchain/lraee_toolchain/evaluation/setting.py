@@ -1,6 +1,8 @@
 """What all measurements of the paper's tables share: labels, costs and options, and the images of one precision.
 
-For each seed the training images are divided into heads' and gating splits, in the same way for every precision.
+For each seed the training images are divided into heads' and gating splits, in the same way for every precision. Where
+the trunk was tuned on the heads' split, that split stays what it is: gates fitted on images that the trunk learned from
+would be too sure of themselves.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ class Setting:
     """For any precision and seed."""
     advance: Callable[[int], None]
     """Called with 1 after each measurement."""
+    is_tuned: bool = False
+    """Whether the trunk learned from the heads' split."""
 
     @property
     def config(self) -> ExportConfig:
@@ -68,12 +72,22 @@ class Setting:
         """The same with other options."""
         return replace(self, task=replace(self.task, config=config))
 
+    def without_learned(self) -> Setting:
+        """The same with heads that all learn anew, for fits that must not see what others learned from."""
+        return replace(self, task=replace(self.task, learned={}))
+
     def task_of(self, tower: Tower, seed: int) -> ExitTask:
         """The task for one precision and seed."""
         return replace(self.task, int8=tower.name != "FP32", seed=seed)
 
     def divide(self, tower: Tower, seed: int) -> Splits:
-        """Divide the pool into heads' and gating splits, in the same way for every precision."""
+        """Divide the pool into heads' and gating splits, in the same way for every precision.
+
+        The split that a trunk was tuned on is the heads' for every seed.
+        """
+        if self.is_tuned:
+            rows = np.arange(len(tower.pool.features), dtype=np.int64)
+            return tower.pool.rows(rows[: -tower.gate_count]), tower.pool.rows(rows[-tower.gate_count :])
         generator = np.random.default_rng([self.config.seed, seed])
         order = generator.permutation(len(tower.pool.features)).astype(np.int64)
         gates, heads = np.sort(order[: tower.gate_count]), np.sort(order[tower.gate_count :])

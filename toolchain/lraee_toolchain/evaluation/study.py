@@ -191,7 +191,8 @@ class Study:
         """Measure the tables; `at_full_depth` is what every precision answers right, and the tower as given."""
         stages, main = self._stages, self._precision
         full, before = at_full_depth
-        setting = Setting(task=stages.task(parts[main]), advance=stages.progress.steps(None))
+        is_tuned = stages.given is not None
+        setting = Setting(task=stages.task(parts[main]), advance=stages.progress.steps(None), is_tuned=is_tuned)
         tower = Tower.of(main, *materials[main])
         ways = measure_ways(
             tower,

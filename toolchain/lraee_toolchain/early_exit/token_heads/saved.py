@@ -15,6 +15,9 @@ from lraee_toolchain.early_exit.task import FloatArray, Head
 
 NAME = "exit_heads.safetensors"
 
+NAMES = ("queries", "norm.weight", "norm.bias", "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+"""Arrays of a head."""
+
 
 def save_heads(heads: Mapping[int, Head], folder: Path) -> None:
     """Write float attention heads by their block, as one file."""
@@ -34,13 +37,15 @@ def load_heads(folder: Path) -> dict[int, Head]:
     """Read what `save_heads` wrote."""
     arrays = load_file(folder / NAME)
     blocks = sorted({int(name.split(".")[0]) for name in arrays})
-    return {
-        block: Head(
-            reads="attention",
-            norm=LayerNorm(weight=arrays[f"{block}.norm.weight"], bias=arrays[f"{block}.norm.bias"], epsilon=EPSILON),
-            fc1=Linear(weight=arrays[f"{block}.fc1.weight"], bias=arrays[f"{block}.fc1.bias"]),
-            fc2=Linear(weight=arrays[f"{block}.fc2.weight"], bias=arrays[f"{block}.fc2.bias"]),
-            pool=TokenPool(queries=arrays[f"{block}.queries"]),
-        )
-        for block in blocks
-    }
+    return {block: head_of({name: arrays[f"{block}.{name}"] for name in NAMES}) for block in blocks}
+
+
+def head_of(arrays: Mapping[str, FloatArray]) -> Head:
+    """Build a float attention head from its arrays, called as in `NAMES`."""
+    return Head(
+        reads="attention",
+        norm=LayerNorm(weight=arrays["norm.weight"], bias=arrays["norm.bias"], epsilon=EPSILON),
+        fc1=Linear(weight=arrays["fc1.weight"], bias=arrays["fc1.bias"]),
+        fc2=Linear(weight=arrays["fc2.weight"], bias=arrays["fc2.bias"]),
+        pool=TokenPool(queries=arrays["queries"]),
+    )
