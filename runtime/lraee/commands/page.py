@@ -65,7 +65,7 @@ def check_page(path: Path, images: Sequence[str], truth: Path | None) -> None:
     Raises:
         DataError: it would replace one of the images or the table, or cannot be written.
     """
-    for source in (*images, *([] if truth is None else [truth])):
+    for source in (*images, *([] if truth is None else [str(truth)])):
         if os.path.realpath(source) == os.path.realpath(path):
             raise DataError(f"the page {path} would replace {source}, which is read; give the page another name")
     check_writable(path)
