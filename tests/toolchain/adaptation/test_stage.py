@@ -48,11 +48,13 @@ TUNING = Adaptation(epochs=1, head_epochs=1, exits=(4, 8), most_drop=100.0)
 def adapted(
     small_config: Callable[..., ExportConfig], picked: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ExportConfig, ExportResult]:
-    """A small export whose trunk was tuned for one pass."""
+    """A small export whose trunk was tuned for one pass, each pass judged on fewer images than the gating split has."""
     folder = tmp_path_factory.mktemp("adapted")
     test = picked(fashion_mnist_test(), folder / "test.zip", step=40)
     config = small_config(folder / "tuned.lraee", work=folder / "work", adapt=TUNING, device="cpu", evaluate=test)
-    return config, export(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lraee_toolchain.adaptation.stage.JUDGED", 50)
+        return config, export(config)
 
 
 def test_the_tuned_model_is_a_folder_that_open_clip_loads(adapted: tuple[ExportConfig, ExportResult]) -> None:
@@ -186,6 +188,21 @@ def test_without_labels_no_class_is_looked_at(small_config: Callable[..., Export
     photos = _photos(stages, stages.splits.heads, views=1)
     assert photos.classes is None
     assert np.allclose(np.linalg.norm(photos.teacher, axis=1), 1, atol=1e-5)
+
+
+def test_passes_are_judged_on_images_from_the_whole_split_with_their_own_classes(
+    small_config: Callable[..., ExportConfig], tmp_path: Path
+) -> None:
+    """Every so many images, whatever order they lie in; all where there are few."""
+    stages = Stages(small_config(tmp_path / "x.lraee", adapt=TUNING), WorkFolder(tmp_path / "work"), Silent())
+    photos = _photos(stages, stages.splits.gating, views=1)
+    assert photos.classes is not None
+    count = len(photos.pixels)
+    assert len(photos.at_most(count).pixels) == count
+    some = photos.at_most(count // 2 - 1)
+    assert some.classes is not None
+    for given, kept in ((photos.pixels, some.pixels), (photos.classes, some.classes), (photos.teacher, some.teacher)):
+        np.testing.assert_array_equal(kept, given[::3])
 
 
 def test_only_the_heads_images_teach(adapted: tuple[ExportConfig, ExportResult]) -> None:

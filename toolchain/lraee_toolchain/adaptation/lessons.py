@@ -38,6 +38,12 @@ class Photos:
     teacher: NDArray[np.float32]
     """(images, embed_dim) unit rows, memory-mapped: what the tower as given says of the images as they are."""
 
+    def at_most(self, count: int) -> Photos:
+        """Select so many images, evenly spaced, so that no class is missed where they lie class by class."""
+        every = slice(None, None, max(1, -(-len(self.pixels) // count)))
+        classes = None if self.classes is None else self.classes[every]
+        return Photos(pixels=self.pixels[every], classes=classes, teacher=self.teacher[every])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:

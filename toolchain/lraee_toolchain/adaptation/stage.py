@@ -116,8 +116,7 @@ def adapt(stages: Stages) -> Adapted:
         begun = stages.work.begun("adapted", inputs)
         visual = copy.deepcopy(stages.model.torch_model.visual)
         watch = _watch(stages, task, images=len(photos[0].pixels))
-        judged = dataclasses.replace(photos[1], pixels=photos[1].pixels[:JUDGED])
-        tuned = tune(visual, task, (photos[0], judged), begun, machine, watch)
+        tuned = tune(visual, task, (photos[0], photos[1].at_most(JUDGED)), begun, machine, watch)
         save_model(_with_visual(stages.model, visual), folder)
         save_heads(as_heads(tuned.heads), folder)
         record = {"machine": machine.words, "epochs": [dataclasses.asdict(record) for record in tuned.records]}
