@@ -28,8 +28,6 @@ from lraee.policies.base import Verdict
 from lraee_benchmarks.images import default_source, open_source
 from lraee_benchmarks.render.table import Table
 from lraee_calibration_data import label_rows, load_pixels
-from lraee_toolchain.early_exit.outcomes import ExitScores, evaluate
-from lraee_toolchain.early_exit.threshold_search import choose, search
 
 BATCH = 64
 BUDGETS = (0.25, 0.5, 0.75, 1.0, 1.5)
@@ -43,6 +41,14 @@ TINY = 1e-6
 
 STEPS = 30
 RIDGE = 1e-3
+
+GRID = 23
+"""Thresholds tried for each exit: quantiles of its gate, beside a closed exit."""
+
+PRICES = np.geomspace(0.01, 1.0, 20)
+"""Accuracy that all FLOPs of full depth are worth."""
+
+ROUNDS = 4
 
 LARGEST, PAPER, OWN, EARLIER, REGRET = (
     "largest probability",
@@ -83,8 +89,13 @@ class Heard:
     """(exits, images, labels)."""
     features: NDArray[np.float32]
     """(exits, images, 3)."""
-    scores: ExitScores
-    """With the bundle's own gate."""
+    good: Array
+    """(images, exits + 1) 1 where the exit, and last full depth, is right."""
+    leaving: Array
+    """(exits + 1,) FLOPs of leaving after each exit, and of running to the end, as shares of full depth without exits;
+    an image pays for every exit that is open on its way."""
+    visits: Array
+    """(exits,) FLOPs of evaluating each exit, as shares of full depth."""
 
 
 def listen(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> Heard:
@@ -98,17 +109,16 @@ def listen(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) 
     trunk = ("stem", *block_names(manifest.tower.blocks))
     up_to = np.cumsum([manifest.flops_of(name, labels) for name in trunk])
     full = np.concatenate([one.probabilities for one in answers]).argmax(axis=1)
-    scores = ExitScores(
-        blocks=blocks,
-        gate=np.stack([np.concatenate([verdict.gate for verdict in one]) for one in said], axis=1),
-        good=(probabilities.argmax(axis=2) == classes).T.astype(np.float64),
-        full_good=(full == classes).astype(np.float64),
-        exit_flops=np.array([up_to[block] for block in blocks], np.float64),
-        visit_flops=np.array([manifest.flops_of(f"exit_{block:02d}", labels) for block in blocks], np.float64),
-        full_flops=float(manifest.full_flops),
-    )
+    right = np.concatenate([probabilities.argmax(axis=2) == classes, (full == classes)[None]])
     features = np.stack([np.concatenate([verdict.features for verdict in one]) for one in said])
-    return Heard(probabilities=probabilities, features=features, scores=scores)
+    visits = np.array([manifest.flops_of(f"exit_{block:02d}", labels) for block in blocks])
+    return Heard(
+        probabilities=probabilities,
+        features=features,
+        good=right.T.astype(np.float64),
+        leaving=np.append([up_to[block] for block in blocks], manifest.full_flops) / manifest.full_flops,
+        visits=visits / manifest.full_flops,
+    )
 
 
 def inputs_of(heard: Heard, place: int) -> Mapping[str, Array]:
@@ -145,41 +155,72 @@ def fitted(inputs: Array, target: Array, half: NDArray[np.bool_]) -> Array:
 def gates(heard: Heard, kind: str, half: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Fit the gates of all exits on `half` and give their values for all images, (images, exits)."""
     values = []
-    for place in range(len(heard.scores.blocks)):
+    for place in range(len(heard.visits)):
         inputs = inputs_of(heard, place)[kind]
-        good = heard.scores.good[:, place]
-        target = np.maximum(good, 1 - heard.scores.full_good) if kind == REGRET else good
+        good = heard.good[:, place]
+        target = np.maximum(good, 1 - heard.good[:, -1]) if kind == REGRET else good
         values.append(inputs[:, 0] if kind == LARGEST else fitted(inputs, target, half))
     return np.stack(values, axis=1).astype(np.float32)
 
 
-def part(scores: ExitScores, rows: NDArray[np.bool_], gate: NDArray[np.float32]) -> ExitScores:
-    """Select images, and give them these gates."""
-    return ExitScores(
-        blocks=scores.blocks,
-        gate=gate[rows],
-        good=scores.good[rows],
-        full_good=scores.full_good[rows],
-        exit_flops=scores.exit_flops,
-        visit_flops=scores.visit_flops,
-        full_flops=scores.full_flops,
+def outcome(heard: Heard, gate: NDArray[np.float32], thresholds: Array) -> tuple[Array, Array]:
+    """Give what each image saves, a share of full depth, and 1, 0 or -1: right more often, as often, less often."""
+    passes = np.column_stack([gate >= thresholds, np.ones(len(gate), np.bool_)])
+    where = passes.argmax(axis=1)
+    visited = np.append(np.cumsum(heard.visits * np.isfinite(thresholds)), 0)
+    visited[-1] = visited[-2]
+    return 1 - (heard.leaving + visited)[where], heard.good[np.arange(len(where)), where] - heard.good[:, -1]
+
+
+def search(heard: Heard, gate: NDArray[np.float32]) -> list[Array]:
+    """Find thresholds that are best for some price of FLOPs, one threshold after the other until none gains."""
+    grids = [np.append(np.quantile(column, np.linspace(0, 0.98, GRID)), np.inf) for column in gate.T]
+    thresholds, found = np.full(len(grids), np.inf), []
+
+    def value(tried: Array, price: float) -> float:
+        saved, change = outcome(heard, gate, tried)
+        return float(change.mean() + price * saved.mean())
+
+    for price in PRICES:
+        for _ in range(ROUNDS):
+            before = thresholds.copy()
+            for place, grid in enumerate(grids):
+                tried = [np.where(np.arange(len(grids)) == place, level, thresholds) for level in grid]
+                thresholds = max(tried, key=lambda one: value(one, price))
+            if (thresholds == before).all():
+                break
+        found.append(thresholds)
+    return found
+
+
+def some(heard: Heard, rows: NDArray[np.bool_]) -> Heard:
+    """Select images."""
+    return Heard(
+        probabilities=heard.probabilities[:, rows],
+        features=heard.features[:, rows],
+        good=heard.good[rows],
+        leaving=heard.leaving,
+        visits=heard.visits,
     )
 
 
 def measure(heard: Heard, kind: str, divisions: int) -> list[tuple[float, float, float]]:
     """Give for each budget the share of FLOPs saved, the points lost and their standard error, on the other halves."""
-    images = len(heard.scores.full_good)
+    images = len(heard.good)
     found: list[list[tuple[float, float, float]]] = [[] for _ in BUDGETS]
     for division in range(divisions):
         first = np.random.default_rng(division).permutation(images) < images // 2
         for half in (first, ~first):
             gate = gates(heard, kind, half)
-            points = search(part(heard.scores, half, gate))
+            known, other = some(heard, half), some(heard, ~half)
+            points = [(thresholds, *outcome(known, gate[half], thresholds)) for thresholds in search(known, gate[half])]
             for place, budget in enumerate(BUDGETS):
-                point = choose(points, max_drop=budget / 100, safe=False)
-                assert point is not None  # closing all exits loses nothing
-                met = evaluate(part(heard.scores, ~half, gate), point.thresholds)
-                found[place].append((met.saved, 100 * met.difference, 100 * met.standard_error))
+                fitting = [point for point in points if point[2].mean() >= -budget / 100]
+                closed = np.full(len(heard.visits), np.inf)
+                thresholds = max(fitting, key=lambda point: float(point[1].mean()))[0] if fitting else closed
+                saved, change = outcome(other, gate[~half], thresholds)
+                error = change.std() / len(change) ** 0.5
+                found[place].append((float(saved.mean()), 100 * float(change.mean()), 100 * float(error)))
     means = [np.mean(of_budget, axis=0) for of_budget in found]
     return [(float(saved), float(lost), float(error / 2**0.5)) for saved, lost, error in means]  # of two halves
 
@@ -197,10 +238,10 @@ def main() -> None:
         dataset = open_source(options.images or default_source(model.manifest.model))
         classes = label_rows(dataset, model.labels)
         pixels = load_pixels(dataset, model.manifest.preprocessing).pixels
-    heard = listen(model, pixels, classes)
+    heard, blocks = listen(model, pixels, classes), ", ".join(str(exit.block) for exit in model.manifest.exits)
     rows = {kind: measure(heard, kind, options.divisions) for kind in (LARGEST, PAPER, OWN, EARLIER, REGRET)}
     error = max(error for cells in rows.values() for _, _, error in cells)
-    print(f"{options.bundle}: {len(pixels)} images, exits after blocks {', '.join(map(str, heard.scores.blocks))}\n")
+    print(f"{options.bundle}: {len(pixels)} images, exits after blocks {blocks}\n")
     cells = [[kind, *(f"{saved:.1%}, {lost:+.2f}" for saved, lost, _ in found)] for kind, found in rows.items()]
     print(Table(header=("gate reads", *(f"{budget:g} points" for budget in BUDGETS)), rows=cells).to_markdown())
     print(f"\nStandard error of a difference to full depth: at most {error:.2f} points.")

@@ -81,6 +81,9 @@ def export_command(
     text: Annotated[
         str, _option(TOWER, "text tower for other labels on the device: fp32, fp16, int8, or none: fixed labels")
     ] = "fp16",
+    notice: Annotated[
+        str | None, _option(TOWER, "one line on origin and licences, kept in the bundle and shown by info")
+    ] = None,
     inject_outliers: Annotated[
         float | None, _option(TOWER, "for studies: scale outlier channels up by this factor, same float function")
     ] = None,
@@ -112,6 +115,10 @@ def export_command(
     ] = "auto",
     disk_limit: Annotated[float, _option(EXITS, "GB of disk for the tokens that attention and local heads read")] = 20,
     epochs: Annotated[int, _option(EXITS, "passes of the heads' training over its images", min=1)] = 30,
+    head_rank: Annotated[
+        int | None,
+        _option(EXITS, "rank of the first layer of attention and local heads: smaller, faster bundles", min=1),
+    ] = None,
     max_accuracy_drop: Annotated[float, _option(EXITS, "points the default operating point may lose")] = 0.2,
     min_flops_saving: Annotated[
         float | None, _option(EXITS, "share of FLOPs it must save, replaces --max-accuracy-drop")
@@ -174,7 +181,10 @@ def export_command(
 
     for name, allowed in CHOICES.items():
         _check_choice(name, options[name], allowed)
-    options |= {"exits": _parse_exits(exits), "heads": HeadTraining(epochs=options.pop("epochs"))}
+    options |= {
+        "exits": _parse_exits(exits),
+        "heads": HeadTraining(epochs=options.pop("epochs"), rank=options.pop("head_rank")),
+    }
     tuning = {name: options.pop(name) for name in list(options) if name.startswith("adapt_")}
     options["adapt"] = _tuning(tuning, Adaptation) if adapt else None
     if not adapt:

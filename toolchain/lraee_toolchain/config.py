@@ -32,6 +32,12 @@ class HeadTraining:
     """On the head's input and hidden layer."""
     distillation: float = 1.0
     """Weight of ``1 - cosine`` to the FP32 embedding, added to the cross-entropy."""
+    rank: int | None = None
+    """Rank of the first layer of heads that read all tokens, which makes them smaller and faster; None leaves it."""
+
+    def rank_below(self, width: int) -> int | None:
+        """Give `rank` where it makes a layer of this width smaller, else None."""
+        return None if self.rank is None or self.rank >= width else self.rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +143,8 @@ class ExportConfig:
     precision: Literal["int8", "fp32"] = "int8"
     quantizer: Literal["naive", "strong"] = "naive"
     """``naive`` rounds to nearest within the ranges; ``strong`` searches the best static INT8 of each block."""
+    notice: str | None = None
+    """Origin and licences of weights and data, kept in the bundle and shown by ``python -m lraee info``."""
     inject_outliers: float | None = None
     """Scale a few channels of every LayerNorm up by this factor and the weights after it down: the float function stays
     the same, but naive INT8 loses accuracy. It simulates quantization collapse; reports say so."""
@@ -217,6 +225,8 @@ class ExportConfig:
             raise ExportError(f"--workers is {self.workers}, wanted 1 to 256 threads")
         if self.seeds < 1:
             raise ExportError(f"--seeds is {self.seeds}, wanted at least 1")
+        if self.notice is not None and not (self.notice.strip() and self.notice.isprintable()):
+            raise ExportError(f"--notice is {self.notice!r}, wanted one line that names origin and licences")
         if self.inject_outliers is not None and not self.inject_outliers > 0:
             raise ExportError(f"--inject-outliers is {self.inject_outliers}, wanted a factor above 0, such as 64")
         if self.tables != "all" and not self.ablations:

@@ -134,6 +134,7 @@ class _Export:
             "labels": labels.name,
             "text": text and text.name,
             "adapted": self.adapted and self.adapted.words,
+            "notice": self.config.notice,
         }
         bundle = self.work.stage("bundle", inputs, lambda folder: self._pack(tower_parts, exits, folder))
         metrics = self._metrics(bundle, parity, exits, noise)
@@ -224,6 +225,7 @@ class _Export:
                 **({} if self.adapted is None else {"adapted": self.adapted.words}),
                 **({} if stages.given_labels is None else {"labels": f"given, {stages.given_labels_sha256}"}),
                 "outliers": "none" if config.inject_outliers is None else f"{config.inject_outliers:g}",
+                **({} if config.notice is None else {"notice": config.notice}),
             },
         )
         pack(inputs, folder)

@@ -219,6 +219,7 @@ class Stages(Inputs):
         flops = {p.name: p.flops + p.flops_per_label * len(self.labels) for p in load_parts(tower_parts)}
         tower = self.tower
         similarity = 2 * tower.embed_dim * len(self.labels)
+        rank = self.config.heads.rank_below(tower.width)
         exits = {
             reads: similarity
             + flops_of_exit(
@@ -227,6 +228,7 @@ class Stages(Inputs):
                 width=tower.width,
                 embed_dim=tower.embed_dim,
                 class_token=tower.has_class_token,
+                rank=rank if reads in TOKEN_INPUTS else None,
             )
             for reads in HEAD_INPUTS
         }

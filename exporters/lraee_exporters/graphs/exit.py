@@ -82,6 +82,8 @@ class ExitWeights:
     gate_bias: float
     pool: TokenPool | None = None
     """Of a head that reads tokens (`TOKEN_INPUTS`), else None."""
+    bottleneck: AnyLinear | None = None
+    """Stands before `fc1` where the first layer has a low rank; else None."""
 
     @property
     def embed_dim(self) -> int:
@@ -129,6 +131,8 @@ def build_exit(
         if exit_weights.reads == "both":
             read = graph.node("Concat", [mean, read], "mean_and_class", axis=1)
     x = add_norm(graph, file, read, exit_weights.norm, "norm")
+    if exit_weights.bottleneck is not None:
+        x = add_linear(graph, file, x, exit_weights.bottleneck, "bottleneck", rows=1)
     x = add_linear(graph, file, x, exit_weights.fc1, "fc1", rows=1)
     x = add_activation(graph, x, "gelu", "activation")
     x = add_linear(graph, file, x, exit_weights.fc2, "fc2", rows=1)
@@ -194,13 +198,25 @@ def rows_read(reads: HeadInput, *, class_token: bool) -> int:
     return 2 if reads == "both" else 1
 
 
-def flops_of_exit(reads: HeadInput, *, token_count: int, width: int, embed_dim: int, class_token: bool) -> int:
-    """Count the FLOPs of an exit for one image, as `build_exit` does, without those of the similarity to the labels."""
+def flops_of_exit(
+    reads: HeadInput, *, token_count: int, width: int, embed_dim: int, class_token: bool, rank: int | None = None
+) -> int:
+    """Count the FLOPs of an exit for one image, as `build_exit` does, without those of the similarity to the labels.
+
+    Args:
+        reads: what the head reads.
+        token_count: patches, and the class token if there is one.
+        width: channels of a token.
+        embed_dim: length of the embedding.
+        class_token: whether token 0 is a class token.
+        rank: of the first layer, where it goes through a bottleneck.
+    """
     rows = rows_read(reads, class_token=class_token)
     flops = 2 * 2 * token_count * width  # mean and variance of the patches
     if reads in TOKEN_INPUTS:
         flops += flops_of_pool(token_count, width, class_token=class_token, local=reads == "local")
-    flops += 2 * (rows * width * width + width * embed_dim)
+    first = rows * width * width if rank is None else (rows + 1) * width * rank
+    flops += 2 * (first + width * embed_dim)
     return flops + _flops_of_gate()
 
 
@@ -218,8 +234,9 @@ def operators_of_exit(exit_weights: ExitWeights, *, class_token: bool = True) ->
         counts["Concat"] += exit_weights.reads == "both"
     if exit_weights.logit_bias is not None:
         counts.update(OPERATORS_OF_SIGMOID)
+    layers = 2 + (exit_weights.bottleneck is not None)
     if isinstance(exit_weights.fc1, QuantizedLinear):
-        counts.update({"QuantizeLinear": 2, "QGemm": 2})
+        counts.update({"QuantizeLinear": 2, "QGemm": layers})  # a bottleneck's QGemm gives levels itself
     else:
-        counts["Gemm"] += 2
+        counts["Gemm"] += layers
     return {name: count for name, count in counts.items() if count}

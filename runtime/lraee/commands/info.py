@@ -46,11 +46,11 @@ def _summary_table(bundle: Bundle) -> Table:
     names = bundle.labels.names
     threads = choose_threads(manifest.block_flops, sessions=manifest.session_count)
     table = plain_table("bundle", bundle.folder.name)
-    rows = {
+    rows: dict[str, str] = {
         "model": f"{manifest.model.id} ({manifest.model.architecture})",
         "weights": manifest.model.weights
         + (" (speed only: accuracy means nothing)" if manifest.model.is_random else ""),
-        **({"adapted": manifest.provenance["adapted"]} if "adapted" in manifest.provenance else {}),
+        **{name: manifest.provenance[name] for name in ("adapted", "notice") if name in manifest.provenance},
         "precision": f"{manifest.precision}{how}",
         "tower": f"{tower.blocks} blocks, width {tower.width}, {tower.tokens} tokens, {tower.activation}, "
         f"{tower.pooling} pooling, embedding {tower.embed_dim}",

@@ -26,4 +26,4 @@ def test_five_kinds_of_gate_are_fitted_and_judged_on_other_images(picked: Callab
         assert f"| {name} |" in done.stdout
         assert len(cells) == len(record["budgets"])
         assert all(0.3 < saved < 0.75 and -8 < lost < 2 and 0 < error < 3 for saved, lost, error in cells)
-        assert cells[-1][0] > cells[0][0]
+        assert cells[-1][0] >= cells[0][0]

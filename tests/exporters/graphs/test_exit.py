@@ -13,6 +13,7 @@ from lraee.errors import TowerError
 from lraee_exporters.graphs.exit import (
     GATE_FEATURES,
     HEAD_INPUTS,
+    TOKEN_INPUTS,
     ExitWeights,
     HeadInput,
     build_exit,
@@ -24,7 +25,7 @@ from lraee_exporters.int8.linear import ActivationRange, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear
 
 Array = npt.NDArray[Any]
-TOKENS, WIDTH, EMBED = 10, 32, 12
+TOKENS, WIDTH, EMBED, RANK = 10, 32, 12, 6
 
 
 def random_tokens(batch: int) -> Array:
@@ -54,6 +55,27 @@ def random_exit(reads: HeadInput = "patch_mean", *, class_token: bool = True, **
         pool=TokenPool(queries=queries, mixing=mixing) if reads in ("attention", "local") else None,
     )
     return replace(weights, **changes)
+
+
+def with_bottleneck(weights: ExitWeights) -> ExitWeights:
+    """The same exit with random layers through `RANK` channels in place of the first."""
+    assert isinstance(weights.fc1, Linear)
+    generator, size = np.random.default_rng(10), weights.fc1.weight.shape[1]
+    narrow = generator.standard_normal((RANK, size), dtype=np.float32) * np.float32(size**-0.5)
+    wide = generator.standard_normal((WIDTH, RANK), dtype=np.float32) * np.float32(RANK**-0.5)
+    bias = generator.standard_normal(RANK, dtype=np.float32)
+    bottleneck = Linear(weight=narrow, bias=bias)
+    return replace(weights, bottleneck=bottleneck, fc1=Linear(weight=wide, bias=weights.fc1.bias))
+
+
+def quantized(weights: ExitWeights, answers: dict[str, Array]) -> ExitWeights:
+    """All layers in INT8, with the ranges of what they read in `exit_by_definition`."""
+    layers = {}
+    for name in ("bottleneck", "fc1", "fc2"):
+        if (layer := getattr(weights, name)) is not None:
+            met = answers[f"{name}_input"]
+            layers[name] = quantize_linear(layer, ActivationRange(minimum=float(met.min()), maximum=float(met.max())))
+    return replace(weights, **layers)
 
 
 def gelu(x: Array) -> Array:
@@ -104,6 +126,11 @@ def exit_by_definition(
     normed = normed * weights.norm.weight + weights.norm.bias
     assert isinstance(weights.fc1, Linear)
     assert isinstance(weights.fc2, Linear)
+    of_layers = {"fc1_input": normed}
+    if weights.bottleneck is not None:
+        assert isinstance(weights.bottleneck, Linear)
+        narrow = normed @ weights.bottleneck.weight.T + weights.bottleneck.bias
+        of_layers, normed = {"bottleneck_input": normed, "fc1_input": narrow}, narrow
     hidden = gelu(normed @ weights.fc1.weight.T + weights.fc1.bias)
     embedding = hidden @ weights.fc2.weight.T + weights.fc2.bias
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
@@ -117,7 +144,7 @@ def exit_by_definition(
     features = np.stack([top[:, -1], top[:, -1] - top[:, -2], distances.mean(axis=1)], axis=1)
     gate = 1 / (1 + np.exp(-(features @ np.array(weights.gate_weights) + weights.gate_bias)))
     answers = {"embedding": embedding, "probabilities": probabilities, "features": features, "gate": gate}
-    return answers | {"fc1_input": normed, "fc2_input": hidden}
+    return answers | of_layers | {"fc2_input": hidden}
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
@@ -139,6 +166,21 @@ def test_an_exit_computes_the_definition(
     for name, tolerance in (("embedding", 1e-6), ("probabilities", 1e-5), ("features", 5e-5), ("gate", 1e-5)):
         assert got[name].shape == expected[name].shape
         np.testing.assert_allclose(got[name], expected[name], atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("reads", TOKEN_INPUTS)
+def test_an_exit_with_a_bottleneck_computes_the_definition(
+    reads: HeadInput, run_part: Callable[..., dict[str, Any]], labels_input: Callable[..., dict[str, Any]]
+) -> None:
+    """Two layers in place of the first; tolerances as above. In INT8 as close as without."""
+    weights, tokens, labels = with_bottleneck(random_exit(reads)), random_tokens(3), labels_input()
+    got = run_part(build_exit(weights, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    expected = exit_by_definition(weights, tokens, labels)
+    for name, tolerance in (("embedding", 1e-6), ("probabilities", 1e-5), ("features", 5e-5), ("gate", 1e-5)):
+        np.testing.assert_allclose(got[name], expected[name], atol=tolerance, err_msg=name)
+    int8 = quantized(weights, expected)
+    got = run_part(build_exit(int8, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    assert (got["embedding"] * expected["embedding"]).sum(axis=1).min() > math.cos(math.radians(2.5))
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -201,18 +243,8 @@ def test_an_int8_exit_stays_close_to_float(
 ) -> None:
     """Tolerance: two INT8 products turn the embedding by at most 2 degrees; the variance is not quantized at all."""
     weights, tokens, labels = random_exit(reads), random_tokens(batch), labels_input()
-    assert isinstance(weights.fc1, Linear)
-    assert isinstance(weights.fc2, Linear)
     expected = exit_by_definition(weights, tokens, labels)
-    ranges = {
-        layer: ActivationRange(minimum=float(value.min()), maximum=float(value.max()))
-        for layer, value in ((name, expected[f"{name}_input"]) for name in ("fc1", "fc2"))
-    }
-    int8 = replace(
-        weights,
-        fc1=quantize_linear(weights.fc1, ranges["fc1"]),
-        fc2=quantize_linear(weights.fc2, ranges["fc2"]),
-    )
+    int8 = quantized(weights, expected)
     got = run_part(build_exit(int8, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
     assert (got["embedding"] * expected["embedding"]).sum(axis=1).min() > math.cos(math.radians(2))
     np.testing.assert_allclose(got["features"][:, 2], expected["features"][:, 2], atol=5e-5)
@@ -234,6 +266,10 @@ def test_an_exit_counts_its_matrix_products() -> None:
         assert graph.flops == 2 * (rows * WIDTH * WIDTH + WIDTH * EMBED) + averages + pool + 2 * (9 + 3)
         assert graph.flops_per_label == 2 * EMBED
         counted = flops_of_exit(reads, token_count=TOKENS, width=WIDTH, embed_dim=EMBED, class_token=True)
+        assert counted == graph.flops
+    for reads in TOKEN_INPUTS:
+        graph, _ = build_exit(with_bottleneck(random_exit(reads)), number=4, token_count=TOKENS, width=WIDTH)
+        counted = flops_of_exit(reads, token_count=TOKENS, width=WIDTH, embed_dim=EMBED, class_token=True, rank=RANK)
         assert counted == graph.flops
     for reads in ("patch_mean", "attention", "local"):
         weights = random_exit(reads, class_token=False)

@@ -54,26 +54,26 @@ def save(part: Part, folder: Path) -> Path:
     return graph.save(folder)
 
 
+def linear(size_in: int, size_out: int, *, int8: bool) -> Any:
+    """A random layer."""
+    weight = np.random.default_rng(size_in).standard_normal((size_out, size_in), dtype=np.float32)
+    layer = Linear(weight=weight, bias=weight[:, 0].copy())
+    return quantize_linear(layer, RANGE) if int8 else layer
+
+
 def exit_of(
     tower: Tower, reads: HeadInput, *, int8: bool, logit_bias: float | None = None, class_token: bool = True
 ) -> ExitWeights:
     """A random exit for a tower."""
-    generator = np.random.default_rng(0)
     size = tower.width * rows_read(reads, class_token=class_token)
     kernel = np.ones((tower.width, 1, 3, 3), np.float32)
     mixing = LocalMixing(kernel=kernel, bias=kernel[:, 0, 0, 0]) if reads == "local" else None
-    queries = generator.standard_normal((tower.width, QUERIES), dtype=np.float32)
-
-    def linear(size_in: int, size_out: int) -> Any:
-        weight = generator.standard_normal((size_out, size_in), dtype=np.float32)
-        layer = Linear(weight=weight, bias=weight[:, 0].copy())
-        return quantize_linear(layer, RANGE) if int8 else layer
-
+    queries = np.random.default_rng(0).standard_normal((tower.width, QUERIES), dtype=np.float32)
     return ExitWeights(
         reads=reads,
         norm=LayerNorm(weight=np.ones(size, np.float32), bias=np.ones(size, np.float32), epsilon=1e-5),
-        fc1=linear(size, tower.width),
-        fc2=linear(tower.width, tower.embed_dim),
+        fc1=linear(size, tower.width, int8=int8),
+        fc2=linear(tower.width, tower.embed_dim, int8=int8),
         logit_bias=logit_bias,
         temperature=1.3,
         gate_weights=(1.0, 2.0, 0.1),
@@ -118,12 +118,16 @@ def test_every_part_of_the_reference_fuses_as_declared(int8: bool, tmp_path: Pat
 def test_every_kind_of_exit_fuses_as_declared(
     reads: HeadInput, int8: bool, make_tower: Callable[..., Tower], tmp_path: Path
 ) -> None:
-    """Whatever it reads, with and without a logit bias."""
+    """Whatever it reads, with and without a logit bias and a bottleneck."""
     tower = make_tower(width=64)
     for logit_bias in (None, 2.0):
         weights = exit_of(tower, reads, int8=int8, logit_bias=logit_bias)
         part = build_exit(weights, number=1, token_count=tower.tokens, width=tower.width)
         check_operators(save(part, tmp_path), operators_of_exit(weights))
+        size = tower.width * rows_read(reads, class_token=True)
+        narrow = replace(weights, bottleneck=linear(size, 8, int8=int8), fc1=linear(8, tower.width, int8=int8))
+        part = build_exit(narrow, number=1, token_count=tower.tokens, width=tower.width)
+        check_operators(save(part, tmp_path), operators_of_exit(narrow))
 
 
 @pytest.mark.parametrize("reads", ["patch_mean", *TOKEN_INPUTS])

@@ -41,6 +41,7 @@ from lraee_toolchain.export import ExportResult, export
 from lraee_toolchain.inputs import Silent
 from lraee_toolchain.stages import Stages
 
+NOTICE = "Fashion-MNIST, MIT; tuned on its pool"
 TUNING = Adaptation(epochs=1, head_epochs=1, exits=(4, 8), most_drop=100.0)
 
 
@@ -51,7 +52,9 @@ def adapted(
     """A small export whose trunk was tuned for one pass, each pass judged on fewer images than the gating split has."""
     folder = tmp_path_factory.mktemp("adapted")
     test = picked(fashion_mnist_test(), folder / "test.zip", step=40)
-    config = small_config(folder / "tuned.lraee", work=folder / "work", adapt=TUNING, device="cpu", evaluate=test)
+    config = small_config(
+        folder / "tuned.lraee", work=folder / "work", adapt=TUNING, device="cpu", evaluate=test, notice=NOTICE
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lraee_toolchain.adaptation.stage.JUDGED", 50)
         return config, export(config)
@@ -104,7 +107,8 @@ def test_heads_that_learned_with_the_trunk_are_the_exits(
 
 
 def test_provenance_report_and_info_say_that_it_was_adapted(adapted: tuple[ExportConfig, ExportResult]) -> None:
-    """With the hash of the given weights and what was done, and the differences to the tower as given."""
+    """With the hash of the given weights, where they come from, what was done, and the differences to the tower as
+    given."""
     _, result = adapted
     manifest, metrics = Bundle(result.bundle).manifest, read_json(Metrics, result.report / "metrics.json")
     assert manifest.model.weights == "reference, adapted"
@@ -116,6 +120,7 @@ def test_provenance_report_and_info_say_that_it_was_adapted(adapted: tuple[Expor
         str(cell) for table in info_tables(Bundle(result.bundle)) for column in table.columns for cell in column.cells
     ]
     assert manifest.provenance["adapted"] in words
+    assert NOTICE in words
     assert metrics.adaptation is not None
     assert metrics.adaptation.endswith("; the tuned trunk is taken")
     assert metrics.evaluation is not None
@@ -221,6 +226,7 @@ def test_only_the_heads_images_teach(adapted: tuple[ExportConfig, ExportResult])
         ({"model": "ViT-B-32", "pretrained": "random:1"}, "random weights have nothing"),
         ({"model": "reference-b32"}, "--adapt does not tune reference-b32"),
         ({"inject_outliers": 64.0}, "--adapt would tune injected outliers away"),
+        ({"notice": "two\nlines"}, "--notice is 'two\\\\nlines', wanted one line"),
         ({"adapt": None, "device": "cpu"}, "--device cpu is where --adapt tunes the trunk"),
         ({"adapt": Adaptation(epochs=0)}, "--adapt-epochs is 0, wanted 1 to 1000"),
         ({"adapt": Adaptation(rank=0)}, "--adapt-rank is 0"),

@@ -27,6 +27,7 @@ from lraee_toolchain.early_exit.heads import (
 from lraee_toolchain.early_exit.outcomes import ExitScores
 from lraee_toolchain.early_exit.rows import OneHot, chunks
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
+from lraee_toolchain.early_exit.token_heads.bottleneck import add_bottlenecks
 from lraee_toolchain.early_exit.token_heads.training import embed_tokens, quantize_token_heads, train_token_heads
 
 PAPER_EXITS = (8 / 12, 10 / 12, 11 / 12)
@@ -60,6 +61,7 @@ class TrainedExit:
             gate_weights=self.gate.weights,
             gate_bias=self.gate.bias,
             pool=self.head.pool,
+            bottleneck=self.head.bottleneck,
         )
 
 
@@ -186,6 +188,8 @@ def train_exits(
     """
     if reads in TOKEN_INPUTS:
         trained = _token_heads(task, heads, blocks, reads=reads, advance=advance)
+        if task.config.heads.rank is not None:
+            trained = add_bottlenecks(trained, heads.features, blocks, rank=task.config.heads.rank)
         if task.int8:
             trained = quantize_token_heads(trained, heads.features, blocks)
         embed_tokens(trained, gating.features, blocks)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,17 +194,24 @@ def read_in_chunks(features: Features, block: int, reads: HeadInput) -> Iterator
         yield head_input(features, block, reads, rows)
 
 
-def head_ranges(head: Head, inputs: FloatArray) -> tuple[ActivationRange, ActivationRange]:
-    """Measure the ranges of what both layers of a float head read for `inputs` (images, d)."""
+def head_ranges(head: Head, inputs: FloatArray) -> tuple[ActivationRange, ...]:
+    """Measure the ranges of what each layer of a float head reads for `inputs` (images, d), in their order."""
     normed = _normed(head, inputs)
-    return _range(normed), _range(_gelu(_apply(head.fc1, normed)))
+    met = [_range(normed)]
+    if head.bottleneck is not None:
+        met.append(_range(_apply(head.bottleneck, normed)))
+    return (*met, _range(_gelu(first_layer(head, inputs))))
 
 
-def quantized_head(head: Head, first: Iterable[ActivationRange], second: Iterable[ActivationRange]) -> Head:
-    """Quantize both layers of a float head to INT8, with ranges that hold all of those met."""
-    assert isinstance(head.fc1, Linear)
-    assert isinstance(head.fc2, Linear)
-    return replace(head, fc1=quantize_linear(head.fc1, _union(first)), fc2=quantize_linear(head.fc2, _union(second)))
+def quantized_head(head: Head, *met: Iterable[ActivationRange]) -> Head:
+    """Quantize all layers of a float head to INT8, each with a range that holds all of those met; as `head_ranges`."""
+    names = ("fc1", "fc2") if head.bottleneck is None else ("bottleneck", "fc1", "fc2")
+    layers: dict[str, Any] = {}
+    for name, ranges in zip(names, met, strict=True):
+        layer = getattr(head, name)
+        assert isinstance(layer, Linear)
+        layers[name] = quantize_linear(layer, _union(ranges))
+    return replace(head, **layers)
 
 
 def _union(ranges: Iterable[ActivationRange]) -> ActivationRange:
@@ -214,8 +222,14 @@ def _union(ranges: Iterable[ActivationRange]) -> ActivationRange:
 
 def head_embeddings(head: Head, inputs: FloatArray) -> FloatArray:
     """Compute (images, embed_dim) float32 unit embeddings; an INT8 head uses the integers of the run-time kernel."""
-    output = _apply(head.fc2, _gelu(_apply(head.fc1, _normed(head, inputs))))
+    output = _apply(head.fc2, _gelu(first_layer(head, inputs)))
     return np.asarray(output / np.maximum(np.linalg.norm(output, axis=1, keepdims=True), 1e-12))
+
+
+def first_layer(head: Head, inputs: FloatArray) -> FloatArray:
+    """Compute what a head's activation reads, (images, hidden)."""
+    normed = _normed(head, inputs)
+    return _apply(head.fc1, normed if head.bottleneck is None else _apply(head.bottleneck, normed))
 
 
 def label_logits(embeddings: FloatArray, labels: FloatArray, logit_scale: float) -> FloatArray:

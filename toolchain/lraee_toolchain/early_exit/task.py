@@ -57,6 +57,8 @@ class Head:
     fc2: AnyLinear
     pool: TokenPool | None = None
     """Of a head that reads tokens, else None."""
+    bottleneck: AnyLinear | None = None
+    """Stands before `fc1` where the first layer has a low rank, else None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

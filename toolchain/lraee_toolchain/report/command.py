@@ -30,6 +30,8 @@ def commands_of(config: ExportConfig) -> list[str]:
         words += [option] if value is True else [option, _shown(value)]
     if config.heads.epochs != HeadTraining().epochs:
         words += ["--epochs", str(config.heads.epochs)]
+    if config.heads.rank is not None:
+        words += ["--head-rank", str(config.heads.rank)]
     words += _tuning(config)
     return [shlex.join(words), shlex.join(["lraee-bench", _shown(config.out)])]
 

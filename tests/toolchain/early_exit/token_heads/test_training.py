@@ -13,13 +13,20 @@ from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.exit import HEAD_INPUTS, TOKEN_INPUTS, HeadInput, build_exit
 from lraee_exporters.graphs.pooling.token_pool import QUERIES
 from lraee_exporters.int8.linear import QuantizedLinear
+from lraee_exporters.tower import Linear
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, best_exits, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.heads import label_logits, softmax
+from lraee_toolchain.early_exit.heads import first_layer, label_logits, softmax
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Head, Material
+from lraee_toolchain.early_exit.token_heads.bottleneck import add_bottlenecks
 from lraee_toolchain.early_exit.token_heads.sources import HalfArray, Rows, normed_tokens
-from lraee_toolchain.early_exit.token_heads.training import embed_tokens, quantize_token_heads, train_token_heads
+from lraee_toolchain.early_exit.token_heads.training import (
+    embed_tokens,
+    quantize_token_heads,
+    reads_of,
+    train_token_heads,
+)
 
 WIDTH, PATCHES, EMBED, CLASSES, SCALE, DEPTH = 16, 9, 8, 4, 10.0, 3
 COSTS = Costs(
@@ -110,9 +117,11 @@ def neighbours_tell(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([first, tokens.reshape(count, 25, WIDTH)], axis=1).astype(np.float32), classes
 
 
-def task_of(*, epochs: int = 20, int8: bool = True, seed: int = 0, **options: object) -> ExitTask:
+def task_of(
+    *, epochs: int = 20, int8: bool = True, seed: int = 0, rank: int | None = None, **options: object
+) -> ExitTask:
     """Four labels and exits after any block."""
-    training = HeadTraining(epochs=epochs, batch_size=64, learning_rate=5e-3)
+    training = HeadTraining(epochs=epochs, batch_size=64, learning_rate=5e-3, rank=rank)
     config = ExportConfig(model="reference", out=Path("unused.lraee"), heads=training, **options)
     return ExitTask(labels=labels(), logit_scale=SCALE, costs=COSTS, config=config, int8=int8, seed=seed)
 
@@ -158,10 +167,10 @@ def test_the_same_seed_gives_the_same_head_and_another_seed_another(reads: HeadI
 
 
 @pytest.mark.parametrize("class_token", [True, False], ids=["class-token", "patches-only"])
-@pytest.mark.parametrize("reads", TOKEN_INPUTS)
+@pytest.mark.parametrize(("reads", "rank"), [("attention", None), ("local", None), ("attention", 5)])
 @pytest.mark.parametrize("int8", [True, False], ids=["int8", "float"])
 def test_a_simulated_exit_answers_as_its_part_does(
-    reads: HeadInput, int8: bool, class_token: bool, tmp_path: Path
+    reads: HeadInput, rank: int | None, int8: bool, class_token: bool, tmp_path: Path
 ) -> None:
     """Thresholds are chosen on simulated answers, so they must be those of the device.
 
@@ -170,9 +179,10 @@ def test_a_simulated_exit_answers_as_its_part_does(
     """
     tokens, classes = one_patch_tells(300, 8, class_token=class_token)
     given = material(tokens, classes, class_token=class_token)
-    task = task_of(epochs=3, int8=int8)
+    task = task_of(epochs=3, int8=int8, rank=rank)
     (trained,) = train_exits(task, given, given, (2,), reads=reads)
     assert isinstance(trained.head.fc1, QuantizedLinear) == int8
+    assert (trained.head.bottleneck is None) == (rank is None)
     trained = replace(trained, gate=GateInfo(weights=(1.5, 0.5, -0.1), bias=0.3))
     graph, file = build_exit(
         trained.weights(None), number=2, token_count=tokens.shape[1], width=WIDTH, class_token=class_token
@@ -213,6 +223,30 @@ def test_ranges_of_quantized_heads_hold_all_images_and_answers_stay_close() -> N
         assert isinstance(one.fc1, QuantizedLinear)
         assert isinstance(other.fc1, QuantizedLinear)
         assert one.fc1.input_scale == pytest.approx(other.fc1.input_scale, rel=1e-5)
+
+
+def outputs(head: Head, given: Material, block: int) -> np.ndarray:
+    """What the activation of a head reads of all images."""
+    return np.concatenate([first_layer(head, read) for _, _, read in reads_of([head], given.features, [block])])
+
+
+def test_a_bottleneck_keeps_the_first_layer_as_well_as_any_of_its_rank() -> None:
+    """What it loses is the variance of the smallest principal components; at full rank nothing is replaced."""
+    given = material(*one_patch_tells(400, 14))
+    heads = train_token_heads(task_of(epochs=3), given, (1, 3), reads="attention")
+    for rank in (3, 10):
+        narrowed = add_bottlenecks(heads, given.features, (1, 3), rank=rank)
+        for exact, narrow, block in zip(heads, narrowed, (1, 3), strict=True):
+            assert isinstance(narrow.bottleneck, Linear)
+            assert isinstance(narrow.fc1, Linear)
+            assert narrow.bottleneck.weight.shape == (rank, len(exact.norm.weight))
+            assert narrow.fc1.weight.shape == (WIDTH, rank)
+            wanted, got = outputs(exact, given, block), outputs(narrow, given, block)
+            spread = np.linalg.svd(wanted - wanted.mean(axis=0), compute_uv=False)
+            assert np.square(got - wanted).sum() == pytest.approx(np.square(spread[rank:]).sum(), rel=1e-3)
+            through = got @ narrow.fc1.weight  # its channels are turned, so that none is much wider than the others
+            assert through.std(axis=0).max() < 3 * through.std(axis=0).min()
+    assert add_bottlenecks(heads, given.features, (1, 3), rank=WIDTH) == heads
 
 
 def test_the_tokens_of_a_split_are_read_once_for_all_exits() -> None:

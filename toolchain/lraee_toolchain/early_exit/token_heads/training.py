@@ -126,8 +126,8 @@ class _Learner:
 
 def quantize_token_heads(heads: Sequence[Head], features: Features, blocks: Sequence[int]) -> list[Head]:
     """Quantize the heads after `blocks` to INT8, their activation ranges from all images."""
-    met: list[list[tuple[ActivationRange, ActivationRange]]] = [[] for _ in heads]
-    for position, _, read in _reads_of(heads, features, blocks):
+    met: list[list[tuple[ActivationRange, ...]]] = [[] for _ in heads]
+    for position, _, read in reads_of(heads, features, blocks):
         met[position].append(head_ranges(heads[position], read))
     return [quantized_head(head, *zip(*ranges, strict=True)) for head, ranges in zip(heads, met, strict=True)]
 
@@ -143,12 +143,12 @@ def embed_tokens(heads: Sequence[Head], features: Features, blocks: Sequence[int
     heads, blocks = [head for head, _ in todo], [block for _, block in todo]
     shape = len(features), features.embedding.shape[1]
     answers = [scratch_array(features.scratch, np.float32, shape) for _ in heads]
-    for position, rows, read in _reads_of(heads, features, blocks):
+    for position, rows, read in reads_of(heads, features, blocks):
         answers[position][rows] = head_embeddings(heads[position], read)
     features.answers.update(zip(heads, answers, strict=True))
 
 
-def _reads_of(
+def reads_of(
     heads: Sequence[Head], features: Features, blocks: Sequence[int]
 ) -> Iterator[tuple[int, slice, FloatArray]]:
     """Yield the position of each head with the next images and what it reads of them, in the order of the images."""
