@@ -73,6 +73,9 @@ class Adaptation:
     ``1 - cosine`` of the embeddings), added to the cross-entropy; without labels it is all there is."""
     temperature: float = 1.0
     """Of the distributions in that divergence."""
+    exit_teacher: Literal["given", "end"] = "end"
+    """What exits are distilled from: the tower as given, on the image as it is, or the end of the tower that learns, on
+    the same view."""
     label_smoothing: float = 0.0
     """Of the cross-entropy; it would blur the confidence that gates go by, and the teacher's answers are soft."""
     teacher: Literal["plain", "augmented"] = "plain"

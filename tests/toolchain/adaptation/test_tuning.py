@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lraee_toolchain.adaptation import tuning
 from lraee_toolchain.adaptation.checkpoint import NAME, load_checkpoint
 from lraee_toolchain.adaptation.lessons import EpochRecord, exit_words
+from lraee_toolchain.adaptation.losses import Lesson, losses
 from lraee_toolchain.adaptation.tuning import Watch
 from lraee_toolchain.config import Adaptation
 
@@ -219,3 +221,22 @@ def test_words_for_shares() -> None:
     """In percent, by block; without exits full depth alone."""
     assert exit_words((8, 10), (0.501, 0.584, 0.6521)) == "after block 8 50.1, 10 58.4, full depth 65.2 %"
     assert exit_words((), (0.5,)) == "full depth 50.0 %"
+
+
+@pytest.mark.parametrize("exit_teacher", ["given", "end"])
+def test_exits_learn_from_the_teacher_that_was_chosen(exit_teacher: str) -> None:
+    """An exit that answers as its teacher loses nothing; what it loses else never moves the end."""
+    options = Adaptation(exit_teacher=exit_teacher)  # type: ignore[arg-type]
+    random = torch.Generator().manual_seed(0)
+    given, end, labels = (F.normalize(torch.randn(5, 8, generator=random), dim=-1) for _ in range(3))
+    lesson = Lesson(labels=labels, logit_scale=10.0, classes=None, teacher=given)
+    end.requires_grad_(True)
+    copied, other = (given, end) if exit_teacher == "given" else (end, given)
+    found = losses(torch.stack([copied.detach(), other.detach(), end]), lesson, options)
+    assert float(found[0].detach()) == pytest.approx(0, abs=1e-5)
+    assert float(found[1].detach()) > 0.1
+    found[:2].sum().backward(retain_graph=True)
+    assert end.grad is None or float(end.grad.abs().max()) == 0
+    found[2].backward()
+    assert end.grad is not None
+    assert float(end.grad.abs().max()) > 0

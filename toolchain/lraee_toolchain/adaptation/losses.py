@@ -37,7 +37,8 @@ def loss_weights(exits: Sequence[int], options: Adaptation) -> list[float]:
 def losses(embeddings: torch.Tensor, lesson: Lesson, options: Adaptation) -> torch.Tensor:
     """Compute the mean loss over a batch of each exit and the end.
 
-    Source of the divergence at a temperature: Hinton et al., arXiv 1503.02531.
+    Sources: the divergence at a temperature, Hinton et al., arXiv 1503.02531; exits that learn from the end of
+    their own tower, Zhang et al., *Be Your Own Teacher*, arXiv 1905.08094.
 
     Args:
         embeddings: (exits + 1, images, embed_dim) float32, unit rows.
@@ -49,10 +50,14 @@ def losses(embeddings: torch.Tensor, lesson: Lesson, options: Adaptation) -> tor
     """
     answers, count = embeddings.shape[:2]
     logits = lesson.logit_scale * embeddings @ lesson.labels.T
-    wanted = (lesson.logit_scale * lesson.teacher @ lesson.labels.T / options.temperature).log_softmax(dim=-1)
+    teacher = lesson.teacher.expand(answers, -1, -1)
+    if options.exit_teacher == "end":
+        end = embeddings[-1:].detach().expand(answers - 1, -1, -1)
+        teacher = torch.cat([end, teacher[-1:]])
+    wanted = (lesson.logit_scale * teacher @ lesson.labels.T / options.temperature).log_softmax(dim=-1)
     given = (logits / options.temperature).log_softmax(dim=-1)
     divergence = (wanted.exp() * (wanted - given)).sum(-1).mean(1) * options.temperature**2
-    turned = (1 - (embeddings * lesson.teacher).sum(-1)).mean(1)
+    turned = (1 - (embeddings * teacher).sum(-1)).mean(1)
     total = options.distillation * (divergence + turned)
     if lesson.classes is not None:
         each = F.cross_entropy(
