@@ -47,7 +47,7 @@ OPTIONS = {"max_pixels": "raise --max-pixels"}
 STANDARD_INPUT = "-"
 """The argument that stands for an image on stdin."""
 
-BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or 'reference'.")]
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or a shipped one: reference.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
@@ -60,8 +60,13 @@ def main() -> None:
 def classify(
     bundle: BundleArgument,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Image files; - is stdin.", show_default=False)
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMAGE]...",
+            help="Image files; - is stdin; none are needed with --truth, which then gives all that have a label.",
+            show_default=False,
+        ),
+    ] = None,
     policy: Annotated[
         str | None, typer.Option(help=f"{POLICY_SPECS}; by default the bundle's own operating point.")
     ] = None,
@@ -113,6 +118,9 @@ def classify(
             typed = parse_labels(labels, model.bundle.labels.templates)
             model.set_labels(typed.names, typed.templates)
         told = {} if truth is None else read_truth(truth, model.labels)
+        images = images or [path for path, row in told.items() if row.label is not None]
+        if not images:
+            raise typer.BadParameter("no image is given; give files, - for stdin, or --truth with a table of labels")
         if page is not None:
             check_page(page, images, truth)
         shown = AnswerPage(model, told)
@@ -164,7 +172,7 @@ def verify(bundle: BundleArgument) -> None:
 @app.command()
 def doctor(
     bundle: Annotated[
-        str | None, typer.Argument(metavar="[BUNDLE]", help="Bundle to check too; folder, or 'reference'.")
+        str | None, typer.Argument(metavar="[BUNDLE]", help="Bundle to check too; folder, or a shipped one.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

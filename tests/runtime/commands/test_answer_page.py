@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,6 +102,20 @@ def test_a_page_that_cannot_be_written_is_said_before_anything_runs(images: dict
     assert done.exit_code == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: /proc/page.html cannot be written")
+
+
+def test_a_table_alone_gives_its_labelled_images(images: dict[str, Path]) -> None:
+    """In its order; without a table, or without labels in it, there is nothing to do."""
+    rows = {images["trousers"].name: "trousers", images["sandal"].name: "", images["bag"].name: "bag"}
+    truth = table(images["bag"].parent, rows)
+    done = classify("--truth", truth, "--json")
+    assert done.exit_code == 0, done.output
+    answered = [json.loads(line)["image"] for line in done.stdout.splitlines()]
+    assert answered == [str(images["trousers"].resolve()), str(images["bag"].resolve())]
+    for options in ((), ("--truth", table(images["bag"].parent, {images["bag"].name: ""}))):
+        done = classify(*options)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "no image is given; give files, - for stdin, or --truth" in done.stderr
 
 
 def test_a_page_replaces_no_image_and_no_table(images: dict[str, Path]) -> None:
