@@ -98,7 +98,7 @@ def files_instead(source: str | None) -> str | None:
 
 def default_source(model: ModelInfo) -> str:
     """Name the shipped images that suit a model."""
-    return "fashion-mnist" if model.id.startswith("reference") else "photos"
+    return "fashion-mnist" if model.weights.startswith("reference") else "photos"
 
 
 def load_sample(

@@ -159,7 +159,7 @@ class Tower:
     """Holds a CLIP image tower: pixels to an embedding that is not yet of unit length."""
 
     model_id: str
-    """What the user asked for, e.g. `ViT-B-32` or `reference`."""
+    """What the user asked for, e.g. `ViT-B-32` or `reference`; of a folder its name, so that no bundle holds a path."""
     weights: str
     """Where they came from: `reference`, `random`, a pretrained tag such as `laion2b_s34b_b79k`, or `file:NAME`."""
     architecture: str

@@ -62,7 +62,7 @@ def classify(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE]...",
+            metavar="IMAGE",
             help="Image files; - is stdin; none are needed with --truth, which then gives all that have a label.",
             show_default=False,
         ),

@@ -17,6 +17,7 @@ from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import Dataset, label_rows
 from lraee_exporters.labels import check_labels
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
+from lraee_exporters.loading.sources import REFERENCE_NAMES
 from lraee_exporters.tower import Tower
 from lraee_exporters.widen import inject_outliers, to_open_clip
 from lraee_toolchain.cache import WorkFolder
@@ -111,7 +112,7 @@ class Inputs:
     @cached_property
     def label_set(self) -> LabelSet:
         """Names and templates of the labels."""
-        default = "reference" if self.config.model.startswith("reference") else "imagenet"
+        default = "reference" if self.config.model in REFERENCE_NAMES else "imagenet"
         return read_labels(self.config.labels or default)
 
     @cached_property

@@ -34,6 +34,6 @@ def checked_baseline(bundle: Bundle, name: str) -> Path:
 def export_command(bundle: Bundle) -> str:
     """Spell the command that writes a bundle's baselines from the same weights."""
     model, name = bundle.manifest.model, bundle.folder.name
-    if model.weights == "reference" or model.weights.startswith("file:"):
+    if model.weights.startswith(("reference", "file:")):
         return f"lraee-export {model.id} -o {name} --baselines"
     return f"lraee-export {model.id} --pretrained {model.weights} -o {name} --baselines"

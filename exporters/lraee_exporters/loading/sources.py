@@ -108,7 +108,7 @@ def find_source(name: str, *, pretrained: str | None, activation: Activation | N
             "DFN and MetaCLIP) or --activation gelu (OpenCLIP's own, such as LAION and DataComp)."
         )
     return Source(
-        model_id=name,
+        model_id=architecture if folder else name,  # no path of this computer ends up in a bundle
         architecture=architecture,
         config=config,
         preprocess={**preprocess, **(tag or ({} if folder else _common_preprocessing(architecture)))},

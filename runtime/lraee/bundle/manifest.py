@@ -25,7 +25,7 @@ class ModelInfo:
     """Names the CLIP and its weights."""
 
     id: str
-    """What was asked for at export, such as ``ViT-B-32`` or ``reference``."""
+    """What was asked for at export, such as ``ViT-B-32`` or ``reference``; of a folder its name."""
     weights: str
     """Where the weights came from: a tag, ``file:NAME``, ``reference``, or ``random`` (speed only, no accuracy)."""
     architecture: str

@@ -102,7 +102,9 @@ def test_a_folder_is_loaded_as_open_clip_loads_it(
     model = build_model(small_config)
     folder = write_model_folder(small_config, model, {"mean": [0.5, 0.4, 0.3], "resize_mode": "squash"})
     by_path, by_prefix = load_model(str(folder)), load_model(f"local-dir:{folder}")
-    assert weights_of(replace(by_prefix.tower, model_id=by_path.tower.model_id)) == weights_of(by_path.tower)
+    assert weights_of(by_prefix.tower) == weights_of(by_path.tower)
+    assert by_path.tower.model_id == by_prefix.tower.model_id == folder.name  # and no path of this computer
+    assert by_path.tower.fingerprint() == by_prefix.tower.fingerprint()
     assert by_path.tower.preprocessing.mean == (0.5, 0.4, 0.3)
     assert by_path.tower.preprocessing.resize_mode == "squash"
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))

@@ -23,6 +23,7 @@ from lraee_calibration_data import (
     photos,
     split,
 )
+from lraee_exporters.loading.sources import REFERENCE_NAMES
 from lraee_toolchain.array_file import ArrayFile, save_array
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.decoding import decode
@@ -86,7 +87,7 @@ def open_splits(config: ExportConfig, labels: LabelSet, *, seed: int) -> Splits:
             `train` lie in class folders and some do not, and nothing says that labels are not wanted; or images shall
             be held back for evaluation and have no labels.
     """
-    default = fashion_mnist_pool() if config.model.startswith("reference") else photos()
+    default = fashion_mnist_pool() if config.model in REFERENCE_NAMES else photos()
     train = open_dataset(config.train or default, unreadable=config.unreadable)
     _check_labels(train, labels, config)
     learned, evaluation = _held_out(train, labels, config)
