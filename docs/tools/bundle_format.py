@@ -25,6 +25,7 @@ KEYS = {
     "GateInfo": "exits[].gate",
     "OperatingPoint": "operating_points[]",
     "Threshold": "operating_points[].thresholds[]",
+    "MergeSchedule": "schedules[]",
     "LabelsInfo": "labels",
     "TextInfo": "text",
     "FileEntry": "files[]",

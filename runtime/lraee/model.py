@@ -168,7 +168,7 @@ class Model:
         check_count("top", top)
         parts = self._parts
         route = self._route(policy)  # before reading: a deadline counts from here
-        answers = run(parts, self._read(image)[None], route)
+        answers = run(parts.for_route(route), self._read(image)[None], route)
         return prediction_of(answers, 0, self.manifest, parts.labels, top=top)
 
     def classify_batch(
@@ -203,7 +203,7 @@ class Model:
             route = self._route(policy)
             places, pixels = read_batch(self._read, batch, begin, on_error)
             if places:
-                answers = run(parts, pixels, route)
+                answers = run(parts.for_route(route), pixels, route)
                 predictions += [
                     prediction_of(answers, row, self.manifest, parts.labels, top=top, position=place)
                     for row, place in enumerate(places)
@@ -246,8 +246,7 @@ class Model:
         check_count("top", top)
         check_on_error(on_error)
         bound = self._without_deadline(policy, batch_size, max_lag)
-        parts, manifest = self._parts, self.manifest
-        missing: set[int] = set()
+        parts, manifest, missing = self._parts.for_route(bound()), self.manifest, set[int]()
         pixels = read_stream(self._read, several(images), on_error, missing)
         answers = run_stream(parts, pixels, bound, batch_size=batch_size, max_lag=max_lag)
         named = (
@@ -284,7 +283,7 @@ class Model:
         found: list[Answers] = []
         for begin, batch in batches(images, batch_size):
             route = self._route(policy)
-            found.append(run(parts, read_batch(self._read, batch, begin, None)[1], route))
+            found.append(run(parts.for_route(route), read_batch(self._read, batch, begin, None)[1], route))
         return joined(found) if found else None
 
     def run_pixels(
@@ -302,7 +301,8 @@ class Model:
             on_part: called after each part with its name and the number of images it ran for.
         """
         check_preprocessed(pixels, self.manifest.preprocessing)
-        return run(self._parts, pixels, self._route(policy), on_part=on_part)
+        route = self._route(policy)
+        return run(self._parts.for_route(route), pixels, route, on_part=on_part)
 
     def stream_pixels(
         self, pixels: NDArray[np.uint8], *, policy: Policy | None = None, batch_size: int = 16, max_lag: int = 1024
@@ -315,7 +315,7 @@ class Model:
         """
         check_preprocessed(pixels, self.manifest.preprocessing)
         bound = self._without_deadline(policy, batch_size, max_lag)
-        found = run_stream(self._parts, pixels, bound, batch_size=batch_size, max_lag=max_lag)
+        found = run_stream(self._parts.for_route(bound()), pixels, bound, batch_size=batch_size, max_lag=max_lag)
         return joined([answers for _, answers in sorted(found, key=lambda item: item[0])])
 
     def flops_of_run(self, answers: Answers) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee.bundle.manifest import Manifest, block_names
+from lraee.bundle.manifest import Manifest
 from lraee.engine.orchestrator import Answers
 from lraee.labels.matrix import Labels
 
@@ -71,7 +71,9 @@ def prediction_of(
 
 def flops_of_row(answers: Answers, row: int, manifest: Manifest) -> int:
     """Add up the FLOPs of the parts that ran for one image of a batch."""
-    names = ["stem", *block_names(int(answers.blocks_run[row]))]
-    names += [f"exit_{block:02d}" for block in answers.visited[row]]
-    names += [] if answers.early[row] else ["tail"]
+    schedule = manifest.schedule(answers.schedule)
+    parts = {exit.block: exit.part for exit in schedule.exits}
+    names = ["stem", *schedule.blocks[: int(answers.blocks_run[row])]]
+    names += [parts[block] for block in answers.visited[row]]
+    names += [] if answers.early[row] else [schedule.tail]
     return sum(manifest.flops_of(name, answers.probabilities.shape[1]) for name in names)

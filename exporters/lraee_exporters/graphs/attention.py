@@ -28,24 +28,26 @@ _HEADS_FIRST = (1, 2, 0, 3)
 _HEADS_FIRST_TRANSPOSED = (1, 2, 3, 0)
 
 
-def add_attention(graph: GraphBuilder, query: str, key: str, value: str, *, channels: int, name: str) -> str:
+def add_attention(
+    graph: GraphBuilder, projected: tuple[str, str, str], *, channels: int, name: str, mask: str | None = None
+) -> str:
     """Attend from every row to every token.
 
     Args:
         graph: where the nodes go.
-        query: (rows, batch, heads, channels) float32.
-        key: (tokens, batch, heads, channels) float32.
-        value: (tokens, batch, heads, channels) float32.
+        projected: query (rows, batch, heads, channels), key and value (tokens, batch, heads, channels), float32.
         channels: of one head.
         name: prefix of the values made here.
+        mask: added before the softmax, as in `add_weights`.
 
     Returns:
         The (batch, heads, rows, channels) float32 value.
     """
+    query, key, value = projected
     q = add_transpose(graph, query, _HEADS_FIRST, f"{name}_query_heads")
     k = add_transpose(graph, key, _HEADS_FIRST_TRANSPOSED, f"{name}_key_heads")
     v = add_transpose(graph, value, _HEADS_FIRST, f"{name}_value_heads")
-    return graph.node("MatMul", [add_weights(graph, q, k, channels=channels, name=name), v], name)
+    return graph.node("MatMul", [add_weights(graph, q, k, channels=channels, name=name, mask=mask), v], name)
 
 
 def add_weights(graph: GraphBuilder, query: str, key: str, *, channels: int, name: str, mask: str | None = None) -> str:
@@ -57,7 +59,7 @@ def add_weights(graph: GraphBuilder, query: str, key: str, *, channels: int, nam
         key: float32, transposed.
         channels: of one head; ONNX Runtime folds the scale into the GEMM.
         name: prefix of the values made here.
-        mask: (rows, tokens) float32 that is added before the softmax.
+        mask: (rows, tokens) float32 that is added before the softmax, or one that ONNX spreads to the logits' shape.
     """
     scale = graph.constant(f"attention_scale_{channels}", np.float32(channels**-0.5))
     logits = graph.node("MatMul", [query, key], f"{name}_products")

@@ -25,6 +25,7 @@ from lraee.errors import TowerError
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.layers import (
     AnyLinear,
+    TokenValue,
     add_activation,
     add_class_row,
     add_linear,
@@ -91,10 +92,22 @@ class ExitWeights:
         return in_and_out(self.fc2)[1]
 
 
-def build_exit(
-    exit_weights: ExitWeights, *, number: int, token_count: int, width: int, class_token: bool = True
-) -> tuple[GraphBuilder, WeightFile]:
-    """Build the part ``exit_NN`` of one exit.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenShape:
+    """Describes the tokens that an exit reads."""
+
+    count: int
+    """Patches, and the class token if there is one; fewer where some were merged."""
+    width: int
+    """Channels of a token."""
+    class_token: bool = True
+    """Whether token 0 is a class token; without one a head can only read `patch_mean`."""
+    patches: int | None = None
+    """Of the image, where tokens may stand for several of them; else None."""
+
+
+def build_exit(exit_weights: ExitWeights, shape: TokenShape, *, name: str) -> tuple[GraphBuilder, WeightFile]:
+    """Build the part of one exit.
 
     Inputs: `tokens` (batch, tokens, width) float32, `label_matrix` (embed_dim, labels) float32 with unit columns,
     `logit_scale` () float32. Outputs: `embedding` (batch, embed_dim), `probabilities` (batch, labels), `features`
@@ -102,28 +115,27 @@ def build_exit(
 
     Args:
         exit_weights: head and gate.
-        number: the block after which it sits, counted from 1.
-        token_count: patches, and the class token if there is one.
-        width: channels of a token.
-        class_token: whether token 0 is a class token; without one a head can only read `patch_mean`.
+        shape: of the tokens. Where they may stand for several, the part has a fourth input, `sizes` (batch, tokens, 1)
+            float32, and each token counts in means and variances as often as it stands for.
+        name: of the part, such as ``exit_08``.
 
     Raises:
-        TowerError: the head reads a class token that is not there, or a grid of patches that is no square.
+        TowerError: the head reads a class token that is not there, or a grid of patches that is no square, or merged.
     """
+    token_count, width, class_token = shape.count, shape.width, shape.class_token
+    if exit_weights.reads == "local" and shape.patches is not None:
+        raise TowerError("an exit that reads 'local' needs the grid of patches, which merging takes apart")
     if exit_weights.reads in ("cls", "both") and not class_token:
         raise TowerError(f"an exit that reads {exit_weights.reads!r} needs a class token; wanted patch_mean")
-    name = f"exit_{number:02d}"
     graph, file = GraphBuilder(name), WeightFile(f"{name}.data")
     tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", token_count, width])
     labels = add_label_inputs(graph, exit_weights.embed_dim)
-    averaging = np.full((1, token_count), 1.0 / (token_count - class_token), np.float32)
-    if class_token:
-        averaging[0, 0] = 0.0  # [CLS] is not a patch
-    average = graph.constant("averaging", averaging, file)
+    average, sizes = _add_averaging(graph, file, shape)
     graph.flops += 2 * 2 * token_count * width  # of the tokens, and below of their squares
     mean_3d = graph.node("MatMul", [average, tokens], "patch_mean_3d")
     if exit_weights.pool is not None:
-        read = add_token_pool(graph, file, tokens, exit_weights.pool, token_count=token_count, class_token=class_token)
+        value = TokenValue(tokens, token_count, sizes)
+        read = add_token_pool(graph, file, value, exit_weights.pool, class_token=class_token)
     else:
         mean = read = add_reshape(graph, mean_3d, (-1, width), "patch_mean")
         if exit_weights.reads != "patch_mean":
@@ -150,6 +162,19 @@ def build_exit(
     graph.output(features, "features", TensorProto.FLOAT, ["batch", len(GATE_FEATURES)])
     graph.output(gate, "gate", TensorProto.FLOAT, ["batch"])
     return graph, file
+
+
+def _add_averaging(graph: GraphBuilder, file: WeightFile, shape: TokenShape) -> tuple[str, str | None]:
+    """Add the weights of the tokens in the mean patch, ([batch], 1, tokens), and the input `sizes` if there is one."""
+    averaging = np.full((1, shape.count), 1.0 / (shape.patches or shape.count - shape.class_token), np.float32)
+    if shape.class_token:
+        averaging[0, 0] = 0.0  # [CLS] is not a patch
+    average = graph.constant("averaging", averaging, file)
+    if shape.patches is None:
+        return average, None
+    sizes = graph.input("sizes", TensorProto.FLOAT, ["batch", shape.count, 1])
+    by_token = add_reshape(graph, sizes, (-1, 1, shape.count), "sizes_row")
+    return graph.node("Mul", [by_token, average], "averaging_by_size"), sizes
 
 
 def _add_variance(graph: GraphBuilder, tokens: str, average: str, mean: str) -> str:
@@ -220,14 +245,16 @@ def flops_of_exit(
     return flops + _flops_of_gate()
 
 
-def operators_of_exit(exit_weights: ExitWeights, *, class_token: bool = True) -> dict[str, int]:
+def operators_of_exit(exit_weights: ExitWeights, *, class_token: bool = True, sized: bool = False) -> dict[str, int]:
     """Count what ONNX Runtime must run for an exit after fusion, by operator name."""
     counts = Counter({
         "MatMul": 4, "Reshape": 1, "LayerNormalization": 1, "Gelu": 1, "LpNormalization": 1, "Mul": 4, "Softmax": 1,
         "TopK": 1, "Concat": 1, "Sub": 1, "ReduceSum": 1, "FusedGemm": 1,
     })  # fmt: skip
+    if sized:
+        counts.update({"Reshape": 1, "Mul": 1})
     if exit_weights.pool is not None:
-        counts.update(operators_of_pool(exit_weights.pool, class_token=class_token))
+        counts.update(operators_of_pool(exit_weights.pool, class_token=class_token, sized=sized))
     else:
         counts["Reshape"] += 1
         counts["Gather"] += exit_weights.reads != "patch_mean"

@@ -7,6 +7,7 @@ ONNX Runtime turns that into one `QGemm` with float output. Everything else stay
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +18,17 @@ from lraee_exporters.tower import Activation, LayerNorm, Linear
 
 AnyLinear: TypeAlias = Linear | QuantizedLinear
 """A layer in float32, or in INT8."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenValue:
+    """Names tokens in a graph, and says how many of them an image has."""
+
+    name: str
+    """(batch, count, width) float32."""
+    count: int
+    sizes: str | None = None
+    """(batch, count, 1) float32, how many tokens each stands for; None where each stands for itself."""
 
 
 def in_and_out(linear: AnyLinear) -> tuple[int, int]:

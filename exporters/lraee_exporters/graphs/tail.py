@@ -19,7 +19,7 @@ import numpy as np
 from onnx import TensorProto
 
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
-from lraee_exporters.graphs.layers import AnyLinear, add_class_row, add_linear, add_norm
+from lraee_exporters.graphs.layers import AnyLinear, TokenValue, add_class_row, add_linear, add_norm
 from lraee_exporters.graphs.pooling.attention_pool import (
     POOL_INPUTS,
     PoolWeights,
@@ -142,17 +142,15 @@ def add_probabilities(
     return add_sigmoid(graph, cosine, labels.scale, logit_bias, prefix=prefix)
 
 
-def add_tail(
-    graph: GraphBuilder, file: WeightFile, tokens: str, tail: TailWeights, *, token_count: int, prefix: str = ""
-) -> str:
+def add_tail(graph: GraphBuilder, file: WeightFile, tokens: TokenValue, tail: TailWeights, *, prefix: str = "") -> str:
     """Add the tail up to the unit (batch, embed_dim) float32 embedding."""
     p = prefix
     if tail.pool is None:
-        x = add_class_row(graph, tokens, f"{p}class_token")
+        x = add_class_row(graph, tokens.name, f"{p}class_token")
         x = add_norm(graph, file, x, tail.norm_post, f"{p}norm_post")
     else:
-        x = add_norm(graph, file, tokens, tail.norm_post, f"{p}norm_post")
-        x = add_pool(graph, file, x, tail.pool, token_count=token_count, prefix=p)
+        x = add_norm(graph, file, tokens.name, tail.norm_post, f"{p}norm_post")
+        x = add_pool(graph, file, replace(tokens, name=x), tail.pool, prefix=p)
     if tail.projection is not None:
         x = add_linear(graph, file, x, tail.projection, f"{p}projection", rows=1)
     return graph.node("LpNormalization", [x], f"{p}unit", axis=-1, p=2)
@@ -165,17 +163,21 @@ def declare_prediction(graph: GraphBuilder, embedding: str, probabilities: str, 
 
 
 def build_tail(
-    tail: TailWeights, *, width: int, embed_dim: int, token_count: int, observe: bool = False
+    tail: TailWeights, *, width: int, embed_dim: int, token_count: int, observe: bool = False, sized: bool = False
 ) -> tuple[GraphBuilder, WeightFile]:
     """Build the part ``tail``: `tokens`, `label_matrix`, `logit_scale` to `embedding` and `probabilities`.
 
     Without a pool only row 0 of `tokens` (batch, rows, width) is read, so the last block may give all tokens or that
-    row alone. With `observe` the values of `quantized_inputs_of_tail` are outputs too, for calibration.
+    row alone. With `observe` the values of `quantized_inputs_of_tail` are outputs too, for calibration. With `sized` a
+    pool reads tokens that may stand for several: the part is called after their number, such as ``tail_120``, has the
+    input `sizes` (batch, tokens, 1) float32 and reads the same ``tail.data``.
     """
-    graph, file = GraphBuilder("tail"), WeightFile("tail.data")
+    sized = sized and tail.pool is not None
+    graph, file = GraphBuilder(f"tail_{token_count}" if sized else "tail"), WeightFile("tail.data")
     tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", "rows", width])
     labels = add_label_inputs(graph, embed_dim)
-    embedding = add_tail(graph, file, tokens, tail, token_count=token_count)
+    sizes = graph.input("sizes", TensorProto.FLOAT, ["batch", token_count, 1]) if sized else None
+    embedding = add_tail(graph, file, TokenValue(tokens, token_count, sizes), tail)
     probabilities = add_probabilities(graph, embedding, labels, embed_dim=embed_dim, logit_bias=tail.logit_bias)
     declare_prediction(graph, embedding, probabilities, embed_dim)
     if observe:
@@ -184,11 +186,11 @@ def build_tail(
     return graph, file
 
 
-def operators_of_tail(tail: TailWeights) -> dict[str, int]:
+def operators_of_tail(tail: TailWeights, *, sized: bool = False) -> dict[str, int]:
     """Count what ONNX Runtime must run for the tail after fusion, by operator name."""
     counts = Counter({"LayerNormalization": 1, "LpNormalization": 1, "MatMul": 1})
     counts.update({"Softmax": 1, "Mul": 1} if tail.logit_bias is None else OPERATORS_OF_SIGMOID)
-    counts.update({"Gather": 1} if tail.pool is None else operators_of_pool(tail.pool))
+    counts.update({"Gather": 1} if tail.pool is None else operators_of_pool(tail.pool, sized=sized))
     if isinstance(tail.projection, QuantizedLinear):
         counts.update({"QuantizeLinear": 1, "QGemm": 1})
     elif tail.projection is not None:

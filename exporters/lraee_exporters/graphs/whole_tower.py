@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from lraee_exporters.graphs.block import BlockForm, BlockWeights, add_block
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_exporters.graphs.layers import TokenValue
 from lraee_exporters.graphs.stem import add_stem
 from lraee_exporters.graphs.tail import TailWeights, add_label_inputs, add_probabilities, add_tail, declare_prediction
 from lraee_exporters.tower import Tower
@@ -40,13 +41,14 @@ def build_whole(
     quantized = blocks[0].quantized
     pixels = graph.input("pixels", TensorProto.UINT8, ["batch", size, size, 3])
     labels = add_label_inputs(graph, tower.embed_dim)
-    x = add_stem(graph, files["stem"], pixels, tower, quantized=quantized, prefix="stem/")
+    stem = add_stem(graph, files["stem"], pixels, tower, quantized=quantized, prefix="stem/")
+    tokens = TokenValue(stem, tower.tokens)
     for number, block in enumerate(blocks, start=1):
         part, last = f"block_{number:02d}", number == len(blocks)
         of_class = last and class_only and tower.has_class_token
         form = BlockForm(token_count=tower.tokens, class_only=of_class, prefix=f"{part}/")
-        x = add_block(graph, files[part], x, block, form)
-    embedding = add_tail(graph, files["tail"], x, tail, token_count=tower.tokens, prefix="tail/")
+        tokens = add_block(graph, files[part], tokens, block, form)
+    embedding = add_tail(graph, files["tail"], tokens, tail, prefix="tail/")
     probabilities = add_probabilities(
         graph, embedding, labels, embed_dim=tower.embed_dim, logit_bias=tail.logit_bias, prefix="tail/"
     )

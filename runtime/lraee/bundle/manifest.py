@@ -1,4 +1,4 @@
-"""Describes a bundle: the typed form of ``manifest.json``, formats 1 and 2.
+"""Describes a bundle: the typed form of ``manifest.json``, formats 1 to 3.
 
 The runtime owns the format. Exporters count FLOPs while they build a part and write them here; the runtime adds up
 the parts that ran. Blocks are counted from 1, as in the paper.
@@ -14,7 +14,7 @@ from lraee.bundle.preprocessing import Preprocessing
 from lraee.bundle.strict_json import OPTIONAL
 from lraee.errors import BundleError
 
-FORMAT = 2
+FORMAT = 3
 """The newest bundle format that this code reads and writes; a bundle is written in the oldest that can describe it."""
 
 MANIFEST_NAME = "manifest.json"
@@ -85,11 +85,12 @@ class PartEntry:
     """Describes one ONNX graph that the runtime runs."""
 
     name: str
-    """``stem``, ``block_01`` ..., ``exit_08`` ..., ``tail``, ``graph`` or ``text``."""
+    """``stem``, ``block_01`` ..., ``exit_08`` ..., ``tail``, ``graph`` or ``text``; where tokens are merged also
+    others, such as ``block_05_46_43``, which `MergeSchedule` lists."""
     graph: str
     """File name of the graph."""
     data: str | None
-    """File name of its weights; None when they are in the files of other parts."""
+    """File name of its weights, which several graphs may share; None when they are in the files of other parts."""
     flops: int
     """Per image, multiply-add = 2, GEMMs only; of the part ``text`` for a text that fills the context."""
     flops_per_label: int
@@ -124,8 +125,28 @@ class ExitInfo:
     """Of this exit alone on the gating split, 0 to 1; agreement with FP32 when label-free; None when random."""
 
 
-def oldest_format(exits: Iterable[ExitInfo]) -> int:
-    """Find the oldest format that can describe a bundle with these exits."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeSchedule:
+    """Says how many tokens are merged in each block, and which graphs run then; from format 3 on.
+
+    The graphs read the same weights as those that merge nothing. Behind the first block that merges, a part has the
+    input `sizes` (batch, tokens, 1) float32 beside its tokens; a block that merges has the output `sizes_out` too.
+    """
+
+    name: str
+    merged: tuple[int, ...]
+    """Pairs of tokens that become one in each block."""
+    blocks: tuple[str, ...]
+    """The parts of all blocks, in order."""
+    tail: str
+    exits: tuple[ExitInfo, ...]
+    """Exits that were fitted to these tokens."""
+
+
+def oldest_format(exits: Iterable[ExitInfo], schedules: Iterable[MergeSchedule] = ()) -> int:
+    """Find the oldest format that can describe a bundle with these exits and schedules."""
+    if any(True for _ in schedules):
+        return 3
     return 2 if any(exit.reads in ("attention", "local") for exit in exits) else 1
 
 
@@ -151,6 +172,8 @@ class OperatingPoint:
     """On the gating split, 0 to 1; agreement with FP32 when label-free; None when random."""
     full_accuracy: float | None
     """The same at full depth."""
+    schedule: str | None = field(default=None, metadata={OPTIONAL: True})
+    """Merging schedule under which its images run, from format 3 on; None merges nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +228,24 @@ class Manifest:
     onnxruntime: str | None = field(default=None, metadata={OPTIONAL: True})
     """The oldest release of ONNX Runtime that runs every part, such as ``1.17``; None where the bundle does not name
     it: see `lraee.ort.version`."""
+    schedules: tuple[MergeSchedule, ...] = field(default=(), metadata={OPTIONAL: True})
+    """Merging schedules, from format 3 on."""
+
+    def schedule(self, name: str | None) -> MergeSchedule:
+        """Find a merging schedule; None gives the one that merges nothing, with the exits of the bundle itself.
+
+        Raises:
+            BundleError: there is none of this name.
+        """
+        if name is None:
+            depth = self.tower.blocks
+            blocks = tuple(block_names(depth))
+            return MergeSchedule(name="none", merged=(0,) * depth, blocks=blocks, tail="tail", exits=self.exits)
+        for schedule in self.schedules:
+            if schedule.name == name:
+                return schedule
+        known = ", ".join(schedule.name for schedule in self.schedules) or "none"
+        raise BundleError(f"{MANIFEST_NAME}: there is no merging schedule {name!r}; it has {known}")
 
     def part(self, name: str) -> PartEntry:
         """Find the part called `name`; raises BundleError where there is none."""
@@ -213,9 +254,9 @@ class Manifest:
                 return part
         raise BundleError(f"{MANIFEST_NAME}: parts lacks {name!r}; it has {', '.join(p.name for p in self.parts)}")
 
-    def exit_after(self, block: int) -> ExitInfo | None:
-        """Find the exit after `block`; None where there is none."""
-        return next((exit for exit in self.exits if exit.block == block), None)
+    def exit_after(self, block: int, schedule: str | None = None) -> ExitInfo | None:
+        """Find the exit after `block` under a merging schedule; None where there is none."""
+        return next((exit for exit in self.schedule(schedule).exits if exit.block == block), None)
 
     @property
     def full_flops(self) -> int:
@@ -230,12 +271,21 @@ class Manifest:
 
     @property
     def session_parts(self) -> list[str]:
-        """The parts that an image may reach, in its order."""
+        """The parts that an image may reach by the default operating point, or unmerged, in its order."""
+        return self.parts_under(self.schedule_of(self.default_point))
+
+    def schedule_of(self, point: str | None) -> str | None:
+        """Name the merging schedule of an operating point; None where it merges nothing, or where there is none."""
+        return next((one.schedule for one in self.operating_points if one.name == point), None)
+
+    def parts_under(self, schedule: str | None) -> list[str]:
+        """List the parts that an image may reach under a merging schedule, in its order."""
+        chosen = self.schedule(schedule)
+        exits = {exit.block: exit.part for exit in chosen.exits}
         names = ["stem"]
-        for number, block in enumerate(block_names(self.tower.blocks), start=1):
-            exit = self.exit_after(number)
-            names += [block] if exit is None else [block, exit.part]
-        return [*names, "tail"]
+        for number, block in enumerate(chosen.blocks, start=1):
+            names += [block] if number not in exits else [block, exits[number]]
+        return [*names, chosen.tail]
 
     @property
     def session_count(self) -> int:

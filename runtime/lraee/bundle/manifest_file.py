@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr as short
 
 from lraee.bundle.files import unreadable
-from lraee.bundle.manifest import FORMAT, MANIFEST_NAME, Manifest, block_names, oldest_format
+from lraee.bundle.manifest import FORMAT, MANIFEST_NAME, ExitInfo, Manifest, block_names, oldest_format
 from lraee.bundle.strict_json import decode, encode, parse
 from lraee.errors import BundleError
 
@@ -68,6 +69,11 @@ def write_manifest(manifest: Manifest) -> str:
         del raw["probabilities"]  # versions that do not know the key then read the bundle too
     if manifest.onnxruntime is None:
         del raw["onnxruntime"]
+    if not manifest.schedules:
+        del raw["schedules"]
+    for point in raw["operating_points"]:
+        if point["schedule"] is None:
+            del point["schedule"]
     text = json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
     if parse_manifest(text) != manifest:
         raise BundleError(f"{MANIFEST_NAME} does not survive writing and reading; a value has the wrong type")
@@ -77,7 +83,11 @@ def write_manifest(manifest: Manifest) -> str:
 def _check_consistency(manifest: Manifest) -> None:
     _check_ranges(manifest)
     _check_files(manifest)
-    _check_exits(manifest)
+    _check_schedules(manifest)
+    _check_exits(manifest.exits, manifest, "exits")
+    for schedule in manifest.schedules:
+        _check_exits(schedule.exits, manifest, f"schedules.{schedule.name}.exits")
+    _check_points(manifest)
 
 
 def _check_ranges(manifest: Manifest) -> None:
@@ -96,7 +106,6 @@ def _check_ranges(manifest: Manifest) -> None:
     if manifest.onnxruntime is not None and re.fullmatch(r"\d{1,4}(\.\d{1,4}){1,2}", manifest.onnxruntime) is None:
         raise BundleError(f"{MANIFEST_NAME}: onnxruntime is {short(manifest.onnxruntime)}, wanted a version as '1.17'")
     above_zero = [("logit_scale", manifest.logit_scale)]
-    above_zero += [(f"exits: temperature after block {exit.block}", exit.temperature) for exit in manifest.exits]
     for key, number in above_zero:
         if number <= 0:
             raise BundleError(f"{MANIFEST_NAME}: {key} is {number}, wanted above 0")
@@ -137,25 +146,63 @@ def _is_plain_name(name: str) -> bool:
     return name == Path(name).name and name not in {"", ".", "..", MANIFEST_NAME}
 
 
-def _check_exits(manifest: Manifest) -> None:
-    blocks = [exit.block for exit in manifest.exits]
+def _check_schedules(manifest: Manifest) -> None:
+    """Refuse schedules that do not fit the tower, or name parts that are not there."""
+    depth, names = manifest.tower.blocks, [schedule.name for schedule in manifest.schedules]
+    if names and manifest.format < 3:
+        raise BundleError(f"{MANIFEST_NAME}: schedules are not in format {manifest.format}, wanted format 3")
+    if len(set(names)) != len(names):
+        raise BundleError(f"{MANIFEST_NAME}: schedules has one name twice")
+    for schedule in manifest.schedules:
+        where = f"{MANIFEST_NAME}: schedules.{schedule.name}"
+        for key in ("merged", "blocks"):
+            if (count := len(getattr(schedule, key))) != depth:
+                raise BundleError(f"{where}.{key} has {count} entries, wanted one for each of {depth} blocks")
+        left = manifest.tower.tokens
+        for block, merged in enumerate(schedule.merged, start=1):
+            if not 0 <= merged <= left // 2:
+                raise BundleError(f"{where}.merged is {merged} in block {block}, wanted 0 to half of {left} tokens")
+            left -= merged
+        for part in (*schedule.blocks, schedule.tail):
+            manifest.part(part)
+
+
+def _check_exits(exits: Sequence[ExitInfo], manifest: Manifest, where: str) -> None:
+    """Refuse exits, under any schedule, that contradict the tower or the format."""
+    blocks = [exit.block for exit in exits]
     if blocks != sorted(set(blocks)) or any(not 1 <= block <= manifest.tower.blocks for block in blocks):
-        raise BundleError(f"{MANIFEST_NAME}: exits are after blocks {blocks}, wanted rising numbers up to the depth")
-    for exit in manifest.exits:
+        raise BundleError(f"{MANIFEST_NAME}: {where} are after blocks {blocks}, wanted rising numbers up to the depth")
+    for exit in exits:
         if (oldest := oldest_format([exit])) > manifest.format:
             raise BundleError(
-                f"{MANIFEST_NAME}: exits: the head after block {exit.block} reads {exit.reads!r}, which is not in "
+                f"{MANIFEST_NAME}: {where}: the head after block {exit.block} reads {exit.reads!r}, which is not in "
                 f"format {manifest.format}, wanted format {oldest}"
             )
-        if exit.part != f"exit_{exit.block:02d}":
-            raise BundleError(f"{MANIFEST_NAME}: exits: part after block {exit.block} is {exit.part!r}, wanted exit_NN")
+        name = f"exit_{exit.block:02d}"
+        if not (exit.part == name or (where != "exits" and exit.part.startswith(f"{name}_"))):
+            raise BundleError(
+                f"{MANIFEST_NAME}: {where}: part after block {exit.block} is {exit.part!r}, wanted exit_NN"
+            )
+        if exit.temperature <= 0:
+            raise BundleError(
+                f"{MANIFEST_NAME}: {where}: temperature after block {exit.block} is {exit.temperature}, wanted above 0"
+            )
         manifest.part(exit.part)
+
+
+def _check_points(manifest: Manifest) -> None:
+    """Refuse operating points whose names, schedules or thresholds contradict the rest."""
     names = [point.name for point in manifest.operating_points]
     if len(set(names)) != len(names):
         raise BundleError(f"{MANIFEST_NAME}: operating_points has one name twice")
     if manifest.default_point is not None and manifest.default_point not in names:
         raise BundleError(f"{MANIFEST_NAME}: default_point is {manifest.default_point!r}, wanted one of {names}")
     for point in manifest.operating_points:
+        if point.schedule is not None and point.schedule not in {schedule.name for schedule in manifest.schedules}:
+            raise BundleError(
+                f"{MANIFEST_NAME}: operating_points.{point.name}.schedule is {point.schedule!r}, which is not there"
+            )
+        blocks = [exit.block for exit in manifest.schedule(point.schedule).exits]
         where = f"{MANIFEST_NAME}: operating_points.{point.name}.thresholds"
         named = [threshold.block for threshold in point.thresholds]
         if len(set(named)) != len(named):

@@ -7,25 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee.arrays import FloatArray
-from lraee.policies.base import Route, Verdict, is_anytime
+from lraee.engine.sized_tokens import Tokens
+from lraee.policies.base import Route, Verdict, is_anytime, schedule_of
+
+T = TypeVar("T", FloatArray, Tokens)
+"""What blocks hand on; where nothing merges tokens, arrays."""
 
 
-class Tower(Protocol):
+class Tower(Protocol[T]):
     """Gives the parts of an image tower as functions; `lraee.engine.parts.Parts` runs them with ONNX Runtime."""
 
     depth: int
 
-    def stem(self, pixels: NDArray[np.uint8]) -> FloatArray:
+    def stem(self, pixels: NDArray[np.uint8]) -> T:
         """Turn pixels (batch, size, size, 3) uint8 into tokens (batch, tokens, width)."""
         ...
 
-    def block(self, number: int, tokens: FloatArray) -> FloatArray:
+    def block(self, number: int, tokens: T) -> T:
         """Run a block, (batch, tokens, width) to the same; the last may give (batch, 1, width), the class token."""
         ...
 
@@ -33,11 +37,11 @@ class Tower(Protocol):
         """Tell whether there is an exit after block `number`."""
         ...
 
-    def exit(self, number: int, tokens: FloatArray, rows: NDArray[np.intp]) -> Verdict:
+    def exit(self, number: int, tokens: T, rows: NDArray[np.intp]) -> Verdict:
         """Evaluate head and gate of the exit after block `number`."""
         ...
 
-    def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def tail(self, tokens: T) -> tuple[FloatArray, FloatArray]:
         """Give the embedding (batch, embed_dim) and probabilities (batch, labels) at full depth."""
         ...
 
@@ -60,6 +64,8 @@ class Answers:
     """(batch,) float32: the gate's value where the image left, NaN at full depth."""
     visited: tuple[tuple[int, ...], ...]
     """For each image, the blocks after which an exit was evaluated for it."""
+    schedule: str | None = None
+    """Name of the merging schedule under which it ran; None where nothing was merged."""
 
 
 def joined(answers: Sequence[Answers]) -> Answers:
@@ -72,11 +78,12 @@ def joined(answers: Sequence[Answers]) -> Answers:
         early=np.concatenate([one.early for one in answers]),
         gate=np.concatenate([one.gate for one in answers]),
         visited=tuple(visited for one in answers for visited in one.visited),
+        schedule=answers[0].schedule,
     )
 
 
 def run(
-    tower: Tower, pixels: NDArray[np.uint8], route: Route, *, on_part: Callable[[str, int], None] | None = None
+    tower: Tower[T], pixels: NDArray[np.uint8], route: Route, *, on_part: Callable[[str, int], None] | None = None
 ) -> Answers:
     """Run a batch until every image has an answer.
 
@@ -91,7 +98,7 @@ def run(
     """
     count = len(pixels)
     rows = np.arange(count)
-    answers = _Collector(count)
+    answers = _Collector(count, schedule_of(route))
     noted = _listener(route, on_part)
     anytime = route if is_anytime(route) else None
 
@@ -139,7 +146,8 @@ def _listener(route: Route, on_part: Callable[[str, int], None] | None) -> Calla
 class _Collector:
     """Puts answers back into the order of the batch."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, schedule: str | None) -> None:
+        self.schedule = schedule
         self.exit_block = np.zeros(count, np.int32)
         self.early = np.zeros(count, np.bool_)
         self.gate = np.full(count, np.nan, np.float32)
@@ -186,4 +194,5 @@ class _Collector:
             early=self.early,
             gate=self.gate,
             visited=tuple(self.visited),
+            schedule=self.schedule,
         )

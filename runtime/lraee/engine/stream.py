@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from lraee.arrays import FloatArray
 from lraee.checks import check_count, is_count
 from lraee.engine.orchestrator import Answers, Tower
+from lraee.engine.sized_tokens import Tokens, stacked
 from lraee.errors import ImageError
-from lraee.policies.base import Route, Verdict
+from lraee.policies.base import Route, Verdict, schedule_of
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class _Traveller:
     position: int
     route: Route
     visited: tuple[int, ...] = ()
-    tokens: FloatArray | None = None
+    tokens: Tokens | None = None
     """(tokens, width) while it waits in a queue."""
 
 
@@ -55,7 +56,7 @@ def check_stream_settings(batch_size: int, max_lag: int) -> None:
 
 
 def run_stream(
-    tower: Tower,
+    tower: Tower[Tokens],
     pixels: Iterable[NDArray[np.uint8] | None],
     bind: Callable[[], Route],
     *,
@@ -131,7 +132,7 @@ def in_order(answers: Iterable[tuple[int, T]], missing: set[int] | None = None) 
 class _Stations:
     """Holds the queue of images after each exit, and runs batches from queue to queue."""
 
-    def __init__(self, tower: Tower, batch_size: int, noted: Callable[[str, int], None]) -> None:
+    def __init__(self, tower: Tower[Tokens], batch_size: int, noted: Callable[[str, int], None]) -> None:
         self.waiting: dict[int, deque[_Traveller]] = {
             block: deque() for block in range(1, tower.depth + 1) if tower.has_exit(block)
         }
@@ -149,12 +150,12 @@ class _Stations:
         """Run a batch that waits after `block` to the next exit; gives the answers of those that left."""
         queue = self.waiting[block]
         images = [queue.popleft() for _ in range(min(len(queue), self._batch_size))]
-        tokens = np.stack([image.tokens for image in images if image.tokens is not None])
+        tokens = stacked([image.tokens for image in images if image.tokens is not None])
         for image in images:
             image.tokens = None
         return self._travel(block, images, tokens)
 
-    def _travel(self, start: int, images: list[_Traveller], tokens: FloatArray) -> list[tuple[int, Answers]]:
+    def _travel(self, start: int, images: list[_Traveller], tokens: Tokens) -> list[tuple[int, Answers]]:
         for block in range(start + 1, self._tower.depth + 1):
             tokens = self._tower.block(block, tokens)
             self._noted(f"block_{block:02d}", len(images))
@@ -177,7 +178,7 @@ class _Stations:
         ]
 
     def _ask(
-        self, block: int, images: list[_Traveller], tokens: FloatArray, asking: NDArray[np.bool_]
+        self, block: int, images: list[_Traveller], tokens: Tokens, asking: NDArray[np.bool_]
     ) -> dict[int, Answers]:
         """Evaluate the exit for the images that visit it; gives the answers of those that leave, by position."""
         rows = np.flatnonzero(asking)
@@ -226,4 +227,5 @@ def _answer(
         early=np.array([gate is not None]),
         gate=np.array([np.nan if gate is None else gate], np.float32),
         visited=(image.visited,),
+        schedule=schedule_of(image.route),
     )

@@ -48,7 +48,8 @@ class Adaptive:
         name = self.point if self.point is not None else manifest.default_point
         for point in manifest.operating_points:
             if point.name == name:
-                return AdaptiveRoute({threshold.block: threshold for threshold in point.thresholds})
+                thresholds = {threshold.block: threshold for threshold in point.thresholds}
+                return AdaptiveRoute(thresholds, point.schedule)
         known = ", ".join(point.name for point in manifest.operating_points) or "none"
         raise PolicyError(f"there is no operating point {name!r}; this bundle has {known}")
 
@@ -58,6 +59,8 @@ class AdaptiveRoute:
     """Compares gates with the thresholds of an operating point."""
 
     thresholds: Mapping[int, Threshold]
+    schedule: str | None = None
+    """Merging schedule of the operating point."""
 
     def visits(self, block: int) -> bool:
         """Visit the exits that have a threshold."""

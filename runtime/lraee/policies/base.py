@@ -43,6 +43,24 @@ class Route(Protocol):
         ...
 
 
+def schedule_of(route: Route) -> str | None:
+    """Name the merging schedule that a route asks for by its attribute `schedule`; None where it has none."""
+    asked: str | None = getattr(route, "schedule", None)
+    return asked
+
+
+def check_schedule(schedule: str | None, manifest: Manifest) -> None:
+    """Refuse a merging schedule that a bundle does not have.
+
+    Raises:
+        PolicyError: there is none of this name.
+    """
+    there = [one.name for one in manifest.schedules]
+    if schedule is not None and schedule not in there:
+        known = ", ".join(there) or "none"
+        raise PolicyError(f"there is no merging schedule {schedule!r}; this bundle has {known}")
+
+
 @runtime_checkable
 class AnytimeRoute(Route, Protocol):
     """May also end the run between two exits: images still in the batch get the answer of the last exit visited."""

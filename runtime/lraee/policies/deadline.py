@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from lraee.bundle.manifest import Manifest, block_names
 from lraee.checks import is_number
 from lraee.errors import PolicyError
-from lraee.policies.base import Policy, Route, Verdict, bind
+from lraee.policies.base import Policy, Route, Verdict, bind, schedule_of
 from lraee.policies.full import Full
 from lraee.policies.part_costs import PartCosts
 
@@ -55,13 +55,14 @@ class Deadline:
         begun = self.clock()
         if not is_number(self.ms) or not 0 < self.ms < math.inf:
             raise PolicyError(f"the deadline is {self.ms} ms, wanted a time above 0, such as 40")
-        if not manifest.exits:
+        inner = bind(self.policy if self.policy is not None else Full(), manifest)
+        exits = manifest.schedule(schedule_of(inner)).exits
+        if not exits:
             raise PolicyError(
                 "a deadline needs exits, and this bundle has none; export it again with lraee-export --exits all"
             )
-        inner = bind(self.policy if self.policy is not None else Full(), manifest)
         end = begun + float(self.ms) / 1000
-        return DeadlineRoute(end, self.clock, manifest.tower.blocks, [exit.block for exit in manifest.exits], inner)
+        return DeadlineRoute(end, self.clock, manifest.tower.blocks, [exit.block for exit in exits], inner)
 
 
 class DeadlineRoute:
@@ -81,6 +82,7 @@ class DeadlineRoute:
         """
         self._end, self._clock = end, clock
         self._inner: Route = inner if inner is not None else Full()
+        self.schedule = schedule_of(self._inner)
         self._exits = frozenset(exits)
         self._ways = {block: _way(block, depth, exits) for block in range(depth + 1)}
         self._costs = PartCosts()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle.manifest import Manifest
 from lraee.errors import PolicyError
-from lraee.policies.base import Verdict
+from lraee.policies.base import Verdict, check_schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,15 @@ class ExitAt:
 
     block: int
     """Counted from 1; the bundle must have an exit there."""
+    schedule: str | None = None
+    """Merging schedule to run under; None merges nothing."""
 
     def bind(self, manifest: Manifest) -> ExitAt:
         """Check that the bundle has the exit."""
-        if manifest.exit_after(self.block) is None:
-            known = ", ".join(str(exit.block) for exit in manifest.exits) or "no exits"
+        check_schedule(self.schedule, manifest)
+        if manifest.exit_after(self.block, self.schedule) is None:
+            exits = manifest.schedule(self.schedule).exits
+            known = ", ".join(str(exit.block) for exit in exits) or "no exits"
             raise PolicyError(f"there is no exit after block {self.block}; this bundle has {known}")
         return self
 

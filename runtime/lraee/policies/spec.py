@@ -20,8 +20,8 @@ from lraee.policies.given_shares import Replay
 from lraee.policies.patience import Patience
 
 POLICY_SPECS = (
-    "adaptive[=POINT] | full | exit=BLOCK | deadline=MS | confidence=PROBABILITY | entropy=NATS | patience=AGREEMENTS "
-    "| replay=BLOCK:SHARE,..."
+    "adaptive[=POINT] | full[@SCHEDULE] | exit=BLOCK[@SCHEDULE] | deadline=MS | confidence=PROBABILITY | entropy=NATS "
+    "| patience=AGREEMENTS | replay=BLOCK:SHARE,..."
 )
 """What `parse_policy` understands, for help texts and messages."""
 
@@ -41,7 +41,9 @@ def parse_policy(spec: str) -> Policy:
     >>> parse_policy("adaptive=balanced")
     Adaptive(point='balanced', thresholds=None)
     >>> parse_policy("exit=8")
-    ExitAt(block=8)
+    ExitAt(block=8, schedule=None)
+    >>> parse_policy("full@merge-30")
+    Full(schedule='merge-30')
     >>> parse_policy("entropy=0.5")
     Entropy(threshold=0.5)
     >>> parse_policy("deadline=40")
@@ -57,10 +59,13 @@ def parse_policy(spec: str) -> Policy:
     kind, equals, value = spec.strip().partition("=")
     if kind == "adaptive" and (value or not equals):
         return Adaptive(value or None)
-    if kind == "full" and not equals:
-        return Full()
-    if kind in ("exit", "patience") and COUNT.fullmatch(value):
-        return ExitAt(int(value)) if kind == "exit" else Patience(int(value))
+    start, at, schedule = spec.strip().partition("@")
+    if start == "full" and bool(at) == bool(schedule):
+        return Full(schedule or None)
+    if start.startswith("exit=") and COUNT.fullmatch(start[5:]) and bool(at) == bool(schedule):
+        return ExitAt(int(start[5:]), schedule or None)
+    if kind == "patience" and COUNT.fullmatch(value):
+        return Patience(int(value))
     if kind in ("confidence", "entropy") and DECIMAL.fullmatch(value):
         return Confidence(float(value)) if kind == "confidence" else Entropy(float(value))
     if kind == "deadline" and DECIMAL.fullmatch(value):

@@ -23,7 +23,7 @@ from lraee.bundle.preprocessing import Preprocessing
 from lraee.images.preprocess import pixels as preprocess
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_calibration_data import photos
-from lraee_exporters.graphs.block import build_block, float_block
+from lraee_exporters.graphs.block import BlockForm, build_block, float_block
 from lraee_exporters.graphs.stem import build_stem
 from lraee_exporters.graphs.tail import build_tail, float_tail
 from lraee_exporters.loading.open_clip_models import tower_of
@@ -87,7 +87,9 @@ def stages_of(tower: Tower, folder: Path) -> Callable[[Pixels], list[Any]]:
     """Build the float parts of a tower and run them stage by stage."""
     parts = [build_stem(tower, quantized=False)]
     for number, block in enumerate(tower.blocks, start=1):
-        parts.append(build_block(float_block(block, tower.activation), number=number, token_count=tower.tokens))
+        parts.append(
+            build_block(float_block(block, tower.activation), BlockForm(token_count=tower.tokens), number=number)
+        )
     parts.append(build_tail(float_tail(tower), width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens))
     sessions = []
     for graph, file in parts:

@@ -16,6 +16,7 @@ from lraee_exporters.graphs.exit import (
     TOKEN_INPUTS,
     ExitWeights,
     HeadInput,
+    TokenShape,
     build_exit,
     flops_of_exit,
     rows_read,
@@ -159,7 +160,7 @@ def test_an_exit_computes_the_definition(
 ) -> None:
     """Tolerance: float32 sums of at most 64 products; SAV is a sum of 288 squares of size 1."""
     weights, tokens, labels = random_exit(reads, logit_bias=logit_bias), random_tokens(batch), labels_input()
-    got = run_part(build_exit(weights, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    got = run_part(build_exit(weights, TokenShape(count=TOKENS, width=WIDTH), name="exit_04"), tokens=tokens, **labels)
     expected = exit_by_definition(weights, tokens, labels)
     assert list(got) == ["embedding", "probabilities", "features", "gate"]
     assert 0.02 < expected["gate"].min() <= expected["gate"].max() < 0.98
@@ -174,13 +175,46 @@ def test_an_exit_with_a_bottleneck_computes_the_definition(
 ) -> None:
     """Two layers in place of the first; tolerances as above. In INT8 as close as without."""
     weights, tokens, labels = with_bottleneck(random_exit(reads)), random_tokens(3), labels_input()
-    got = run_part(build_exit(weights, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    got = run_part(build_exit(weights, TokenShape(count=TOKENS, width=WIDTH), name="exit_04"), tokens=tokens, **labels)
     expected = exit_by_definition(weights, tokens, labels)
     for name, tolerance in (("embedding", 1e-6), ("probabilities", 1e-5), ("features", 5e-5), ("gate", 1e-5)):
         np.testing.assert_allclose(got[name], expected[name], atol=tolerance, err_msg=name)
     int8 = quantized(weights, expected)
-    got = run_part(build_exit(int8, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    got = run_part(build_exit(int8, TokenShape(count=TOKENS, width=WIDTH), name="exit_04"), tokens=tokens, **labels)
     assert (got["embedding"] * expected["embedding"]).sum(axis=1).min() > math.cos(math.radians(2.5))
+
+
+@pytest.mark.parametrize("class_token", [True, False], ids=["class-token", "patches-only"])
+@pytest.mark.parametrize("reads", ["patch_mean", "cls", "both", "attention"])
+def test_an_exit_counts_a_token_as_often_as_it_stands_for(
+    reads: HeadInput,
+    class_token: bool,
+    run_part: Callable[..., dict[str, Any]],
+    labels_input: Callable[..., dict[str, Any]],
+) -> None:
+    """In means, in what queries find and in the variance: as if it were there as often. Tolerances as above."""
+    if reads in ("cls", "both") and not class_token:
+        return
+    tokens, labels = random_tokens(3)[:, : TOKENS - 1 + class_token], labels_input()
+    count = tokens.shape[1]
+    sizes = np.ones((3, count, 1), np.float32)
+    sizes[:, 4], sizes[:, 7] = 3, 2
+    repeated = np.concatenate([tokens, tokens[:, 4:5], tokens[:, 4:5], tokens[:, 7:8]], axis=1)
+    weights = random_exit(reads, class_token=class_token)
+    shape = TokenShape(count=count, width=WIDTH, class_token=class_token, patches=count + 3 - class_token)
+    sized = build_exit(weights, shape, name="exit_04_merged")
+    assert sized[0].name == "exit_04_merged"
+    plain = build_exit(weights, TokenShape(count=count + 3, width=WIDTH, class_token=class_token), name="exit_04")
+    got = run_part(sized, tokens=tokens, sizes=sizes, **labels)
+    expected = run_part(plain, tokens=repeated, **labels)
+    for name, tolerance in (("embedding", 1e-6), ("probabilities", 1e-5), ("features", 5e-5), ("gate", 1e-5)):
+        np.testing.assert_allclose(got[name], expected[name], atol=tolerance, err_msg=name)
+
+
+def test_a_local_head_cannot_read_merged_tokens() -> None:
+    """They lie in no grid."""
+    with pytest.raises(TowerError, match="merging takes apart"):
+        build_exit(random_exit("local"), TokenShape(count=8, width=WIDTH, patches=9), name="exit_04")
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -191,7 +225,7 @@ def test_an_exit_of_a_tower_without_a_class_token_computes_the_definition(
     """All nine tokens are patches. Tolerances as above."""
     tokens, labels = random_tokens(batch)[:, 1:].copy(), labels_input()
     weights = random_exit(reads, class_token=False)
-    part = build_exit(weights, number=4, token_count=TOKENS - 1, width=WIDTH, class_token=False)
+    part = build_exit(weights, TokenShape(count=TOKENS - 1, width=WIDTH, class_token=False), name="exit_04")
     got = run_part(part, tokens=tokens, **labels)
     expected = exit_by_definition(weights, tokens, labels, has_class_token=False)
     for name, tolerance in (("embedding", 1e-6), ("probabilities", 1e-5), ("features", 5e-5), ("gate", 1e-5)):
@@ -201,10 +235,10 @@ def test_an_exit_of_a_tower_without_a_class_token_computes_the_definition(
 def test_a_local_head_wants_a_square_of_patches_and_a_class_token_head_a_class_token() -> None:
     """Seven patches have no grid."""
     with pytest.raises(TowerError, match="square, this tower has 7"):
-        build_exit(random_exit("local"), number=4, token_count=8, width=WIDTH)
+        build_exit(random_exit("local"), TokenShape(count=8, width=WIDTH), name="exit_04")
     for reads in ("cls", "both"):
         with pytest.raises(TowerError, match="needs a class token"):
-            build_exit(random_exit(reads), number=4, token_count=9, width=WIDTH, class_token=False)
+            build_exit(random_exit(reads), TokenShape(count=9, width=WIDTH, class_token=False), name="exit_04")
 
 
 def test_spatial_variance_survives_large_channels_that_all_patches_share(
@@ -213,7 +247,7 @@ def test_spatial_variance_survives_large_channels_that_all_patches_share(
     """Real towers have channels of size 100 in every token; the shortcut of the graph still agrees to 0.1 %."""
     weights, tokens, labels = random_exit(), random_tokens(3), labels_input()
     tokens[:, :, :2] += 100
-    got = run_part(build_exit(weights, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    got = run_part(build_exit(weights, TokenShape(count=TOKENS, width=WIDTH), name="exit_04"), tokens=tokens, **labels)
     variance = GATE_FEATURES.index("spatial_activation_variance")
     expected = exit_by_definition(weights, tokens, labels)["features"][:, variance]
     np.testing.assert_allclose(got["features"][:, variance], expected, rtol=1e-3)
@@ -227,7 +261,7 @@ def test_only_the_class_token_head_reads_the_class_token(
     changed = tokens.copy()
     changed[:, 0] += np.arange(WIDTH, dtype=np.float32)
     for reads in HEAD_INPUTS:
-        part = build_exit(random_exit(reads), number=4, token_count=TOKENS, width=WIDTH)
+        part = build_exit(random_exit(reads), TokenShape(count=TOKENS, width=WIDTH), name="exit_04")
         before, after = (run_part(part, tokens=value, **labels) for value in (tokens, changed))
         assert np.array_equal(before["embedding"], after["embedding"]) == (reads == "patch_mean")
         assert before["features"][0, 2] == after["features"][0, 2]
@@ -245,7 +279,7 @@ def test_an_int8_exit_stays_close_to_float(
     weights, tokens, labels = random_exit(reads), random_tokens(batch), labels_input()
     expected = exit_by_definition(weights, tokens, labels)
     int8 = quantized(weights, expected)
-    got = run_part(build_exit(int8, number=4, token_count=TOKENS, width=WIDTH), tokens=tokens, **labels)
+    got = run_part(build_exit(int8, TokenShape(count=TOKENS, width=WIDTH), name="exit_04"), tokens=tokens, **labels)
     assert (got["embedding"] * expected["embedding"]).sum(axis=1).min() > math.cos(math.radians(2))
     np.testing.assert_allclose(got["features"][:, 2], expected["features"][:, 2], atol=5e-5)
     np.testing.assert_allclose(got["gate"], expected["gate"], atol=0.1)
@@ -261,18 +295,20 @@ def test_an_exit_counts_its_matrix_products() -> None:
     for reads, rows, pool in (
         ("patch_mean", 1, 0), ("cls", 1, 0), ("both", 2, 0), ("attention", 10, attention), ("local", 10, local)
     ):  # fmt: skip
-        graph, _ = build_exit(random_exit(reads), number=4, token_count=TOKENS, width=WIDTH)
+        graph, _ = build_exit(random_exit(reads), TokenShape(count=TOKENS, width=WIDTH), name="exit_04")
         averages = 2 * 2 * TOKENS * WIDTH
         assert graph.flops == 2 * (rows * WIDTH * WIDTH + WIDTH * EMBED) + averages + pool + 2 * (9 + 3)
         assert graph.flops_per_label == 2 * EMBED
         counted = flops_of_exit(reads, token_count=TOKENS, width=WIDTH, embed_dim=EMBED, class_token=True)
         assert counted == graph.flops
     for reads in TOKEN_INPUTS:
-        graph, _ = build_exit(with_bottleneck(random_exit(reads)), number=4, token_count=TOKENS, width=WIDTH)
+        graph, _ = build_exit(
+            with_bottleneck(random_exit(reads)), TokenShape(count=TOKENS, width=WIDTH), name="exit_04"
+        )
         counted = flops_of_exit(reads, token_count=TOKENS, width=WIDTH, embed_dim=EMBED, class_token=True, rank=RANK)
         assert counted == graph.flops
     for reads in ("patch_mean", "attention", "local"):
         weights = random_exit(reads, class_token=False)
-        graph, _ = build_exit(weights, number=4, token_count=9, width=WIDTH, class_token=False)
+        graph, _ = build_exit(weights, TokenShape(count=9, width=WIDTH, class_token=False), name="exit_04")
         counted = flops_of_exit(reads, token_count=9, width=WIDTH, embed_dim=EMBED, class_token=False)
         assert counted == graph.flops

@@ -18,6 +18,7 @@ from lraee.ort.sessions import SessionSettings, make_session, session_options
 from lraee_exporters.graphs import block as block_module
 from lraee_exporters.graphs.block import (
     QUANTIZED_INPUTS,
+    BlockForm,
     BlockWeights,
     build_block,
     float_block,
@@ -30,11 +31,13 @@ from lraee_exporters.graphs.exit import (
     TOKEN_INPUTS,
     ExitWeights,
     HeadInput,
+    TokenShape,
     build_exit,
     operators_of_exit,
     rows_read,
 )
 from lraee_exporters.graphs.fused_operators import check_operators, optimized_operators
+from lraee_exporters.graphs.pooling.merging import most_merged, operators_of_merging
 from lraee_exporters.graphs.pooling.token_pool import QUERIES, LocalMixing, TokenPool
 from lraee_exporters.graphs.stem import build_stem, operators_of_stem
 from lraee_exporters.graphs.tail import build_tail, float_tail, operators_of_tail, quantize_tail
@@ -83,14 +86,19 @@ def exit_of(
 
 
 def parts_of(tower: Tower, *, int8: bool) -> Iterator[tuple[Part, dict[str, int]]]:
-    """Stem, blocks in both forms and tail, each with its declared operators."""
+    """Stem, blocks in all forms and tail, each with its declared operators."""
     yield build_stem(tower, quantized=int8), operators_of_stem(tower, quantized=int8)
     for number, block in enumerate(tower.blocks, start=1):
         activation = tower.activation
         weights = quantize_block(block, activation, RANGES) if int8 else float_block(block, activation)
-        for class_only in (False, True):
-            part = build_block(weights, number=number, token_count=tower.tokens, class_only=class_only)
-            yield part, operators_of_block(weights, class_only=class_only)
+        forms: list[dict[str, Any]] = [{}, {"sized": True}, {"class_only": True}, {"class_only": True, "sized": True}]
+        for class_token in (True, False):
+            if merged := min(3, most_merged(tower.tokens, class_token=class_token)):
+                merging = {"merged": merged, "class_token": class_token}
+                forms += [merging, {**merging, "sized": True}]
+        for form in forms:
+            part = build_block(weights, BlockForm(token_count=tower.tokens, **form), number=number)
+            yield part, operators_of_block(weights, BlockForm(token_count=tower.tokens, **form))
     tail = quantize_tail(float_tail(tower), {"norm_post": RANGE}) if int8 else float_tail(tower)
     part = build_tail(tail, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens)
     yield part, operators_of_tail(tail)
@@ -106,9 +114,9 @@ def test_every_part_of_the_shipped_bundle_runs_the_operators_of_its_manifest() -
 
 @pytest.mark.parametrize("int8", [True, False], ids=["int8", "float"])
 def test_every_part_of_the_reference_fuses_as_declared(int8: bool, tmp_path: Path) -> None:
-    """Stem, all 12 blocks in both forms and the tail, built again from the shipped weights."""
+    """Stem, all 12 blocks in eight forms and the tail, built again from the shipped weights."""
     parts = list(parts_of(load_model("reference").tower, int8=int8))
-    assert len(parts) == 26
+    assert len(parts) == 1 + 12 * 8 + 1
     for part, declared in parts:
         check_operators(save(part, tmp_path), declared)
 
@@ -118,15 +126,18 @@ def test_every_part_of_the_reference_fuses_as_declared(int8: bool, tmp_path: Pat
 def test_every_kind_of_exit_fuses_as_declared(
     reads: HeadInput, int8: bool, make_tower: Callable[..., Tower], tmp_path: Path
 ) -> None:
-    """Whatever it reads, with and without a logit bias and a bottleneck."""
+    """Whatever it reads, with and without a logit bias, a bottleneck and merged tokens."""
     tower = make_tower(width=64)
     for logit_bias in (None, 2.0):
         weights = exit_of(tower, reads, int8=int8, logit_bias=logit_bias)
-        part = build_exit(weights, number=1, token_count=tower.tokens, width=tower.width)
+        part = build_exit(weights, TokenShape(count=tower.tokens, width=tower.width), name="exit_01")
         check_operators(save(part, tmp_path), operators_of_exit(weights))
+        if reads != "local":
+            part = build_exit(weights, TokenShape(count=tower.tokens, width=tower.width, patches=20), name="exit_01")
+            check_operators(save(part, tmp_path), operators_of_exit(weights, sized=True))
         size = tower.width * rows_read(reads, class_token=True)
         narrow = replace(weights, bottleneck=linear(size, 8, int8=int8), fc1=linear(8, tower.width, int8=int8))
-        part = build_exit(narrow, number=1, token_count=tower.tokens, width=tower.width)
+        part = build_exit(narrow, TokenShape(count=tower.tokens, width=tower.width), name="exit_01")
         check_operators(save(part, tmp_path), operators_of_exit(narrow))
 
 
@@ -137,7 +148,7 @@ def test_exits_of_towers_without_a_class_token_fuse_as_declared(
     """All tokens are patches, so that none is closed to a query and none is cut off before the convolution."""
     tower = make_tower(width=64)
     weights = exit_of(tower, reads, int8=True, class_token=False)
-    part = build_exit(weights, number=1, token_count=tower.patches, width=tower.width, class_token=False)
+    part = build_exit(weights, TokenShape(count=tower.patches, width=tower.width, class_token=False), name="exit_01")
     check_operators(save(part, tmp_path), operators_of_exit(weights, class_token=False))
 
 
@@ -176,15 +187,19 @@ def test_blocks_of_full_size_become_six_integer_products(
         assert "DequantizeLinear" not in found
         assert "Gemm" not in found
         if part[0].name.startswith("block"):
-            assert (found["QGemm"], found["QuantizeLinear"]) == (6, 5 if part[0].name.endswith("_class") else 4)
-            assert "MatMul" not in found  # both products of the attention stride over the tokens where they lie
-            assert found["FusedMatMul"] == 2
+            assert (found["QGemm"], found["QuantizeLinear"]) == (6, 5 if "_class" in part[0].name else 4)
+            merging = operators_of_merging(sized=True, class_token=True) if "TopK" in found else {}
+            assert found.get("MatMul", 0) <= merging.get("MatMul", 0)  # the attention's stride over the tokens
+            assert found["FusedMatMul"] == 2 + merging.get("FusedMatMul", 0)
 
 
 def test_an_int8_block_transposes_levels_and_no_floats(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
     """Before query, key and value and after the attention, a quarter of the bytes; the products stride over floats."""
     weights, _ = int8_block(make_tower)
-    path, target = save(build_block(weights, number=1, token_count=10), tmp_path), tmp_path / "optimized.onnx"
+    path, target = (
+        save(build_block(weights, BlockForm(token_count=10), number=1), tmp_path),
+        tmp_path / "optimized.onnx",
+    )
     settings = SessionSettings(threads=1)
     options = session_options(settings)
     options.optimized_model_filepath, options.log_severity_level = str(target), 4
@@ -214,9 +229,9 @@ def int8_block(make_tower: Callable[..., Tower]) -> tuple[BlockWeights, Linear]:
 def test_a_float_layer_among_int8_layers_is_refused(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
     """The message says what was declared and what was found."""
     weights, fc2 = int8_block(make_tower)
-    part = build_block(replace(weights, fc2=fc2), number=1, token_count=10)
+    part = build_block(replace(weights, fc2=fc2), BlockForm(token_count=10), number=1)
     with pytest.raises(ExportError, match=r"block_01\.onnx does not optimize.*'Gemm': \(0, 1\).*'QGemm': \(6, 5\)"):
-        check_operators(save(part, tmp_path), operators_of_block(weights))
+        check_operators(save(part, tmp_path), operators_of_block(weights, BlockForm(token_count=10)))
 
 
 def test_a_missing_quantization_of_an_input_is_refused(
@@ -231,15 +246,15 @@ def test_a_missing_quantization_of_an_input_is_refused(
         return add_input(graph, value, plain if linear is weights.query else linear, name, **arranged)
 
     monkeypatch.setattr(block_module, "add_input", unquantized)
-    part = build_block(weights, number=1, token_count=10)
+    part = build_block(weights, BlockForm(token_count=10), number=1)
     with pytest.raises(ExportError, match=r"'DequantizeLinear': \(0, \d+\).*'QGemm': \(6, 3\)"):
-        check_operators(save(part, tmp_path), operators_of_block(weights))
+        check_operators(save(part, tmp_path), operators_of_block(weights, BlockForm(token_count=10)))
 
 
 def test_a_quantized_output_is_refused(make_tower: Callable[..., Tower], tmp_path: Path) -> None:
     """The residual stream stays float: another quantization after a layer costs time and accuracy."""
     weights, _ = int8_block(make_tower)
-    graph, file = build_block(weights, number=1, token_count=10)
+    graph, file = build_block(weights, BlockForm(token_count=10), number=1)
     scale, zero = graph.constant("s", np.float32(0.1)), graph.constant("z", np.uint8(128))
     (consumer,) = (node for node in graph.nodes if node.output[0] == "residual_1")
     (index,) = (i for i, name in enumerate(consumer.input) if name == "out")
@@ -248,4 +263,4 @@ def test_a_quantized_output_is_refused(make_tower: Callable[..., Tower], tmp_pat
     position = graph.nodes.index(consumer)
     graph.nodes[position:] = [*graph.nodes[-2:], *graph.nodes[position:-2]]
     with pytest.raises(ExportError, match="DequantizeLinear"):
-        check_operators(save((graph, file), tmp_path), operators_of_block(weights))
+        check_operators(save((graph, file), tmp_path), operators_of_block(weights, BlockForm(token_count=10)))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from lraee.ort.sessions import SessionSettings, make_session
-from lraee_exporters.graphs.block import QUANTIZED_INPUTS, build_block, float_block, quantize_block
+from lraee_exporters.graphs.block import QUANTIZED_INPUTS, BlockForm, build_block, float_block, quantize_block
 from lraee_exporters.graphs.builder import INLINE_BYTES, GraphBuilder, WeightFile
 from lraee_exporters.graphs.stem import build_stem
 from lraee_exporters.graphs.tail import build_tail, float_tail, quantize_tail
@@ -33,7 +33,7 @@ def build_all(tower: Tower, folder: Path, *, quantized: bool) -> tuple[list[Grap
         tail = float_tail(tower)
     parts = [build_stem(tower, quantized=quantized)]
     parts += [
-        build_block(block, number=n, token_count=tower.tokens, class_only=n == tower.depth)
+        build_block(block, BlockForm(token_count=tower.tokens, class_only=n == tower.depth), number=n)
         for n, block in enumerate(blocks, start=1)
     ]
     parts.append(build_tail(tail, width=tower.width, embed_dim=tower.embed_dim, token_count=tower.tokens))
@@ -123,7 +123,9 @@ def test_the_image_tower_of_vit_b_32_takes_8_82_gflops(make_tower: Callable[...,
     tower = make_tower(width=768, heads=12, depth=1, patch_size=32, image_size=224, embed_dim=512)
     assert tower.tokens == 50
     stem, _ = build_stem(tower, quantized=False)
-    block, _ = build_block(float_block(tower.blocks[0], tower.activation), number=1, token_count=tower.tokens)
+    block, _ = build_block(
+        float_block(tower.blocks[0], tower.activation), BlockForm(token_count=tower.tokens), number=1
+    )
     tail, _ = build_tail(float_tail(tower), width=768, embed_dim=512, token_count=50)
     assert 8.81e9 < stem.flops + 12 * block.flops + tail.flops < 8.83e9
     assert tail.flops_per_label == 1024

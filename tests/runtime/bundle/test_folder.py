@@ -23,6 +23,7 @@ from onnx import helper
 
 import lraee
 from lraee.bundle.folder import Bundle, find_bundle, taken_instead
+from lraee.bundle.manifest import FORMAT
 from lraee.errors import BundleError
 
 FILES = sorted(path.name for path in (Path(__file__).parents[1] / "golden" / "format_1.lraee").iterdir())
@@ -470,8 +471,8 @@ def test_label_names_that_do_not_fit_are_refused(forged, content, message):
 
 def test_a_newer_format_is_refused_before_anything_else(forged):
     """Its other keys may mean anything."""
-    forged.manifest = {"format": 3, "whatever": "else"}
-    with pytest.raises(BundleError, match=r"^manifest\.json: format is 3, .*update lraee"):
+    forged.manifest = {"format": FORMAT + 1, "whatever": "else"}
+    with pytest.raises(BundleError, match=rf"^manifest\.json: format is {FORMAT + 1}, .*update lraee"):
         lraee.load(forged.folder)
 
 

@@ -27,7 +27,7 @@ COSINE_TOLERANCE = 5e-4
 of two of the 256 levels may fall to the other side. With unfused float operators the bundle differs by 1e-6; this
 leaves room for a few levels."""
 
-READS = {1: {"both"}, 2: {"attention", "local"}}
+READS = {1: {"both"}, 2: {"attention", "local"}, 3: {"both"}}
 """What the exits of each golden bundle read."""
 
 
@@ -42,8 +42,18 @@ class Golden:
     @property
     def depths(self) -> dict[str, Any]:
         """Policies that answer at one depth, by the name of their expected answers."""
-        exits = {f"exit_{exit.block}": lraee.ExitAt(exit.block) for exit in self.model.manifest.exits}
-        return {"full": lraee.Full(), **exits}
+        found: dict[str, Any] = {}
+        for schedule in (None, *(one.name for one in self.model.manifest.schedules)):
+            end = "" if schedule is None else f"_{schedule}"
+            found[f"full{end}"] = lraee.Full(schedule)
+            exits = self.model.manifest.schedule(schedule).exits
+            found |= {f"exit_{exit.block}{end}": lraee.ExitAt(exit.block, schedule) for exit in exits}
+        return found
+
+    @property
+    def schedules(self) -> list[str]:
+        """Names of the merging schedules."""
+        return [schedule.name for schedule in self.model.manifest.schedules]
 
     @property
     def points(self) -> list[str]:
@@ -80,7 +90,8 @@ def test_a_golden_bundle_still_answers_the_same(kept: Golden, batch: int) -> Non
             embedding = kept.expected[f"{name}_embedding"][rows]
             assert np.abs(answers.probabilities - probabilities).max() < PROBABILITY_TOLERANCE, HOW_TO_CORRECT
             assert ((answers.embedding * embedding).sum(axis=1) > 1 - COSINE_TOLERANCE).all(), HOW_TO_CORRECT
-            if name != "full":
+            assert answers.schedule == (name.split("_")[-1] if name.endswith("merge") else None)
+            if not name.startswith("full"):
                 gate = kept.expected[f"{name}_gate"][rows]
                 assert np.abs(answers.gate - gate).max() < PROBABILITY_TOLERANCE, HOW_TO_CORRECT
 
@@ -94,7 +105,8 @@ def test_a_golden_bundle_still_exits_at_the_same_blocks_with_the_same_labels(kep
         assert len(set(answers.exit_block.tolist())) > 1
         assert np.array_equal(answers.exit_block, kept.expected[f"{point}_exit_block"]), HOW_TO_CORRECT
         assert np.array_equal(answers.probabilities.argmax(axis=1), kept.expected[f"{point}_label"]), HOW_TO_CORRECT
-    blocks = {exit.block for exit in kept.model.manifest.exits}
+    manifest = kept.model.manifest
+    blocks = {exit.block for one in (None, *kept.schedules) for exit in manifest.schedule(one).exits}
     assert met == blocks | {kept.model.manifest.tower.blocks}
 
 
@@ -102,16 +114,17 @@ def test_no_expected_answer_is_close_to_another(kept: Golden) -> None:
     """What the test before relies on."""
     for point in kept.model.manifest.operating_points:
         block = kept.expected[f"{point.name}_exit_block"]
-        probabilities = kept.expected["full_probabilities"]
-        for exit in kept.model.manifest.exits:
+        end = "" if point.schedule is None else f"_{point.schedule}"
+        probabilities = kept.expected[f"full{end}_probabilities"]
+        for exit in kept.model.manifest.schedule(point.schedule).exits:
             here = (block == exit.block)[:, None]
-            probabilities = np.where(here, kept.expected[f"exit_{exit.block}_probabilities"], probabilities)
+            probabilities = np.where(here, kept.expected[f"exit_{exit.block}{end}_probabilities"], probabilities)
         second, first = np.sort(probabilities, axis=1)[:, -2:].T
         assert (first - second).min() > 2 * PROBABILITY_TOLERANCE
         for threshold in point.thresholds:
             if threshold.per_class is None:
                 inside = block >= threshold.block
-                gate = kept.expected[f"exit_{threshold.block}_gate"][inside]
+                gate = kept.expected[f"exit_{threshold.block}{end}_gate"][inside]
                 assert np.abs(gate - threshold.value).min() > PROBABILITY_TOLERANCE
 
 
@@ -127,8 +140,12 @@ def test_a_golden_bundle_of_a_format_to_come_is_refused(kept: Golden, tmp_path: 
         (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 1}), "utf-8")
         with pytest.raises(BundleError, match="reads 'attention', which is not in format 1, wanted format 2"):
             lraee.load(folder)
+    if manifest["format"] == 3:
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 2}), "utf-8")
+        with pytest.raises(BundleError, match="schedules are not in format 2, wanted format 3"):
+            lraee.load(folder)
 
 
 def test_the_golden_bundles_are_small(kept: Golden) -> None:
     """They are kept in the repository for as long as their format is read."""
-    assert sum(path.stat().st_size for path in kept.folder.iterdir()) < 120_000
+    assert sum(path.stat().st_size for path in kept.folder.iterdir()) < 180_000

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from lraee.bundle.manifest import OperatingPoint
+    from lraee import ExitAt, Full
+    from lraee.bundle.manifest import ExitInfo, Manifest, OperatingPoint
     from lraee_exporters.graphs.exit import ExitWeights
     from lraee_exporters.int8.linear import QuantizedLinear
     from lraee_exporters.tower import Block, LayerNorm, Linear, Tower
@@ -125,6 +126,7 @@ def write_bundle(
     labels: np.ndarray,
     exits: Mapping[int, ExitWeights],
     points: tuple[OperatingPoint, ...],
+    schedules: Mapping[str, tuple[tuple[int, ...], Mapping[int, ExitWeights]]] | None = None,
 ) -> None:
     """Quantize a tower and write it with its exits as a bundle.
 
@@ -134,56 +136,80 @@ def write_bundle(
         labels: (labels, embed_dim) unit rows.
         exits: by the block before them.
         points: what their thresholds are.
+        schedules: by name, the pairs of tokens merged in each block, and the exits fitted to them.
     """
-    from lraee.bundle.manifest import ExitInfo, GateInfo
+    from lraee.bundle.manifest import MergeSchedule
     from lraee.labels.label_set import LabelSet
     from lraee_toolchain.bundle.pack import BundleInputs, pack
     from lraee_toolchain.config import ExportConfig
     from lraee_toolchain.early_exit.fitting import SavedRouting
     from lraee_toolchain.parts.build import build_exits, build_float
     from lraee_toolchain.parts.runner import Chain
+    from lraee_toolchain.parts.schedules import load_schedules, tokens_after
     from lraee_toolchain.quantization.calibration import calibrate
     from lraee_toolchain.quantization.quantizers import build_int8
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        stages = [work / stage for stage in ("float", "int8", "exits")]
+        schedules = schedules or {}
+        stages = [work / stage for stage in ("float", "int8", "exits", *schedules)]
         for stage in stages:
             stage.mkdir()
         build_float(tower, stages[0])
         chain = Chain(stages[0], tower.depth, np.ascontiguousarray(labels.T), tower.logit_scale)
         ranges = calibrate(chain, images(), work, method="minmax", percentile=100.0)
-        build_int8(tower, ranges, stages[1])
+        build_int8(tower, ranges, stages[1], schedules=[merged for merged, _ in schedules.values()])
         build_exits(dict(exits), tower, stages[2])
-        saved = tuple(
-            ExitInfo(
-                block=block,
-                part=f"exit_{block:02d}",
-                reads=weights.reads,
-                supervision="label-free",
-                temperature=weights.temperature,
-                gate=GateInfo(weights=weights.gate_weights, bias=weights.gate_bias),
-                information_to_noise=None,
-                accuracy=None,
+        found = []
+        for name, (merged, fitted) in schedules.items():
+            tokens = tokens_after(tower.tokens, merged)
+            build_exits(dict(fitted), tower, work / name, tokens=tokens, suffix=f"_{name}")
+            scheduled = next(one for one in load_schedules(stages[1]) if one.merged == merged)
+            found.append(
+                MergeSchedule(
+                    name=name,
+                    merged=merged,
+                    blocks=scheduled.blocks,
+                    tail=scheduled.tail,
+                    exits=exit_infos(fitted, suffix=f"_{name}"),
+                )
             )
-            for block, weights in exits.items()
-        )
         folder.mkdir()
         inputs = BundleInputs(
             tower=tower,
             fingerprint=tower.fingerprint(),
             parts=tuple(stages[1:]),
             text=None,
-            routing=SavedRouting(exits=saved, points=points),
+            routing=SavedRouting(exits=exit_infos(exits), points=points),
             label_set=LabelSet(names=LABELS, templates=("a {}.", "the {}.")),
             labels=labels,
             config=ExportConfig(model=tower.model_id, out=folder),
             choices={},
             calibration_views=IMAGES,
             sources={"weights_sha256": "none"},
+            schedules=tuple(found),
         )
         pack(inputs, folder)
     _without_graph(folder)
+
+
+def exit_infos(exits: Mapping[int, ExitWeights], *, suffix: str = "") -> tuple[ExitInfo, ...]:
+    """Describe exits as the manifest does."""
+    from lraee.bundle.manifest import ExitInfo, GateInfo
+
+    return tuple(
+        ExitInfo(
+            block=block,
+            part=f"exit_{block:02d}{suffix}",
+            reads=weights.reads,
+            supervision="label-free",
+            temperature=weights.temperature,
+            gate=GateInfo(weights=weights.gate_weights, bias=weights.gate_bias),
+            information_to_noise=None,
+            accuracy=None,
+        )
+        for block, weights in exits.items()
+    )
 
 
 def _without_graph(folder: Path) -> None:
@@ -201,6 +227,19 @@ def _without_graph(folder: Path) -> None:
     (folder / MANIFEST_NAME).write_text(write_manifest(manifest), "utf-8")
 
 
+def depths(manifest: Manifest) -> dict[str, Full | ExitAt]:
+    """Policies that answer at one depth, under each schedule, by the name of their answers."""
+    import lraee
+
+    found: dict[str, Full | ExitAt] = {}
+    for schedule in (None, *(one.name for one in manifest.schedules)):
+        end = "" if schedule is None else f"_{schedule}"
+        found[f"full{end}"] = lraee.Full(schedule)
+        exits = manifest.schedule(schedule).exits
+        found |= {f"exit_{exit.block}{end}": lraee.ExitAt(exit.block, schedule) for exit in exits}
+    return found
+
+
 def answers(folder: Path) -> dict[str, np.ndarray]:
     """What the bundle answers for `images` at each depth and operating point, by file key."""
     import lraee
@@ -208,11 +247,10 @@ def answers(folder: Path) -> dict[str, np.ndarray]:
     model = lraee.load(folder, threads=1)
     pixels = images()
     found = {"pixels": pixels}
-    exits = {f"exit_{exit.block}": lraee.ExitAt(exit.block) for exit in model.manifest.exits}
-    for name, policy in ({"full": lraee.Full()} | exits).items():
+    for name, policy in depths(model.manifest).items():
         answer = model.run_pixels(pixels, policy=policy)
         found |= {f"{name}_embedding": answer.embedding, f"{name}_probabilities": answer.probabilities}
-        if name != "full":
+        if not name.startswith("full"):
             found[f"{name}_gate"] = answer.gate
     for point in model.manifest.operating_points:
         answer = model.run_pixels(pixels, policy=lraee.Adaptive(point.name))

@@ -7,7 +7,7 @@ import pytest
 
 from lraee.bundle.manifest import GateInfo
 from lraee.ort.sessions import SessionSettings, make_session
-from lraee_exporters.graphs.exit import POOLED_INPUTS, ExitWeights, HeadInput, build_exit
+from lraee_exporters.graphs.exit import POOLED_INPUTS, ExitWeights, HeadInput, TokenShape, build_exit
 from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.gates import gate_features, gate_values
@@ -135,7 +135,7 @@ def test_a_simulated_exit_answers_as_its_part_does(reads: HeadInput, int8: bool,
         gate_weights=gate.weights,
         gate_bias=gate.bias,
     )
-    graph, file = build_exit(weights, number=1, token_count=TOKENS, width=WIDTH)
+    graph, file = build_exit(weights, TokenShape(count=TOKENS, width=WIDTH), name="exit_01")
     file.save(tmp_path)
     session = make_session(graph.save(tmp_path), SessionSettings(threads=1))
     names = ["embedding", "probabilities", "features", "gate"]

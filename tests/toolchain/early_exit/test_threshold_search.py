@@ -15,10 +15,16 @@ LEVELS = (0.1, 0.4, 0.7, 0.9)
 
 
 def make_scores(seed: int, images: int = 60, exits: int = 2) -> ExitScores:
-    """Gates of four levels that know something of what is good, and costs that rise with the depth."""
+    """Gates of four levels that know something of what is good, and costs that rise with the depth.
+
+    Of odd seeds, a schedule merges tokens: the end costs less, and is right about others than full depth.
+    """
     generator = np.random.default_rng(seed)
     gate = generator.choice(LEVELS, (images, exits)).astype(np.float32)
+    merges = seed % 2 == 1
     return ExitScores(
+        merged_good=(np.random.default_rng(seed).random(images) < 0.7).astype(np.float64) if merges else None,
+        merged_flops=85.0 if merges else None,
         blocks=tuple(range(3, 3 + exits)),
         gate=gate,
         good=(generator.random((images, exits)) < 0.4 + 0.5 * gate).astype(np.float64),
@@ -44,8 +50,8 @@ def by_loop(scores: ExitScores, thresholds: tuple[float, ...]) -> tuple[list[flo
                 where.append(position)
                 break
         else:
-            good.append(scores.full_good[image])
-            flops.append(scores.full_flops + spent)
+            good.append(scores.end_good[image])
+            flops.append(scores.end_flops + spent)
             where.append(len(thresholds))
     return good, flops, where
 

@@ -19,7 +19,7 @@ from lraee_exporters.loading.open_clip_models import LoadedModel, tower_of
 from lraee_toolchain.adaptation.exit_heads import as_heads
 from lraee_toolchain.adaptation.folder import WEIGHTS_NAME, save_model
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask, exit_blocks, exit_words
-from lraee_toolchain.adaptation.machine import choose_machine
+from lraee_toolchain.adaptation.trunk import choose_machine
 from lraee_toolchain.adaptation.tuning import Watch, tune
 from lraee_toolchain.config import Adaptation
 from lraee_toolchain.early_exit.token_heads.saved import save_heads

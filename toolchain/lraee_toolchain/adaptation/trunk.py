@@ -1,15 +1,28 @@
-"""Run the image tower of an open_clip model and see its tokens after each block, also while it learns."""
+"""Run the image tower of an open_clip model and see its tokens after each block, also while it learns.
+
+It runs on CUDA, Apple's GPU or the CPU, in bfloat16 where that is fast.
+"""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lraee.errors import ExportError
+from lraee.ort.cpu import listed_flags
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+"""Features of a CPU with instructions for products of bfloat16, as Linux names them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,3 +94,31 @@ def run_tower(visual: Any, images: torch.Tensor, exits: Sequence[int], machine: 
         for hook in hooks:
             hook.remove()
     return Answers(tokens, F.normalize(embedding.float(), dim=-1))
+
+
+def choose_machine(device: str) -> Machine:
+    """Choose a device by name; ``auto`` takes CUDA, else Apple's GPU, else the CPU.
+
+    Raises:
+        ExportError: the device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, usable in there.items() if usable)
+    if not there.get(device, False):
+        usable = ", ".join(name for name, is_usable in there.items() if is_usable)
+        raise ExportError(f"--device is {device}, which torch {torch.__version__} cannot use here; wanted {usable}")
+    fast = {"cuda": _cuda_has_bf16, "mps": lambda: False, "cpu": _cpu_has_bf16}[device]()
+    return Machine(device=torch.device(device), bf16=fast)
+
+
+def _cuda_has_bf16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _cpu_has_bf16() -> bool:
+    """Tell by the CPU's features: a measurement could decide otherwise when an interrupted run goes on."""
+    path = Path("/proc/cpuinfo")
+    if platform.system() != "Linux" or not path.is_file():
+        return False
+    return bool(listed_flags(path.read_text(encoding="utf-8", errors="replace")) & FAST_BF16)

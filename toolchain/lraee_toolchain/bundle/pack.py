@@ -18,6 +18,7 @@ from lraee.bundle.manifest import (
     FileEntry,
     LabelsInfo,
     Manifest,
+    MergeSchedule,
     ModelInfo,
     PartEntry,
     QuantizationInfo,
@@ -59,6 +60,8 @@ class BundleInputs:
     calibration_views: int
     sources: Mapping[str, str]
     """Fingerprints for the provenance."""
+    schedules: tuple[MergeSchedule, ...] = ()
+    """Merging schedules whose graphs are among the parts."""
 
 
 def pack(inputs: BundleInputs, folder: Path) -> None:
@@ -98,7 +101,7 @@ def _manifest(
         choices=dict(sorted(inputs.choices.items())),
     )
     return Manifest(
-        format=oldest_format(inputs.routing.exits),
+        format=oldest_format(inputs.routing.exits, inputs.schedules),
         model=ModelInfo(
             id=tower.model_id, weights=tower.weights, architecture=tower.architecture, fingerprint=inputs.fingerprint
         ),
@@ -132,6 +135,7 @@ def _manifest(
         },
         probabilities="softmax" if tower.logit_bias is None else "sigmoid",
         onnxruntime=OLDEST_ONNXRUNTIME,
+        schedules=inputs.schedules,
     )
 
 

@@ -164,7 +164,7 @@ def worth_trying(reads: HeadInput, blocks: Sequence[int], gaps: Mapping[int, flo
 
 def _worth(task: ExitTask, trained: TrainedExit) -> tuple[float, int]:
     """Order exits by accuracy, then by fewest FLOPs."""
-    return trained.accuracy, -task.costs.exits[trained.head.reads]
+    return trained.accuracy, -task.costs.exit(trained.head.reads, trained.block)
 
 
 def train_exits(
@@ -277,7 +277,7 @@ def score(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> E
     looking = [trained for trained in exits if trained.head.pool is not None]
     if looking:  # one pass over the tokens for all of them
         embed_tokens([trained.head for trained in looking], material.features, [trained.block for trained in looking])
-    shape = len(material.features), len(exits)
+    shape, merged_good = (len(material.features), len(exits)), material.merged_good
     gate, good = np.empty(shape, np.float32), np.empty(shape)
     for column, trained in enumerate(exits):
         for rows, answers in answers_in_chunks(task, trained, material.features):
@@ -289,6 +289,8 @@ def score(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> E
         good=good,
         full_good=material.full_good.astype(np.float64),
         exit_flops=np.array([task.costs.up_to(trained.block) for trained in exits], np.float64),
-        visit_flops=np.array([task.costs.exits[trained.head.reads] for trained in exits], np.float64),
+        visit_flops=np.array([task.costs.exit(one.head.reads, one.block) for one in exits], np.float64),
         full_flops=float(task.costs.full),
+        merged_good=None if merged_good is None else merged_good.astype(np.float64),
+        merged_flops=None if merged_good is None else float(task.costs.end),
     )

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.engine.sized_tokens import SizedTokens
 from lraee_toolchain.array_file import ArrayFile
 from lraee_toolchain.early_exit.rows import RowArray, Rows
 from lraee_toolchain.early_exit.token_heads.sources import (
@@ -21,6 +22,7 @@ from lraee_toolchain.early_exit.token_heads.sources import (
     TokenSource,
     normed_tokens,
     shard_name,
+    sizes_name,
 )
 from lraee_toolchain.parts.runner import BATCH, Chain
 
@@ -100,21 +102,48 @@ def extract_features(
         for start in range(0, len(pixels), BATCH):
             batch = np.ascontiguousarray(pixels[start : start + BATCH])
             means, classes, variances = [], [], []
-            for block, tokens in enumerate(chain.after_blocks(batch)):
+            for block, after in enumerate(chain.sized_after_blocks(batch)):
+                last = after
                 if block == 0:
                     continue
+                tokens, sizes = (after.values, after.sizes) if isinstance(after, SizedTokens) else (after, None)
                 if block in shards:
                     write(start, **{shard_name(block): normed_tokens(tokens)})
-                patches = tokens[:, int(class_token) :]
-                means.append(patches.mean(axis=1))
-                variances.append(np.square(patches - means[-1][:, None]).sum(axis=2).mean(axis=1))
+                    if sizes is not None:
+                        write(start, **{sizes_name(block): sizes[..., 0].astype(np.float16)})
+                mean, variance = patch_moments(tokens, sizes, class_token=class_token)
+                means.append(mean)
+                variances.append(variance)
                 classes += [tokens[:, 0].copy()] if class_token else []
             of_blocks = {"patch_mean": means, "variance": variances} | ({"class_token": classes} if class_token else {})
-            embedding, probabilities = chain.tail(tokens)
+            embedding, probabilities = chain.tail(last)
             write(start, **{name: np.stack(values, axis=1) for name, values in of_blocks.items()})
             write(start, embedding=embedding, probabilities=probabilities)
             if advance is not None:
                 advance(len(batch))
+
+
+def patch_moments(tokens: FloatArray, sizes: FloatArray | None, *, class_token: bool) -> tuple[FloatArray, FloatArray]:
+    """Compute the mean patch token (images, width) and the spatial activation variance (images,).
+
+    A token that stands for several counts as often. Where nothing but the class token is left, as after the last block
+    of a schedule, both are 0: no exit stands there.
+
+    Args:
+        tokens: (images, tokens, width).
+        sizes: (images, tokens, 1), how many tokens each stands for; None where each stands for itself.
+        class_token: whether token 0 is a class token, which is no patch.
+    """
+    patches = tokens[:, int(class_token) :]
+    if not patches.shape[1]:
+        return np.zeros_like(tokens[:, 0]), np.zeros(len(tokens), np.float32)
+    if sizes is None:
+        mean = patches.mean(axis=1)
+        return mean, np.square(patches - mean[:, None]).sum(axis=2).mean(axis=1)
+    shares = sizes[:, int(class_token) :] / sizes[:, int(class_token) :].sum(axis=1, keepdims=True)
+    mean = (patches * shares).sum(axis=1)
+    variance = (np.square(patches - mean[:, None]).sum(axis=2) * shares[..., 0]).sum(axis=1)
+    return mean, variance
 
 
 def load_features(folder: Path) -> Features:
@@ -137,7 +166,7 @@ def extract_embeddings(
         write = _writer(folder, len(pixels), opened)
         for start in range(0, len(pixels), BATCH):
             batch = np.ascontiguousarray(pixels[start : start + BATCH])
-            for tokens in chain.after_blocks(batch):
+            for tokens in chain.sized_after_blocks(batch):
                 last = tokens
             embedding, probabilities = chain.tail(last)
             write(start, embedding=embedding, probabilities=probabilities)

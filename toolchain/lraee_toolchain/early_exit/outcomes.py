@@ -36,6 +36,31 @@ class ExitScores:
     """(exits,) of evaluating each exit."""
     full_flops: float
     """FLOPs at full depth, without exits."""
+    merged_good: NDArray[np.float64] | None = None
+    """(images,) whether the end of the tower is right where a schedule merges tokens; None where it is `full_good`."""
+    merged_flops: float | None = None
+    """FLOPs at full depth under that schedule, without exits; None where they are `full_flops`."""
+
+    @property
+    def end_good(self) -> NDArray[np.float64]:
+        """(images,) 1 where an image that leaves nowhere is right."""
+        return self.full_good if self.merged_good is None else self.merged_good
+
+    @property
+    def end_flops(self) -> float:
+        """FLOPs of an image that leaves nowhere, without exits."""
+        return self.full_flops if self.merged_flops is None else self.merged_flops
+
+    def rows(self, index: NDArray[np.int64]) -> ExitScores:
+        """Select images by their index."""
+        merged = None if self.merged_good is None else self.merged_good[index]
+        return replace(
+            self,
+            gate=self.gate[index],
+            good=self.good[index],
+            full_good=self.full_good[index],
+            merged_good=merged,
+        )
 
     def subset(self, keep: Sequence[int]) -> ExitScores:
         """Select exits by position."""
@@ -97,8 +122,8 @@ def outcome(scores: ExitScores, thresholds: Sequence[float]) -> Outcome:
     passes = scores.gate >= np.asarray(thresholds, np.float32)
     where = np.where(passes.any(axis=1), passes.argmax(axis=1), count) if count else np.zeros(len(passes), np.intp)
     visits = np.cumsum(scores.visit_flops * np.isfinite(np.asarray(thresholds)))
-    table = np.append(scores.exit_flops + visits, scores.full_flops + (visits[-1] if count else 0.0))
-    good = np.concatenate([scores.good, scores.full_good[:, None]], axis=1)
+    table = np.append(scores.exit_flops + visits, scores.end_flops + (visits[-1] if count else 0.0))
+    good = np.concatenate([scores.good, scores.end_good[:, None]], axis=1)
     flops = table[where]
     saved = float(1 - flops.mean() / scores.full_flops)
     return Outcome(good=good[np.arange(len(where)), where], flops=flops, where=where, saved=saved)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +102,7 @@ def last_to_pass(sequence: Sequence[Point], scores: ExitScores, *, epsilon: floa
 
 def images_of(scores: ExitScores, index: NDArray[np.int64]) -> ExitScores:
     """Select images, in the order of `index`."""
-    return replace(scores, gate=scores.gate[index], good=scores.good[index], full_good=scores.full_good[index])
+    return scores.rows(index)
 
 
 def _most_certain(points: Iterable[Point], epsilon: float) -> list[Point]:

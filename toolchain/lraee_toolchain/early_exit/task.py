@@ -17,9 +17,20 @@ from lraee_exporters.graphs.pooling.token_pool import TokenPool
 from lraee_exporters.tower import LayerNorm
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.rows import largest
+from lraee_toolchain.early_exit.rows import RowArray, Rows, largest
 
 FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedCosts:
+    """FLOPs of one image where a schedule merges tokens, including the similarity to the labels."""
+
+    blocks: tuple[int, ...]
+    """Of each block; the last computes the class token alone where there is one."""
+    exits: tuple[Mapping[HeadInput, int], ...]
+    """Of an exit after each block, by what its head reads."""
+    tail: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +47,26 @@ class Costs:
     tail: int
     depth: int
     """Number of blocks of the tower."""
+    merged: MergedCosts | None = None
+    """Of the parts that run under a merging schedule; None where nothing is merged."""
 
     @property
     def full(self) -> int:
-        """FLOPs of stem, all blocks and tail, without any exit."""
+        """FLOPs of stem, all blocks and tail with all tokens, without any exit: what savings count against."""
         return self.stem + self.block * (self.depth - 1) + self.last + self.tail
 
+    @property
+    def end(self) -> int:
+        """FLOPs of an image that leaves nowhere, without any exit."""
+        return self.full if self.merged is None else self.stem + sum(self.merged.blocks) + self.merged.tail
+
     def up_to(self, block: int) -> int:
-        """Sum the FLOPs of the stem and the first blocks with all their tokens, without any exit."""
-        return self.stem + self.block * block
+        """Sum the FLOPs of the stem and the first blocks, without any exit."""
+        return self.stem + (self.block * block if self.merged is None else sum(self.merged.blocks[:block]))
+
+    def exit(self, reads: HeadInput, block: int) -> int:
+        """Give the FLOPs of an exit after a block."""
+        return self.exits[reads] if self.merged is None else self.merged.exits[block - 1][reads]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
@@ -92,6 +114,8 @@ class Material:
     """Answers of the float tower, which teach."""
     classes: NDArray[np.int64] | None
     """(images,) label index, or None without labels."""
+    unmerged: RowArray | None = None
+    """(images, labels) float32 probabilities at full depth with all tokens, where the features are of merged ones."""
 
     @property
     def wanted(self) -> NDArray[np.int64]:
@@ -101,7 +125,10 @@ class Material:
     def rows(self, index: NDArray[np.int64]) -> Material:
         """Select images by their index."""
         classes = None if self.classes is None else self.classes[index]
-        return Material(features=self.features.rows(index), teacher=self.teacher.rows(index), classes=classes)
+        unmerged = None if self.unmerged is None else Rows.of(self.unmerged).select(index)
+        return Material(
+            features=self.features.rows(index), teacher=self.teacher.rows(index), classes=classes, unmerged=unmerged
+        )
 
     def without_tokens(self) -> Material:
         """The same images for heads that read no tokens."""
@@ -121,5 +148,11 @@ class Material:
 
     @property
     def full_good(self) -> NDArray[np.bool_]:
-        """(images,) `good` of the tower's own answer at full depth."""
-        return np.asarray(largest(self.features.probabilities) == self.wanted)
+        """(images,) `good` of the tower's own answer at full depth with all tokens."""
+        probabilities = self.features.probabilities if self.unmerged is None else self.unmerged
+        return np.asarray(largest(probabilities) == self.wanted)
+
+    @property
+    def merged_good(self) -> NDArray[np.bool_] | None:
+        """(images,) `good` of the answer at full depth with merged tokens; None where nothing is merged."""
+        return None if self.unmerged is None else np.asarray(largest(self.features.probabilities) == self.wanted)

@@ -53,8 +53,12 @@ def search(scores: ExitScores, *, quick: bool = False) -> list[Point]:
     found = {tuple(closed): evaluate(scores, closed)}
     grids, coarse = ([_grid(scores.gate[:, i], size) for i in range(count)] for size in (GRID, COARSE_GRID))
     for loss_weight in (2.0,) if quick else LOSS_WEIGHTS:
-        loss = scores.full_good[:, None] * (1 - scores.good)
-        weighted = replace(scores, good=scores.good - (loss_weight - 1) * loss)
+        more, full = loss_weight - 1, scores.full_good
+        weighted = replace(
+            scores,
+            good=scores.good - more * full[:, None] * (1 - scores.good),
+            merged_good=scores.end_good - more * full * (1 - scores.end_good),
+        )
         best = _ascend_along_weights(weighted, grids, LAGRANGE_WEIGHTS[::3] if quick else LAGRANGE_WEIGHTS)
         if count <= EXACT_EXITS and not quick:
             best += _best_combinations(weighted, coarse)
@@ -91,7 +95,7 @@ def _ascend(
     scores: ExitScores, grids: Sequence[NDArray[np.float64]], thresholds: list[float], weight: float
 ) -> list[float]:
     """Improve one threshold after the other until no change helps."""
-    full_value = scores.full_good - weight
+    end_value = scores.end_good - weight * scores.end_flops / scores.full_flops
     value = scores.good - weight * scores.exit_flops / scores.full_flops
     visit_cost = weight * scores.visit_flops / scores.full_flops
     count = len(grids)
@@ -99,7 +103,7 @@ def _ascend(
         before = list(thresholds)
         for e in range(count):
             # the value of an image that is still inside after exit e, from the last exit backwards
-            later = full_value
+            later = end_value
             for k in range(count - 1, e, -1):
                 if np.isfinite(thresholds[k]):
                     later = np.where(scores.gate[:, k] >= thresholds[k], value[:, k], later) - visit_cost[k]
@@ -139,8 +143,8 @@ def _best_combinations(scores: ExitScores, grids: Sequence[NDArray[np.float64]])
         gone = here.sum(axis=1)
         stay = int(inside.sum()) - gone
         visit_last = visits + scores.visit_flops[last] * np.isfinite(grids[last])
-        good[row] = good_sum + here @ scores.good[inside, last] + (~here) @ scores.full_good[inside]
-        flops[row] = flops_sum + gone * (scores.exit_flops[last] + visit_last) + stay * (scores.full_flops + visit_last)
+        good[row] = good_sum + here @ scores.good[inside, last] + (~here) @ scores.end_good[inside]
+        flops[row] = flops_sum + gone * (scores.exit_flops[last] + visit_last) + stay * (scores.end_flops + visit_last)
     accuracy, saved = good / images, 1 - flops / images / scores.full_flops
     found = []
     for weight in LAGRANGE_WEIGHTS:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import lraee
 from lraee.engine.orchestrator import run
 from lraee.engine.parts import Parts
+from lraee.engine.sized_tokens import Tokens
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.base import Verdict
 from lraee_benchmarks.running.rounds import Measure, Plan, interleave, timed
@@ -39,7 +40,7 @@ class _ExitAtTheEnd:
         self._parts, self._block = parts, block
         self.depth, self.stem = parts.depth, parts.stem
 
-    def block(self, number: int, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+    def block(self, number: int, tokens: Tokens) -> Tokens:
         """Run a block of the bundle; its last is replaced by the one before."""
         return self._parts.block(min(number, self.depth - 1), tokens)
 
@@ -47,11 +48,11 @@ class _ExitAtTheEnd:
         """No exit stands before the end."""
         return False
 
-    def exit(self, number: int, tokens: NDArray[np.float32], rows: NDArray[np.intp]) -> Verdict:
+    def exit(self, number: int, tokens: Tokens, rows: NDArray[np.intp]) -> Verdict:
         """Run the exit that stands in."""
         return self._parts.exit(self._block, tokens, rows)
 
-    def tail(self, tokens: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def tail(self, tokens: Tokens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the exit in place of the tail."""
         verdict = self._parts.exit(self._block, tokens, np.arange(len(tokens)))
         return verdict.embedding, verdict.probabilities

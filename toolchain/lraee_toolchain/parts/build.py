@@ -8,9 +8,9 @@ from pathlib import Path
 
 from lraee.bundle.manifest import PartEntry, block_names
 from lraee.bundle.strict_json import read_json, write_json
-from lraee_exporters.graphs.block import BlockWeights, build_block, float_block, operators_of_block
+from lraee_exporters.graphs.block import BlockForm, BlockWeights, build_block, float_block, operators_of_block
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
-from lraee_exporters.graphs.exit import ExitWeights, build_exit, operators_of_exit
+from lraee_exporters.graphs.exit import ExitWeights, TokenShape, build_exit, operators_of_exit
 from lraee_exporters.graphs.fused_operators import check_operators, optimized_operators
 from lraee_exporters.graphs.stem import build_stem, operators_of_stem
 from lraee_exporters.graphs.tail import TailWeights, build_tail, float_tail, operators_of_tail
@@ -33,7 +33,7 @@ def build_float(tower: Tower, folder: Path) -> None:
     blocks = [float_block(block, tower.activation) for block in tower.blocks]
     save_tower_parts(tower, blocks, float_tail(tower), folder, quantized=False)
     for number, block in enumerate(blocks, start=1):
-        graph, _ = build_block(block, number=number, token_count=tower.tokens, observe=True)
+        graph, _ = build_block(block, BlockForm(token_count=tower.tokens), number=number, observe=True)
         graph.name += ".observed"
         graph.save(folder)
     graph, _ = _tail(float_tail(tower), tower, observe=True)
@@ -55,11 +55,11 @@ def save_tower_parts(
     """
     built = [(*build_stem(tower, quantized=quantized), operators_of_stem(tower, quantized=quantized))]
     for number, block in enumerate(blocks, start=1):
-        class_only = number == len(blocks) and tower.has_class_token
-        if class_only:
-            save_part(*build_block(block, number=number, token_count=tower.tokens), operators_of_block(block), folder)
-        graph, file = build_block(block, number=number, token_count=tower.tokens, class_only=class_only)
-        built.append((graph, file, operators_of_block(block, class_only=class_only)))
+        whole_form = BlockForm(token_count=tower.tokens)
+        form = replace(whole_form, class_only=number == len(blocks) and tower.has_class_token)
+        if form.class_only:
+            save_part(*build_block(block, whole_form, number=number), operators_of_block(block, whole_form), folder)
+        built.append((*build_block(block, form, number=number), operators_of_block(block, form)))
     built.append((*_tail(tail, tower), operators_of_tail(tail)))
     files: dict[str, WeightFile] = {}
     entries: list[PartEntry] = []
@@ -81,18 +81,36 @@ def build_float_baseline(tower: Tower, folder: Path) -> None:
     file.save(folder)
 
 
-def build_exits(exits: Mapping[int, ExitWeights], tower: Tower, folder: Path) -> None:
-    """Write one part for each exit."""
-    entries = []
+def build_exits(
+    exits: Mapping[int, ExitWeights],
+    tower: Tower,
+    folder: Path,
+    *,
+    tokens: Sequence[int] | None = None,
+    suffix: str = "",
+) -> None:
+    """Write one part for each exit, and their list.
+
+    Args:
+        exits: by the block before them.
+        tower: gives the shapes.
+        folder: empty.
+        tokens: how many there are after each block, where a schedule merges some.
+        suffix: of the parts' names under a schedule.
+    """
+    entries, class_token = [], tower.has_class_token
     for number, weights in exits.items():
+        count = tower.tokens if tokens is None else tokens[number - 1]
+        sized = count < tower.tokens
         graph, file = build_exit(
             weights,
-            number=number,
-            token_count=tower.tokens,
-            width=tower.width,
-            class_token=tower.has_class_token,
+            TokenShape(
+                count=count, width=tower.width, class_token=class_token, patches=tower.patches if sized else None
+            ),
+            name=f"exit_{number:02d}{suffix}",
         )
-        entries.append(save_part(graph, file, operators_of_exit(weights, class_token=tower.has_class_token), folder))
+        operators = operators_of_exit(weights, class_token=class_token, sized=sized)
+        entries.append(save_part(graph, file, operators, folder))
     save_parts(entries, folder)
 
 

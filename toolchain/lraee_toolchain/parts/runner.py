@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lraee.bundle.manifest import block_names
+from lraee.engine.sized_tokens import Tokens, feed_of, run_sized_block
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee.ort.threads import fitting_threads
 from lraee_exporters.graphs.block import QUANTIZED_INPUTS
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
+from lraee_toolchain.parts.scheduled import ScheduledParts
 
 FloatArray = NDArray[np.float32]
 
@@ -72,6 +75,7 @@ class Chain:
             threads: that run one operator; None takes one for each core that the process may use.
         """
         self._folder = folder
+        self.schedule: ScheduledParts | None = None
         wanted = SessionSettings(threads=threads).thread_count
         fitting = fitting_threads(wanted, sessions=depth + 3)  # the class token's block has two
         self._settings = SessionSettings(threads=fitting)
@@ -79,6 +83,12 @@ class Chain:
         self._labels = {"label_matrix": label_matrix, "logit_scale": np.array(logit_scale, np.float32)}
         self._sigmoid = sigmoid
         self.names = block_names(depth)
+
+    def under(self, schedule: ScheduledParts | None) -> Chain:
+        """Give the same chain with the parts of a merging schedule, which `sized_after_blocks` and `tail` run."""
+        chain = copy.copy(self)
+        chain.schedule = schedule
+        return chain
 
     def session(self, name: str) -> ort.InferenceSession:
         """Return the session of part `name`, made when it is first asked for."""
@@ -103,16 +113,31 @@ class Chain:
             tokens = self.session(name).run(["tokens_out"], {"tokens": tokens})[0]
             yield tokens
 
+    def sized_after_blocks(self, pixels: NDArray[np.uint8]) -> Iterator[Tokens]:
+        """Yield tokens before block 1, then after each block of the schedule, with their sizes once some are merged.
+
+        Under a schedule the last block gives the class token alone where there is one.
+        """
+        if self.schedule is None:
+            yield from self.after_blocks(pixels)
+            return
+        tokens: Tokens = self.stem(pixels)
+        yield tokens
+        for name, merged in zip(self.schedule.blocks, self.schedule.merged, strict=True):
+            tokens = run_sized_block(self.session(name), tokens, merged=merged > 0)
+            yield tokens
+
     def run_block(self, name: str, tokens: FloatArray) -> FloatArray:
         """Run one block on any number of images, (images, tokens, width) in and out."""
         session = self.session(name)
         return np.concatenate([session.run(["tokens_out"], {"tokens": batch})[0] for batch in batches(tokens)])
 
-    def tail(self, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def tail(self, tokens: Tokens) -> tuple[FloatArray, FloatArray]:
         """Compute embedding (batch, embed_dim) and softmax over the labels (batch, labels); exits learn from both."""
-        embedding, probabilities = self.session("tail").run(
-            ["embedding", "probabilities"], {"tokens": tokens, **self._labels}
-        )
+        name = "tail" if self.schedule is None else self.schedule.tail
+        read = feed_of(tokens)
+        given = {"tokens": read["tokens"]} if name == "tail" else read
+        embedding, probabilities = self.session(name).run(["embedding", "probabilities"], {**given, **self._labels})
         if self._sigmoid:
             logits = embedding @ self._labels["label_matrix"] * self._labels["logit_scale"]
             shifted = np.exp(logits - logits.max(axis=1, keepdims=True))

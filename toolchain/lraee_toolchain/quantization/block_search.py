@@ -23,6 +23,7 @@ from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.block import (
     QUANTIZED_INPUTS,
     READS,
+    BlockForm,
     BlockWeights,
     Layer,
     build_block,
@@ -94,7 +95,7 @@ def observe(
         folder: for the graph and the samples.
         rows: size of the samples, less than twice that.
     """
-    graph, file = build_block(block, number=1, token_count=tokens.shape[1], observe=True)
+    graph, file = build_block(block, BlockForm(token_count=tokens.shape[1]), number=1, observe=True)
     file.save(folder)
     session = make_session(graph.save(folder), SessionSettings())
     names = [f"observed_{name}" for name in QUANTIZED_INPUTS]
@@ -262,7 +263,7 @@ def _floats(block: BlockWeights, *names: Layer) -> list[Linear]:
 
 def _error(block: BlockWeights, tokens: FloatArray, target: FloatArray, images: Rows) -> float:
     """Compute the mean squared error of a block's output on some images, added up batch by batch."""
-    graph, file = build_block(block, number=1, token_count=tokens.shape[1])
+    graph, file = build_block(block, BlockForm(token_count=tokens.shape[1]), number=1)
     parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     outputs = run_part(graph, file, "tokens", (tokens[part] for part in parts))
     sums = [np.square(out - target[part], dtype=np.float64).sum() for out, part in zip(outputs, parts, strict=True)]

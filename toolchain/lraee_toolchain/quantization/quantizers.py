@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lraee.bundle.manifest import block_names
 from lraee.bundle.strict_json import read_json, write_json
-from lraee_exporters.graphs.block import BlockWeights, build_block, quantize_block
+from lraee_exporters.graphs.block import BlockForm, BlockWeights, build_block, quantize_block
 from lraee_exporters.graphs.stem import build_stem
 from lraee_exporters.graphs.tail import float_tail, quantize_tail
 from lraee_exporters.int8.linear import ActivationRange
@@ -18,18 +18,34 @@ from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import scratch_array
 from lraee_toolchain.parts.build import save_tower_parts
 from lraee_toolchain.parts.runner import Chain, batches, run_part
+from lraee_toolchain.parts.schedules import add_schedules
 from lraee_toolchain.quantization.block_search import quantize_block_strongly
 from lraee_toolchain.quantization.tail_search import quantize_tail_strongly
 
 
-def build_int8(tower: Tower, ranges: Mapping[str, ActivationRange], folder: Path) -> None:
-    """Write the INT8 parts by rounding to nearest within the given ranges (the `naive` quantizer)."""
+def build_int8(
+    tower: Tower,
+    ranges: Mapping[str, ActivationRange],
+    folder: Path,
+    *,
+    schedules: Sequence[tuple[int, ...]] = (),
+) -> None:
+    """Write the INT8 parts by rounding to nearest within the given ranges (the `naive` quantizer).
+
+    Args:
+        tower: float weights.
+        ranges: of every quantized value, by ``block_NN/<input>`` and ``tail/<input>``.
+        folder: empty.
+        schedules: merging schedules whose graphs are written too.
+    """
     blocks = []
     for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
         own = {key.removeprefix(f"{name}/"): value for key, value in ranges.items() if key.startswith(f"{name}/")}
         blocks.append(quantize_block(block, tower.activation, own))
     of_tail = {key.removeprefix("tail/"): value for key, value in ranges.items() if key.startswith("tail/")}
-    save_tower_parts(tower, blocks, quantize_tail(float_tail(tower), of_tail), folder, quantized=True)
+    tail = quantize_tail(float_tail(tower), of_tail)
+    save_tower_parts(tower, blocks, tail, folder, quantized=True)
+    add_schedules(tower, blocks, tail, folder, schedules)
 
 
 def build_int8_strong(
@@ -58,7 +74,7 @@ def build_int8_strong(
         weights, recipe, errors[name] = quantize_block_strongly(block, tower.activation, tokens, target, folder)
         blocks.append(weights)
         choices[name] = str(recipe)
-        graph, file = build_block(weights, number=len(blocks), token_count=tower.tokens)
+        graph, file = build_block(weights, BlockForm(token_count=tower.tokens), number=len(blocks))
         _fill(tokens, run_part(graph, file, "tokens", batches(tokens)))
         advance(1)
     tail, choices["tail"] = quantize_tail_strongly(float_tail(tower), tokens)

@@ -1,1 +1,1 @@
-"""Pools all tokens by learned queries: the end of SigLIP's towers, and exit heads. May import: graphs, int8, tower."""
+"""Pools tokens: all into one by learned queries, or similar ones into fewer. May import: graphs, int8, tower."""

@@ -22,6 +22,7 @@ import numpy as np
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.layers import (
     AnyLinear,
+    TokenValue,
     activation_operator,
     add_activation,
     add_linear,
@@ -84,17 +85,14 @@ def quantize_pool(pool: PoolWeights, ranges: Mapping[str, ActivationRange]) -> P
     )
 
 
-def add_pool(
-    graph: GraphBuilder, file: WeightFile, tokens: str, pool: PoolWeights, *, token_count: int, prefix: str = ""
-) -> str:
+def add_pool(graph: GraphBuilder, file: WeightFile, tokens: TokenValue, pool: PoolWeights, *, prefix: str = "") -> str:
     """Add the attention pool to `graph`.
 
     Args:
         graph: where the nodes go.
         file: where the weights go.
-        tokens: the normed (batch, token_count, width) float32 tokens.
+        tokens: normed; one that stands for several weighs as many.
         pool: its weights.
-        token_count: tokens of one image, for the FLOPs.
         prefix: put before every name, ending in "/".
 
     Returns:
@@ -102,11 +100,17 @@ def add_pool(
     """
     p = prefix
     heads, width, channels = pool.values.shape
-    graph.flops += 2 * 2 * token_count * width * heads + 2 * width * width
-    scores = graph.node("MatMul", [tokens, graph.constant(f"{p}pool_scores", pool.scores, file)], f"{p}pool_logits")
+    graph.flops += 2 * 2 * tokens.count * width * heads + 2 * width * width
+    scores = graph.node(
+        "MatMul", [tokens.name, graph.constant(f"{p}pool_scores", pool.scores, file)], f"{p}pool_logits"
+    )
     scores = graph.node("Transpose", [scores], f"{p}pool_logits_by_head", perm=[0, 2, 1])
+    if tokens.sizes is not None:
+        logarithms = graph.node("Log", [tokens.sizes], f"{p}pool_log_sizes")
+        logarithms = add_reshape(graph, logarithms, (-1, 1, tokens.count), f"{p}pool_log_sizes_row")
+        scores = graph.node("Add", [scores, logarithms], f"{p}pool_logits_by_size")
     weights = graph.node("Softmax", [scores], f"{p}pool_weights", axis=-1)
-    mean = graph.node("MatMul", [weights, tokens], f"{p}pool_mean")
+    mean = graph.node("MatMul", [weights, tokens.name], f"{p}pool_mean")
     mean = add_reshape(graph, mean, (-1, heads, 1, width), f"{p}pool_mean_rows")
     values = graph.node("MatMul", [mean, graph.constant(f"{p}pool_values", pool.values, file)], f"{p}pool_heads")
     attended = add_reshape(graph, values, (-1, heads * channels), f"{p}pool_attention")
@@ -118,10 +122,12 @@ def add_pool(
     return graph.node("Add", [x, update], f"{p}pooled")
 
 
-def operators_of_pool(pool: PoolWeights) -> dict[str, int]:
+def operators_of_pool(pool: PoolWeights, *, sized: bool = False) -> dict[str, int]:
     """Count what ONNX Runtime must run for the pool after fusion, by operator name."""
     counts = {"MatMul": 3, "Transpose": 1, "Softmax": 1, "Reshape": 2, "LayerNormalization": 1, "Add": 1}
     counts[activation_operator(pool.activation)] = 1
+    if sized:
+        counts |= {"Log": 1, "Reshape": 3, "Add": 2}
     if isinstance(pool.out, QuantizedLinear):
         return counts | {"QGemm": 3, "QuantizeLinear": 3}
     return counts | {"Gemm": 3}

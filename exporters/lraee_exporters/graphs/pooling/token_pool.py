@@ -23,7 +23,7 @@ import numpy as np
 
 from lraee.errors import TowerError
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
-from lraee_exporters.graphs.layers import add_reshape
+from lraee_exporters.graphs.layers import TokenValue, add_reshape
 from lraee_exporters.tower import FloatArray
 
 QUERIES = 8
@@ -91,16 +91,15 @@ def flops_of_pool(token_count: int, width: int, *, queries: int = QUERIES, class
 
 
 def add_token_pool(
-    graph: GraphBuilder, file: WeightFile, tokens: str, pool: TokenPool, *, token_count: int, class_token: bool
+    graph: GraphBuilder, file: WeightFile, tokens: TokenValue, pool: TokenPool, *, class_token: bool
 ) -> str:
     """Add the pooling to `graph`.
 
     Args:
         graph: where the nodes go.
         file: where the weights go.
-        tokens: (batch, token_count, width) float32.
+        tokens: that it reads; one that stands for several weighs as many in every mean, but not with local mixing.
         pool: its weights.
-        token_count: tokens of one image.
         class_token: whether token 0 is a class token.
 
     Returns:
@@ -111,11 +110,12 @@ def add_token_pool(
         TowerError: the patches of a pool with local mixing form no square.
     """
     width, queries = pool.queries.shape
+    token_count = tokens.count
     graph.flops += flops_of_pool(
         token_count, width, queries=queries, class_token=class_token, local=pool.mixing is not None
     )
     gain = graph.constant("token_gain", np.ones(width, np.float32), file)
-    normed = graph.node("LayerNormalization", [tokens, gain], "normed_tokens", axis=-1, epsilon=TOKEN_EPSILON)
+    normed = graph.node("LayerNormalization", [tokens.name, gain], "normed_tokens", axis=-1, epsilon=TOKEN_EPSILON)
     if pool.mixing is not None:
         side = patch_grid(token_count, class_token=class_token)
         return _add_local(graph, file, normed, pool, side=side, class_token=class_token)
@@ -126,6 +126,9 @@ def add_token_pool(
         constant = np.zeros((fixed + queries, token_count), np.float32)
         constant[0, 0] = constant[1, 1:] = CLOSED
         scores = graph.node("Add", [scores, graph.constant("fixed_scores", constant, file)], "all_scores")
+    if tokens.sizes is not None:
+        row = add_reshape(graph, graph.node("Log", [tokens.sizes], "log_sizes"), (-1, 1, token_count), "log_sizes_row")
+        scores = graph.node("Add", [scores, row], "scores_by_size")
     weights = graph.node("Softmax", [scores], "token_weights", axis=-1)
     means = graph.node("MatMul", [weights, normed], "pooled_rows")
     return add_reshape(graph, means, (-1, (fixed + queries) * width), "pooled")
@@ -163,10 +166,11 @@ def _add_local(
     return graph.node("Concat", [pooled, add_reshape(graph, first, (-1, width), "class_token")], "pooled", axis=1)
 
 
-def operators_of_pool(pool: TokenPool, *, class_token: bool) -> dict[str, int]:
+def operators_of_pool(pool: TokenPool, *, class_token: bool, sized: bool = False) -> dict[str, int]:
     """Count what ONNX Runtime must run for the pooling after fusion, by operator name."""
     counts = {"LayerNormalization": 1, "FusedMatMul": 1, "MatMul": 1, "Softmax": 1, "Reshape": 1}
     if pool.mixing is not None:
         counts |= {"Transpose": 1, "Reshape": 3, "Conv": 1, "Gelu": 1, "Add": 1}
         return counts | ({"Split": 1, "Reshape": 4, "Concat": 1} if class_token else {})
-    return counts | ({"Add": 1} if class_token else {})
+    counts |= {"Log": 1, "Reshape": 2} if sized else {}
+    return counts | ({"Add": class_token + sized} if class_token or sized else {})

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from lraee.errors import TowerError
-from lraee_exporters.graphs.exit import ExitWeights, build_exit
+from lraee_exporters.graphs.exit import ExitWeights, TokenShape, build_exit
+from lraee_exporters.graphs.fused_operators import check_operators
 from lraee_exporters.graphs.stem import build_stem, operators_of_stem
 from lraee_exporters.graphs.tail import (
     build_tail,
@@ -132,6 +134,28 @@ def test_the_folded_pool_computes_the_definition(
     assert operators_of_tail(quantize_tail(tail, ranges))["QGemm"] == 3 + projects
 
 
+def test_the_pool_counts_a_token_as_often_as_it_stands_for(
+    tower: Tower,
+    run_part: Callable[..., dict[str, Any]],
+    labels_input: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    """As if it were there as often. Tolerance: float32 sums."""
+    tail, tokens = float_tail(tower), normal(2, TOKENS, WIDTH)
+    labels = labels_input(embed_dim=tower.embed_dim)
+    sizes = np.ones((2, TOKENS, 1), np.float32)
+    sizes[:, 2] = 3
+    widths = {"width": WIDTH, "embed_dim": tower.embed_dim}
+    sized = build_tail(tail, **widths, token_count=TOKENS, sized=True)
+    assert (sized[0].name, sized[1].location) == (f"tail_{TOKENS}", "tail.data")
+    sized[1].save(tmp_path)
+    check_operators(sized[0].save(tmp_path), operators_of_tail(tail, sized=True))
+    got = run_part(sized, tokens=tokens, sizes=sizes, **labels)
+    repeated = np.concatenate([tokens, tokens[:, 2:3], tokens[:, 2:3]], axis=1)
+    expected = run_part(build_tail(tail, **widths, token_count=TOKENS + 2), tokens=repeated, **labels)
+    np.testing.assert_allclose(got["embedding"], expected["embedding"], atol=2e-6)
+
+
 def test_the_pool_costs_a_few_rows_and_not_every_token(tower: Tower) -> None:
     """Two products with (width, heads) for each token, and the layers of one row."""
     graph, _ = build_tail(float_tail(tower), width=WIDTH, embed_dim=WIDTH, token_count=TOKENS)
@@ -167,12 +191,14 @@ def test_an_exit_averages_all_tokens_and_cannot_read_a_class_token(
         gate_bias=0.0,
     )
     tokens = normal(2, TOKENS, WIDTH)
-    part = build_exit(weights, number=1, token_count=TOKENS, width=WIDTH, class_token=False)
+    part = build_exit(weights, TokenShape(count=TOKENS, width=WIDTH, class_token=False), name="exit_01")
     variance = run_part(part, tokens=tokens, **labels_input())["features"][:, 2]
     expected = ((tokens - tokens.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean(axis=1)
     np.testing.assert_allclose(variance, expected, rtol=1e-4)
     with pytest.raises(TowerError, match="reads 'both' needs a class token"):
-        build_exit(replace(weights, reads="both"), number=1, token_count=TOKENS, width=WIDTH, class_token=False)
+        build_exit(
+            replace(weights, reads="both"), TokenShape(count=TOKENS, width=WIDTH, class_token=False), name="exit_01"
+        )
 
 
 def test_a_tower_whose_pooling_does_not_fit_its_parts_is_refused(tower: Tower) -> None:

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from lraee.engine.sized_tokens import SizedTokens
 from lraee_toolchain.early_exit.features import Features, extract_features, load_features
+from lraee_toolchain.early_exit.token_heads.reading import read_tokens
 from lraee_toolchain.early_exit.token_heads.sources import (
     DiskTokens,
     Joined,
@@ -39,7 +42,7 @@ class FakeChain:
         self.ran.append(name)
         return np.asarray(tokens * np.float32(1.5) + np.roll(tokens, int(name[-2:]), axis=2))
 
-    def after_blocks(self, pixels: np.ndarray) -> Any:
+    def sized_after_blocks(self, pixels: np.ndarray) -> Any:
         """Tokens before block 1, then after each."""
         tokens = self.stem(pixels)
         yield tokens
@@ -47,8 +50,9 @@ class FakeChain:
             tokens = self.run_block(name, tokens)
             yield tokens
 
-    def tail(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def tail(self, tokens: Any) -> tuple[np.ndarray, np.ndarray]:
         """An embedding and two probabilities."""
+        tokens = tokens.values if isinstance(tokens, SizedTokens) else tokens
         return tokens[:, 0], tokens[:, 0, :2]
 
 
@@ -68,8 +72,8 @@ def shards(pixels: np.ndarray, tmp_path: Path) -> Features:
 def read(source: TokenSource, rows: list[int], blocks: tuple[int, ...] = (2, 4)) -> np.ndarray:
     """(blocks, images, tokens, width) float16."""
     found = list(source.tokens(np.array(rows), blocks))
-    assert all(tokens.dtype == np.float16 for tokens in found)
-    return np.stack(found)
+    assert all(tokens.values.dtype == np.float16 and tokens.sizes is None for tokens in found)
+    return np.stack([tokens.values for tokens in found])
 
 
 def test_shards_and_the_running_tower_give_equal_tokens(pixels: np.ndarray, shards: Features) -> None:
@@ -124,3 +128,57 @@ def test_some_rows_of_joined_splits_are_those_of_their_sources(pixels: np.ndarra
     np.testing.assert_array_equal(read(pool.tokens, [11, 34]), whole[:, [11, 34]])
     np.testing.assert_array_equal(read(some.tokens, [4, 0, 1]), whole[:, [30, 12, 3]])
     np.testing.assert_array_equal(some.variance, np.asarray(shards.variance)[index])
+
+
+class MergingChain(FakeChain):
+    """The same tower, whose blocks drop the last of their tokens into the one before."""
+
+    def sized_after_blocks(self, pixels: np.ndarray) -> Any:
+        """Tokens before block 1, then after each with their sizes."""
+        tokens = self.stem(pixels)
+        sizes = np.ones((*tokens.shape[:2], 1), np.float32)
+        yield tokens
+        for name in self.names:
+            tokens = self.run_block(name, tokens)[:, :-1]
+            sizes = np.concatenate([sizes[:, :-2], sizes[:, -2:].sum(axis=1, keepdims=True)], axis=1)
+            yield SizedTokens(tokens, sizes)
+
+
+def test_shards_of_merged_tokens_keep_their_sizes(pixels: np.ndarray, tmp_path: Path) -> None:
+    """From disk and from the running tower alike; means and variances count a token as often as it stands for."""
+    extract_features(MergingChain(), pixels, tmp_path, shards=(2,))  # type: ignore[arg-type]
+    features, running = load_features(tmp_path), TowerTokens(MergingChain(), pixels)  # type: ignore[arg-type]
+    assert features.tokens is not None
+    (kept,), (run,) = features.tokens.tokens(np.arange(5), (2,)), running.tokens(np.arange(5), (2,))
+    assert kept.sizes is not None
+    assert run.sizes is not None
+    np.testing.assert_array_equal(kept.values, run.values)
+    np.testing.assert_array_equal(kept.sizes, run.sizes)
+    np.testing.assert_array_equal(kept.sizes[0], [1] * (TOKENS - 3) + [3])
+    _, _, after, *_ = MergingChain().sized_after_blocks(pixels[:3])
+    repeated = np.concatenate([after.values[:, 1:], after.values[:, -1:], after.values[:, -1:]], axis=1)
+    np.testing.assert_allclose(features.patch_mean[:3, 1], repeated.mean(axis=1), rtol=1e-5)
+    spread = np.square(repeated - repeated.mean(axis=1, keepdims=True)).sum(axis=2).mean(axis=1)
+    np.testing.assert_allclose(features.variance[:3, 1], spread, rtol=1e-5)
+
+
+def test_images_of_two_schedules_stand_side_by_side(pixels: np.ndarray, tmp_path: Path) -> None:
+    """Those with fewer tokens get empty ones, which stand for nothing."""
+    sources = [TowerTokens(chain, pixels) for chain in (FakeChain(), MergingChain())]  # type: ignore[arg-type]
+    (mixed,) = Joined(*sources).tokens(np.array([IMAGES + 1, 2]), (2,))
+    (plain,), (merged,) = sources[0].tokens(np.array([2]), (2,)), sources[1].tokens(np.array([1]), (2,))
+    assert mixed.sizes is not None
+    np.testing.assert_array_equal(mixed.values[1], plain.values[0])
+    np.testing.assert_array_equal(mixed.values[0, : TOKENS - 2], merged.values[0])
+    np.testing.assert_array_equal(mixed.sizes, [[1] * (TOKENS - 3) + [3, 0, 0], [1] * TOKENS])
+
+
+def test_heads_read_a_token_as_often_as_it_stands_for() -> None:
+    """As if it were there as often; one that stands for nothing as if it were not."""
+    random = torch.Generator().manual_seed(0)
+    tokens, queries = torch.randn(3, 6, 8, generator=random), torch.randn(8, 2, generator=random)
+    for class_token in (True, False):
+        sizes = torch.tensor([1.0, 1, 3, 1, 0, 1]).expand(3, -1)
+        repeated = torch.cat([tokens[:, :4], tokens[:, 2:3], tokens[:, 2:3], tokens[:, 5:]], dim=1)
+        got = read_tokens(tokens, [queries], class_token=class_token, sizes=sizes)
+        torch.testing.assert_close(got, read_tokens(repeated, [queries], class_token=class_token))

@@ -10,7 +10,7 @@ import pytest
 from lraee.bundle.manifest import GateInfo
 from lraee.errors import ExportError
 from lraee.ort.sessions import SessionSettings, make_session
-from lraee_exporters.graphs.exit import HEAD_INPUTS, TOKEN_INPUTS, HeadInput, build_exit
+from lraee_exporters.graphs.exit import HEAD_INPUTS, TOKEN_INPUTS, HeadInput, TokenShape, build_exit
 from lraee_exporters.graphs.pooling.token_pool import QUERIES
 from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_exporters.tower import Linear
@@ -20,7 +20,7 @@ from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.heads import first_layer, label_logits, softmax
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Head, Material
 from lraee_toolchain.early_exit.token_heads.bottleneck import add_bottlenecks
-from lraee_toolchain.early_exit.token_heads.sources import HalfArray, Rows, normed_tokens
+from lraee_toolchain.early_exit.token_heads.sources import HalfTokens, Rows, normed_tokens
 from lraee_toolchain.early_exit.token_heads.training import (
     embed_tokens,
     quantize_token_heads,
@@ -49,11 +49,11 @@ class Held:
     def __len__(self) -> int:
         return self.normed.shape[1]
 
-    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfArray]:
+    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfTokens]:
         """Read the rows of each block."""
         self.passes += 0 in rows
         for block in blocks:
-            yield self.normed[block - 1, rows]
+            yield HalfTokens(self.normed[block - 1, rows])
 
 
 def unit(values: np.ndarray) -> np.ndarray:
@@ -185,7 +185,7 @@ def test_a_simulated_exit_answers_as_its_part_does(
     assert (trained.head.bottleneck is None) == (rank is None)
     trained = replace(trained, gate=GateInfo(weights=(1.5, 0.5, -0.1), bias=0.3))
     graph, file = build_exit(
-        trained.weights(None), number=2, token_count=tokens.shape[1], width=WIDTH, class_token=class_token
+        trained.weights(None), TokenShape(count=tokens.shape[1], width=WIDTH, class_token=class_token), name="exit_02"
     )
     file.save(tmp_path)
     session = make_session(graph.save(tmp_path), SessionSettings(threads=1))

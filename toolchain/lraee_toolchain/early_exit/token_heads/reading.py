@@ -16,7 +16,13 @@ def pool_tensors(pool: TokenPool) -> list[torch.Tensor]:
     return [torch.from_numpy(array) for array in (pool.queries, *mixing)]
 
 
-def read_tokens(tokens: torch.Tensor, weights: Sequence[torch.Tensor], *, class_token: bool) -> torch.Tensor:
+def read_tokens(
+    tokens: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    *,
+    class_token: bool,
+    sizes: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Compute the mean patch token and the weighted mean of each query, and the class token if there is one.
 
     Without local mixing the class token comes second and queries look at it too; with it, it comes last, and queries
@@ -26,6 +32,7 @@ def read_tokens(tokens: torch.Tensor, weights: Sequence[torch.Tensor], *, class_
         tokens: (images, tokens, width) float32, normed.
         weights: queries (width, queries); with local mixing also kernel (width, 1, 3, 3) and bias (width,).
         class_token: whether token 0 is a class token.
+        sizes: (images, tokens) float32, how many tokens each stands for, 0 for none; without local mixing.
 
     Returns:
         (images, rows * width) float32.
@@ -36,7 +43,12 @@ def read_tokens(tokens: torch.Tensor, weights: Sequence[torch.Tensor], *, class_
         tokens = mix_neighbours(tokens[:, int(class_token) :], weights[1], weights[2])
     scores = (tokens @ weights[0]).transpose(1, 2)
     fixed = _fixed_shares(tokens.shape[1], class_token=class_token and not local).to(tokens)
-    shares = torch.cat([fixed.expand(len(tokens), -1, -1), scores.softmax(dim=2)], dim=1)
+    fixed = fixed.expand(len(tokens), -1, -1)
+    if sizes is not None:
+        scores = scores + sizes.log()[:, None]
+        even = fixed[:, :1] * sizes[:, None]
+        fixed = torch.cat([even / even.sum(dim=2, keepdim=True), fixed[:, 1:]], dim=1)
+    shares = torch.cat([fixed, scores.softmax(dim=2)], dim=1)
     read = (shares @ tokens).flatten(1)
     return torch.cat([read, first.flatten(1)], dim=1) if class_token and local else read
 

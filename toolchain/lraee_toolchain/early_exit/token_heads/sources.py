@@ -8,6 +8,7 @@ same from both sources. Shards take 2 bytes for each channel of each token, imag
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,12 +17,29 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from lraee.engine.sized_tokens import SizedTokens, Tokens
 from lraee_exporters.graphs.pooling.token_pool import TOKEN_EPSILON
 from lraee_toolchain.parts.runner import BATCH, Chain
 
 FloatArray = NDArray[np.float32]
 HalfArray = NDArray[np.float16]
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HalfTokens:
+    """Normed tokens of some images after one block."""
+
+    values: HalfArray
+    """(images, tokens, width) float16."""
+    sizes: HalfArray | None = None
+    """(images, tokens) float16, how many tokens each stands for; 0 where there is none, since images of several
+    schedules stand side by side; None where each stands for itself."""
+
+    def floats(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Give both as float32 tensors."""
+        sizes = None if self.sizes is None else torch.from_numpy(self.sizes).float()
+        return torch.from_numpy(self.values).float(), sizes
 
 
 class TokenSource(Protocol):
@@ -31,7 +49,7 @@ class TokenSource(Protocol):
         """Count the images."""
         ...
 
-    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfArray]:
+    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfTokens]:
         """Yield the normed tokens of some images after each of `blocks`, in rising order of the blocks.
 
         Args:
@@ -39,7 +57,7 @@ class TokenSource(Protocol):
             blocks: counted from 1, rising.
 
         Yields:
-            (images, tokens, width) float16.
+            The tokens of these images.
         """
         ...
 
@@ -55,19 +73,27 @@ def shard_name(block: int) -> str:
     return f"tokens_{block:02d}"
 
 
+def sizes_name(block: int) -> str:
+    """Name the array with how many tokens each token after a block stands for."""
+    return f"sizes_{block:02d}"
+
+
 def shard_bytes(images: int, blocks: int, *, tokens: int, width: int) -> int:
     """Count the bytes on disk of all shards."""
     return 2 * images * blocks * tokens * width
 
 
 class DiskTokens:
-    """Reads shards, ``tokens_NN.npy`` of (images, tokens, width) float16, memory-mapped."""
+    """Reads shards, memory-mapped: ``tokens_NN.npy`` of (images, tokens, width), ``sizes_NN.npy`` of (images, tokens),
+    float16.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Open the shards of a folder."""
-        self._shards = {
-            int(path.stem.removeprefix("tokens_")): np.load(path, mmap_mode="r") for path in folder.glob("tokens_*.npy")
-        }
+        self._shards, self._sizes = (
+            {int(path.stem.removeprefix(name)): np.load(path, mmap_mode="r") for path in folder.glob(f"{name}*.npy")}
+            for name in ("tokens_", "sizes_")
+        )
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -78,10 +104,11 @@ class DiskTokens:
         """Count the images."""
         return len(next(iter(self._shards.values())))
 
-    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfArray]:
+    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfTokens]:
         """Read the rows of each shard; see `TokenSource.tokens`."""
         for block in blocks:
-            yield self._shards[block][rows]
+            sizes = self._sizes[block][rows] if block in self._sizes else None
+            yield HalfTokens(self._shards[block][rows], sizes)
 
 
 class TowerTokens:
@@ -100,14 +127,16 @@ class TowerTokens:
         """Count the images."""
         return len(self._pixels)
 
-    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfArray]:
+    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfTokens]:
         """Run the tower block by block; see `TokenSource.tokens`."""
-        starts = range(0, len(rows), BATCH)
-        x = np.concatenate([self._chain.stem(self._pixels[rows[start : start + BATCH]]) for start in starts])
-        for number, name in enumerate(self._chain.names[: max(blocks)], start=1):
-            x = self._chain.run_block(name, x)
-            if number in blocks:
-                yield normed_tokens(x)
+        found: dict[int, list[HalfTokens]] = {block: [] for block in blocks}
+        for start in range(0, len(rows), BATCH):
+            batch = np.ascontiguousarray(self._pixels[rows[start : start + BATCH]])
+            for number, after in zip(range(max(blocks) + 1), self._chain.sized_after_blocks(batch), strict=False):
+                if number in found:
+                    found[number].append(half_tokens(after))
+        for block in blocks:
+            yield _stacked(found.pop(block))
 
 
 class SomeRows:
@@ -121,7 +150,7 @@ class SomeRows:
         """Count the images."""
         return len(self._index)
 
-    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfArray]:
+    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfTokens]:
         """See `TokenSource.tokens`."""
         return self._source.tokens(self._index[rows], blocks)
 
@@ -137,7 +166,7 @@ class Joined:
         """Count the images."""
         return len(self._first) + len(self._second)
 
-    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfArray]:
+    def tokens(self, rows: Rows, blocks: Sequence[int]) -> Iterator[HalfTokens]:
         """Ask each source for its rows; see `TokenSource.tokens`."""
         count = len(self._first)
         early = rows < count
@@ -147,6 +176,30 @@ class Joined:
             yield from streams[0]
             return
         for of_first, of_second in zip(*streams, strict=True):
-            tokens = np.empty((len(rows), *of_first.shape[1:]), np.float16)
-            tokens[early], tokens[~early] = of_first, of_second
-            yield tokens
+            yield _mixed(early, of_first, of_second)
+
+
+def half_tokens(after: Tokens) -> HalfTokens:
+    """Norm and round what a block gives."""
+    if isinstance(after, SizedTokens):
+        return HalfTokens(normed_tokens(after.values), after.sizes[..., 0].astype(np.float16))
+    return HalfTokens(normed_tokens(after))
+
+
+def _stacked(batches: Sequence[HalfTokens]) -> HalfTokens:
+    """Put the batches of one source, which has as many tokens for every image, one after the other."""
+    sizes = [one.sizes for one in batches if one.sizes is not None]
+    return HalfTokens(np.concatenate([one.values for one in batches]), np.concatenate(sizes) if sizes else None)
+
+
+def _mixed(early: NDArray[np.bool_], first: HalfTokens, second: HalfTokens) -> HalfTokens:
+    """Put the images of two sources into their order; those with fewer tokens get empty ones."""
+    count = max(first.values.shape[1], second.values.shape[1])
+    values = np.zeros((len(early), count, first.values.shape[2]), np.float16)
+    sizes = np.zeros((len(early), count), np.float16)
+    for rows, source in ((early, first), (~early, second)):
+        there = source.values.shape[1]
+        values[rows, :there] = source.values
+        sizes[rows, :there] = 1 if source.sizes is None else source.sizes
+    plain = first.sizes is None and second.sizes is None and first.values.shape[1] == second.values.shape[1]
+    return HalfTokens(values, None if plain else sizes)

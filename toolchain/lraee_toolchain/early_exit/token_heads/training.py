@@ -36,7 +36,7 @@ from lraee_toolchain.early_exit.heads import (
 )
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
 from lraee_toolchain.early_exit.token_heads.reading import pool_tensors, read_tokens
-from lraee_toolchain.early_exit.token_heads.sources import TokenSource
+from lraee_toolchain.early_exit.token_heads.sources import HalfTokens, TokenSource
 
 BATCH = 128
 """Images that are read together where nothing is learned; bounds memory."""
@@ -76,7 +76,7 @@ def train_token_heads(
         for start in range(0, len(source), options.batch_size):
             rows = order[start : start + options.batch_size]
             for learner, tokens in zip(learners, source.tokens(rows.numpy(), blocks), strict=True):
-                learner.step(torch.from_numpy(tokens).float(), rows)
+                learner.step(tokens, rows)
         if advance is not None:
             advance(1)
     return [learner.head() for learner in learners]
@@ -111,9 +111,10 @@ class _Learner:
         self._descent = Descent([*self._pool, *self._mlp], task.config.heads, images)
         self._lesson, self._reads, self._class_token = lesson, reads, class_token
 
-    def step(self, tokens: torch.Tensor, rows: torch.Tensor) -> None:
-        """Learn from the normed tokens (images, tokens, width) of the images `rows`."""
-        read = read_tokens(tokens, self._pool, class_token=self._class_token)
+    def step(self, tokens: HalfTokens, rows: torch.Tensor) -> None:
+        """Learn from the normed tokens of the images `rows`."""
+        values, sizes = tokens.floats()
+        read = read_tokens(values, self._pool, class_token=self._class_token, sizes=sizes)
         self._descent.step(self._lesson.loss(embed(self._mlp, read[None], self._drop), rows))
 
     def head(self) -> Head:
@@ -157,8 +158,9 @@ def reads_of(
     for start in range(0, len(source), BATCH):
         rows = slice(start, min(start + BATCH, len(source)))
         for position, tokens in enumerate(source.tokens(np.arange(rows.start, rows.stop), blocks)):
-            values = torch.from_numpy(tokens).float()
-            yield position, rows, read_tokens(values, pools[position], class_token=class_token).numpy()
+            values, sizes = tokens.floats()
+            read = read_tokens(values, pools[position], class_token=class_token, sizes=sizes)
+            yield position, rows, read.numpy()
 
 
 def tokens_of(features: Features) -> TokenSource:

@@ -1,0 +1,134 @@
+"""Find how many tokens to merge in each block, so that a share of the FLOPs is saved and the embedding turns least.
+
+Candidates are a few shapes over the blocks (even, rising or falling, from the first block on or from a later one), each
+scaled until it saves what is asked for. The one that turns the embedding of calibration images least is then improved:
+pairs move from a block to its neighbours as long as that helps. Every candidate is measured whole, since what a block
+merges changes what all blocks after it see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from lraee.errors import ExportError
+from lraee_exporters.graphs.block import BlockForm, flops_of_block
+from lraee_exporters.graphs.pooling.merging import most_merged
+from lraee_exporters.tower import Tower
+
+Schedule = tuple[int, ...]
+"""Pairs of tokens that become one in each block."""
+
+MOVES = (2, 1)
+"""Pairs that move to a neighbouring block at once, in the order in which they are tried."""
+
+ROUNDS = 2
+"""How often all moves of one size are tried."""
+
+
+def blocks_flops(tower: Tower, schedule: Schedule) -> list[int]:
+    """Count the FLOPs of each block under a schedule, for one image; the last computes the class token alone."""
+    tokens, flops = tower.tokens, []
+    for number, merged in enumerate(schedule, start=1):
+        form = BlockForm(
+            token_count=tokens,
+            merged=merged,
+            class_token=tower.has_class_token,
+            class_only=number == tower.depth and tower.has_class_token,
+        )
+        flops.append(flops_of_block(form, width=tower.width, mlp_width=tower.mlp_width, heads=tower.heads))
+        tokens -= merged
+    return flops
+
+
+def saving(tower: Tower, schedule: Schedule) -> float:
+    """Give the share of the blocks' FLOPs that a schedule saves, 0 to 1."""
+    return 1 - sum(blocks_flops(tower, schedule)) / sum(blocks_flops(tower, (0,) * tower.depth))
+
+
+def is_possible(tower: Tower, schedule: Schedule) -> bool:
+    """Tell whether each block has as many pairs as it is to merge, and the last, where only one token counts, none."""
+    tokens, class_token = tower.tokens, tower.has_class_token
+    if schedule[-1] and class_token:
+        return False
+    for merged in schedule:
+        if not 0 <= merged <= most_merged(tokens, class_token=class_token):
+            return False
+        tokens -= merged
+    return True
+
+
+def shapes(depth: int) -> Iterator[tuple[float, ...]]:
+    """Give how merging may be spread over the blocks: even, rising and falling, from several blocks on."""
+    for start in sorted({0, depth // 6, depth // 3, depth // 2}):
+        places = range(1, depth - start)
+        for weigh in (lambda _, __: 1.0, lambda place, _: float(place), lambda place, count: float(count - place + 1)):
+            yield (0.0,) * start + tuple(weigh(place, len(places)) for place in places) + (0.0,)
+
+
+def scaled(tower: Tower, shape: Sequence[float], wanted: float) -> Schedule | None:
+    """Scale a shape to the least schedule that saves as much as wanted; None where it cannot."""
+    found: Schedule | None = None
+    low, high = 0.0, float(tower.tokens)
+    for _ in range(24):
+        middle = (low + high) / 2
+        schedule = _rounded(tower, [middle * share for share in shape])
+        if saving(tower, schedule) >= wanted:
+            found, high = schedule, middle
+        else:
+            low = middle
+    return found
+
+
+def _rounded(tower: Tower, amounts: Sequence[float]) -> Schedule:
+    """Round the sums of the amounts, so that fractions add up over the blocks; each block within what it can merge."""
+    schedule: list[int] = []
+    tokens, total = tower.tokens, 0.0
+    for amount in amounts:
+        total += amount
+        merged = min(round(total) - sum(schedule), most_merged(tokens, class_token=tower.has_class_token))
+        schedule.append(max(0, merged) if amount else 0)
+        tokens -= schedule[-1]
+    return tuple(schedule)
+
+
+def find_schedule(tower: Tower, wanted: float, turned: Callable[[Schedule], float]) -> Schedule:
+    """Find the schedule that saves at least `wanted` of the blocks' FLOPs and turns the embedding least.
+
+    Args:
+        tower: gives the shapes.
+        wanted: share of the blocks' FLOPs, above 0 and below 1.
+        turned: measures a schedule: the mean of ``1 - cosine`` to the embedding without merging.
+
+    Raises:
+        ExportError: no schedule saves that much.
+    """
+    measured: dict[Schedule, float] = {}
+
+    def value(schedule: Schedule) -> float:
+        if schedule not in measured:
+            measured[schedule] = turned(schedule)
+        return measured[schedule]
+
+    candidates = {found for shape in shapes(tower.depth) if (found := scaled(tower, shape, wanted)) is not None}
+    if not candidates:
+        most = saving(tower, _rounded(tower, [float(tower.tokens)] * (tower.depth - 1) + [0.0]))
+        raise ExportError(f"merging tokens saves at most {most:.2f} of this tower's FLOPs, wanted {wanted:.2f}")
+    best = min(sorted(candidates), key=value)
+    for pairs in MOVES * ROUNDS:
+        for moved in list(_moves(best, pairs)):
+            if is_possible(tower, moved) and saving(tower, moved) >= wanted and value(moved) < value(best):
+                best = moved
+    return best
+
+
+def _moves(schedule: Schedule, pairs: int) -> Iterator[Schedule]:
+    """Give the schedules in which so many pairs merge in a neighbouring block instead."""
+    for place, merged in enumerate(schedule):
+        for other in (place - 1, place + 1):
+            if merged >= pairs and 0 <= other < len(schedule):
+                moved = np.array(schedule)
+                moved[place] -= pairs
+                moved[other] += pairs
+                yield tuple(int(count) for count in moved)
