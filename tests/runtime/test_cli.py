@@ -55,7 +55,7 @@ def test_a_spec_is_a_policy(spec: str, policy: Policy) -> None:
 @pytest.mark.parametrize("spec", ["", "fast", "adaptive=", "full=1", "exit", "exit=", "exit=0", "exit=-1", "exit=²"])
 def test_a_spec_that_is_no_policy_is_refused(spec: str) -> None:
     """The message repeats it and says what is understood."""
-    with pytest.raises(PolicyError, match=r"is not a policy; wanted adaptive\[=POINT\] \| full \| exit=BLOCK"):
+    with pytest.raises(PolicyError, match=r"wanted adaptive\[=POINT\] \| full\[@SCHEDULE\] \| exit=BLOCK"):
         parse_policy(spec)
 
 

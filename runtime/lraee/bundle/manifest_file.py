@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from reprlib import repr as short
+from typing import Any
 
 from lraee.bundle.files import unreadable
 from lraee.bundle.manifest import FORMAT, MANIFEST_NAME, ExitInfo, Manifest, block_names, oldest_format
@@ -62,18 +63,24 @@ def decode_manifest(content: bytes) -> Manifest:
         raise BundleError(f"{MANIFEST_NAME} is not UTF-8 text; the bundle is damaged, export it again") from error
 
 
-def write_manifest(manifest: Manifest) -> str:
-    """Give the text of ``manifest.json``, checked by reading it back."""
-    raw = encode(manifest)
-    if manifest.probabilities == "softmax":
-        del raw["probabilities"]  # versions that do not know the key then read the bundle too
-    if manifest.onnxruntime is None:
-        del raw["onnxruntime"]
+def encode_manifest(manifest: Manifest) -> dict[str, Any]:
+    """Give the keys of a manifest as JSON has them; merging schedules only where there are any."""
+    raw: dict[str, Any] = encode(manifest)
     if not manifest.schedules:
         del raw["schedules"]
     for point in raw["operating_points"]:
         if point["schedule"] is None:
             del point["schedule"]
+    return raw
+
+
+def write_manifest(manifest: Manifest) -> str:
+    """Give the text of ``manifest.json``, checked by reading it back."""
+    raw = encode_manifest(manifest)
+    if manifest.probabilities == "softmax":
+        del raw["probabilities"]  # versions that do not know the key then read the bundle too
+    if manifest.onnxruntime is None:
+        del raw["onnxruntime"]
     text = json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
     if parse_manifest(text) != manifest:
         raise BundleError(f"{MANIFEST_NAME} does not survive writing and reading; a value has the wrong type")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lraee.bundle.folder import Bundle
 from lraee.bundle.manifest import Manifest, PartEntry
-from lraee.bundle.strict_json import encode
+from lraee.bundle.manifest_file import encode_manifest
 from lraee.ort.threads import choose_threads
 from lraee.ort.version import UNNAMED
 
@@ -35,7 +35,7 @@ def info_json(bundle: Bundle) -> dict[str, Any]:
         "full_flops": manifest.full_flops,
         "label_names": list(bundle.labels.names),
         "label_templates": list(bundle.labels.templates),
-        **encode(manifest),
+        **encode_manifest(manifest),
     }
 
 

@@ -38,14 +38,14 @@ class Parts:
             "logit_scale": np.array(bundle.manifest.logit_scale, np.float32),
         }
         self.depth = bundle.manifest.tower.blocks
-        self._others: dict[str | None, Parts] = {schedule: self}
+        self._others: dict[str | None, Parts] = {}  # never with itself: a model that nobody holds is freed at once
 
     def under(self, schedule: str | None) -> Parts:
         """Give the parts of the same bundle, for the same labels, under a merging schedule."""
+        if schedule == self.schedule:
+            return self
         if schedule not in self._others:
-            other = Parts(self._bundle, self._sessions, self.labels, schedule)
-            other._others = self._others
-            self._others[schedule] = other
+            self._others[schedule] = Parts(self._bundle, self._sessions, self.labels, schedule)
         return self._others[schedule]
 
     def for_route(self, route: Route) -> Parts:

@@ -14,7 +14,7 @@ from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.exits import train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
-from lraee_toolchain.early_exit.token_heads.sources import HalfArray, Rows, normed_tokens
+from lraee_toolchain.early_exit.token_heads.sources import HalfArray, HalfTokens, Rows, normed_tokens
 
 WIDTH, PATCHES, LABELS, DEPTH = 8, 9, 3, 5
 BLOCKS = (1, 2, 3, 4)
@@ -35,7 +35,7 @@ class Kept:
         """Yield the rows of each block."""
         for block in blocks:
             self.asked.append(block)
-            yield self.normed[block - 1, rows]
+            yield HalfTokens(self.normed[block - 1, rows])
 
 
 def unit(values: np.ndarray) -> np.ndarray:
