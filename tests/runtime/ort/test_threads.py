@@ -16,8 +16,8 @@ from lraee.errors import ThreadsWarning
 from lraee.ort import limits, threads
 from lraee.ort.threads import PAYING_FLOPS, default_threads, fitting_threads
 
-USER = 54_321
-"""Has no other process."""
+USER = 54_321 + os.getpid() % 5_000
+"""Has no other process, also where tests of this file run in several processes at once."""
 
 ROOM = 40
 
