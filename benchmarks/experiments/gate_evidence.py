@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lraee
-from lraee.bundle.manifest import Manifest, block_names
+from lraee.bundle.manifest import block_names
 from lraee.cli import errors_as_one_line
 from lraee.model import Model
 from lraee.policies.base import Verdict
+from lraee.policies.given_shares import EveryExit
 from lraee_benchmarks.images import default_source, open_source
 from lraee_benchmarks.render.table import Table
 from lraee_calibration_data import label_rows, load_pixels
@@ -61,26 +62,6 @@ LARGEST, PAPER, OWN, EARLIER, REGRET = (
 Array = NDArray[np.float64]
 
 
-class Listener:
-    """A policy under which every exit answers and no image leaves."""
-
-    def __init__(self) -> None:
-        self.heard: dict[int, list[Verdict]] = {}
-
-    def bind(self, manifest: Manifest) -> Listener:
-        """Listen to another batch."""
-        return self
-
-    def visits(self, block: int) -> bool:
-        """Visit every exit."""
-        return True
-
-    def leaves(self, block: int, verdict: Verdict) -> NDArray[np.bool_]:
-        """Keep what the exit said; nobody leaves."""
-        self.heard.setdefault(block, []).append(verdict)
-        return np.zeros(len(verdict.gate), np.bool_)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Heard:
     """What all exits said of all images."""
@@ -100,10 +81,14 @@ class Heard:
 
 def listen(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> Heard:
     """Let every exit answer every image."""
-    policy, manifest = Listener(), model.manifest
-    answers = [model.run_pixels(pixels[at : at + BATCH], policy=policy) for at in range(0, len(pixels), BATCH)]
+    policy, manifest = EveryExit(), model.manifest
     blocks = tuple(exit.block for exit in manifest.exits)
-    said = [policy.heard[block] for block in blocks]
+    said: list[list[Verdict]] = [[] for _ in blocks]
+    answers = []
+    for at in range(0, len(pixels), BATCH):
+        answers.append(model.run_pixels(pixels[at : at + BATCH], policy=policy))
+        for of_exit, block in zip(said, blocks, strict=True):
+            of_exit.append(policy.verdicts[block])
     probabilities = np.stack([np.concatenate([verdict.probabilities for verdict in one]) for one in said])
     labels = len(model.labels)
     trunk = ("stem", *block_names(manifest.tower.blocks))

@@ -118,7 +118,7 @@ def check_all_different(paths: dict[str, Path | None]) -> None:
 
 @app.command()
 def bench(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or a shipped one: reference.")],
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder; or photo-clip or reference.")],
     images: Annotated[
         str | None,
         typer.Option(

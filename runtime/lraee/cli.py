@@ -47,7 +47,7 @@ OPTIONS = {"max_pixels": "raise --max-pixels"}
 STANDARD_INPUT = "-"
 """The argument that stands for an image on stdin."""
 
-BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder, or a shipped one: reference.")]
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder; or photo-clip or reference.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 

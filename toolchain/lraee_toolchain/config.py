@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from lraee.errors import ExportError
-from lraee_exporters.graphs.exit import HeadInput
+from lraee_exporters.graphs.exit import POOLED_INPUTS, HeadInput
 from lraee_exporters.graphs.text import TextPrecision
 
 RangeMethod: TypeAlias = Literal["minmax", "percentile"]
@@ -246,6 +246,10 @@ class ExportConfig:
                 raise ExportError(f"--exits none leaves {given[0]} nothing to do; drop one of the two")
         self._check_evaluation()
         self._check_adaptation()
+        if self.heads.rank is not None and self.reads in POOLED_INPUTS:
+            raise ExportError(
+                f"--head-rank is for heads that read all tokens, --reads {self.reads} has none; drop one of the two"
+            )
         if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
             raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
 

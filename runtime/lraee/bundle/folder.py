@@ -27,7 +27,7 @@ from lraee.bundle.strict_json import decode, parse
 from lraee.errors import BundleError
 
 SHIPPED = Path(__file__).parents[1] / "bundles"
-"""Bundles inside the wheel: ``reference.lraee``."""
+"""Bundles inside the wheel: ``photo-clip.lraee`` and ``reference.lraee``."""
 
 _ARRAY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(..)\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9})\), \} *\n",
@@ -46,7 +46,7 @@ class LabelFile:
 
 
 def find_bundle(name: str | Path) -> Path:
-    """Find the folder of a bundle: a path, or the name of one that is shipped (``reference``).
+    """Find the folder of a bundle: a path, or the name of one that is shipped (``photo-clip``, ``reference``).
 
     A folder that has the name of a shipped bundle is taken instead of it where it holds a manifest; `taken_instead`
     says so. Any other path, such as ``./reference``, never means a shipped bundle.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lraee.bundle.manifest import Manifest
 from lraee.checks import is_count, is_number
 from lraee.errors import PolicyError
-from lraee.policies.base import Policy, Route, Verdict
+from lraee.policies.base import Policy, Route, Verdict, schedule_of
 from lraee.policies.full import Full
 
 STEPS = ((5**0.5 - 1) / 2, 2**0.5 - 1)
@@ -75,6 +75,11 @@ class EveryExit:
     verdicts: dict[int, Verdict] = field(init=False)
     """What the exits of the last run said, by block."""
     _route: Route = field(init=False)
+
+    @property
+    def schedule(self) -> str | None:
+        """Merging schedule of the other policy, once bound."""
+        return schedule_of(self._route)
 
     def bind(self, manifest: Manifest) -> EveryExit:
         """Forget the last run."""

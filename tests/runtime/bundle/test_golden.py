@@ -14,6 +14,7 @@ import pytest
 import lraee
 from lraee.bundle.manifest import FORMAT
 from lraee.errors import BundleError
+from lraee.policies.given_shares import EveryExit
 
 FOLDER = Path(__file__).parents[1] / "golden"
 HOW_TO_CORRECT = (
@@ -108,6 +109,20 @@ def test_a_golden_bundle_still_exits_at_the_same_blocks_with_the_same_labels(kep
     manifest = kept.model.manifest
     blocks = {exit.block for one in (None, *kept.schedules) for exit in manifest.schedule(one).exits}
     assert met == blocks | {kept.model.manifest.tower.blocks}
+
+
+def test_a_policy_that_listens_runs_under_the_schedule_of_the_policy_within(kept: Golden) -> None:
+    """Every exit of that schedule answers, and images leave as without the listener; so with a deadline far away."""
+    pixels = kept.expected["pixels"]
+    for point in kept.model.manifest.operating_points:
+        alone = kept.model.run_pixels(pixels, policy=lraee.Adaptive(point.name))
+        listening = EveryExit(lraee.Adaptive(point.name))
+        for policy in (listening, lraee.Deadline(1e6, lraee.Adaptive(point.name))):
+            within = kept.model.run_pixels(pixels, policy=policy)
+            assert within.schedule == alone.schedule == point.schedule
+            np.testing.assert_array_equal(within.exit_block, alone.exit_block)
+        exits = kept.model.manifest.schedule(point.schedule).exits
+        assert set(listening.verdicts) <= {exit.block for exit in exits}
 
 
 def test_no_expected_answer_is_close_to_another(kept: Golden) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from small_bundle import WIDTH, Draw, answers, write_bundle
+from small_bundle import WIDTH, Draw, answers, points_of, write_bundle
 
 if TYPE_CHECKING:
     from lraee_exporters.graphs.exit import ExitWeights
@@ -55,23 +55,11 @@ def exit_weights(draw: Draw, reads: Literal["attention", "local"]) -> ExitWeight
 
 def build(folder: Path) -> None:
     """Write the bundle into `folder`, which must not exist."""
-    from lraee.bundle.manifest import OperatingPoint, Threshold
-
     draw = Draw(seed=0)
     tower = draw.tower("golden-format-2", blocks=3, patch=4, activation="gelu", logit_bias=None)
     labels = draw.labels()
     exits = {1: exit_weights(draw, "attention"), 2: exit_weights(draw, "local")}
-    points = tuple(
-        OperatingPoint(
-            name=name,
-            thresholds=tuple(Threshold(block=block, value=value, per_class=None) for block, value in values.items()),
-            flops_saved=0.2,
-            accuracy=None,
-            full_accuracy=None,
-        )
-        for name, values in THRESHOLDS.items()
-    )
-    write_bundle(folder, tower, labels, exits, points)
+    write_bundle(folder, tower, labels, exits, points_of(THRESHOLDS))
 
 
 def main() -> None:

@@ -17,19 +17,21 @@ from pathlib import Path
 
 import numpy as np
 from make_format_2 import exit_weights as attention_weights
-from small_bundle import Draw, answers, write_bundle
+from small_bundle import Draw, answers, points_of, write_bundle
 
 BUNDLE = Path(__file__).with_name("format_3.lraee")
 EXPECTED = Path(__file__).with_name("format_3.expected.npz")
 
 MERGED = (2, 3, 3, 0)
-THRESHOLDS = {"balanced": ("merge", {2: 0.757, 3: 0.893}), "accurate": (None, {2: 0.768})}
-"""By operating point: its schedule, and thresholds by block."""
+THRESHOLDS = {"balanced": {2: 0.757, 3: 0.893}, "accurate": {2: 0.768}}
+"""By operating point and block."""
+
+SCHEDULES = {"balanced": "merge"}
+"""Of the operating points that merge tokens."""
 
 
 def build(folder: Path) -> None:
     """Write the bundle into `folder`, which must not exist."""
-    from lraee.bundle.manifest import OperatingPoint, Threshold
     from lraee_exporters.graphs.exit import ExitWeights
 
     draw = Draw(seed=31)
@@ -51,18 +53,7 @@ def build(folder: Path) -> None:
 
     exits = {2: both()}
     schedules = {"merge": (MERGED, {2: both(), 3: attention_weights(draw, "attention")})}
-    points = tuple(
-        OperatingPoint(
-            name=name,
-            thresholds=tuple(Threshold(block=block, value=value, per_class=None) for block, value in values.items()),
-            flops_saved=0.2,
-            accuracy=None,
-            full_accuracy=None,
-            schedule=schedule,
-        )
-        for name, (schedule, values) in THRESHOLDS.items()
-    )
-    write_bundle(folder, tower, labels, exits, points, schedules)
+    write_bundle(folder, tower, labels, exits, points_of(THRESHOLDS, SCHEDULES), schedules)
 
 
 def main() -> None:

@@ -212,6 +212,25 @@ def exit_infos(exits: Mapping[int, ExitWeights], *, suffix: str = "") -> tuple[E
     )
 
 
+def points_of(
+    thresholds: Mapping[str, Mapping[int, float]], schedules: Mapping[str, str] | None = None
+) -> tuple[OperatingPoint, ...]:
+    """Describe operating points as the manifest does: thresholds by name and block, and the schedules of some."""
+    from lraee.bundle.manifest import OperatingPoint, Threshold
+
+    return tuple(
+        OperatingPoint(
+            name=name,
+            thresholds=tuple(Threshold(block=block, value=value, per_class=None) for block, value in values.items()),
+            flops_saved=0.2,
+            accuracy=None,
+            full_accuracy=None,
+            schedule=(schedules or {}).get(name),
+        )
+        for name, values in thresholds.items()
+    )
+
+
 def _without_graph(folder: Path) -> None:
     """Remove graph.onnx, which would be the largest file."""
     from lraee.bundle.manifest import MANIFEST_NAME

@@ -34,7 +34,7 @@ from lraee_toolchain import cli
 from lraee_toolchain import export as pipeline
 from lraee_toolchain.adaptation.stage import _photos
 from lraee_toolchain.cache import WorkFolder
-from lraee_toolchain.config import Adaptation, ExportConfig
+from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.token_heads.saved import load_heads
 from lraee_toolchain.evaluation.metrics import FLOAT, GIVEN_FLOAT, GIVEN_INT8, Metrics
 from lraee_toolchain.export import ExportResult, export
@@ -227,6 +227,10 @@ def test_only_the_heads_images_teach(adapted: tuple[ExportConfig, ExportResult])
         ({"model": "reference-b32"}, "--adapt does not tune reference-b32"),
         ({"inject_outliers": 64.0}, "--adapt would tune injected outliers away"),
         ({"notice": "two\nlines"}, "--notice is 'two\\\\nlines', wanted one line"),
+        (
+            {"reads": "both", "heads": HeadTraining(rank=8)},
+            "--head-rank is for heads that read all tokens",
+        ),
         ({"adapt": None, "device": "cpu"}, "--device cpu is where --adapt tunes the trunk"),
         ({"adapt": Adaptation(epochs=0)}, "--adapt-epochs is 0, wanted 1 to 1000"),
         ({"adapt": Adaptation(rank=0)}, "--adapt-rank is 0"),

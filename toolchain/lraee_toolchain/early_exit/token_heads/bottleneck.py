@@ -1,4 +1,4 @@
-"""Replaces the first layer of a head by two of low rank, which hold a third of its weights.
+"""Replaces the first layer of a head by two of low rank, which hold a fraction of its weights.
 
 A head that reads all tokens has a first layer ``W`` of ten widths by one. Of its outputs ``y = W x + b`` on images, the
 leading principal components hold nearly all variance. With the matrix ``U`` of `rank` of them and the mean ``m`` of y,
