@@ -7,8 +7,8 @@ import pytest
 from lraee.errors import ExportError, TowerError
 from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.inputs import Silent
-from lraee_toolchain.stages import Stages
+from lraee_toolchain.stages.exits import Stages
+from lraee_toolchain.stages.inputs import Silent
 
 
 def stages(tmp_path: Path, **options: object) -> Stages:

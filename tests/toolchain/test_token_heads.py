@@ -14,7 +14,7 @@ from lraee.bundle.folder import Bundle
 from lraee_toolchain import cli
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.export import export
-from lraee_toolchain.inputs import Silent
+from lraee_toolchain.stages.inputs import Silent
 
 
 class Told(Silent):

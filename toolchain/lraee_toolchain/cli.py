@@ -119,6 +119,14 @@ def export_command(
         int | None,
         _option(EXITS, "rank of the first layer of attention and local heads: smaller, faster bundles", min=1),
     ] = None,
+    merge_tokens: Annotated[
+        list[str] | None,
+        _option(
+            EXITS,
+            "also merge similar tokens: auto, a share of the FLOPs such as 0.3, pairs in every block such as 4, or in "
+            "each such as 0,2,4,4; may be repeated",
+        ),
+    ] = None,
     max_accuracy_drop: Annotated[float, _option(EXITS, "points the default operating point may lose")] = 0.2,
     min_flops_saving: Annotated[
         float | None, _option(EXITS, "share of FLOPs it must save, replaces --max-accuracy-drop")
@@ -183,6 +191,7 @@ def export_command(
         _check_choice(name, options[name], allowed)
     options |= {
         "exits": _parse_exits(exits),
+        "merge_tokens": tuple(wish for text in merge_tokens or () for wish in _parse_merging(text)),
         "heads": HeadTraining(epochs=options.pop("epochs"), rank=options.pop("head_rank")),
     }
     tuning = {name: options.pop(name) for name in list(options) if name.startswith("adapt_")}
@@ -230,6 +239,19 @@ def _parse_exits(text: str, option: str = "--exits", names: tuple[str, ...] = ("
     except ValueError as error:
         raise typer.BadParameter(
             f"{option} is {text!r}, wanted {', '.join(names)}, or block numbers such as 8,10,11"
+        ) from error
+
+
+def _parse_merging(text: str) -> tuple[Any, ...]:
+    from lraee_toolchain.config import AUTO_MERGING
+
+    if text == "auto":
+        return AUTO_MERGING
+    try:
+        return (float(text),) if "." in text else (tuple(int(item) for item in text.split(",")),)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"--merge-tokens is {text!r}, wanted auto, a share such as 0.3, or whole numbers such as 4 or 0,2,4,4"
         ) from error
 
 

@@ -90,6 +90,14 @@ class Adaptation:
     """Points that full depth may lose on the gating split; where it loses more, the tower as given is kept."""
 
 
+MergeWish: TypeAlias = float | tuple[int, ...]
+"""A merging schedule: the share of the blocks' FLOPs that it saves, for which the best is searched, or how many pairs
+of tokens become one in each block; a single number holds for all blocks."""
+
+AUTO_MERGING: tuple[MergeWish, ...] = (0.15, 0.3, 0.45)
+"""What ``--merge-tokens auto`` searches."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportConfig:
     """One export. Field names are those of ``lraee-export``'s options."""
@@ -136,6 +144,8 @@ class ExportConfig:
     difference to full depth is three standard errors worse than measured."""
     min_flops_saving: float | None = None
     """Share of FLOPs (0 to 1) that the default operating point must save; replaces `max_accuracy_drop`."""
+    merge_tokens: tuple[MergeWish, ...] = ()
+    """Merging schedules that the bundle offers beside no merging; the operating points are the best over all."""
     thresholds: Literal["per-exit", "per-class"] = "per-exit"
     """``per-class`` adds the operating point ``per-class``: class-based thresholds, chosen like the default point."""
     promise: float | None = None
@@ -169,7 +179,8 @@ class ExportConfig:
     """Seeds of the comparison table, each with its own splits, heads and gates."""
     heads: HeadTraining = field(default_factory=HeadTraining)
     adapt: Adaptation | None = None
-    """Tune the image trunk on `train` before it is quantized; None exports it as it was loaded."""
+    """Tune the image trunk on `train` before it is quantized, with merged tokens where `merge_tokens` says so; None
+    exports it as it was loaded."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the trunk is tuned; ``auto`` takes a GPU that torch can use, else the CPU. All else runs on the CPU."""
     seed: int = 0
@@ -236,6 +247,7 @@ class ExportConfig:
             raise ExportError(f"--tables {self.tables} narrows the tables of --ablations; add --ablations, or drop it")
         if self.exits == "none":
             without = {
+                "--merge-tokens": self.merge_tokens,
                 "--ablations": self.ablations,
                 "--promise": self.promise,
                 "--thresholds per-class": self.thresholds == "per-class",
@@ -245,6 +257,7 @@ class ExportConfig:
             if given := [option for option, value in without.items() if value]:
                 raise ExportError(f"--exits none leaves {given[0]} nothing to do; drop one of the two")
         self._check_evaluation()
+        self._check_merging()
         self._check_adaptation()
         if self.heads.rank is not None and self.reads in POOLED_INPUTS:
             raise ExportError(
@@ -267,6 +280,17 @@ class ExportConfig:
                     f"{option} measures accuracy; give labelled images with --evaluate, or hold some of --train back "
                     "with --evaluate-share"
                 )
+
+    def _check_merging(self) -> None:
+        """Refuse schedules that are none, and heads that merging leaves nothing to read."""
+        for wish in self.merge_tokens:
+            if not 0 < wish < 1 if isinstance(wish, float) else not wish or min(wish) < 0 or not any(wish):
+                raise ExportError(
+                    f"--merge-tokens is {wish}, wanted auto, a share of the FLOPs above 0 and below 1, or pairs in "
+                    "each block, such as 4 or 0,2,4,4"
+                )
+        if self.merge_tokens and self.reads == "local":
+            raise ExportError("--reads local needs the grid of patches, which --merge-tokens takes apart; drop one")
 
     def _check_adaptation(self) -> None:
         """Refuse tuning that cannot be done, or means nothing."""

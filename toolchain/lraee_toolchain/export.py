@@ -30,25 +30,18 @@ from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.held_back import ARCHIVE, save_held_back
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates, head_inputs
-from lraee_toolchain.early_exit.fitting import (
-    ROUTING,
-    SavedRouting,
-    fit_routing,
-    saved_routing,
-    with_class_thresholds,
-    with_promise,
-    without_unused,
-)
+from lraee_toolchain.early_exit.fitting import fit_routing, with_class_thresholds, with_promise
+from lraee_toolchain.early_exit.routing import ROUTING, SavedRouting, saved_routing, without_unused
 from lraee_toolchain.evaluation.example_images import Picture, run_pictures
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.evaluation.study import measure
-from lraee_toolchain.inputs import Progress, Silent
 from lraee_toolchain.parts.build import build_exits
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
 from lraee_toolchain.quantization.quantizers import load_choices
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.write import write_report
-from lraee_toolchain.stages import Stages
+from lraee_toolchain.stages.exits import Stages
+from lraee_toolchain.stages.inputs import Progress, Silent
 
 PARITY_IMAGES = 64
 
@@ -163,8 +156,7 @@ class _Export:
             dropped = pathological(noise, blocks)
             blocks = tuple(block for block in blocks if block not in dropped)
         tokens = bool(stages.token_blocks)
-        heads, gating = stages.split_material(tower_parts, tokens=tokens)
-        promise = stages.promise_material(tower_parts, tokens=tokens)
+        routes = stages.routes(tower_parts, tokens=tokens, promise=True)
         inputs = {
             "tower": tower_parts.name,
             "labels": stages.label_folder.name,
@@ -178,21 +170,20 @@ class _Export:
             "thresholds": config.thresholds,
             "training": dataclasses.asdict(config.heads),
             "learned": stages.learned_heads and stages.learned_heads.name,
+            "merged": [dataclasses.asdict(schedule) for schedule in stages.schedules],
         }
 
         def train(folder: Path) -> None:
             rounds = len(head_inputs(config, class_token=stages.tower.has_class_token, tokens=tokens))
             advance = self.progress.steps(rounds * config.heads.epochs)
             task = stages.task(tower_parts)
-            routing = fit_routing(task, heads, gating, blocks=blocks, advance=advance)
-            if promise is not None:
-                routing = with_promise(task, routing, promise)
-            if config.exits == "auto" and not stages.is_random:
-                routing = without_unused(routing)
+            routing = fit_routing(task, routes, blocks=blocks, advance=advance)
+            if config.promise is not None:
+                routing = with_promise(task, routing, routes)
+            routing = without_unused(routing, exits=config.exits == "auto" and not stages.is_random)
             if config.thresholds == "per-class":
-                routing = with_class_thresholds(task, routing, heads, gating)
-            weights = {trained.block: trained.weights(stages.tower.logit_bias) for trained in routing.exits}
-            build_exits(weights, stages.tower, folder)
+                routing = with_class_thresholds(task, routing, routes[0].heads, routes[0].gating)
+            build_exits([stages.exits_of(routing, name) for name in (None, *routing.merged)], stages.tower, folder)
             ratios = {} if noise is None else {block.block: block.information_to_noise for block in noise.blocks}
             saved = saved_routing(task, routing, supervision=stages.supervision, information_to_noise=ratios)
             write_json(saved, folder / ROUTING)
@@ -200,7 +191,7 @@ class _Export:
         return self.work.stage("exits", inputs, train)
 
     def _no_exits(self, folder: Path) -> None:
-        build_exits({}, self.stages.tower, folder)
+        build_exits([], self.stages.tower, folder)
         write_json(SavedRouting(), folder / ROUTING)
 
     def _pack(self, tower_parts: Path, exits: Path, folder: Path) -> None:
@@ -209,6 +200,7 @@ class _Export:
             tower=stages.tower,
             fingerprint=stages.fingerprint,
             parts=(tower_parts, exits),
+            merged=stages.merged_parts(tower_parts),
             text=stages.text_folder,
             routing=read_json(SavedRouting, exits / ROUTING),
             label_set=stages.label_set,

@@ -19,5 +19,6 @@ METHODS = {
     "class_based_confidence": "class-based thresholds, confidence",
     "class_based_gate": "class-based thresholds, gate",
     "token_pruning": "token pruning (in the manner of AdaViT)",
+    "token_merging": "token merging, as many in every block (ToMe)",
 }
 """Rows of the comparison at the same FLOPs (the paper's T2), by their identifiers in ``metrics.json``."""

@@ -106,7 +106,9 @@ class TokenShape:
     """Of the image, where tokens may stand for several of them; else None."""
 
 
-def build_exit(exit_weights: ExitWeights, shape: TokenShape, *, name: str) -> tuple[GraphBuilder, WeightFile]:
+def build_exit(
+    exit_weights: ExitWeights, shape: TokenShape, *, name: str, data: str | None = None
+) -> tuple[GraphBuilder, WeightFile]:
     """Build the part of one exit.
 
     Inputs: `tokens` (batch, tokens, width) float32, `label_matrix` (embed_dim, labels) float32 with unit columns,
@@ -118,6 +120,8 @@ def build_exit(exit_weights: ExitWeights, shape: TokenShape, *, name: str) -> tu
         shape: of the tokens. Where they may stand for several, the part has a fourth input, `sizes` (batch, tokens, 1)
             float32, and each token counts in means and variances as often as it stands for.
         name: of the part, such as ``exit_08``.
+        data: name of the weight file; None calls it like the part. Exits with the same head have the same one, whatever
+            the tokens.
 
     Raises:
         TowerError: the head reads a class token that is not there, or a grid of patches that is no square, or merged.
@@ -127,10 +131,10 @@ def build_exit(exit_weights: ExitWeights, shape: TokenShape, *, name: str) -> tu
         raise TowerError("an exit that reads 'local' needs the grid of patches, which merging takes apart")
     if exit_weights.reads in ("cls", "both") and not class_token:
         raise TowerError(f"an exit that reads {exit_weights.reads!r} needs a class token; wanted patch_mean")
-    graph, file = GraphBuilder(name), WeightFile(f"{name}.data")
+    graph, file = GraphBuilder(name), WeightFile(data or f"{name}.data")
     tokens = graph.input("tokens", TensorProto.FLOAT, ["batch", token_count, width])
     labels = add_label_inputs(graph, exit_weights.embed_dim)
-    average, sizes = _add_averaging(graph, file, shape)
+    average, sizes = _add_averaging(graph, shape)
     graph.flops += 2 * 2 * token_count * width  # of the tokens, and below of their squares
     mean_3d = graph.node("MatMul", [average, tokens], "patch_mean_3d")
     if exit_weights.pool is not None:
@@ -164,12 +168,12 @@ def build_exit(exit_weights: ExitWeights, shape: TokenShape, *, name: str) -> tu
     return graph, file
 
 
-def _add_averaging(graph: GraphBuilder, file: WeightFile, shape: TokenShape) -> tuple[str, str | None]:
+def _add_averaging(graph: GraphBuilder, shape: TokenShape) -> tuple[str, str | None]:
     """Add the weights of the tokens in the mean patch, ([batch], 1, tokens), and the input `sizes` if there is one."""
     averaging = np.full((1, shape.count), 1.0 / (shape.patches or shape.count - shape.class_token), np.float32)
     if shape.class_token:
         averaging[0, 0] = 0.0  # [CLS] is not a patch
-    average = graph.constant("averaging", averaging, file)
+    average = graph.constant("averaging", averaging)
     if shape.patches is None:
         return average, None
     sizes = graph.input("sizes", TensorProto.FLOAT, ["batch", shape.count, 1])

@@ -297,10 +297,11 @@ class Manifest:
         entry = self.part(part)
         return entry.flops + entry.flops_per_label * label_count
 
-    def bytes_of(self, part: str) -> int:
-        """Give the size of a part's graph and weights."""
-        entry, sizes = self.part(part), {file.name: file.size_bytes for file in self.files}
-        return sum(sizes[name] for name in (entry.graph, entry.data) if name is not None)
+    def bytes_of(self, *parts: str) -> int:
+        """Give the size of the graphs and weights of some parts; a file that several of them read counts once."""
+        entries, sizes = [self.part(part) for part in parts], {file.name: file.size_bytes for file in self.files}
+        names = {name for entry in entries for name in (entry.graph, entry.data) if name is not None}
+        return sum(sizes[name] for name in names)
 
 
 def block_names(count: int) -> list[str]:

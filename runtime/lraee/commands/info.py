@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lraee.bundle.folder import Bundle
-from lraee.bundle.manifest import Manifest, PartEntry
+from lraee.bundle.manifest import Manifest, MergeSchedule, PartEntry
 from lraee.bundle.manifest_file import encode_manifest
 from lraee.ort.threads import choose_threads
 from lraee.ort.version import UNNAMED
@@ -20,9 +21,12 @@ def info_tables(bundle: Bundle) -> list[Table]:
     """Make the tables of summary and parts, and of exits and operating points where there are any."""
     manifest = bundle.manifest
     tables = [_summary_table(bundle), _parts_table(manifest)]
-    if manifest.exits:
-        tables += [_exits_table(manifest), _points_table(manifest)]
-    return tables
+    schedules = (manifest.schedule(None), *manifest.schedules)
+    if manifest.schedules:
+        tables.append(_schedules_table(manifest))
+    if any(schedule.exits for schedule in schedules):
+        tables.append(_exits_table(schedules))
+    return [*tables, _points_table(manifest)] if manifest.operating_points else tables
 
 
 def info_json(bundle: Bundle) -> dict[str, Any]:
@@ -93,18 +97,39 @@ def _parts_table(manifest: Manifest) -> Table:
     return table
 
 
-def _exits_table(manifest: Manifest) -> Table:
-    table = plain_table(">exit after block", "head reads", "trained with", ">temperature", ">INR", ">accuracy alone")
-    for exit in manifest.exits:
-        inr, accuracy = _optional(exit.information_to_noise, "{:.1f}"), _optional(exit.accuracy, "{:.1%}")
-        table.add_row(str(exit.block), exit.reads, exit.supervision, f"{exit.temperature:.3f}", inr, accuracy)
+def _schedules_table(manifest: Manifest) -> Table:
+    """Give each merging schedule a line, with what it saves where no image leaves."""
+    table = plain_table("merged tokens", "pairs in each block", ">tokens left", ">FLOPs saved at full depth")
+    for schedule in manifest.schedules:
+        names = ["stem", *schedule.blocks, schedule.tail]
+        flops = sum(manifest.flops_of(name, manifest.labels.count) for name in names)
+        left = manifest.tower.tokens - sum(schedule.merged)
+        table.add_row(
+            Text(schedule.name),
+            " ".join(map(str, schedule.merged)),
+            f"{left} of {manifest.tower.tokens}",
+            f"{1 - flops / manifest.full_flops:.1%}",
+        )
+    return table
+
+
+def _exits_table(schedules: Sequence[MergeSchedule]) -> Table:
+    """Give each exit a line, by the tokens that it reads where there are several schedules."""
+    several = len(schedules) > 1
+    columns = [">exit after block", "head reads", "trained with", ">temperature", ">INR", ">accuracy alone"]
+    table = plain_table(*(["tokens"] if several else []), *columns)
+    for schedule in schedules:
+        tokens = "all" if schedule is schedules[0] else schedule.name
+        for exit in schedule.exits:
+            inr, accuracy = _optional(exit.information_to_noise, "{:.1f}"), _optional(exit.accuracy, "{:.1%}")
+            cells = [str(exit.block), exit.reads, exit.supervision, f"{exit.temperature:.3f}", inr, accuracy]
+            table.add_row(*([tokens] if several else []), *cells)
     return table
 
 
 def _points_table(manifest: Manifest) -> Table:
-    table = plain_table(
-        "operating point", "leaves after block if gate is at least", ">FLOPs saved", ">accuracy", ">at full depth"
-    )
+    columns = ["leaves after block if gate is at least", ">FLOPs saved", ">accuracy", ">at full depth"]
+    table = plain_table("operating point", *(["tokens"] if manifest.schedules else []), *columns)
     for point in manifest.operating_points:
         default = " (default)" if point.name == manifest.default_point else ""
         thresholds = [
@@ -112,6 +137,7 @@ def _points_table(manifest: Manifest) -> Table:
         ]
         table.add_row(
             Text(point.name + default),
+            *([point.schedule or "all"] if manifest.schedules else []),
             ", ".join(thresholds) or "visits no exit",
             f"{point.flops_saved:.1%}",
             _optional(point.accuracy, "{:.1%}"),

@@ -138,56 +138,54 @@ def write_bundle(
         points: what their thresholds are.
         schedules: by name, the pairs of tokens merged in each block, and the exits fitted to them.
     """
-    from lraee.bundle.manifest import MergeSchedule
     from lraee.labels.label_set import LabelSet
     from lraee_toolchain.bundle.pack import BundleInputs, pack
     from lraee_toolchain.config import ExportConfig
-    from lraee_toolchain.early_exit.fitting import SavedRouting
-    from lraee_toolchain.parts.build import build_exits, build_float
+    from lraee_toolchain.early_exit.routing import SavedRouting
+    from lraee_toolchain.parts.build import ExitsOfRoute, build_exits, build_float
     from lraee_toolchain.parts.runner import Chain
-    from lraee_toolchain.parts.schedules import load_schedules, tokens_after
+    from lraee_toolchain.parts.saved_weights import load_weights
+    from lraee_toolchain.parts.scheduled import NamedSchedule
+    from lraee_toolchain.parts.schedules import build_schedules, tokens_after
     from lraee_toolchain.quantization.calibration import calibrate
     from lraee_toolchain.quantization.quantizers import build_int8
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         schedules = schedules or {}
-        stages = [work / stage for stage in ("float", "int8", "exits", *schedules)]
+        stages = [work / stage for stage in ("float", "int8", "exits", "merged")]
         for stage in stages:
             stage.mkdir()
         build_float(tower, stages[0])
         chain = Chain(stages[0], tower.depth, np.ascontiguousarray(labels.T), tower.logit_scale)
         ranges = calibrate(chain, images(), work, method="minmax", percentile=100.0)
-        build_int8(tower, ranges, stages[1], schedules=[merged for merged, _ in schedules.values()])
-        build_exits(dict(exits), tower, stages[2])
-        found = []
+        build_int8(tower, ranges, stages[1])
+        routes, named = [ExitsOfRoute(weights=dict(exits))], []
         for name, (merged, fitted) in schedules.items():
             tokens = tokens_after(tower.tokens, merged)
-            build_exits(dict(fitted), tower, work / name, tokens=tokens, suffix=f"_{name}")
-            scheduled = next(one for one in load_schedules(stages[1]) if one.merged == merged)
-            found.append(
-                MergeSchedule(
-                    name=name,
-                    merged=merged,
-                    blocks=scheduled.blocks,
-                    tail=scheduled.tail,
-                    exits=exit_infos(fitted, suffix=f"_{name}"),
-                )
-            )
+            routes.append(ExitsOfRoute(weights=dict(fitted), tokens=tokens, suffix=f"_{name}"))
+            named.append(NamedSchedule(name=name, merged=merged))
+        build_exits(routes, tower, stages[2])
+        if named:
+            build_schedules(tower, load_weights(stages[1]), stages[1], stages[3], named)
         folder.mkdir()
         inputs = BundleInputs(
             tower=tower,
             fingerprint=tower.fingerprint(),
-            parts=tuple(stages[1:]),
+            parts=tuple(stages[1:3]),
+            merged=stages[3] if named else None,
             text=None,
-            routing=SavedRouting(exits=exit_infos(exits), points=points),
+            routing=SavedRouting(
+                exits=exit_infos(exits),
+                points=points,
+                merged={name: exit_infos(fitted, suffix=f"_{name}") for name, (_, fitted) in schedules.items()},
+            ),
             label_set=LabelSet(names=LABELS, templates=("a {}.", "the {}.")),
             labels=labels,
             config=ExportConfig(model=tower.model_id, out=folder),
             choices={},
             calibration_views=IMAGES,
             sources={"weights_sha256": "none"},
-            schedules=tuple(found),
         )
         pack(inputs, folder)
     _without_graph(folder)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from lraee_calibration_data import fashion_mnist_pool, label_rows, load_pixels, open_dataset
 from lraee_exporters.labels import embed_labels
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
+from lraee_exporters.torch_tower.trunk import Machine
 from lraee_toolchain.adaptation.accuracy import embed_all
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask, exit_blocks
-from lraee_toolchain.adaptation.trunk import Machine
 from lraee_toolchain.adaptation.tuning import Watch, tune
 from lraee_toolchain.config import Adaptation
 from lraee_toolchain.data.labels import read_labels

@@ -38,8 +38,8 @@ from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.token_heads.saved import load_heads
 from lraee_toolchain.evaluation.metrics import FLOAT, GIVEN_FLOAT, GIVEN_INT8, Metrics
 from lraee_toolchain.export import ExportResult, export
-from lraee_toolchain.inputs import Silent
-from lraee_toolchain.stages import Stages
+from lraee_toolchain.stages.exits import Stages
+from lraee_toolchain.stages.inputs import Silent
 
 NOTICE = "Fashion-MNIST, MIT; tuned on its pool"
 TUNING = Adaptation(epochs=1, head_epochs=1, exits=(4, 8), most_drop=100.0)

@@ -12,8 +12,8 @@ import timm
 import torch
 from open_clip.timm_model import TimmModel
 
+from lraee_exporters.torch_tower.trunk import Machine
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask
-from lraee_toolchain.adaptation.trunk import Machine
 from lraee_toolchain.adaptation.tuning import Watch, tune
 from lraee_toolchain.config import Adaptation
 

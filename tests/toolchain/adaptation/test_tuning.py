@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lraee_exporters.torch_tower.trunk import Machine
 from lraee_toolchain.adaptation import tuning
 from lraee_toolchain.adaptation.checkpoint import NAME, load_checkpoint
 from lraee_toolchain.adaptation.lessons import EpochRecord, exit_words
 from lraee_toolchain.adaptation.losses import Lesson, losses
-from lraee_toolchain.adaptation.tuning import Watch
+from lraee_toolchain.adaptation.tuning import Watch, _Tuner, tune
 from lraee_toolchain.config import Adaptation
+
+CPU = Machine(device=torch.device("cpu"), bf16=False)
 
 SHORT = Adaptation(epochs=1, head_epochs=1, exits=(1, 2), batch_size=16)
 
@@ -240,3 +244,30 @@ def test_exits_learn_from_the_teacher_that_was_chosen(exit_teacher: str) -> None
     found[2].backward()
     assert end.grad is not None
     assert float(end.grad.abs().max()) > 0
+
+
+def test_steps_draw_schedules_and_heads_count_merged_tokens(few_lessons: Any, tmp_path: Path) -> None:
+    """Every schedule, and none, about as often; the draw depends on the step alone, so that a resumed run agrees."""
+    task = dataclasses.replace(few_lessons.task(SHORT), schedules=((1, 2, 1, 0), (4, 4, 3, 0)))
+    visual = copy.deepcopy(few_lessons.model.torch_model.visual)
+    tuner = _Tuner(visual, task, (few_lessons.learn, few_lessons.held_out), CPU)
+    drawn, counted = [], set()
+    for step in range(60):
+        tuner.step_number = step
+        drawn.append(tuner._schedule())
+        with torch.no_grad():
+            answers, sizes = tuner._run(torch.zeros(2, 3, 28, 28))
+        for tokens, of_exit in zip(answers.tokens, sizes, strict=True):
+            counted.add(tokens.shape[1])
+            assert of_exit is None or of_exit.shape == tokens.shape[:2]
+            assert of_exit is None or of_exit.sum(dim=1).tolist() == [17, 17]
+    assert set(drawn) == {(), *task.schedules}
+    assert min(drawn.count(schedule) for schedule in set(drawn)) > 10
+    assert counted == {17, 16, 14, 13, 9}
+    tuner.step_number = 7
+    assert tuner._schedule() == drawn[7]
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    again = copy.deepcopy(few_lessons.model.torch_model.visual)
+    records = tune(again, task, (few_lessons.learn, few_lessons.held_out), folder, CPU, Watch()).records
+    assert np.isfinite([record.loss for record in records]).all()

@@ -20,12 +20,13 @@ from lraee_toolchain.config import ExportConfig, HeadTraining
 from lraee_toolchain.early_exit.class_thresholds import class_ease, scaled, separation
 from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, best_exits, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.fitting import Routing, fit_routing, with_class_thresholds, with_promise
+from lraee_toolchain.early_exit.fitting import fit_routing, with_class_thresholds, with_promise
 from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
 from lraee_toolchain.early_exit.heads import head_embeddings, head_input, quantize_head
 from lraee_toolchain.early_exit.outcomes import evaluate
-from lraee_toolchain.early_exit.risk_control import risk_controlled_point
-from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
+from lraee_toolchain.early_exit.risk.risk_control import risk_controlled_point
+from lraee_toolchain.early_exit.routing import Routing
+from lraee_toolchain.early_exit.task import Costs, ExitTask, Material, Route
 from lraee_toolchain.early_exit.threshold_search import search
 
 LABELS, WIDTH, DEPTH = 4, 16, 6
@@ -55,6 +56,11 @@ def material(seed: int, images: int) -> Material:
     variance = generator.gamma(4, 1, (images, DEPTH)).astype(np.float32)
     features = Features(mean, token, variance, embedding, probabilities)
     return Material(features=features, teacher=Teacher(embedding, probabilities), classes=classes.astype(np.int64))
+
+
+def one_route(task: ExitTask, heads: Material, gating: Material, promise: Material | None = None) -> list[Route]:
+    """Nothing is merged."""
+    return [Route(costs=task.costs, heads=heads, gating=gating, promise=promise)]
 
 
 @pytest.fixture(scope="module")
@@ -294,16 +300,16 @@ def test_every_exit_reads_what_answers_best_there(task, heads, splits) -> None:
 def test_a_routing_keeps_the_exits_that_pay_or_those_that_were_asked_for(task, heads, splits) -> None:
     """And all of them where the weights are random, which cannot tell."""
     task = told(task, reads="patch_mean")
-    chosen = fit_routing(told(task, max_accuracy_drop=2.0), heads, splits[0], blocks=EXITS)
+    chosen = fit_routing(told(task, max_accuracy_drop=2.0), one_route(task, heads, splits[0]), blocks=EXITS)
     assert 0 < len(chosen.exits) < len(EXITS)
     scores = score(task, chosen.exits, splits[0])
     for point in (*chosen.front, *chosen.points.values()):
         assert point == evaluate(scores, point.thresholds)
     assert chosen.points["balanced"].safe_difference >= -0.02
     assert any(name.startswith("saves-") for name in chosen.points)
-    asked = fit_routing(told(task, exits=EXITS), heads, splits[0])
+    asked = fit_routing(told(task, exits=EXITS), one_route(task, heads, splits[0]))
     assert tuple(trained.block for trained in asked.exits) == EXITS
-    random = fit_routing(replace(task, is_random=True), heads, splits[0], blocks=EXITS)
+    random = fit_routing(replace(task, is_random=True), one_route(task, heads, splits[0]), blocks=EXITS)
     assert tuple(trained.block for trained in random.exits) == EXITS
     assert set(random.points) == {"balanced", "accurate", "fast"}
 
@@ -311,7 +317,7 @@ def test_a_routing_keeps_the_exits_that_pay_or_those_that_were_asked_for(task, h
 def test_a_routing_keeps_every_candidate_as_it_would_be_trained_alone(task, heads, splits) -> None:
     """So that methods which exit everywhere need not train them again."""
     task = told(task, reads="patch_mean", max_accuracy_drop=2.0)
-    routing = fit_routing(task, heads, splits[0], blocks=EXITS)
+    routing = fit_routing(task, one_route(task, heads, splits[0]), blocks=EXITS)
     again = train_exits(task, heads, splits[0], EXITS, reads="patch_mean")
     assert [(one.block, one.accuracy, one.gate) for one in routing.candidates] == [
         (one.block, one.accuracy, one.gate) for one in again
@@ -322,8 +328,8 @@ def test_a_routing_keeps_every_candidate_as_it_would_be_trained_alone(task, head
 def test_a_promise_is_proved_on_its_own_images_and_keeps_the_other_points(task, heads, splits) -> None:
     """In percent of accuracy, with the confidence that was asked for."""
     task = told(task, reads="patch_mean", exits=(3,), promise=5.0, promise_confidence=0.9, seed=4)
-    routing = fit_routing(task, heads, splits[0])
-    promised = with_promise(task, routing, splits[1])
+    routing = fit_routing(task, one_route(task, heads, splits[0]))
+    promised = with_promise(task, routing, one_route(task, heads, splits[0], splits[1]))
     scores = score(task, routing.exits, splits[1])
     wanted = risk_controlled_point(scores, epsilon=0.05, delta=1 - 0.9, seed=4)
     assert promised.points == {**routing.points, "promised": wanted}
@@ -332,7 +338,7 @@ def test_a_promise_is_proved_on_its_own_images_and_keeps_the_other_points(task, 
 def test_class_thresholds_add_the_point_that_saves_most_within_the_budget(task, heads, splits, gating) -> None:
     """Of all tables by class on the gate, at six decimals; the other points stay, and full depth is the reference."""
     task = told(task, reads="patch_mean", exits=EXITS, max_accuracy_drop=10.0)
-    routing = fit_routing(task, heads, splits[0])
+    routing = fit_routing(task, one_route(task, heads, splits[0]))
     added = with_class_thresholds(task, routing, heads, splits[0])
     assert {name: point for name, point in added.points.items() if name != "per-class"} == routing.points
     point = added.points["per-class"]
@@ -349,7 +355,7 @@ def test_class_thresholds_add_the_point_that_saves_most_within_the_budget(task, 
 def test_class_thresholds_are_left_out_where_none_meets_the_budget(task, heads, splits) -> None:
     """Or where there is no exit to leave by."""
     task = told(task, reads="patch_mean", exits=EXITS)
-    routing = fit_routing(task, heads, splits[0])
+    routing = fit_routing(task, one_route(task, heads, splits[0]))
     assert with_class_thresholds(told(task, min_flops_saving=0.99), routing, heads, splits[0]) is routing
     closed = Routing(exits=(), front=(), points={})
     assert with_class_thresholds(task, closed, heads, splits[0]) is closed

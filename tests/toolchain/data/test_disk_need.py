@@ -33,7 +33,7 @@ B32 = Sizes(
 def need_of(config: ExportConfig) -> tuple[Any, Path]:
     """What an export says it needs, as it computes it, and its work folder."""
     from lraee_toolchain.cache import WorkFolder
-    from lraee_toolchain.inputs import Inputs, Silent
+    from lraee_toolchain.stages.inputs import Inputs, Silent
 
     assert config.work is not None
     with WorkFolder(config.work) as work:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lraee_toolchain.early_exit.betting_test import drop_p_value
+from lraee_toolchain.early_exit.risk.betting_test import drop_p_value
 
 IMAGES = 7
 SEQUENCES = np.array(list(itertools.product([-1.0, 0.0, 1.0], repeat=IMAGES)))

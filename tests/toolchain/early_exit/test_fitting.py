@@ -12,8 +12,8 @@ import pytest
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.early_exit.exits import candidates, head_inputs
 from lraee_toolchain.early_exit.features import Features, Teacher
-from lraee_toolchain.early_exit.fitting import Routing, without_unused
 from lraee_toolchain.early_exit.outcomes import Point
+from lraee_toolchain.early_exit.routing import Routing, without_unused
 from lraee_toolchain.early_exit.task import Costs, Material
 
 
@@ -66,9 +66,9 @@ def test_without_classes_an_answer_is_good_that_agrees_with_the_float_tower() ->
     assert Material(features=features, teacher=teacher, classes=None).good(answers).tolist() == [False, True]
 
 
-def point(*thresholds: float) -> Point:
-    """A point of which only the thresholds matter."""
-    return Point(thresholds=thresholds, accuracy=0.8, saved=0.2, difference=0.0, standard_error=0.0)
+def point(*thresholds: float, schedule: str | None = None) -> Point:
+    """A point of which only the thresholds and the schedule matter."""
+    return Point(thresholds=thresholds, accuracy=0.8, saved=0.2, difference=0.0, standard_error=0.0, schedule=schedule)
 
 
 def test_exits_that_no_point_opens_are_dropped_with_what_opens_them() -> None:
@@ -79,10 +79,31 @@ def test_exits_that_no_point_opens_are_dropped_with_what_opens_them() -> None:
         front=(point(math.inf, math.inf, 0.5), point(math.inf, 0.4, 0.5)),
         points={"balanced": point(0.3, math.inf, math.inf), "fast": point(0.2, math.inf, 0.1)},
     )
-    kept = without_unused(routing)
+    kept = without_unused(routing, exits=True)
     assert kept.exits == ("first", "third")
     assert {name: one.thresholds for name, one in kept.points.items()} == {
         "balanced": (0.3, math.inf), "fast": (0.2, 0.1)
     }  # fmt: skip
     assert [one.thresholds for one in kept.front] == [(math.inf, 0.5)]
-    assert without_unused(kept) is kept
+    assert without_unused(kept, exits=True) is kept
+    assert without_unused(routing, exits=False) is routing
+
+
+def test_schedules_that_no_point_takes_are_dropped_and_exits_by_schedule() -> None:
+    """Thresholds belong to the exits of their point's schedule, which need not be those of another."""
+    exits: Any = ("first", "second")
+    merged: Any = {"merged-20": ("third", "fourth"), "merged-40": ("fifth",)}
+    routing = Routing(
+        exits=exits,
+        front=(point(0.5, math.inf), point(0.4, schedule="merged-40"), point(0.4, 0.4, schedule="merged-20")),
+        points={"balanced": point(math.inf, 0.2, schedule="merged-20"), "fast": point(0.1, math.inf)},
+        merged=merged,
+    )
+    whole = without_unused(routing, exits=False)
+    assert (whole.exits, dict(whole.merged)) == (exits, {"merged-20": ("third", "fourth")})
+    assert [one.schedule for one in whole.front] == [None, "merged-20"]
+    kept = without_unused(routing, exits=True)
+    assert (kept.exits, dict(kept.merged)) == (("first",), {"merged-20": ("fourth",)})
+    assert kept.exits_under("merged-20") == ("fourth",)
+    assert {name: one.thresholds for name, one in kept.points.items()} == {"balanced": (0.2,), "fast": (0.1,)}
+    assert [(one.schedule, one.thresholds) for one in kept.front] == [(None, (0.5,))]

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate
-from lraee_toolchain.early_exit.risk_control import images_of, last_to_pass, propose_sequence, risk_controlled_point
+from lraee_toolchain.early_exit.risk.risk_control import (
+    images_of,
+    last_to_pass,
+    propose_sequence,
+    risk_controlled_point,
+)
 from lraee_toolchain.evaluation.risk_check import FALSE_ALARM, Chooser, binomial_limit, check_risk
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lraee_exporters.torch_tower.trunk import Machine, run_tower
 from lraee_toolchain.adaptation.lessons import Photos, TuningTask
-from lraee_toolchain.adaptation.trunk import Machine, run_tower
 from lraee_toolchain.adaptation.views import Views
 
 BATCH = 64

@@ -31,10 +31,15 @@ class ExitHead(torch.nn.Module):
         self.fc1 = torch.nn.Linear(read, width)
         self.fc2 = torch.nn.Linear(width, embed_dim)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed tokens (images, tokens, width) as (images, embed_dim) float32 unit rows."""
+    def forward(self, tokens: torch.Tensor, sizes: torch.Tensor | None = None) -> torch.Tensor:
+        """Embed tokens (images, tokens, width) as (images, embed_dim) float32 unit rows.
+
+        Args:
+            tokens: that the block gives.
+            sizes: (images, tokens) float32, how many tokens each stands for; None where each stands for itself.
+        """
         normed = F.layer_norm(tokens.float(), tokens.shape[-1:], eps=TOKEN_EPSILON)
-        read = read_tokens(normed, [self.queries], class_token=self.class_token)
+        read = read_tokens(normed, [self.queries], class_token=self.class_token, sizes=sizes)
         return F.normalize(self.fc2(F.gelu(self.fc1(self.norm(read)))), dim=-1)
 
     def start(self, generator: torch.Generator) -> None:

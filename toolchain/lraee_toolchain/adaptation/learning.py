@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from lraee_exporters.torch_tower.trunk import blocks_of
 from lraee_toolchain.adaptation.low_rank import add_low_rank
-from lraee_toolchain.adaptation.trunk import blocks_of
 from lraee_toolchain.config import Adaptation
 
 WARM_UP = 0.05

@@ -25,6 +25,8 @@ class TuningTask:
     """Blocks with an exit, from 1, in rising order."""
     options: Adaptation
     seed: int
+    schedules: tuple[tuple[int, ...], ...] = ()
+    """Merging schedules, pairs in each block; each step draws one of them, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

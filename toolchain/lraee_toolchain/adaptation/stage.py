@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from lraee.errors import ExportError
 from lraee_calibration_data import Dataset
 from lraee_exporters.loading.open_clip_models import LoadedModel, tower_of
+from lraee_exporters.torch_tower.trunk import choose_machine
 from lraee_toolchain.adaptation.exit_heads import as_heads
 from lraee_toolchain.adaptation.folder import WEIGHTS_NAME, save_model
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask, exit_blocks, exit_words
-from lraee_toolchain.adaptation.trunk import choose_machine
 from lraee_toolchain.adaptation.tuning import Watch, tune
 from lraee_toolchain.config import Adaptation
 from lraee_toolchain.early_exit.token_heads.saved import save_heads
-from lraee_toolchain.stages import Stages
+from lraee_toolchain.stages.exits import Stages
 
 JUDGED = 2000
 """Images of the gating split that every pass is judged on; the decision at the end takes all of them."""
@@ -63,9 +63,10 @@ class Adapted:
         epochs = f"{options.epochs} {'epoch' if options.epochs == 1 else 'epochs'}"
         how = "all weights of the blocks" if options.rank is None else f"rank {options.rank}"
         exits = f"exits after blocks {', '.join(map(str, self.exits))}" if self.exits else "without exits"
+        merged = ", tokens merged by " + ", ".join(one.name for one in self.stages.schedules)
         return (
             f"{epochs} on {self.images} images, {self.stages.supervision}, {exits}, {how}, "
-            f"learning rate {options.learning_rate:g}"
+            f"learning rate {options.learning_rate:g}{merged if self.stages.schedules else ''}"
         )
 
     @property
@@ -110,6 +111,7 @@ def adapt(stages: Stages) -> Adapted:
         "options": dataclasses.asdict(options),
         "exits": exits,
         "seed": task.seed,
+        **({"schedules": task.schedules} if task.schedules else {}),
     }
 
     def make(folder: Path) -> None:
@@ -124,6 +126,7 @@ def adapt(stages: Stages) -> Adapted:
 
     folder = stages.work.stage("adapted", inputs, make)
     tuned = stages.with_model(_load(stages.model, folder))
+    tuned.schedules = stages.schedules  # the trunk learned with these
     tuned.learned_heads = folder
     given_share, tuned_share = _full_depth(stages, stages), _full_depth(stages, tuned)
     taken = 100 * (given_share - tuned_share) <= options.most_drop
@@ -166,6 +169,7 @@ def _task(stages: Stages, exits: tuple[int, ...]) -> TuningTask:
         exits=exits,
         options=_options(stages),
         seed=stages.config.seed,
+        schedules=tuple(schedule.merged for schedule in stages.schedules),
     )
 
 

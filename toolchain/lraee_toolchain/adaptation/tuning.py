@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lraee_exporters.torch_tower.merged_trunk import merging
+from lraee_exporters.torch_tower.trunk import Answers, Machine, blocks_of, has_class_token, run_tower
 from lraee_toolchain.adaptation.accuracy import shares_right
 from lraee_toolchain.adaptation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lraee_toolchain.adaptation.exit_heads import build_heads
@@ -24,7 +26,6 @@ from lraee_toolchain.adaptation.learning import BETAS, few_steps_factor, head_gr
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask
 from lraee_toolchain.adaptation.losses import Lesson, loss_weights, losses
 from lraee_toolchain.adaptation.low_rank import merge_low_rank
-from lraee_toolchain.adaptation.trunk import Machine, blocks_of, has_class_token, run_tower
 from lraee_toolchain.adaptation.views import Views
 
 MOST_ACTIVATIONS = 2 * 2**30
@@ -166,8 +167,8 @@ class _Tuner:
         """Compute the loss of each exit and the end, (exits + 1,); of the exits alone while only heads learn."""
         task, device = self.task, self.machine.device
         with torch.set_grad_enabled(self._learns_trunk):
-            answers = run_tower(self.visual, images, task.exits, self.machine)
-        embeddings = [head(tokens) for head, tokens in zip(self.heads, answers.tokens, strict=True)]
+            answers, sizes = self._run(images)
+        embeddings = [head(*read) for head, *read in zip(self.heads, answers.tokens, sizes, strict=True)]
         teacher = torch.from_numpy(np.array(self.photos.teacher[rows])).to(device)
         if self.given is not None:
             with torch.no_grad():
@@ -180,6 +181,20 @@ class _Tuner:
             teacher=teacher,
         )
         return losses(torch.stack([*embeddings, answers.embedding]), lesson, task.options)
+
+    def _run(self, images: torch.Tensor) -> tuple[Answers, list[torch.Tensor | None]]:
+        """Run the tower under this step's schedule; after each exit's block, how many tokens each stands for."""
+        schedule, exits = self._schedule(), self.task.exits
+        if not any(schedule):
+            return run_tower(self.visual, images, exits, self.machine), [None] * len(exits)
+        with merging(self.visual, schedule) as sizes:
+            answers = run_tower(self.visual, images, exits, self.machine)
+        return answers, [sizes[block - 1][..., 0] if any(schedule[:block]) else None for block in exits]
+
+    def _schedule(self) -> tuple[int, ...]:
+        """Draw the merging schedule of this step, or that which merges nothing, with equal chances."""
+        schedules = ((), *self.task.schedules)
+        return schedules[int(np.random.default_rng([self.task.seed, self.step_number, 2]).integers(len(schedules)))]
 
     def _set_rates(self) -> None:
         of_heads = rate_factor(self.step_number, self.steps)

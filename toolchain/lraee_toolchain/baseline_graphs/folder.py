@@ -29,7 +29,7 @@ from lraee_exporters.graphs.bare_gemms import build_floor, save_floor
 from lraee_toolchain.baseline_graphs.library_defaults import Quantizer, Recipe, quantize_by_default, trace
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.parts.build import build_float_baseline
-from lraee_toolchain.stages import Stages
+from lraee_toolchain.stages.exits import Stages
 
 RECORD = "baselines.json"
 RECIPE = "recipe.json"

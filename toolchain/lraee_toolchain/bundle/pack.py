@@ -33,8 +33,9 @@ from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.early_exit.fitting import SavedRouting
+from lraee_toolchain.early_exit.routing import SavedRouting
 from lraee_toolchain.parts.build import load_parts
+from lraee_toolchain.parts.schedules import load_schedules
 from lraee_toolchain.parts.text import TEXT_NAME
 
 DEFAULT_POINT = "balanced"
@@ -60,8 +61,18 @@ class BundleInputs:
     calibration_views: int
     sources: Mapping[str, str]
     """Fingerprints for the provenance."""
-    schedules: tuple[MergeSchedule, ...] = ()
-    """Merging schedules whose graphs are among the parts."""
+    merged: Path | None = None
+    """Folder with the graphs of merging schedules, or None; those of `routing` are packed."""
+
+    @property
+    def schedules(self) -> tuple[MergeSchedule, ...]:
+        """The merging schedules that operating points take."""
+        exits = self.routing.merged
+        return tuple(
+            MergeSchedule(name=one.name, merged=one.merged, blocks=one.blocks, tail=one.tail, exits=exits[one.name])
+            for one in (() if self.merged is None else load_schedules(self.merged))
+            if one.name in exits
+        )
 
 
 def pack(inputs: BundleInputs, folder: Path) -> None:
@@ -70,8 +81,11 @@ def pack(inputs: BundleInputs, folder: Path) -> None:
     The bytes depend on the inputs alone, not on time or host, so two runs of one export are equal.
     """
     entries = []
-    for stage in (*inputs.parts, *([inputs.text] if inputs.text is not None else [])):
+    used = {name for one in inputs.schedules for name in (*one.blocks, one.tail)}
+    for stage in filter(None, (*inputs.parts, inputs.merged, inputs.text)):
         for part in load_parts(stage):
+            if stage == inputs.merged and part.name not in used:
+                continue
             entries.append(part)
             shutil.copyfile(stage / part.graph, folder / part.graph)
             if part.data is not None:

@@ -91,13 +91,15 @@ def head_inputs(config: ExportConfig, *, class_token: bool, tokens: bool) -> Seq
     """List the inputs that heads are tried with.
 
     Args:
-        config: names one, or leaves the choice.
+        config: names one, or leaves the choice; where tokens are merged, no grid of patches is left for ``local``.
         class_token: whether there is a class token to choose.
         tokens: whether all tokens are at hand, for heads that learn from them.
     """
     if config.reads != "auto":
         return (config.reads,)
     kinds = HEAD_INPUTS if tokens else POOLED_INPUTS
+    if config.merge_tokens:
+        kinds = tuple(reads for reads in kinds if reads != "local")
     return tuple(reads for reads in kinds if class_token or reads not in ("cls", "both"))
 
 
@@ -272,11 +274,37 @@ def answers_in_chunks(task: ExitTask, trained: TrainedExit, features: Features) 
         yield rows, answers_of(task, trained, features, rows)
 
 
-def score(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> ExitScores:
-    """Compute what a set of exits would do for a split, and what they cost."""
+def refit(task: ExitTask, exits: Sequence[TrainedExit], gating: Material) -> list[TrainedExit]:
+    """Fit temperatures and gates anew, of exits whose heads stay as they are.
+
+    Args:
+        task: labels and options.
+        exits: whose heads are taken, by rising block.
+        gating: what they are fitted on, such as images whose tokens are merged.
+    """
+    _embed_all(exits, gating)
+    return [_finish_exit(task, trained.head, gating, trained.block) for trained in exits]
+
+
+def _embed_all(exits: Sequence[TrainedExit], material: Material) -> None:
+    """Compute what all heads that read tokens answer in one pass over the tokens."""
     looking = [trained for trained in exits if trained.head.pool is not None]
-    if looking:  # one pass over the tokens for all of them
+    if looking:
         embed_tokens([trained.head for trained in looking], material.features, [trained.block for trained in looking])
+
+
+def score(
+    task: ExitTask, exits: Sequence[TrainedExit], material: Material, *, schedule: str | None = None
+) -> ExitScores:
+    """Compute what a set of exits would do for a split, and what they cost.
+
+    Args:
+        task: its costs are those of the parts that `material` comes from.
+        exits: by rising block.
+        material: of the split.
+        schedule: name of the merging schedule of these parts.
+    """
+    _embed_all(exits, material)
     shape, merged_good = (len(material.features), len(exits)), material.merged_good
     gate, good = np.empty(shape, np.float32), np.empty(shape)
     for column, trained in enumerate(exits):
@@ -293,4 +321,5 @@ def score(task: ExitTask, exits: Sequence[TrainedExit], material: Material) -> E
         full_flops=float(task.costs.full),
         merged_good=None if merged_good is None else merged_good.astype(np.float64),
         merged_flops=None if merged_good is None else float(task.costs.end),
+        schedule=schedule,
     )

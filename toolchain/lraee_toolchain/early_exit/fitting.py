@@ -2,27 +2,25 @@
 
 Everything here depends on the seed and on the heads' and gating splits alone, so it is run once for a bundle and
 several times, with other seeds, for the comparison table.
+
+Where tokens may be merged, the same heads serve all merging schedules: they learn from the tokens of all. Temperatures,
+gates and thresholds are fitted for each schedule, and the operating points are the best over all.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
 
-import numpy as np
-
-from lraee.bundle.manifest import ExitInfo, OperatingPoint, Threshold
 from lraee_toolchain.early_exit.class_thresholds import class_ease, class_points
-from lraee_toolchain.early_exit.exits import TrainedExit, best_exits, candidates, score
+from lraee_toolchain.early_exit.exits import TrainedExit, best_exits, candidates, refit, score
 from lraee_toolchain.early_exit.operating_points import FAST_DROP, balanced_point, operating_points, points_of_front
-from lraee_toolchain.early_exit.outcomes import Point, pareto_front
-from lraee_toolchain.early_exit.risk_control import risk_controlled_point
-from lraee_toolchain.early_exit.task import ExitTask, Material
-from lraee_toolchain.early_exit.threshold_search import choose_exits, search
-
-ROUTING = "routing.json"
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate, pareto_front
+from lraee_toolchain.early_exit.risk.risk_control import boldest_point
+from lraee_toolchain.early_exit.routing import Routing
+from lraee_toolchain.early_exit.task import ExitTask, Material, Route
+from lraee_toolchain.early_exit.threshold_search import choose, choose_exits, search
 
 PROMISED = "promised"
 """The operating point that `with_promise` adds."""
@@ -34,83 +32,91 @@ MOST_EXITS = 5
 """Most exits that ``--exits auto`` keeps: every exit visited costs time that its FLOPs do not show."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Routing:
-    """What an export decides about leaving early."""
-
-    exits: tuple[TrainedExit, ...]
-    front: tuple[Point, ...]
-    """Pareto front on the gating split; thresholds in the order of `exits`."""
-    points: dict[str, Point]
-    """Operating points by name."""
-    candidates: tuple[TrainedExit, ...] = ()
-    """All exits that were trained, of which `exits` were chosen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SavedRouting:
-    """``routing.json``: the exits and operating points of the manifest, so that an export can resume from them."""
-
-    exits: tuple[ExitInfo, ...] = ()
-    points: tuple[OperatingPoint, ...] = ()
-
-
 def fit_routing(
     task: ExitTask,
-    heads: Material,
-    gating: Material,
+    routes: Sequence[Route],
     *,
     blocks: Sequence[int] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Routing:
-    """Train exits on `heads`, fit gates and thresholds on `gating`.
+    """Train exits on the heads' split, fit gates and thresholds on the gating split.
 
     Args:
-        task: labels, costs, options and seed.
-        heads: images that heads learn from.
-        gating: images for temperatures, gates, thresholds and the choice of exits.
+        task: labels, options and seed.
+        routes: the one that merges nothing, then one for each merging schedule.
         blocks: candidate exits; None takes those of `candidates`.
         advance: called after each epoch of the heads' training.
     """
-    config = task.config
+    config, plain = task.config, routes[0]
     blocks = candidates(config.exits, task.costs.depth) if blocks is None else blocks
-    trained = every = best_exits(task, heads, gating, blocks, advance=advance)
-    scores = score(task, trained, gating)
-    if config.exits == "auto" and not task.is_random:
-        drop = config.max_accuracy_drop / 100
-        kept = choose_exits(scores, max_drop=drop, min_saved=config.min_flops_saving, most=MOST_EXITS)
-        if not kept:  # none pays at `balanced`; those that pay at `fast` are still worth having
-            kept = choose_exits(scores, max_drop=drop + FAST_DROP, min_saved=None, most=MOST_EXITS, safe=False)
-        trained = [trained[i] for i in kept]
-        scores = scores.subset(kept)
-    met = search(scores)
-    points = operating_points(met, scores, config)
+    heads = reduce(Material.joined, [replace(route.heads, unmerged=None) for route in routes])
+    every = best_exits(task, heads, plain.gating, blocks, advance=advance)
+    found: dict[str | None, tuple[TrainedExit, ...]] = {}
+    points: list[Point] = []
+    for route in routes:
+        of_route = replace(task, costs=route.costs)
+        fitted = every if route is plain else refit(of_route, every, route.gating)
+        scores = score(of_route, fitted, route.gating, schedule=route.schedule)
+        kept = _exits_that_pay(task, scores)
+        found[route.schedule] = tuple(fitted[place] for place in kept)
+        points += search(scores.subset(kept))
+    named = operating_points(points, config)
     if not task.is_random:
-        points |= points_of_front(met, points)
-    return Routing(exits=tuple(trained), front=tuple(pareto_front(met)), points=points, candidates=tuple(every))
+        named |= points_of_front(points, named)
+    return Routing(
+        exits=found.pop(None),
+        front=tuple(pareto_front(points)),
+        points=named,
+        candidates=tuple(every),
+        merged={name: exits for name, exits in found.items() if name is not None},
+    )
 
 
-def with_promise(task: ExitTask, routing: Routing, promise: Material) -> Routing:
+def _exits_that_pay(task: ExitTask, scores: ExitScores) -> list[int]:
+    """Choose among the exits of a route, by position: those that pay, or all where they were asked for by name."""
+    config = task.config
+    if config.exits != "auto" or task.is_random:
+        return list(range(len(scores.blocks)))
+    drop = config.max_accuracy_drop / 100
+    kept = choose_exits(scores, max_drop=drop, min_saved=config.min_flops_saving, most=MOST_EXITS)
+    if not kept:  # none pays at `balanced`; those that pay at `fast` are still worth having
+        kept = choose_exits(scores, max_drop=drop + FAST_DROP, min_saved=None, most=MOST_EXITS, safe=False)
+    return kept
+
+
+def with_promise(task: ExitTask, routing: Routing, routes: Sequence[Route]) -> Routing:
     """Add the operating point ``promised``, whose thresholds are tested on images that fitted nothing.
+
+    Which schedule it takes is chosen on the gating split; where nothing passes, nothing is merged and no image leaves.
 
     Args:
         task: its configuration holds the promise.
         routing: exits and gates.
-        promise: material of images that none of them was fitted on.
+        routes: of its schedules, each with images that none of them was fitted on.
     """
     config = task.config
     assert config.promise is not None
-    point = risk_controlled_point(
-        score(task, routing.exits, promise),
-        epsilon=config.promise / 100,
-        delta=1 - config.promise_confidence,
-        seed=config.seed,
-    )
+    epsilon = config.promise / 100
+    best = choose(routing.front, max_drop=epsilon)
+    chosen = None if best is None else best.schedule
+    by_schedule = {route.schedule: route for route in routes}
+
+    def scores(schedule: str | None) -> ExitScores:
+        route = by_schedule[schedule]
+        assert route.promise is not None
+        of_route = replace(task, costs=route.costs)
+        return score(of_route, routing.exits_under(schedule), route.promise, schedule=schedule)
+
+    met = scores(chosen)
+    point = boldest_point(met, epsilon=epsilon, delta=1 - config.promise_confidence, seed=config.seed)
+    if point is None:
+        met = scores(None)
+        point = evaluate(met, [float("inf")] * len(met.blocks))
     return replace(routing, points={**routing.points, PROMISED: point})
 
 
 def with_class_thresholds(task: ExitTask, routing: Routing, heads: Material, gating: Material) -> Routing:
-    """Add the operating point ``per-class``: class-based thresholds chosen as ``balanced`` is.
+    """Add the operating point ``per-class``: class-based thresholds chosen as ``balanced`` is, without merging.
 
     It is left out where no exit is open or no table of thresholds meets the budget.
 
@@ -125,76 +131,3 @@ def with_class_thresholds(task: ExitTask, routing: Routing, heads: Material, gat
     ease = class_ease(task, routing.exits, heads)
     point = balanced_point(class_points(task, routing.exits, gating, ease), task.config)
     return routing if point is None else replace(routing, points={**routing.points, PER_CLASS: point})
-
-
-def without_unused(routing: Routing) -> Routing:
-    """Drop exits that no operating point opens."""
-    points = routing.points.values()
-    used = [i for i in range(len(routing.exits)) if any(np.isfinite(point.thresholds[i]) for point in points)]
-    if len(used) == len(routing.exits):
-        return routing
-
-    def keep(point: Point) -> Point:
-        return replace(point, thresholds=tuple(point.thresholds[i] for i in used))
-
-    return replace(
-        routing,
-        exits=tuple(routing.exits[i] for i in used),
-        front=tuple(keep(p) for p in routing.front if not any(
-            np.isfinite(t) for i, t in enumerate(p.thresholds) if i not in used
-        )),
-        points={name: keep(point) for name, point in routing.points.items()},
-    )  # fmt: skip
-
-
-def saved_routing(
-    task: ExitTask,
-    routing: Routing,
-    *,
-    supervision: Literal["labels", "label-free"],
-    information_to_noise: Mapping[int, float],
-) -> SavedRouting:
-    """Describe exits and points as the manifest does.
-
-    Args:
-        task: with random weights no accuracy is given.
-        routing: exits and points.
-        supervision: what heads learned from.
-        information_to_noise: INR by block; empty at float precision.
-    """
-
-    def threshold(trained: TrainedExit, value: float, point: Point) -> Threshold:
-        return Threshold(block=trained.block, value=value, per_class=point.per_class)
-
-    def accuracy(value: float) -> float | None:
-        return None if task.is_random else value
-
-    ratios = {block: ratio for block, ratio in information_to_noise.items() if math.isfinite(ratio)}
-    exits = tuple(
-        ExitInfo(
-            block=trained.block,
-            part=f"exit_{trained.block:02d}",
-            reads=trained.head.reads,
-            supervision=supervision,
-            temperature=trained.temperature,
-            gate=trained.gate,
-            information_to_noise=ratios.get(trained.block),
-            accuracy=accuracy(trained.accuracy),
-        )
-        for trained in routing.exits
-    )
-    points = tuple(
-        OperatingPoint(
-            name=name,
-            thresholds=tuple(
-                threshold(trained, value, point)
-                for trained, value in zip(routing.exits, point.thresholds, strict=True)
-                if math.isfinite(value)
-            ),
-            flops_saved=point.saved,
-            accuracy=accuracy(point.accuracy),
-            full_accuracy=accuracy(point.accuracy - point.difference),
-        )
-        for name, point in routing.points.items()
-    )
-    return SavedRouting(exits=exits, points=points)

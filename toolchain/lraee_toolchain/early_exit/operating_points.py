@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lraee.errors import ExportError
 from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.early_exit.outcomes import ExitScores, Point
+from lraee_toolchain.early_exit.outcomes import Point
 from lraee_toolchain.early_exit.threshold_search import choose
 
 FRONT_LEVELS = (10, 20, 30, 40, 50, 60, 70)
@@ -21,7 +21,7 @@ def balanced_point(points: Sequence[Point], config: ExportConfig) -> Point | Non
     return choose(points, max_drop=config.max_accuracy_drop / 100, min_saved=config.min_flops_saving)
 
 
-def operating_points(points: Sequence[Point], scores: ExitScores, config: ExportConfig) -> dict[str, Point]:
+def operating_points(points: Sequence[Point], config: ExportConfig) -> dict[str, Point]:
     """Choose ``balanced`` as configured, ``accurate`` (half of that drop) and ``fast`` (one more point lost).
 
     Raises:
@@ -31,8 +31,8 @@ def operating_points(points: Sequence[Point], scores: ExitScores, config: Export
     if balanced is None:
         most = max(point.saved for point in points)
         raise ExportError(
-            f"--min-flops-saving is {config.min_flops_saving}, the exits after blocks "
-            f"{', '.join(map(str, scores.blocks))} save at most {most:.3f}; ask for less, or give earlier --exits"
+            f"--min-flops-saving is {config.min_flops_saving}, the exits save at most {most:.3f}; ask for less, or "
+            "give earlier --exits"
         )
     fast = choose(points, max_drop=config.max_accuracy_drop / 100 + FAST_DROP, safe=False)
     accurate = choose(points, max_drop=config.max_accuracy_drop / 200)
@@ -45,10 +45,10 @@ def points_of_front(points: Sequence[Point], named_before: Mapping[str, Point]) 
     Thresholds that already have a name are left out.
     """
     named: dict[str, Point] = {}
-    known = {point.thresholds for point in named_before.values()}
+    known = {(point.schedule, point.thresholds) for point in named_before.values()}
     for percent in FRONT_LEVELS:
         point = choose(points, min_saved=percent / 100)
-        if point is not None and point.thresholds not in known:
+        if point is not None and (point.schedule, point.thresholds) not in known:
             named[f"saves-{percent}"] = point
-            known.add(point.thresholds)
+            known.add((point.schedule, point.thresholds))
     return named

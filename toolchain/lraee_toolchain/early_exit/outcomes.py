@@ -40,6 +40,8 @@ class ExitScores:
     """(images,) whether the end of the tower is right where a schedule merges tokens; None where it is `full_good`."""
     merged_flops: float | None = None
     """FLOPs at full depth under that schedule, without exits; None where they are `full_flops`."""
+    schedule: str | None = None
+    """Name of that schedule; None where nothing is merged."""
 
     @property
     def end_good(self) -> NDArray[np.float64]:
@@ -102,10 +104,12 @@ class Point:
     difference: float
     """Accuracy less that at full depth, -1 to 1."""
     standard_error: float
-    """Of the paired difference. It counts one more image that differs when any leaves, since no difference among few
-    images proves little."""
+    """Of the paired difference. It counts one more image that differs when any leaves or is merged, since no difference
+    among few images proves little."""
     per_class: tuple[float, ...] | None = None
     """One threshold for each label, the same at every exit, instead of `thresholds`."""
+    schedule: str | None = None
+    """Merging schedule whose exits these are thresholds of; None where nothing is merged."""
 
     @property
     def safe_difference(self) -> float:
@@ -146,13 +150,15 @@ def evaluate(scores: ExitScores, thresholds: Sequence[float]) -> Point:
     """Measure accuracy and FLOPs saved with these thresholds."""
     found = outcome(scores, thresholds)
     difference = found.good - scores.full_good
-    unseen = float((found.where < len(scores.blocks)).any())  # one image more that might have differed
+    differs = scores.merged_good is not None or (found.where < len(scores.blocks)).any()
+    unseen = float(differs)  # one image more that might have differed
     return Point(
         thresholds=tuple(float(t) for t in thresholds),
         accuracy=float(found.good.mean()),
         saved=found.saved,
         difference=float(difference.mean()),
         standard_error=float(np.sqrt(np.square(difference - difference.mean()).sum() + unseen) / len(difference)),
+        schedule=scores.schedule,
     )
 
 

@@ -130,6 +130,21 @@ class Material:
             features=self.features.rows(index), teacher=self.teacher.rows(index), classes=classes, unmerged=unmerged
         )
 
+    def joined(self, other: Material) -> Material:
+        """Put the images of another split, or of other parts, after these; nothing is read or copied."""
+        classes = None
+        if self.classes is not None and other.classes is not None:
+            classes = np.concatenate([self.classes, other.classes])
+        unmerged = None
+        if self.unmerged is not None and other.unmerged is not None:
+            unmerged = Rows.of(self.unmerged).joined(other.unmerged)
+        return Material(
+            features=self.features.joined(other.features),
+            teacher=self.teacher.joined(other.teacher),
+            classes=classes,
+            unmerged=unmerged,
+        )
+
     def without_tokens(self) -> Material:
         """The same images for heads that read no tokens."""
         return replace(self, features=replace(self.features, tokens=None))
@@ -156,3 +171,18 @@ class Material:
     def merged_good(self) -> NDArray[np.bool_] | None:
         """(images,) `good` of the answer at full depth with merged tokens; None where nothing is merged."""
         return None if self.unmerged is None else np.asarray(largest(self.features.probabilities) == self.wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Route:
+    """The parts that images run, without merging or under one schedule, and what exits of these parts are fitted on."""
+
+    costs: Costs
+    heads: Material
+    """Images that heads learn from."""
+    gating: Material
+    """Images for temperatures, gates, thresholds and the choice of exits."""
+    promise: Material | None = None
+    """Images that a promised point is tested on, if one was asked for."""
+    schedule: str | None = None
+    """Name of the merging schedule; None merges nothing."""

@@ -193,6 +193,9 @@ def choose_exits(
     """
     kept: list[int] = []
     best = -np.inf
+    if scores.merged_good is not None:  # merging saves something without any exit
+        bare = choose([evaluate(scores.subset([]), ())], max_drop=max_drop, min_saved=min_saved, safe=safe)
+        best = best if bare is None else (bare.saved if min_saved is None else bare.difference)
     while len(kept) < most:
         trials: list[tuple[float, int]] = []
         for candidate in range(len(scores.blocks)):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import lraee
 from lraee.bundle.manifest import Manifest
 from lraee.policies import Adaptive, ExitAt, Full, Policy
+from lraee.policies.base import schedule_of
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_benchmarks.analysis.right_answers import pack_right
 from lraee_toolchain.early_exit.features import Teacher
@@ -65,12 +66,14 @@ def evaluate_bundle(
     model = lraee.load(bundle)
     manifest = model.manifest
     policies = list(_policies(manifest))
+    schedules = (None, *(one.name for one in manifest.schedules))
     batches: list[list[_Run]] = []
     for start in range(0, len(pixels), BATCH):
-        recording = Recording(model, np.ascontiguousarray(pixels[start : start + BATCH]))
+        batch = np.ascontiguousarray(pixels[start : start + BATCH])
+        recordings = {schedule: Recording(model, batch, schedule) for schedule in schedules}
         batches.append([])
         for *_, policy in policies:
-            answers = recording.replay(policy)
+            answers = recordings[schedule_of(policy.bind(manifest))].replay(policy)
             right = answers.probabilities.argmax(axis=1) == classes[start : start + BATCH]
             exits = np.where(answers.early, answers.exit_block, 0).astype(np.int32)
             batches[-1].append(_Run(right.astype(np.float64), model.flops_of_run(answers), exits))
@@ -124,8 +127,10 @@ def _right(answers: Teacher, classes: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _policies(manifest: Manifest) -> Iterator[tuple[PolicyKind, str | None, int | None, Policy]]:
-    """Full depth first, then operating points, then exits, as kind, name, block and policy."""
+    """Give kind, name, block and policy: full depth, with merged tokens, operating points, exits."""
     yield "full", None, None, Full()
+    for schedule in manifest.schedules:
+        yield "merged", schedule.name, None, Full(schedule.name)
     for point in manifest.operating_points:
         yield "adaptive", point.name, None, Adaptive(point.name)
     for exit in manifest.exits:

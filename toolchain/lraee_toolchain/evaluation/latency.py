@@ -62,7 +62,7 @@ def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8],
     """Measure the mean time of each row on the same images, batch 1, interleaved.
 
     Args:
-        bundle: with at least one exit, or only the full-depth rows are timed.
+        bundle: with operating points, or only the full-depth rows are timed.
         float_chain: the float parts, on `THREADS` threads.
         pixels: (images, size, size, 3) uint8; the first `IMAGES` are used.
         main: the bundle's precision.
@@ -78,7 +78,10 @@ def measure_latency(bundle: Path, float_chain: Chain, pixels: NDArray[np.uint8],
         ExitAt(block).bind(model.manifest)
         ended = _ExitAtTheEnd(model.parts, block)
         rows["ssa_last", main] = lambda batch: run(ended, batch, Full())
-        rows["routed", main] = lambda batch: model.run_pixels(batch, policy=Adaptive("balanced"))
+    if model.manifest.operating_points:
+        merged = model.manifest.schedule_of("balanced") is not None
+        way: Way = "routed_merged" if merged else "routed"
+        rows[way, main] = lambda batch: model.run_pixels(batch, policy=Adaptive("balanced"))
     images = [np.ascontiguousarray(image[None]) for image in pixels[:IMAGES]]
     plan = Plan(warmup_rounds=WARM_UP, rounds=len(images), min_seconds=0, seed=0)
     times = interleave([_timed(run, images) for run in rows.values()], len(images), plan).samples_ms

@@ -1,8 +1,9 @@
 """T2: LRA-EE and every other way to spend fewer FLOPs, at the FLOPs that LRA-EE saves.
 
 All methods of `competitors.methods.standard_entries` get the exits that LRA-EE chose, for each seed its own, and are
-swept on the same gating split. Three are given more: PABEE also exits after every candidate block, since patience needs
-many; LGViT does too, with heads of its own, where all tokens are at hand; and token pruning keeps the whole depth.
+swept on the same gating split. Others are given more: PABEE also exits after every candidate block, since patience
+needs many; LGViT does too, with heads of its own, where all tokens are at hand; token pruning and token merging keep
+the whole depth.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from numpy.typing import NDArray
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_exporters.graphs.exit import HeadInput
+from lraee_exporters.tower import Tower as TowerModel
 from lraee_toolchain.competitors.lgvit import lgvit_exits
 from lraee_toolchain.competitors.methods import Entry, Searched, Shared, compare, standard_entries
 from lraee_toolchain.competitors.pabee import Pabee
 from lraee_toolchain.competitors.rules import Method, Outputs, outputs_of
+from lraee_toolchain.competitors.token_merging import even_schedule, measure_merged
 from lraee_toolchain.competitors.token_pruning import keep_for, measure_pruned
 from lraee_toolchain.early_exit.exits import TrainedExit, candidates
-from lraee_toolchain.early_exit.fitting import Routing
 from lraee_toolchain.early_exit.outcomes import outcome
+from lraee_toolchain.early_exit.routing import Routing
 from lraee_toolchain.evaluation.metrics import LRA_EE, AtMatch, ExitAlone, FrontPoint, MethodRow, MethodTable
 from lraee_toolchain.evaluation.paper_tables import full_depth
 from lraee_toolchain.evaluation.setting import Setting, Tower
@@ -33,12 +36,12 @@ from lraee_toolchain.parts.runner import Chain
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Savings on the gating split at which each method's front is drawn."""
 
-PRUNING_LEVELS = (0.15, 0.3, 0.45)
-"""Savings at which token pruning is run besides the matched one; each is a run of the whole tower."""
+TOKEN_LEVELS = (0.15, 0.3, 0.45)
+"""Savings at which token pruning and merging are run besides the matched one; each is a run of the whole tower."""
 
 SEARCHED = "lra_ee_free"
 """The entry of `standard_entries` whose thresholds are searched as the bundle's."""
-PRUNING = "token_pruning"
+PRUNING, MERGING = "token_pruning", "token_merging"
 PABEE_EVERYWHERE = "pabee_everywhere"
 LGVIT, LGVIT_FREE = "lgvit", "lgvit_free"
 
@@ -60,8 +63,9 @@ Levels: TypeAlias = list[Reached | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Runnable:
-    """The tower itself with the images of the evaluation split, for token pruning."""
+    """The tower itself with the images of the evaluation split, for methods that drop or merge tokens."""
 
+    tower: TowerModel
     chain: Chain
     parts: Path
     """Folder of the chain's parts."""
@@ -82,7 +86,7 @@ def measure_methods(
         tower: the precision to compare on.
         setting: labels, costs and options.
         routings: LRA-EE's, one for each seed.
-        runnable: the same tower, for token pruning.
+        runnable: the same tower, for token pruning and merging.
         information_to_noise: INR by block, for thresholds that are monotone in it.
     """
     by_seed, rivals_of_seeds = list[dict[str, Levels]](), list[dict[str, Entry]]()
@@ -98,6 +102,7 @@ def measure_methods(
     }
     matched = float(np.mean([found.saved for found in collected[LRA_EE][0] if found is not None]))
     collected[PRUNING] = _pruned(tower, setting, runnable, matched)
+    collected[MERGING] = _merged(tower, setting, runnable, matched)
     lra_ee, full = _mean_good(collected[LRA_EE][0]), full_depth(tower).mean
     rows = tuple(
         MethodRow(method=name, front=_front(levels), at_match=_at_match(levels[0], lra_ee, full))
@@ -200,15 +205,31 @@ def _alone(seeds: Sequence[Mapping[str, Entry]]) -> tuple[ExitAlone, ...]:
 
 
 def _pruned(tower: Tower, setting: Setting, runnable: Runnable, matched: float) -> list[Levels]:
-    """Run token pruning at the matched saving and at `PRUNING_LEVELS`; nothing is trained, so there are no seeds."""
+    """Run token pruning at the matched saving and at `TOKEN_LEVELS`; nothing is trained, so there are no seeds."""
     chain, pixels, classes = runnable.chain, runnable.pixels, tower.evaluation.classes
     assert classes is not None
     shape = chain.stem(np.ascontiguousarray(pixels[:1])).shape
     rows: list[Levels] = []
-    for saved in (matched, *PRUNING_LEVELS):
+    for saved in (matched, *TOKEN_LEVELS):
         keep = keep_for(saved, setting.costs, tokens=shape[1], width=shape[2])
         pruned = measure_pruned(chain, runnable.parts, pixels, classes, setting.costs, keep=keep)
         rows.append([_reached(pruned.good, pruned.saved) if pruned.saved >= saved - 0.05 else None])
+        setting.advance(1)
+    return rows
+
+
+def _merged(tower: Tower, setting: Setting, runnable: Runnable, matched: float) -> list[Levels]:
+    """Run even token merging at the matched saving and at `TOKEN_LEVELS`; nothing is trained, so there are no seeds."""
+    classes = tower.evaluation.classes
+    assert classes is not None
+    rows: list[Levels] = []
+    for saved in (matched, *TOKEN_LEVELS):
+        found: Reached | None = None
+        if (schedule := even_schedule(runnable.tower, saved)) is not None:
+            images = runnable.pixels, classes
+            merged = measure_merged(runnable.chain, runnable.parts, runnable.tower, images, schedule)
+            found = _reached(merged.good, merged.saved)
+        rows.append([found])
         setting.advance(1)
     return rows
 

@@ -19,14 +19,22 @@ from lraee_toolchain.evaluation.risk_metrics import RiskChecks
 from lraee_toolchain.quantization.noise import NoiseProfile
 
 Way: TypeAlias = Literal[
-    "full", "ssa_last", "ssa_last_hard", "routed", "routed_label_free", "routed_ssa", "routed_ssa_hard"
+    "full",
+    "ssa_last",
+    "ssa_last_hard",
+    "routed",
+    "routed_label_free",
+    "routed_merged",
+    "routed_merged_label_free",
+    "routed_ssa",
+    "routed_ssa_hard",
 ]
 """How a tower is run in the paper's tables: at full depth with its own head; at full depth with an SSA head at the last
-block, distilled or trained on hard labels; or routed through early exits as exported, without labels, or with SSA heads
-alone, distilled or trained on hard labels."""
+block, distilled or trained on hard labels; or routed through early exits as exported, without labels, with merged
+tokens too, or with SSA heads alone, distilled or trained on hard labels."""
 
-PolicyKind: TypeAlias = Literal["full", "adaptive", "exit"]
-"""Full depth, an operating point, or one exit that all images take."""
+PolicyKind: TypeAlias = Literal["full", "merged", "adaptive", "exit"]
+"""Full depth, full depth with merged tokens, an operating point, or one exit that all images take."""
 
 FLOAT, GIVEN_FLOAT, GIVEN_INT8 = "float", "given float", "given int8"
 """Keys of `Evaluation.right` that are no policies: the bundle's tower in FP32, and the tower as given."""
@@ -62,7 +70,7 @@ class PolicyRow:
 
     kind: PolicyKind
     point: str | None
-    """Operating point of an adaptive policy."""
+    """Operating point of an adaptive policy, or schedule of merged tokens."""
     block: int | None
     """Block after which all images exit, where there is one."""
     accuracy: Estimate
@@ -80,6 +88,8 @@ class PolicyRow:
     @property
     def spec(self) -> str:
         """The policy as the runtime's commands take it, such as ``exit=8``."""
+        if self.kind == "merged":
+            return f"full@{self.point}"
         value = self.point if self.block is None else self.block
         return self.kind if value is None else f"{self.kind}={value}"
 
@@ -121,6 +131,11 @@ class Evaluation:
     def full(self) -> PolicyRow:
         """Full depth."""
         return next(row for row in self.rows if row.kind == "full")
+
+    @property
+    def merged(self) -> list[PolicyRow]:
+        """Full depth under each merging schedule."""
+        return [row for row in self.rows if row.kind == "merged"]
 
     @property
     def points(self) -> list[PolicyRow]:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_exporters.graphs.exit import POOLED_INPUTS, HeadInput
 from lraee_toolchain.config import Precision
-from lraee_toolchain.early_exit.fitting import Routing
 from lraee_toolchain.early_exit.outcomes import outcome
+from lraee_toolchain.early_exit.routing import Routing
 from lraee_toolchain.evaluation.metrics import ExitShare, Quadrants, Selectivity, Way, WayRow
 from lraee_toolchain.evaluation.setting import Setting, Tower
 
@@ -67,7 +67,8 @@ class Ways:
         rows = [self._row("full", name) for name in precisions]
         rows.append(self._row("ssa_last", self.precision))
         routed: list[tuple[Way, Precision]] = [("routed", name) for name in precisions]
-        routed += [("routed_label_free", self.precision), ("routed_ssa", self.precision)]
+        more: tuple[Way, ...] = ("routed_merged", "routed_label_free", "routed_merged_label_free", "routed_ssa")
+        routed += [(way, self.precision) for way in more]
         return (*rows, *(self._row(way, name) for way, name in routed if (way, name) in self.measured))
 
     def factorial(self) -> tuple[WayRow, ...]:
@@ -144,10 +145,15 @@ def measure_ways(
     for name, load in others.items():
         ways["routed", name], _ = lra_ee(load(), setting)
     ways["routed", main], routings = lra_ee(tower, setting)
+    if tower.merged:
+        ways["routed_merged", main], _ = lra_ee(tower, setting, merged=True)
     ways["ssa_last", main] = ssa_at_the_end(tower, setting)
     if tower.pool.classes is None:
         ways["routed_label_free", main] = ways["routed", main]
     elif setting.config.tables == "all":
+        if tower.merged:
+            free = tower.without_labels()
+            ways["routed_merged_label_free", main], _ = lra_ee(free, setting.without_learned(), merged=True)
         ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting.without_learned())
     paper = setting.with_config(replace(setting.config, reads="patch_mean"))
     ways["routed_ssa", main], _ = lra_ee(tower, paper)
@@ -175,14 +181,15 @@ def ssa_at_the_end(tower: Tower, setting: Setting) -> Measured:
     )
 
 
-def lra_ee(tower: Tower, setting: Setting) -> tuple[Measured, list[Routing]]:
-    """Measure early exits at the default operating point."""
+def lra_ee(tower: Tower, setting: Setting, *, merged: bool = False) -> tuple[Measured, list[Routing]]:
+    """Measure early exits at the default operating point, where tokens are merged too with `merged`."""
     measured, routings = Measured(good=[], saved=[]), []
     for seed in range(setting.config.seeds):
-        routing = setting.fit(tower, setting.divide(tower, seed), seed)
+        divided = None if merged else setting.divide(tower, seed)
+        routing = setting.fit_merged(tower, seed) if divided is None else setting.fit(tower, divided, seed)
         routings.append(routing)
-        scores = setting.score(routing.exits, tower.evaluation)
-        found = outcome(scores, routing.points["balanced"].thresholds)
+        scores, point = setting.score_point(tower, routing, "balanced")
+        found = outcome(scores, point.thresholds)
         measured.good.append(found.good)
         measured.saved.append(found.saved)
         measured.left.append(found.where < len(scores.blocks))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lraee.engine.orchestrator import Answers, run
 from lraee.model import Model
-from lraee.policies import Policy
+from lraee.policies import Full, Policy
 from lraee.policies.base import Verdict
 from lraee.policies.given_shares import EveryExit
 
@@ -23,14 +23,15 @@ FloatArray = NDArray[np.float32]
 class Recording:
     """What stem, blocks, exits and tail said of one batch; a tower for `lraee.engine.orchestrator.run`."""
 
-    def __init__(self, model: Model, pixels: NDArray[np.uint8]) -> None:
+    def __init__(self, model: Model, pixels: NDArray[np.uint8], schedule: str | None = None) -> None:
         """Run the batch to the end.
 
         Args:
             model: a bundle, loaded.
             pixels: (batch, size, size, 3) uint8.
+            schedule: merging schedule to run under, by name.
         """
-        every_exit = EveryExit()
+        every_exit = EveryExit(Full(schedule))
         self._model, self._end = model, model.run_pixels(pixels, policy=every_exit)
         self._verdicts = every_exit.verdicts
         self.depth = model.manifest.tower.blocks

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate
-from lraee_toolchain.early_exit.risk_control import images_of, risk_controlled_point
+from lraee_toolchain.early_exit.risk.risk_control import images_of, risk_controlled_point
 from lraee_toolchain.early_exit.threshold_search import choose, search
 from lraee_toolchain.evaluation.risk_metrics import RiskCheck, RiskChecks
 from lraee_toolchain.evaluation.setting import Setting, Tower

@@ -12,16 +12,31 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.config import ExportConfig, Precision
 from lraee_toolchain.early_exit.exits import TrainedExit, score, train_exits
-from lraee_toolchain.early_exit.fitting import Routing, fit_routing
-from lraee_toolchain.early_exit.outcomes import ExitScores
-from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
+from lraee_toolchain.early_exit.fitting import fit_routing
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point
+from lraee_toolchain.early_exit.routing import Routing
+from lraee_toolchain.early_exit.task import Costs, ExitTask, Material, Route
 
 Splits: TypeAlias = tuple[Material, Material]
 """The heads' and the gating split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MergedTower:
+    """The same tower under a merging schedule."""
+
+    schedule: str
+    """Its name."""
+    costs: Costs
+    pool: Material
+    """As `Tower.pool`."""
+    evaluation: Material
+    """With classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,16 +50,19 @@ class Tower:
     """Images of the pool that gates and thresholds get."""
     evaluation: Material
     """With classes."""
+    merged: tuple[MergedTower, ...] = ()
+    """Under each merging schedule."""
 
     @classmethod
     def of(cls, name: Precision, heads: Material, gating: Material, evaluation: Material) -> Tower:
         """Join the training splits of one precision; nothing is read or copied."""
         count = len(gating.features)
-        return cls(name=name, pool=_concatenate(heads, gating), gate_count=count, evaluation=evaluation)
+        return cls(name=name, pool=heads.joined(gating), gate_count=count, evaluation=evaluation)
 
     def without_labels(self) -> Tower:
         """The same images without labels for heads and gates; the evaluation keeps them."""
-        return replace(self, pool=replace(self.pool, classes=None))
+        merged = tuple(replace(one, pool=replace(one.pool, classes=None)) for one in self.merged)
+        return replace(self, pool=replace(self.pool, classes=None), merged=merged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,17 +103,45 @@ class Setting:
 
         The split that a trunk was tuned on is the heads' for every seed.
         """
+        heads, gates = self._rows(tower, seed)
+        return tower.pool.rows(heads), tower.pool.rows(gates)
+
+    def _rows(self, tower: Tower, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Choose the rows of the pool for heads and for gates."""
         if self.is_tuned:
             rows = np.arange(len(tower.pool.features), dtype=np.int64)
-            return tower.pool.rows(rows[: -tower.gate_count]), tower.pool.rows(rows[-tower.gate_count :])
+            return rows[: -tower.gate_count], rows[-tower.gate_count :]
         generator = np.random.default_rng([self.config.seed, seed])
         order = generator.permutation(len(tower.pool.features)).astype(np.int64)
         gates, heads = np.sort(order[: tower.gate_count]), np.sort(order[tower.gate_count :])
-        return tower.pool.rows(heads), tower.pool.rows(gates)
+        return heads, gates
 
     def fit(self, tower: Tower, splits: Splits, seed: int) -> Routing:
         """Fit heads, gates, exits and thresholds, as an export does."""
-        return fit_routing(self.task_of(tower, seed), *splits)
+        heads, gating = splits
+        task = self.task_of(tower, seed)
+        return fit_routing(task, [Route(costs=task.costs, heads=heads, gating=gating)])
+
+    def fit_merged(self, tower: Tower, seed: int) -> Routing:
+        """Fit exits without merging and under every schedule, as an export with ``--merge-tokens`` does."""
+        heads, gates = self._rows(tower, seed)
+        task = self.task_of(tower, seed)
+        routes = [Route(costs=task.costs, heads=tower.pool.rows(heads), gating=tower.pool.rows(gates))]
+        routes += [
+            Route(costs=one.costs, heads=one.pool.rows(heads), gating=one.pool.rows(gates), schedule=one.schedule)
+            for one in tower.merged
+        ]
+        return fit_routing(task, routes)
+
+    def score_point(self, tower: Tower, routing: Routing, name: str) -> tuple[ExitScores, Point]:
+        """Compute what the exits of an operating point would do for the evaluation split, and give the point."""
+        point = routing.points[name]
+        if point.schedule is None:
+            return self.score(routing.exits, tower.evaluation), point
+        merged = next(one for one in tower.merged if one.schedule == point.schedule)
+        task = replace(self.task, costs=merged.costs)
+        exits = routing.exits_under(point.schedule)
+        return score(task, exits, merged.evaluation, schedule=point.schedule), point
 
     def train(
         self, tower: Tower, splits: Splits, blocks: Sequence[int], reads: HeadInput, seed: int
@@ -106,14 +152,3 @@ class Setting:
     def score(self, exits: Sequence[TrainedExit], material: Material) -> ExitScores:
         """Compute what exits would do for a split."""
         return score(self.task, exits, material)
-
-
-def _concatenate(first: Material, second: Material) -> Material:
-    classes = None
-    if first.classes is not None and second.classes is not None:
-        classes = np.concatenate([first.classes, second.classes])
-    return Material(
-        features=first.features.joined(second.features),
-        teacher=first.teacher.joined(second.teacher),
-        classes=classes,
-    )

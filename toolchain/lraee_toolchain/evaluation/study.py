@@ -36,9 +36,10 @@ from lraee_toolchain.evaluation.metrics import (
 )
 from lraee_toolchain.evaluation.paper_tables import GoodArray, head_study, measure_ways
 from lraee_toolchain.evaluation.risk_check import measure_risk
-from lraee_toolchain.evaluation.setting import Setting, Tower
+from lraee_toolchain.evaluation.setting import MergedTower, Setting, Tower
+from lraee_toolchain.parts.schedules import load_schedules
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
-from lraee_toolchain.stages import Stages
+from lraee_toolchain.stages.exits import Stages
 
 INT8: tuple[Precision, ...] = ("dynamic INT8", "naive INT8", "strong INT8")
 ALL: tuple[Precision, ...] = ("FP32", *INT8)
@@ -164,6 +165,7 @@ class Study:
             "given": given and given.float_parts.name,
             "exits": self._exits.name,
             "seeds": stages.config.seeds,
+            "merged": [dataclasses.asdict(schedule) for schedule in stages.schedules],
         }
         return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise, (full, before)))
 
@@ -176,7 +178,8 @@ class Study:
         stages = self._stages
         asked = stages.config.reads in TOKEN_INPUTS
         there = name == self._precision and bool(stages.token_blocks)
-        heads, gating = stages.split_material(parts, tokens=asked or there)
+        route = stages.route(parts, tokens=asked or there)
+        heads, gating = route.heads, route.gating
         if not asked:
             heads, gating = heads.without_tokens(), gating.without_tokens()
         return heads, gating, self._material(parts, tokens=asked)
@@ -193,7 +196,7 @@ class Study:
         full, before = at_full_depth
         is_tuned = stages.given is not None
         setting = Setting(task=stages.task(parts[main]), advance=stages.progress.steps(None), is_tuned=is_tuned)
-        tower = Tower.of(main, *materials[main])
+        tower = dataclasses.replace(Tower.of(main, *materials[main]), merged=self._merged(parts[main]))
         ways = measure_ways(
             tower,
             full,
@@ -201,7 +204,9 @@ class Study:
             setting,
             given=before,
         )
-        runnable = Runnable(chain=stages.chain(parts[main]), parts=parts[main], pixels=self.rows.pixels)
+        runnable = Runnable(
+            tower=stages.tower, chain=stages.chain(parts[main]), parts=parts[main], pixels=self.rows.pixels
+        )
         ratios = {block.block: block.information_to_noise for block in noise[main].blocks}
         blocks = candidates("auto", stages.tower.depth)
         return Ablations(
@@ -223,6 +228,24 @@ class Study:
             pruned={name: tuple(pathological(profile, blocks)) for name, profile in noise.items()},
             routed_right=tuple(pack_right(good) for good in ways.of("routed").good),
         )
+
+    def _merged(self, parts: Path) -> tuple[MergedTower, ...]:
+        """Give the exported precision under every merging schedule."""
+        stages, folder = self._stages, self._stages.merged_parts(parts)
+        tokens = stages.config.reads in TOKEN_INPUTS
+        found = []
+        for schedule in () if folder is None else load_schedules(folder):
+            route = stages.route(parts, tokens=tokens, schedule=schedule)
+            evaluation = stages.material(self._evaluation, parts, views=1, tokens=tokens, schedule=schedule)
+            found.append(
+                MergedTower(
+                    schedule=schedule.name,
+                    costs=route.costs,
+                    pool=route.heads.joined(route.gating),
+                    evaluation=dataclasses.replace(evaluation, classes=self.classes),
+                )
+            )
+        return tuple(found)
 
     def latency(self) -> Latency:
         """Time the rows of T1 against each other."""

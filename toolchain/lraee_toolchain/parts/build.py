@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lraee.bundle.manifest import PartEntry, block_names
@@ -28,9 +28,14 @@ def load_parts(folder: Path) -> tuple[PartEntry, ...]:
     return read_json(tuple[PartEntry, ...], folder / "parts.json")
 
 
+def float_blocks(tower: Tower) -> list[BlockWeights]:
+    """Take the weights of all blocks as they were trained."""
+    return [float_block(block, tower.activation) for block in tower.blocks]
+
+
 def build_float(tower: Tower, folder: Path) -> None:
     """Write the float32 parts, and variants ``<part>.observed.onnx`` that also give the tensors to calibrate."""
-    blocks = [float_block(block, tower.activation) for block in tower.blocks]
+    blocks = float_blocks(tower)
     save_tower_parts(tower, blocks, float_tail(tower), folder, quantized=False)
     for number, block in enumerate(blocks, start=1):
         graph, _ = build_block(block, BlockForm(token_count=tower.tokens), number=number, observe=True)
@@ -75,42 +80,45 @@ def save_tower_parts(
 def build_float_baseline(tower: Tower, folder: Path) -> None:
     """Write ``fp32.onnx`` with ``fp32.data``: the float tower as one graph, what a user would run without lraee."""
     file = WeightFile("fp32.data")
-    blocks = [float_block(block, tower.activation) for block in tower.blocks]
+    blocks = float_blocks(tower)
     files = dict.fromkeys(["stem", *block_names(tower.depth), "tail"], file)
     build_whole(tower, blocks, float_tail(tower), files, class_only=False, name="fp32").save(folder)
     file.save(folder)
 
 
-def build_exits(
-    exits: Mapping[int, ExitWeights],
-    tower: Tower,
-    folder: Path,
-    *,
-    tokens: Sequence[int] | None = None,
-    suffix: str = "",
-) -> None:
-    """Write one part for each exit, and their list.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitsOfRoute:
+    """The exits of the parts that merge nothing, or of those of one schedule."""
+
+    weights: Mapping[int, ExitWeights]
+    """By the block before them."""
+    tokens: Sequence[int] | None = None
+    """How many there are after each block, where a schedule merges some."""
+    suffix: str = ""
+    """Of the parts' names under a schedule."""
+
+
+def build_exits(routes: Sequence[ExitsOfRoute], tower: Tower, folder: Path) -> None:
+    """Write one part for each exit, and their list. Exits after one block that have the same head share its weights.
 
     Args:
-        exits: by the block before them.
+        routes: that have exits.
         tower: gives the shapes.
         folder: empty.
-        tokens: how many there are after each block, where a schedule merges some.
-        suffix: of the parts' names under a schedule.
     """
-    entries, class_token = [], tower.has_class_token
-    for number, weights in exits.items():
-        count = tower.tokens if tokens is None else tokens[number - 1]
-        sized = count < tower.tokens
-        graph, file = build_exit(
-            weights,
-            TokenShape(
-                count=count, width=tower.width, class_token=class_token, patches=tower.patches if sized else None
-            ),
-            name=f"exit_{number:02d}{suffix}",
-        )
-        operators = operators_of_exit(weights, class_token=class_token, sized=sized)
-        entries.append(save_part(graph, file, operators, folder))
+    entries, written = [], dict[str, list[bytes]]()
+    for route in routes:
+        for number, weights in route.weights.items():
+            count = tower.tokens if route.tokens is None else route.tokens[number - 1]
+            sized = count < tower.tokens
+            patches = tower.patches if sized else None
+            shape = TokenShape(count=count, width=tower.width, class_token=tower.has_class_token, patches=patches)
+            name, shared = f"exit_{number:02d}{route.suffix}", f"exit_{number:02d}.data"
+            graph, file = build_exit(weights, shape, name=name, data=shared)
+            if written.setdefault(shared, file.chunks) != file.chunks:
+                graph, file = build_exit(weights, shape, name=name)
+            operators = operators_of_exit(weights, class_token=tower.has_class_token, sized=sized)
+            entries.append(save_part(graph, file, operators, folder))
     save_parts(entries, folder)
 
 

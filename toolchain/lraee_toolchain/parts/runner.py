@@ -76,6 +76,7 @@ class Chain:
         """
         self._folder = folder
         self.schedule: ScheduledParts | None = None
+        self._merged: Path | None = None
         wanted = SessionSettings(threads=threads).thread_count
         fitting = fitting_threads(wanted, sessions=depth + 3)  # the class token's block has two
         self._settings = SessionSettings(threads=fitting)
@@ -84,16 +85,24 @@ class Chain:
         self._sigmoid = sigmoid
         self.names = block_names(depth)
 
-    def under(self, schedule: ScheduledParts | None) -> Chain:
-        """Give the same chain with the parts of a merging schedule, which `sized_after_blocks` and `tail` run."""
+    def under(self, schedule: ScheduledParts, folder: Path) -> Chain:
+        """Give the same chain with the parts of a merging schedule, which `sized_after_blocks` and `tail` run.
+
+        Args:
+            schedule: names them.
+            folder: where those lie that this chain's folder lacks.
+        """
         chain = copy.copy(self)
-        chain.schedule = schedule
+        chain.schedule, chain._merged = schedule, folder
         return chain
 
     def session(self, name: str) -> ort.InferenceSession:
         """Return the session of part `name`, made when it is first asked for."""
         if name not in self._sessions:
-            self._sessions[name] = make_session(self._folder / f"{name}.onnx", self._settings)
+            path = self._folder / f"{name}.onnx"
+            if self._merged is not None and not path.is_file():
+                path = self._merged / path.name
+            self._sessions[name] = make_session(path, self._settings)
         return self._sessions[name]
 
     def drop(self, name: str) -> None:

@@ -16,9 +16,7 @@ from lraee.errors import ExportError
 from lraee_exporters.graphs.block import BlockForm, flops_of_block
 from lraee_exporters.graphs.pooling.merging import most_merged
 from lraee_exporters.tower import Tower
-
-Schedule = tuple[int, ...]
-"""Pairs of tokens that become one in each block."""
+from lraee_toolchain.parts.scheduled import Schedule
 
 MOVES = (2, 1)
 """Pairs that move to a neighbouring block at once, in the order in which they are tried."""
@@ -45,6 +43,14 @@ def blocks_flops(tower: Tower, schedule: Schedule) -> list[int]:
 def saving(tower: Tower, schedule: Schedule) -> float:
     """Give the share of the blocks' FLOPs that a schedule saves, 0 to 1."""
     return 1 - sum(blocks_flops(tower, schedule)) / sum(blocks_flops(tower, (0,) * tower.depth))
+
+
+def full_saving(tower: Tower, schedule: Schedule) -> float:
+    """Give the share of full depth's FLOPs that a schedule saves, 0 to 1; of the tail the projection is counted."""
+    plain = blocks_flops(tower, (0,) * tower.depth)
+    stem = 2 * tower.patches * tower.width * 3 * tower.patch_size**2
+    tail = 0 if tower.projection is None else 2 * tower.width * tower.embed_dim
+    return (sum(plain) - sum(blocks_flops(tower, schedule))) / (stem + sum(plain) + tail)
 
 
 def is_possible(tower: Tower, schedule: Schedule) -> bool:

@@ -1,15 +1,28 @@
-"""Names the parts that run where tokens are merged."""
+"""Names merging schedules, and the parts that run where tokens are merged."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+Schedule = tuple[int, ...]
+"""Pairs of tokens that become one in each block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSchedule:
+    """A schedule of an export."""
+
+    name: str
+    """Such as ``merged-24``, after the percent of full depth's FLOPs that it saves."""
+    merged: Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledParts:
     """Names the parts that run under a schedule."""
 
-    merged: tuple[int, ...]
-    """Pairs of tokens that become one in each block."""
+    name: str
+    """Of the schedule."""
+    merged: Schedule
     blocks: tuple[str, ...]
     tail: str

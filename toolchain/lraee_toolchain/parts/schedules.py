@@ -1,17 +1,21 @@
-"""Builds the graphs of merging schedules beside the parts that merge nothing; both read the same weights."""
+"""Builds the graphs of merging schedules; they read the same weights as the parts that merge nothing."""
 
 from __future__ import annotations
 
+import filecmp
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from lraee.bundle.manifest import PartEntry
 from lraee.bundle.strict_json import read_json, write_json
-from lraee_exporters.graphs.block import BlockForm, BlockWeights, build_block, operators_of_block
-from lraee_exporters.graphs.tail import TailWeights, build_tail, operators_of_tail
+from lraee_exporters.graphs.block import BlockForm, build_block, operators_of_block
+from lraee_exporters.graphs.tail import build_tail, operators_of_tail
 from lraee_exporters.tower import Tower
-from lraee_toolchain.parts.build import load_parts, save_part, save_parts
-from lraee_toolchain.parts.scheduled import ScheduledParts
+from lraee_toolchain.parts.build import save_part, save_parts
+from lraee_toolchain.parts.saved_weights import TowerWeights
+from lraee_toolchain.parts.scheduled import NamedSchedule, ScheduledParts
 
 SCHEDULES = "schedules.json"
 
@@ -29,60 +33,60 @@ def tokens_after(tokens: int, merged: Sequence[int]) -> list[int]:
     return left
 
 
-def add_schedules(
-    tower: Tower,
-    blocks: Sequence[BlockWeights],
-    tail: TailWeights,
-    folder: Path,
-    schedules: Sequence[tuple[int, ...]],
+def build_schedules(
+    tower: Tower, weights: TowerWeights, plain: Path, folder: Path, schedules: Sequence[NamedSchedule]
 ) -> None:
-    """Write the graphs of merging schedules into the folder of a tower's parts, and name them in its lists.
+    """Write the graphs of merging schedules, and name them.
 
     Args:
         tower: gives the shapes.
-        blocks: the weights of every block, as they were saved.
-        tail: the tail's weights, likewise.
-        folder: written by `save_tower_parts`.
-        schedules: for each, the pairs of tokens that become one in each block.
+        weights: that the parts which merge nothing were built from.
+        plain: folder of those parts.
+        folder: empty; the weight files that the graphs read are linked or copied into it.
+        schedules: at least one.
     """
-    entries = {part.name: part for part in load_parts(folder)}
+    entries: dict[str, PartEntry] = {}
     found = []
-    for merged in schedules:
-        scheduled, more = save_schedule(tower, blocks, tail, merged, folder)
+    for schedule in schedules:
+        scheduled, more = _save_schedule(tower, weights, schedule, folder)
         found.append(scheduled)
         entries |= {part.name: part for part in more}
+    for data in {part.data for part in entries.values() if part.data is not None}:
+        assert filecmp.cmp(folder / data, plain / data, shallow=False)  # else their graphs would read others' weights
+        (folder / data).unlink()
+        _link(plain / data, folder / data)
     save_parts(tuple(entries.values()), folder)
     write_json(tuple(found), folder / SCHEDULES)
 
 
 def load_schedules(folder: Path) -> tuple[ScheduledParts, ...]:
-    """Read what `add_schedules` wrote; none where it never ran."""
-    path = folder / SCHEDULES
-    return read_json(tuple[ScheduledParts, ...], path) if path.is_file() else ()
+    """Read what `build_schedules` wrote."""
+    return read_json(tuple[ScheduledParts, ...], folder / SCHEDULES)
 
 
-def save_schedule(
-    tower: Tower, blocks: Sequence[BlockWeights], tail: TailWeights, merged: tuple[int, ...], folder: Path
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _save_schedule(
+    tower: Tower, weights: TowerWeights, schedule: NamedSchedule, folder: Path
 ) -> tuple[ScheduledParts, list[PartEntry]]:
-    """Write the graphs that a schedule needs and `save_tower_parts` did not write into this folder.
+    """Write the graphs that a schedule needs beside those that merge nothing.
 
     The last block computes the class token alone where there is one, so it merges nothing.
-
-    Args:
-        tower: gives the shapes.
-        blocks: the weights of every block, as they were saved.
-        tail: the tail's weights, likewise.
-        merged: pairs of tokens that become one in each block.
-        folder: of the tower's parts.
     """
     names, entries, tokens, sized = [], [], tower.tokens, False
-    for number, (block, pairs) in enumerate(zip(blocks, merged, strict=True), start=1):
+    for number, (block, pairs) in enumerate(zip(weights.blocks, schedule.merged, strict=True), start=1):
         form = BlockForm(
             token_count=tokens,
             merged=pairs,
             sized=sized,
             class_token=tower.has_class_token,
-            class_only=number == len(blocks) and tower.has_class_token,
+            class_only=number == tower.depth and tower.has_class_token,
         )
         if sized or pairs:
             graph, file = build_block(block, form, number=number)
@@ -91,9 +95,9 @@ def save_schedule(
         else:
             names.append(f"block_{number:02d}")
         tokens, sized = tokens - pairs, sized or pairs > 0
-    last = "tail"
+    last, tail = "tail", weights.tail
     if sized and tail.pool is not None:
         graph, file = build_tail(tail, width=tower.width, embed_dim=tower.embed_dim, token_count=tokens, sized=True)
         entries.append(save_part(graph, file, operators_of_tail(tail, sized=True), folder))
         last = graph.name
-    return ScheduledParts(merged=merged, blocks=tuple(names), tail=last), entries
+    return ScheduledParts(name=schedule.name, merged=schedule.merged, blocks=tuple(names), tail=last), entries

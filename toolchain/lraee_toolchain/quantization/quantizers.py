@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +18,18 @@ from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import scratch_array
 from lraee_toolchain.parts.build import save_tower_parts
 from lraee_toolchain.parts.runner import Chain, batches, run_part
-from lraee_toolchain.parts.schedules import add_schedules
+from lraee_toolchain.parts.saved_weights import TowerWeights, save_weights
 from lraee_toolchain.quantization.block_search import quantize_block_strongly
 from lraee_toolchain.quantization.tail_search import quantize_tail_strongly
 
 
-def build_int8(
-    tower: Tower,
-    ranges: Mapping[str, ActivationRange],
-    folder: Path,
-    *,
-    schedules: Sequence[tuple[int, ...]] = (),
-) -> None:
-    """Write the INT8 parts by rounding to nearest within the given ranges (the `naive` quantizer).
+def build_int8(tower: Tower, ranges: Mapping[str, ActivationRange], folder: Path) -> None:
+    """Write the INT8 parts by rounding to nearest within the given ranges (the `naive` quantizer), and their weights.
 
     Args:
         tower: float weights.
         ranges: of every quantized value, by ``block_NN/<input>`` and ``tail/<input>``.
         folder: empty.
-        schedules: merging schedules whose graphs are written too.
     """
     blocks = []
     for name, block in zip(block_names(tower.depth), tower.blocks, strict=True):
@@ -45,13 +38,13 @@ def build_int8(
     of_tail = {key.removeprefix("tail/"): value for key, value in ranges.items() if key.startswith("tail/")}
     tail = quantize_tail(float_tail(tower), of_tail)
     save_tower_parts(tower, blocks, tail, folder, quantized=True)
-    add_schedules(tower, blocks, tail, folder, schedules)
+    save_weights(TowerWeights(blocks=blocks, tail=tail), folder)
 
 
 def build_int8_strong(
     tower: Tower, chain: Chain, pixels: NDArray[np.uint8], folder: Path, *, advance: Callable[[int], None]
 ) -> None:
-    """Write the INT8 parts of the `strong` quantizer, and ``choices.json``, the recipe of each part.
+    """Write the INT8 parts of the `strong` quantizer, their weights, and ``choices.json``, the recipe of each part.
 
     Args:
         tower: float weights.
@@ -79,6 +72,7 @@ def build_int8_strong(
         advance(1)
     tail, choices["tail"] = quantize_tail_strongly(float_tail(tower), tokens)
     save_tower_parts(tower, blocks, tail, folder, quantized=True)
+    save_weights(TowerWeights(blocks=blocks, tail=tail), folder)
     write_json(choices, folder / "choices.json")
     write_json(errors, folder / "errors.json")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lraee.bundle.manifest import Manifest, OperatingPoint, Threshold
+from lraee.bundle.manifest import Manifest, OperatingPoint, Threshold, block_names
 from lraee_benchmarks.render.table import MISSING, Table
 from lraee_exporters.parity import StageParity
 from lraee_toolchain.config import ExportConfig
@@ -22,8 +22,13 @@ ACCOUNTING = "What tuning gives, and what exits give"
 
 def tower_bytes(manifest: Manifest) -> int:
     """Add up stem, blocks and tail: what runs at full depth."""
-    others = ("exit", "graph", "text")
-    return sum(manifest.bytes_of(part.name) for part in manifest.parts if not part.name.startswith(others))
+    return manifest.bytes_of("stem", *block_names(manifest.tower.blocks), "tail")
+
+
+def exits_bytes(manifest: Manifest) -> int:
+    """Add up the exits, those under merging schedules too."""
+    schedules = (manifest.schedule(None), *manifest.schedules)
+    return manifest.bytes_of(*(exit.part for schedule in schedules for exit in schedule.exits))
 
 
 def parts_table(manifest: Manifest) -> Table:
@@ -55,23 +60,56 @@ def parts_table(manifest: Manifest) -> Table:
 
 def measure_of(manifest: Manifest) -> str:
     """Say what heads and gates were fitted to."""
-    labelled = not manifest.exits or manifest.exits[0].supervision == "labels"
+    exits = [exit for one in (manifest.schedule(None), *manifest.schedules) for exit in one.exits]
+    labelled = not exits or exits[0].supervision == "labels"
     return "accuracy" if labelled else "agreement with FP32"
 
 
 def exits_table(manifest: Manifest) -> Table:
     """Show the exits, without their accuracy for random weights."""
-    random = manifest.model.is_random
-    with_ratio = not random and any(exit.information_to_noise is not None for exit in manifest.exits)
+    random, schedules = manifest.model.is_random, (manifest.schedule(None), *manifest.schedules)
+    every = [exit for schedule in schedules for exit in schedule.exits]
+    with_ratio = not random and any(exit.information_to_noise is not None for exit in every)
     header = ["after block", "head reads", "temperature", *(["INR"] if with_ratio else [])]
     header += [] if random else [f"{measure_of(manifest)} alone, gating split"]
     rows = []
-    for exit in manifest.exits:
-        cells = [str(exit.block), exit.reads, f"{exit.temperature:.2f}"]
-        if with_ratio:
-            cells.append(MISSING if exit.information_to_noise is None else f"{exit.information_to_noise:,.0f}")
-        rows.append(cells if random else [*cells, percent(exit.accuracy or 0.0)])
-    return Table(title="Exits", header=header, rows=rows)
+    for schedule in schedules:
+        for exit in schedule.exits:
+            cells = [str(exit.block), exit.reads, f"{exit.temperature:.2f}"]
+            if with_ratio:
+                cells.append(MISSING if exit.information_to_noise is None else f"{exit.information_to_noise:,.0f}")
+            cells += [] if random else [percent(exit.accuracy or 0.0)]
+            rows.append([*cells, tokens_name(schedule.name)] if manifest.schedules else cells)
+    return Table(title="Exits", header=[*header, "tokens"] if manifest.schedules else header, rows=rows)
+
+
+def tokens_name(schedule: str | None) -> str:
+    """Name the tokens of a merging schedule."""
+    return "all" if schedule in (None, "none") else f"`{schedule}`"
+
+
+def schedules_table(manifest: Manifest, evaluation: Evaluation | None) -> Table | None:
+    """Show how tokens are merged, and what that does at full depth, without any exit; None where nothing is merged."""
+    if not manifest.schedules:
+        return None
+    met = {} if evaluation is None else {row.point: row for row in evaluation.merged}
+    rows = []
+    for schedule in manifest.schedules:
+        left = manifest.tower.tokens - sum(schedule.merged)
+        cells = [tokens_name(schedule.name), " ".join(map(str, schedule.merged)), str(left)]
+        if evaluation is not None:
+            row = met[schedule.name]
+            cells += [percent(row.flops_saved, 1), accuracy(row.accuracy), points(row.difference_to_full)]
+        rows.append(cells)
+    header = ["schedule", "pairs merged in each block", f"tokens left of {manifest.tower.tokens}"]
+    header += [] if evaluation is None else ["FLOPs saved", "top-1", "against all tokens"]
+    return Table(
+        title="Merged tokens",
+        note="Similar tokens become one between attention and MLP, and count as often as they stand for. Every "
+        "schedule reads the same weights. What is shown is full depth, without any exit.",
+        header=header,
+        rows=rows,
+    )
 
 
 def points_table(manifest: Manifest) -> Table:
@@ -80,6 +118,7 @@ def points_table(manifest: Manifest) -> Table:
     rows = []
     for point in manifest.operating_points:
         cells = [point.name, ", ".join(_threshold(threshold) for threshold in point.thresholds) or "none"]
+        cells += [tokens_name(point.schedule)] if manifest.schedules else []
         if not random:
             cells += [
                 percent(point.flops_saved, 1),
@@ -87,7 +126,7 @@ def points_table(manifest: Manifest) -> Table:
                 percent(point.full_accuracy or 0.0),
             ]
         rows.append(cells)
-    header = ["operating point", "thresholds by block"]
+    header = ["operating point", "thresholds by block", *(["tokens"] if manifest.schedules else [])]
     header += [] if random else ["FLOPs saved", f"{measure}, gating split", "at full depth"]
     return Table(
         title="Thresholds of the operating points",

@@ -9,7 +9,7 @@ from typing import Any
 
 from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
 
-ELSEWHERE = {"model", "out", "heads", "adapt", "workers", "work", "overwrite"}
+ELSEWHERE = {"model", "out", "heads", "adapt", "merge_tokens", "workers", "work", "overwrite"}
 """Fields that are not plain options, or say nothing about the result."""
 
 
@@ -32,6 +32,7 @@ def commands_of(config: ExportConfig) -> list[str]:
         words += ["--epochs", str(config.heads.epochs)]
     if config.heads.rank is not None:
         words += ["--head-rank", str(config.heads.rank)]
+    words += [word for wish in config.merge_tokens for word in ("--merge-tokens", _shown(wish))]
     words += _tuning(config)
     return [shlex.join(words), shlex.join(["lraee-bench", _shown(config.out)])]
 

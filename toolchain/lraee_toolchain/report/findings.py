@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lraee.bundle.manifest import Manifest
+from lraee.bundle.manifest import Manifest, MergeSchedule
 from lraee_toolchain.config import ExportConfig, Precision
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.evaluation.metrics import Metrics, PolicyRow
@@ -28,6 +28,11 @@ class Findings:
         if quantization is None:
             return "FP32"
         return "strong INT8" if quantization.quantizer == "strong" else "naive INT8"
+
+    @property
+    def schedule(self) -> MergeSchedule:
+        """How the default operating point merges tokens, with the exits that it may take."""
+        return self.manifest.schedule(self.manifest.schedule_of(self.manifest.default_point))
 
     @property
     def row(self) -> PolicyRow | None:

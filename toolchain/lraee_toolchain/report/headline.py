@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from lraee_benchmarks.render.page import Tile, paragraph, tiles_html
-from lraee_toolchain.evaluation.metrics import PolicyRow
-from lraee_toolchain.report.bundle_tables import tower_bytes
+from lraee_toolchain.evaluation.metrics import PolicyRow, Way
+from lraee_toolchain.report.bundle_tables import exits_bytes, tower_bytes
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.wording import listed, percent, points, threads_text
 
@@ -68,7 +68,7 @@ def no_exits_text(found: Findings) -> str:
 
 def _lead(found: Findings) -> str:
     manifest, row, evaluation = found.manifest, found.row, found.metrics.evaluation
-    blocks = [exit.block for exit in manifest.exits]
+    blocks = [exit.block for exit in found.schedule.exits]
     text = (
         f"The image tower of {manifest.model.architecture}, weights `{manifest.model.weights}`, as "
         f"{found.precision} ONNX: one graph for each of its {manifest.tower.blocks} blocks of width "
@@ -76,6 +76,9 @@ def _lead(found: Findings) -> str:
     )
     if row is None or evaluation is None:
         return text
+    merged = sum(found.schedule.merged)
+    if merged:
+        text += f" At `{manifest.default_point}`, {merged} of {manifest.tower.tokens} tokens are merged on the way."
     change = row.difference_to_full
     mean, low, high = (f"{100 * value:+.2f}" for value in (change.mean, change.low, change.high))
     return (
@@ -96,10 +99,10 @@ def _tiles(found: Findings) -> Iterator[Tile]:
         yield Tile(name="FLOPs saved", value=percent(row.flops_saved, 1), notes=notes)
     yield from _accuracy_tile(found, row)
     yield from _latency_tile(found)
-    exits = sum(manifest.bytes_of(exit.part) for exit in manifest.exits)
+    exits = exits_bytes(manifest)
     notes = ["image tower", *([f"{exits / 1e6:.3g} MB more for exits"] if exits else [])]
     yield Tile(name="Size", value=f"{tower_bytes(manifest) / 1e6:.3g} MB", notes=notes)
-    blocks = [exit.block for exit in manifest.exits]
+    blocks = [exit.block for exit in found.schedule.exits]
     note = f"after {_blocks(blocks)} of {manifest.tower.blocks}" if blocks else "every image runs to the end"
     yield Tile(name="Exits", value=str(len(blocks)), notes=[note])
 
@@ -125,7 +128,8 @@ def _latency_tile(found: Findings) -> Iterator[Tile]:
     latency = found.metrics.latency
     if latency is None:
         return
-    routed, full = latency.row("routed", found.precision), latency.row("full", found.precision)
+    way: Way = "routed_merged" if any(found.schedule.merged) else "routed"
+    routed, full = latency.row(way, found.precision), latency.row("full", found.precision)
     if routed is None or full is None:
         return
     notes = [

@@ -12,6 +12,8 @@ _WAYS: dict[Way, str] = {
     "ssa_last": "{}, SSA head at the last block, full depth",
     "routed": "LRA-EE on {}",
     "routed_label_free": "LRA-EE on {}, label-free",
+    "routed_merged": "LRA-EE and merged tokens on {}",
+    "routed_merged_label_free": "LRA-EE and merged tokens on {}, label-free",
     "routed_ssa": "LRA-EE on {}, SSA heads only",
 }
 

@@ -17,6 +17,7 @@ from lraee_toolchain.report.bundle_tables import (
     per_class_text,
     points_table,
     provenance_table,
+    schedules_table,
 )
 from lraee_toolchain.report.command import commands_of
 from lraee_toolchain.report.figures import draw_heads, draw_pareto, draw_selectivity
@@ -63,7 +64,7 @@ def report_page(found: Findings) -> str:
 
 def _tower(found: Findings) -> Section:
     manifest, row, ablations = found.manifest, found.row, found.metrics.ablations
-    blocks = [exit.block for exit in manifest.exits]
+    blocks = [exit.block for exit in found.schedule.exits]
     shares = None if row is None else {block: row.share(block) for block in blocks}
     dropped = () if ablations is None else ablations.pruned.get(found.precision, ())
     tower = TowerDrawing(depth=manifest.tower.blocks, exits=blocks, shares=shares, dropped=dropped)
@@ -187,9 +188,11 @@ def _pictures(found: Findings) -> Section | None:
 
 
 def _points(found: Findings) -> Section | None:
-    if not found.manifest.exits:
+    if not found.manifest.operating_points:
         return None
     tables = [exits_table(found.manifest), points_table(found.manifest)]
+    if (merged := schedules_table(found.manifest, found.metrics.evaluation)) is not None:
+        tables.insert(0, merged)
     if found.metrics.evaluation is not None:
         tables.insert(0, evaluation_table(found.manifest, found.metrics.evaluation))
     body = [table_html(table) for table in tables]

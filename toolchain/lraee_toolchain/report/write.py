@@ -18,6 +18,7 @@ from lraee_toolchain.report.bundle_tables import (
     per_class_text,
     points_table,
     provenance_table,
+    schedules_table,
     tower_bytes,
 )
 from lraee_toolchain.report.findings import Findings
@@ -69,7 +70,9 @@ def _paragraphs(found: Findings) -> Iterator[str]:
     yield f"## Parts\n\nImage tower {tower_bytes(manifest) / 1e6:.2f} MB without exits."
     yield parts_table(manifest).to_markdown()
     yield "## Exits"
-    if manifest.exits:
+    if (merged := schedules_table(manifest, metrics.evaluation)) is not None:
+        yield from _titled(merged)
+    if manifest.operating_points:
         yield exits_table(manifest).to_markdown()
         yield points_table(manifest).to_markdown()
         if (text := per_class_text(manifest, found.config)) is not None:

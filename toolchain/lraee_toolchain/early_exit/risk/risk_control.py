@@ -22,8 +22,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_toolchain.early_exit.betting_test import drop_p_value
 from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate, outcome
+from lraee_toolchain.early_exit.risk.betting_test import drop_p_value
 from lraee_toolchain.early_exit.threshold_search import search
 
 PROPOSAL_SHARE = 0.5
@@ -37,7 +37,16 @@ STEPS = 6
 
 
 def risk_controlled_point(scores: ExitScores, *, epsilon: float, delta: float, seed: int) -> Point:
-    """Choose the boldest point that passes the test; all exits are closed when none does.
+    """Choose the boldest point that passes the test as `boldest_point` does; all exits are closed when none does.
+
+    Where tokens are merged, that loses something too: call `boldest_point` there.
+    """
+    passed = boldest_point(scores, epsilon=epsilon, delta=delta, seed=seed)
+    return evaluate(scores, [np.inf] * len(scores.blocks)) if passed is None else passed
+
+
+def boldest_point(scores: ExitScores, *, epsilon: float, delta: float, seed: int) -> Point | None:
+    """Choose the boldest point that passes the test; None when none does.
 
     Args:
         scores: of images that nothing was trained on.
@@ -55,19 +64,21 @@ def risk_controlled_point(scores: ExitScores, *, epsilon: float, delta: float, s
     proposing = round(PROPOSAL_SHARE * len(order))
     sequence = propose_sequence(images_of(scores, order[:proposing]), epsilon=epsilon)
     passed = last_to_pass(sequence, images_of(scores, order[proposing:]), epsilon=epsilon, delta=delta)
-    closed = [np.inf] * len(scores.blocks)
-    return evaluate(scores, closed if passed is None else passed.thresholds)
+    return None if passed is None else evaluate(scores, passed.thresholds)
 
 
 def propose_sequence(scores: ExitScores, *, epsilon: float) -> list[Point]:
     """Order points from the most certain to pass to the boldest, each saving more than the one before.
 
     Certainty is ``(difference + epsilon) / standard error``; only points that no other beats in both certainty and
-    saving are kept, so the sequence is one path through the thresholds. Empty without exits or images.
+    saving are kept, so the sequence is one path through the thresholds. Empty without images, and without exits where
+    nothing is merged.
     """
     _check(epsilon)
-    if scores.gate.size == 0:
+    if not len(scores.gate) or (not scores.blocks and scores.merged_good is None):
         return []
+    if not scores.blocks:
+        return _most_certain([evaluate(scores, ())], epsilon)
     tried = [point.thresholds for point in search(scores, quick=True)]
     tried += [(float(level),) * len(scores.blocks) for level in np.quantile(scores.gate, np.linspace(0, 1, LEVELS))]
     path = _most_certain((evaluate(scores, thresholds) for thresholds in tried), epsilon)

@@ -14,8 +14,8 @@ from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.block import BlockForm, build_block, float_block
 from lraee_exporters.graphs.stem import build_stem
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
-from lraee_toolchain.adaptation.merged_tower import merge, merging
-from lraee_toolchain.adaptation.trunk import Machine, blocks_of, run_tower
+from lraee_exporters.torch_tower.merged_trunk import merge, merging
+from lraee_exporters.torch_tower.trunk import Machine, blocks_of, run_tower
 from lraee_toolchain.adaptation.views import Views
 
 Array = npt.NDArray[Any]

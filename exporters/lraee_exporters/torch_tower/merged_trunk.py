@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from lraee_exporters.graphs.pooling.merging import NEVER
-from lraee_toolchain.adaptation.trunk import blocks_of, has_class_token
+from lraee_exporters.torch_tower.trunk import blocks_of, has_class_token
 
 
 def merge(
