@@ -74,12 +74,13 @@ def _early_exit(report: Report) -> Iterator[str]:
     idle = [row.name for row in report.rows if row.kind in BY_IMAGE and row.flops_saved <= 0]
     if idle:
         yield f"{', '.join(idle)} saves no FLOPs on these images."
-    rows = [row for row in report.rows if row.kind in (*BY_IMAGE, "exit") and row.name not in idle]
+    rows = [row for row in report.rows if row.kind in (*BY_IMAGE, "exit", "merged") and row.name not in idle]
     for row in rows:
         if row.latency_saved_interval.high < 0:
+            cost = "finding and merging tokens costs" if row.kind == "merged" else "its exits and the chain cost"
             yield (
                 f"{row.name} is slower than full depth ({report.reference}) by {-row.latency_saved:.1%}: "
-                f"it saves {row.flops_saved:.1%} of the FLOPs, less than its exits and the chain cost."
+                f"it saves {row.flops_saved:.1%} of the FLOPs, less than {cost}."
             )
     unclear = [row.name for row in rows if row.latency_saved_interval.low <= 0 <= row.latency_saved_interval.high]
     if unclear:

@@ -191,6 +191,7 @@ KIND_TEXTS: dict[RowKind, str] = {
     "replay": "images leave in given shares, whatever they show",
     "deadline": "a batch leaves when the time is up",
     "full": "all blocks run one by one",
+    "merged": "all blocks run one by one, and similar tokens are merged on the way",
     "graph": "the same tower runs as one graph",
     "fp32": "the float tower runs as one graph",
     "static": "torch's export, quantized by the defaults of quantize_static",

@@ -28,6 +28,7 @@ SCHEMA: Final = "lraee-bench/3"
 RowKind = Literal[
     "adaptive",
     "full",
+    "merged",
     "exit",
     "confidence",
     "entropy",
@@ -45,7 +46,7 @@ RowKind = Literal[
 """How a row runs the tower.
 
 - ``adaptive``: each image leaves by the learned gates, at one operating point (LRA-EE).
-- ``full``: all blocks, no exit.
+- ``full``: all blocks, no exit. ``merged``: the same with merged tokens.
 - ``exit``: every image leaves after the same block.
 - ``confidence``, ``entropy``: each image leaves by one threshold on the largest probability, or on the entropy.
 - ``patience``: each image leaves once consecutive exits agree.

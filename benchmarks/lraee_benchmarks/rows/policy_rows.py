@@ -93,9 +93,9 @@ def full_depth(manifest: Manifest, probabilities: NDArray[np.float32], *, all_to
 
 
 def chain_policies(manifest: Manifest, specs: Sequence[str]) -> dict[str, Policy]:
-    """Choose full depth and the policies asked for; without any, every named operating point and every exit.
+    """Choose full depth and the policies asked for; without any, named operating points, schedules and exits.
 
-    The points of the Pareto front (``saves-20``) run when asked for.
+    The points of the Pareto front (``saves-20``) run when asked for, and exits with merged tokens too.
 
     Returns:
         Policies by the name of their row, which `parse_policy` reads again.
@@ -103,7 +103,8 @@ def chain_policies(manifest: Manifest, specs: Sequence[str]) -> dict[str, Policy
     Raises:
         PolicyError: a spec is not a policy, the bundle lacks what it asks for, or reports have no kind for it.
     """
-    chosen = list(specs) or [*_points(manifest), *(f"exit={exit.block}" for exit in manifest.exits)]
+    merged = [f"full@{schedule.name}" for schedule in manifest.schedules]
+    chosen = list(specs) or [*_points(manifest), *merged, *(f"exit={exit.block}" for exit in manifest.exits)]
     policies = {_full_name(spec, manifest): parse_policy(spec) for spec in [*chosen, "full"]}
     for policy in policies.values():
         policy.bind(manifest)
@@ -175,7 +176,7 @@ def in_batches(variant: Variant[Raw], batch: int) -> Variant[list[Raw]]:
 def _kind(policy: Policy) -> RowKind:
     if type(policy) not in KINDS:
         raise PolicyError(f"{type(policy).__name__} is not a kind of row; wanted one of {', '.join(KINDS.values())}")
-    return KINDS[type(policy)]
+    return "merged" if isinstance(policy, Full) and policy.schedule is not None else KINDS[type(policy)]
 
 
 def _points(manifest: Manifest) -> list[str]:

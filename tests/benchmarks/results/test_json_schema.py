@@ -20,7 +20,7 @@ SHIPPED = json.loads((files("lraee_benchmarks") / "lraee-bench.schema.json").rea
 
 
 def test_the_shipped_schema_is_that_of_the_code() -> None:
-    """Write it again with ``python docs/tools/bench_schema.py``."""
+    """It is what ``python docs/tools/bench_schema.py`` prints."""
     assert build_schema() == SHIPPED
     assert SHIPPED["title"] == SCHEMA
     Draft202012Validator.check_schema(SHIPPED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -19,6 +20,8 @@ from lraee_benchmarks.render.wording import KIND_TEXTS
 from lraee_benchmarks.results.model import BY_IMAGE, RowKind
 from lraee_benchmarks.rows.baselines import BASELINES
 from lraee_benchmarks.rows.policy_rows import KINDS, Variant, chain_policies, chain_variant
+
+GOLDEN = Path(__file__).parents[2] / "runtime" / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,24 @@ def test_the_default_point_is_spelled_out(model: lraee.Model) -> None:
     assert [variant.name for variant in chain_variants(model, ["adaptive", point])] == [point, "full"]
 
 
+def test_full_depth_with_merged_tokens_is_a_row_of_its_own_kind() -> None:
+    """Savings are never counted against it; its exits run when asked for."""
+    merging = lraee.load(GOLDEN / "format_3.lraee", threads=1)
+    found = {variant.name: variant.kind for variant in chain_variants(merging, [])}
+    assert found == {
+        "adaptive=balanced": "adaptive",
+        "adaptive=accurate": "adaptive",
+        "full@merge": "merged",
+        "exit=2": "exit",
+        "full": "full",
+    }
+    asked = {variant.name: variant.kind for variant in chain_variants(merging, ["full@merge", "exit=3@merge"])}
+    assert asked == {"full@merge": "merged", "exit=3@merge": "exit", "full": "full"}
+    pixels = np.zeros((2, 16, 16, 3), np.uint8)
+    (row,) = [variant for variant in chain_variants(merging, ["full@merge"]) if variant.kind == "merged"]
+    assert (row.read(row.run(pixels)).flops < merging.manifest.full_flops).all()
+
+
 def test_an_exit_that_the_bundle_lacks_is_refused(model: lraee.Model) -> None:
     """Before anything is timed."""
     with pytest.raises(PolicyError, match="no exit after block 99"):
@@ -87,7 +108,7 @@ def test_every_policy_that_can_be_typed_has_a_kind() -> None:
     """A new policy needs one here, and a description in the reports."""
     typed = {re.match(r"\w+", spec.strip())[0] for spec in POLICY_SPECS.split("|")}  # type: ignore[index]  # they match
     assert set(KINDS.values()) == typed
-    assert set(KIND_TEXTS) == set(get_args(RowKind)) == typed | set(BASELINES)
+    assert set(KIND_TEXTS) == set(get_args(RowKind)) == typed | {"merged"} | set(BASELINES)
     assert set(BY_IMAGE) == typed - {"full", "exit", "deadline"}
 
 
