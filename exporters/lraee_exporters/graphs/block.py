@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+import numpy as np
 from onnx import TensorProto
 
 from lraee_exporters.graphs.attention import HEADS_LAST, TOKENS_FIRST, add_attention, add_transpose
@@ -259,7 +260,7 @@ def _heads_joined(graph: GraphBuilder, rows: int, width: int, name: str) -> Arra
 
 
 def build_block(
-    block: BlockWeights, form: BlockForm, *, number: int, observe: bool = False
+    block: BlockWeights, form: BlockForm, *, number: int, observe: bool = False, class_attention: bool = False
 ) -> tuple[GraphBuilder, WeightFile]:
     """Build the part ``block_NN``: `tokens` (batch, tokens, width) float32 in and out.
 
@@ -272,6 +273,8 @@ def build_block(
         form: which rows it computes.
         number: counted from 1.
         observe: also give the four `QUANTIZED_INPUTS` as outputs, (batch * tokens, ...) float32, for calibration.
+        class_attention: also give `class_attention` (batch, tokens) float32, what the class token pays to each token,
+            summed over the heads, for methods that judge tokens by it.
     """
     name, count = f"block_{number:02d}", form.token_count
     graph, file = GraphBuilder(graph_name(number, form)), WeightFile(f"{name}.data")
@@ -281,6 +284,11 @@ def build_block(
     graph.output(after.name, "tokens_out", TensorProto.FLOAT, ["batch", form.left, block.width])
     if form.merged and after.sizes is not None:
         graph.output(after.sizes, "sizes_out", TensorProto.FLOAT, ["batch", form.left, 1])
+    if class_attention:
+        row, heads = (graph.constant(*one) for one in (("class_row", np.int64(0)), ("axis_heads", np.array([1]))))
+        paid = graph.node("Gather", ["attention_weights", row], "class_rows", axis=2)
+        paid = graph.node("ReduceSum", [paid, heads], "class_sum", keepdims=0)
+        graph.output(paid, "class_attention", TensorProto.FLOAT, ["batch", count])
     if observe:
         add_reshape(graph, "norm_1", (-1, block.width), "norm_1_flat")
         for value in QUANTIZED_INPUTS:

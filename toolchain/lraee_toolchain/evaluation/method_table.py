@@ -24,7 +24,7 @@ from lraee_toolchain.competitors.methods import Entry, Searched, Shared, compare
 from lraee_toolchain.competitors.pabee import Pabee
 from lraee_toolchain.competitors.rules import Method, Outputs, outputs_of
 from lraee_toolchain.competitors.token_merging import even_schedule, measure_merged
-from lraee_toolchain.competitors.token_pruning import keep_for, measure_pruned
+from lraee_toolchain.competitors.token_pruning import SCORES, measure_pruned
 from lraee_toolchain.early_exit.exits import TrainedExit, candidates
 from lraee_toolchain.early_exit.outcomes import outcome
 from lraee_toolchain.early_exit.routing import Routing
@@ -205,15 +205,20 @@ def _alone(seeds: Sequence[Mapping[str, Entry]]) -> tuple[ExitAlone, ...]:
 
 
 def _pruned(tower: Tower, setting: Setting, runnable: Runnable, matched: float) -> list[Levels]:
-    """Run token pruning at the matched saving and at `TOKEN_LEVELS`; nothing is trained, so there are no seeds."""
-    chain, pixels, classes = runnable.chain, runnable.pixels, tower.evaluation.classes
+    """Run token pruning at the matched saving and at `TOKEN_LEVELS`; nothing is trained, so there are no seeds.
+
+    Of its scores the best at each saving is taken, on the evaluation images themselves.
+    """
+    classes = tower.evaluation.classes
     assert classes is not None
-    shape = chain.stem(np.ascontiguousarray(pixels[:1])).shape
-    rows: list[Levels] = []
+    images, rows = (runnable.pixels, classes), list[Levels]()
     for saved in (matched, *TOKEN_LEVELS):
-        keep = keep_for(saved, setting.costs, tokens=shape[1], width=shape[2])
-        pruned = measure_pruned(chain, runnable.parts, pixels, classes, setting.costs, keep=keep)
-        rows.append([_reached(pruned.good, pruned.saved) if pruned.saved >= saved - 0.05 else None])
+        found = [
+            measure_pruned(runnable.chain, runnable.parts, runnable.tower, images, saved=saved, score=score)
+            for score in SCORES
+        ]
+        best = max(found, key=lambda pruned: float(pruned.good.mean()))
+        rows.append([_reached(best.good, best.saved) if best.saved >= saved - 0.05 else None])
         setting.advance(1)
     return rows
 

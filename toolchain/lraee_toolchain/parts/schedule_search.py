@@ -25,19 +25,30 @@ ROUNDS = 2
 """How often all moves of one size are tried."""
 
 
+def block_flops(tower: Tower, number: int, tokens: int, merged: int = 0) -> int:
+    """Count the FLOPs of a block that `tokens` come into, for one image; the last computes the class token alone."""
+    form = BlockForm(
+        token_count=tokens,
+        merged=merged,
+        class_token=tower.has_class_token,
+        class_only=number == tower.depth and tower.has_class_token,
+    )
+    return flops_of_block(form, width=tower.width, mlp_width=tower.mlp_width, heads=tower.heads)
+
+
 def blocks_flops(tower: Tower, schedule: Schedule) -> list[int]:
-    """Count the FLOPs of each block under a schedule, for one image; the last computes the class token alone."""
+    """Count the FLOPs of each block under a schedule, for one image."""
     tokens, flops = tower.tokens, []
     for number, merged in enumerate(schedule, start=1):
-        form = BlockForm(
-            token_count=tokens,
-            merged=merged,
-            class_token=tower.has_class_token,
-            class_only=number == tower.depth and tower.has_class_token,
-        )
-        flops.append(flops_of_block(form, width=tower.width, mlp_width=tower.mlp_width, heads=tower.heads))
+        flops.append(block_flops(tower, number, tokens, merged))
         tokens -= merged
     return flops
+
+
+def other_flops(tower: Tower) -> int:
+    """Count the FLOPs of stem and projection, which merging leaves as they are."""
+    stem = 2 * tower.patches * tower.width * 3 * tower.patch_size**2
+    return stem if tower.projection is None else stem + 2 * tower.width * tower.embed_dim
 
 
 def saving(tower: Tower, schedule: Schedule) -> float:
@@ -47,10 +58,8 @@ def saving(tower: Tower, schedule: Schedule) -> float:
 
 def full_saving(tower: Tower, schedule: Schedule) -> float:
     """Give the share of full depth's FLOPs that a schedule saves, 0 to 1; of the tail the projection is counted."""
-    plain = blocks_flops(tower, (0,) * tower.depth)
-    stem = 2 * tower.patches * tower.width * 3 * tower.patch_size**2
-    tail = 0 if tower.projection is None else 2 * tower.width * tower.embed_dim
-    return (sum(plain) - sum(blocks_flops(tower, schedule))) / (stem + sum(plain) + tail)
+    plain = sum(blocks_flops(tower, (0,) * tower.depth))
+    return (plain - sum(blocks_flops(tower, schedule))) / (plain + other_flops(tower))
 
 
 def is_possible(tower: Tower, schedule: Schedule) -> bool:
