@@ -33,6 +33,7 @@ from lraee_toolchain.early_exit.exits import candidates, head_inputs
 from lraee_toolchain.early_exit.fitting import fit_routing, with_class_thresholds, with_promise
 from lraee_toolchain.early_exit.routing import ROUTING, SavedRouting, saved_routing, without_unused
 from lraee_toolchain.evaluation.example_images import Picture, run_pictures
+from lraee_toolchain.evaluation.merged_patches import MergedPicture, merged_pictures
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.evaluation.study import measure
 from lraee_toolchain.parts.build import build_exits
@@ -44,6 +45,9 @@ from lraee_toolchain.stages.exits import Stages
 from lraee_toolchain.stages.inputs import Progress, Silent
 
 PARITY_IMAGES = 64
+
+MERGED_PICTURES = 16
+"""Pictures that the report draws with merged tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +233,8 @@ class _Export:
 
     def _findings(self, bundle: Path, metrics: Metrics) -> Findings:
         manifest = Bundle(bundle).manifest
-        return Findings(manifest=manifest, metrics=metrics, config=self.config, pictures=self._pictures(bundle))
+        pictures, merged = self._pictures(bundle), self._merged_pictures(bundle)
+        return Findings(manifest=manifest, metrics=metrics, config=self.config, pictures=pictures, merged=merged)
 
     def _pictures(self, bundle: Path) -> list[Picture]:
         """Choose images of the evaluation split by the block where they leave."""
@@ -239,6 +244,16 @@ class _Export:
         rows = load_pixel_set(stages.pixels(stages.splits.evaluation, views=1))
         classes = stages.classes(stages.splits.evaluation)[rows.source]
         return run_pictures(bundle, rows.pixels, classes, seed=self.config.seed)
+
+    def _merged_pictures(self, bundle: Path) -> list[MergedPicture]:
+        """Draw images of the evaluation split as the default operating point merges them, if it does."""
+        manifest, evaluation = Bundle(bundle).manifest, self.stages.splits.evaluation
+        schedule = manifest.schedule_of(manifest.default_point)
+        if evaluation is None or schedule is None or self.stages.is_random:
+            return []
+        rows = load_pixel_set(self.stages.pixels(evaluation, views=1)).pixels
+        chosen = np.linspace(0, len(rows) - 1, min(MERGED_PICTURES, len(rows))).astype(int)
+        return merged_pictures(bundle, schedule, np.ascontiguousarray(rows[chosen]))
 
     def _held_back(self) -> Path | None:
         """Write the images that were held back for the report, where that was asked for."""

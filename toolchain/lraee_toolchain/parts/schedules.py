@@ -54,7 +54,7 @@ def build_schedules(
     for data in {part.data for part in entries.values() if part.data is not None}:
         assert filecmp.cmp(folder / data, plain / data, shallow=False)  # else their graphs would read others' weights
         (folder / data).unlink()
-        _link(plain / data, folder / data)
+        link(plain / data, folder / data)
     save_parts(tuple(entries.values()), folder)
     write_json(tuple(found), folder / SCHEDULES)
 
@@ -64,7 +64,7 @@ def load_schedules(folder: Path) -> tuple[ScheduledParts, ...]:
     return read_json(tuple[ScheduledParts, ...], folder / SCHEDULES)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no links."""
     try:
         os.link(source, target)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lraee.bundle.manifest import Manifest, MergeSchedule
 from lraee_toolchain.config import ExportConfig, Precision
 from lraee_toolchain.evaluation.example_images import Picture
+from lraee_toolchain.evaluation.merged_patches import MergedPicture
 from lraee_toolchain.evaluation.metrics import Metrics, PolicyRow
 from lraee_toolchain.quantization.noise import NoiseProfile
 
@@ -20,6 +21,8 @@ class Findings:
     metrics: Metrics
     config: ExportConfig
     pictures: Sequence[Picture] = ()
+    merged: Sequence[MergedPicture] = ()
+    """Pictures under the merging schedule of the default operating point."""
 
     @property
     def precision(self) -> Precision:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from lraee_benchmarks.render import page
 from lraee_toolchain.evaluation.example_images import Picture
+from lraee_toolchain.evaluation.merged_patches import MergedPicture
 from lraee_toolchain.report.plots.style import themed
 
 PACKAGE = __name__.rpartition(".")[0]
@@ -37,3 +38,8 @@ def pictures_html(pictures: Sequence[Picture]) -> Markup:
         title = f"Early exit after block {block}" if early else f"Ran to the end, block {block}"
         places.append((title, list(group)))
     return Markup(page.macros(PACKAGE, "page_parts.html.jinja").pictures(places))
+
+
+def merged_html(pictures: Sequence[MergedPicture]) -> Markup:
+    """Render pictures whose merged patches are drawn as one."""
+    return Markup(page.macros(PACKAGE, "page_parts.html.jinja").merged(pictures))

@@ -23,7 +23,7 @@ from lraee_toolchain.report.command import commands_of
 from lraee_toolchain.report.figures import draw_heads, draw_pareto, draw_selectivity
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.headline import head_html, no_exits_text
-from lraee_toolchain.report.page_parts import drawing_html, pictures_html, plot_html, style
+from lraee_toolchain.report.page_parts import drawing_html, merged_html, pictures_html, plot_html, style
 from lraee_toolchain.report.plots.exits import exit_shares_plot, quadrants_plot
 from lraee_toolchain.report.plots.noise import noise_plot, quality_plot
 from lraee_toolchain.report.static_cuts import cuts_text
@@ -50,6 +50,7 @@ def report_page(found: Findings) -> str:
         _pareto,
         _leaving,
         _pictures,
+        _merged,
         _points,
         _comparisons,
         _risk,
@@ -185,6 +186,17 @@ def _pictures(found: Findings) -> Section | None:
     text += " A green frame and ✓ mark a right answer; a red frame and ✗ a wrong one, with the label." if known else ""
     body = [paragraph(text), pictures_html(found.pictures)]
     return Section(anchor="pictures", title="Example images", body=body)
+
+
+def _merged(found: Findings) -> Section | None:
+    if not found.merged:
+        return None
+    text = (
+        f"Pictures under the schedule `{found.schedule.name}` of the operating point `{found.manifest.default_point}`, "
+        "after the last block that merges. Patches that became one token have their mean colour; lines stand between "
+        "tokens. Patches of one token need not touch."
+    )
+    return Section(anchor="merged", title="Which patches became one", body=[paragraph(text), merged_html(found.merged)])
 
 
 def _points(found: Findings) -> Section | None:
