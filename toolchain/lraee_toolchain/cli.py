@@ -26,6 +26,7 @@ CHOICES = {
     "text": ("fp32", "fp16", "int8", "none"),
     "supervision": ("auto", "labels", "label-free"),
     "reads": ("auto", "patch_mean", "cls", "both", "attention", "local"),
+    "merge_for": ("flops", "latency"),
     "thresholds": ("per-exit", "per-class"),
     "precision": ("int8", "fp32"),
     "quantizer": ("naive", "strong"),
@@ -127,6 +128,9 @@ def export_command(
             "each such as 0,2,4,4; may be repeated",
         ),
     ] = None,
+    merge_for: Annotated[
+        str, _option(EXITS, "what a share in --merge-tokens is of: flops, or latency on this machine")
+    ] = "flops",
     max_accuracy_drop: Annotated[float, _option(EXITS, "points the default operating point may lose")] = 0.2,
     min_flops_saving: Annotated[
         float | None, _option(EXITS, "share of FLOPs it must save, replaces --max-accuracy-drop")

@@ -146,6 +146,9 @@ class ExportConfig:
     """Share of FLOPs (0 to 1) that the default operating point must save; replaces `max_accuracy_drop`."""
     merge_tokens: tuple[MergeWish, ...] = ()
     """Merging schedules that the bundle offers beside no merging; the operating points are the best over all."""
+    merge_for: Literal["flops", "latency"] = "flops"
+    """What a share in `merge_tokens` is of: the blocks' FLOPs, or the time that they take on this machine, one image on
+    one thread; the manifest then names the machine."""
     thresholds: Literal["per-exit", "per-class"] = "per-exit"
     """``per-class`` adds the operating point ``per-class``: class-based thresholds, chosen like the default point."""
     promise: float | None = None
@@ -289,6 +292,10 @@ class ExportConfig:
                     f"--merge-tokens is {wish}, wanted auto, a share of the FLOPs above 0 and below 1, or pairs in "
                     "each block, such as 4 or 0,2,4,4"
                 )
+        if self.merge_for != "flops" and not any(isinstance(wish, float) for wish in self.merge_tokens):
+            raise ExportError(
+                f"--merge-for {self.merge_for} says what a share is of; give one, such as --merge-tokens 0.3"
+            )
         if self.merge_tokens and self.reads == "local":
             raise ExportError("--reads local needs the grid of patches, which --merge-tokens takes apart; drop one")
 

@@ -221,6 +221,7 @@ class _Export:
                 **({} if self.adapted is None else {"adapted": self.adapted.words}),
                 **({} if stages.given_labels is None else {"labels": f"given, {stages.given_labels_sha256}"}),
                 "outliers": "none" if config.inject_outliers is None else f"{config.inject_outliers:g}",
+                **({} if stages.merging_machine is None else {"merged_for": f"latency on {stages.merging_machine}"}),
                 **({} if config.notice is None else {"notice": config.notice}),
             },
         )

@@ -11,7 +11,8 @@ from lraee.errors import ExportError
 from lraee_calibration_data import fashion_mnist_pool, load_pixels, open_dataset
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
 from lraee_exporters.torch_tower.trunk import blocks_of
-from lraee_toolchain.parts.schedule_choice import asked_for, choose_schedules
+from lraee_toolchain.parts.block_times import BlockTimes
+from lraee_toolchain.parts.schedule_choice import _Measure, asked_for, choose_schedules
 from lraee_toolchain.parts.schedule_search import full_saving, saving
 
 
@@ -74,8 +75,6 @@ def test_a_share_is_reached_by_the_schedule_that_turns_the_embedding_least(model
     assert saving(model.tower, even) >= 0.3
 
     def turned(schedule: tuple[int, ...]) -> float:
-        from lraee_toolchain.parts.schedule_choice import _Measure
-
         return _Measure(model, pixels, lambda done: None)(schedule)
 
     assert turned(found.merged) <= turned(even)
@@ -88,3 +87,16 @@ def test_random_weights_merge_evenly(pixels: Any) -> None:
     (found,) = choose(random, np.zeros((1, 224, 224, 3), np.uint8), 0.3)
     assert len({*found.merged[:-1]}) <= 2
     assert 0.3 <= saving(random.tower, found.merged) < 0.34
+
+
+def test_times_are_near_those_of_the_blocks_and_a_share_of_them_may_be_asked_for(model: LoadedModel) -> None:
+    """Fewer tokens take less, and merging takes something; what is found saves that share of the estimated time."""
+    times = BlockTimes(model.tower)
+    plain, bare = times.milliseconds((0,) * 12), times.milliseconds((16, *[0] * 11))
+    assert 0 < bare < plain
+    random = load_model("ViT-B-32", pretrained="random:0")
+    slow = BlockTimes(random.tower)
+    (found,) = choose_schedules(random, (0.3,), np.zeros((1, 224, 224, 3), np.uint8), times=slow)
+    assert slow.milliseconds(found.merged) <= 0.7 * slow.milliseconds((0,) * 12)
+    (by_flops,) = choose_schedules(random, (0.3,), np.zeros((1, 224, 224, 3), np.uint8))
+    assert sum(found.merged) >= sum(by_flops.merged)  # merging takes time that its FLOPs do not show

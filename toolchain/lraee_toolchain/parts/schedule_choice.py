@@ -18,6 +18,7 @@ from lraee_exporters.loading.open_clip_models import LoadedModel
 from lraee_exporters.torch_tower.merged_trunk import merging
 from lraee_exporters.torch_tower.trunk import Machine, run_tower
 from lraee_exporters.tower import Tower
+from lraee_toolchain.parts.block_times import BlockTimes
 from lraee_toolchain.parts.schedule_search import find_schedule, full_saving, is_possible, scaled
 from lraee_toolchain.parts.scheduled import NamedSchedule, Schedule
 
@@ -35,6 +36,7 @@ def choose_schedules(
     wishes: Sequence[float | Schedule],
     pixels: NDArray[np.uint8],
     advance: Callable[[int], None] = lambda done: None,
+    times: BlockTimes | None = None,
 ) -> tuple[NamedSchedule, ...]:
     """Choose one schedule for each wish, without those that come out equal.
 
@@ -45,27 +47,29 @@ def choose_schedules(
         wishes: a share of the blocks' FLOPs, or pairs of tokens in each block, one number for all.
         pixels: (images, size, size, 3) uint8 calibration images.
         advance: called after each schedule that was measured.
+        times: of the blocks on this machine, of which shares are taken; None takes shares of FLOPs.
 
     Raises:
         ExportError: a schedule does not fit the tower, or none saves as much as was asked for.
     """
     tower = model.tower
     measure = None if tower.weights.startswith("random") else _Measure(model, pixels, advance)
+    saved = None if times is None else times.saving
     found: dict[Schedule, None] = {}
     for wish in wishes:
         if not isinstance(wish, float):
             schedule = asked_for(tower, wish)
         elif measure is None:
-            even = scaled(tower, (1.0,) * (tower.depth - 1) + (0.0,), wish)
-            schedule = even or find_schedule(tower, wish, lambda _: 0.0)  # which says how much it can be
+            even = scaled(tower, (1.0,) * (tower.depth - 1) + (0.0,), wish, saved)
+            schedule = even or find_schedule(tower, wish, lambda _: 0.0, saved)  # which says how much it can be
         else:
-            schedule = find_schedule(tower, wish, measure)
+            schedule = find_schedule(tower, wish, measure, saved)
         found[schedule] = None
     named: dict[str, NamedSchedule] = {}
     for schedule in found:
-        name = plain = f"merged-{round(100 * full_saving(tower, schedule))}"
+        name = stem = f"merged-{round(100 * full_saving(tower, schedule))}"
         while name in named:
-            name = f"{plain}{chr(ord('b') + sum(one.startswith(plain) for one in named) - 1)}"
+            name = f"{stem}{chr(ord('b') + sum(one.startswith(stem) for one in named) - 1)}"
         named[name] = NamedSchedule(name=name, merged=schedule)
     return tuple(named.values())
 

@@ -9,6 +9,7 @@ merges changes what all blocks after it see.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -82,14 +83,23 @@ def shapes(depth: int) -> Iterator[tuple[float, ...]]:
             yield (0.0,) * start + tuple(weigh(place, len(places)) for place in places) + (0.0,)
 
 
-def scaled(tower: Tower, shape: Sequence[float], wanted: float) -> Schedule | None:
-    """Scale a shape to the least schedule that saves as much as wanted; None where it cannot."""
+def scaled(
+    tower: Tower, shape: Sequence[float], wanted: float, saved: Callable[[Schedule], float] | None = None
+) -> Schedule | None:
+    """Scale a shape to the least schedule that saves as much as wanted; None where it cannot.
+
+    Args:
+        tower: gives the shapes.
+        shape: how merging is spread over the blocks.
+        wanted: share, above 0 and below 1.
+        saved: gives the share that a schedule saves; None counts the blocks' FLOPs.
+    """
     found: Schedule | None = None
     low, high = 0.0, float(tower.tokens)
     for _ in range(24):
         middle = (low + high) / 2
         schedule = _rounded(tower, [middle * share for share in shape])
-        if saving(tower, schedule) >= wanted:
+        if (saving(tower, schedule) if saved is None else saved(schedule)) >= wanted:
             found, high = schedule, middle
         else:
             low = middle
@@ -108,13 +118,19 @@ def _rounded(tower: Tower, amounts: Sequence[float]) -> Schedule:
     return tuple(schedule)
 
 
-def find_schedule(tower: Tower, wanted: float, turned: Callable[[Schedule], float]) -> Schedule:
+def find_schedule(
+    tower: Tower,
+    wanted: float,
+    turned: Callable[[Schedule], float],
+    saved: Callable[[Schedule], float] | None = None,
+) -> Schedule:
     """Find the schedule that saves at least `wanted` of the blocks' FLOPs and turns the embedding least.
 
     Args:
         tower: gives the shapes.
         wanted: share of the blocks' FLOPs, above 0 and below 1.
         turned: measures a schedule: the mean of ``1 - cosine`` to the embedding without merging.
+        saved: gives the share that a schedule saves of something else than FLOPs, such as time.
 
     Raises:
         ExportError: no schedule saves that much.
@@ -126,14 +142,17 @@ def find_schedule(tower: Tower, wanted: float, turned: Callable[[Schedule], floa
             measured[schedule] = turned(schedule)
         return measured[schedule]
 
-    candidates = {found for shape in shapes(tower.depth) if (found := scaled(tower, shape, wanted)) is not None}
+    share = saved or partial(saving, tower)
+    scale = partial(scaled, tower, wanted=wanted, saved=share)
+    candidates = {found for shape in shapes(tower.depth) if (found := scale(shape)) is not None}
     if not candidates:
-        most = saving(tower, _rounded(tower, [float(tower.tokens)] * (tower.depth - 1) + [0.0]))
-        raise ExportError(f"merging tokens saves at most {most:.2f} of this tower's FLOPs, wanted {wanted:.2f}")
+        most = share(_rounded(tower, [float(tower.tokens)] * (tower.depth - 1) + [0.0]))
+        what = "FLOPs" if saved is None else "time"
+        raise ExportError(f"merging tokens saves at most {most:.2f} of this tower's {what}, wanted {wanted:.2f}")
     best = min(sorted(candidates), key=value)
     for pairs in MOVES * ROUNDS:
         for moved in list(_moves(best, pairs)):
-            if is_possible(tower, moved) and saving(tower, moved) >= wanted and value(moved) < value(best):
+            if is_possible(tower, moved) and share(moved) >= wanted and value(moved) < value(best):
                 best = moved
     return best
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lraee.bundle.strict_json import read_json, write_json
+from lraee_benchmarks.device.description import describe_device
 from lraee_calibration_data import Dataset
 from lraee_exporters.graphs.tail import float_tail
 from lraee_exporters.int8.linear import ActivationRange
@@ -23,6 +24,7 @@ from lraee_toolchain.early_exit.features import (
     load_teacher,
 )
 from lraee_toolchain.early_exit.task import FloatArray
+from lraee_toolchain.parts.block_times import THREADS, BlockTimes
 from lraee_toolchain.parts.build import build_float, float_blocks
 from lraee_toolchain.parts.runner import Chain
 from lraee_toolchain.parts.saved_weights import TowerWeights, load_weights
@@ -83,10 +85,26 @@ class TowerStages(Inputs):
         def choose(folder: Path) -> None:
             images = load_pixel_set(pixels).pixels
             advance = self.progress.steps(None)
-            write_json(choose_schedules(self.model, wishes, images, advance), folder / "schedules.json")
+            times = BlockTimes(self.tower) if self.config.merge_for == "latency" else None
+            write_json(choose_schedules(self.model, wishes, images, advance, times), folder / "schedules.json")
 
-        inputs = {"tower": self.fingerprint, "pixels": pixels.name, "wishes": wishes}
+        inputs = {
+            "tower": self.fingerprint,
+            "pixels": pixels.name,
+            "wishes": wishes,
+            "for": self.config.merge_for,
+            "machine": self.merging_machine,
+        }
         return read_json(tuple[NamedSchedule, ...], self.work.stage("schedules", inputs, choose) / "schedules.json")
+
+    @property
+    def merging_machine(self) -> str | None:
+        """The machine that schedules are chosen for by their time; None where they are chosen by FLOPs."""
+        if self.config.merge_for == "flops":
+            return None
+        device = describe_device()
+        features = ", ".join(device.int8_features) or "no instructions for INT8 products"
+        return f"{device.model}, {features}, {THREADS} thread"
 
     def merged_parts(self, parts: Path) -> Path | None:
         """Build the graphs of all schedules from the weights of parts that merge nothing; None without schedules."""
