@@ -35,7 +35,7 @@ Record = Mapping[str, Any]
 COMMON = ("--quantizer", "strong", "--text", "none", "--seeds", "3")
 """Options of every part."""
 
-TUNING = ("--adapt",)
+TUNING = ("--adapt", "--adapt-epochs", "8", "--adapt-exit-weight", "5")
 """How the trunk is tuned, in every arm alike; chosen on the gating split alone."""
 
 TRUNKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -49,9 +49,10 @@ TRUNKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     "pooled": ("--reads", "both"),
-    "attention": ("--reads", "attention", "--epochs", "15"),
+    "attention": ("--reads", "attention", "--epochs", "15", "--exits", "6,7,8,9,10,11"),
 }
-"""What heads read, and its options; heads that read all tokens learn for half as many passes, each of which is long."""
+"""What heads read, and its options; heads that read all tokens learn for half as many passes, each of which is long, and
+stand where the tuned trunk has learned with some."""
 
 TABLES = ("--ablations", "--tables", "exported")
 
