@@ -33,7 +33,7 @@ MODEL_CONFIG = {
 }
 """Four narrow blocks: six whole exports take seconds each, and their tables need no accuracy."""
 
-FEW = ("--quantizer", "naive", "--seeds", "1", "--epochs", "1", "--max-accuracy-drop", "30")
+FEW = ("--quantizer", "naive", "--seeds", "1", "--epochs", "1", "--max-accuracy-drop", "30", "--exits", "auto")
 FEW_PASSES = ("--adapt-epochs", "1", "--adapt-learning-rate", "1e-7", "--device", "cpu")
 
 
