@@ -51,8 +51,8 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     "pooled": ("--reads", "both"),
     "attention": ("--reads", "attention", "--epochs", "15", "--exits", "6,7,8,9,10,11"),
 }
-"""What heads read, and its options; heads that read all tokens learn for half as many passes, each of which is long, and
-stand where the tuned trunk has learned with some."""
+"""What heads read, and its options; heads that read all tokens learn for half as many passes, each of which is long,
+and stand where the tuned trunk has learned with some."""
 
 TABLES = ("--ablations", "--tables", "exported")
 
