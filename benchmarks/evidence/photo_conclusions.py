@@ -117,7 +117,7 @@ def _exits(whole: Whole) -> Iterator[str]:
 
 
 def _heads(whole: Whole) -> Iterator[str]:
-    for trunk in ("given", "labels"):
+    for trunk in ("given", "again"):
         pooled, attention = (_main(whole, f"{trunk}-{heads}", "routed") for heads in ("pooled", "attention"))
         if pooled is not None and attention is not None:
             more = attention["flops_saved"] - pooled["flops_saved"]

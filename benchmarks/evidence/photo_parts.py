@@ -103,12 +103,13 @@ PARTS = (
     Part(trunk="given", heads="pooled", tables=("--ablations",), hours=1.2),
     Part(trunk="given", heads="attention", tables=TABLES, hours=1.5),
     Part(trunk="control", heads="attention", tables=(), hours=0.8),
-    Part(trunk="labels", heads="attention", tables=TABLES, hours=1.9),
-    Part(trunk="labels", heads="pooled", tables=TABLES, hours=0.5),
+    Part(trunk="labels", heads="attention", tables=(), hours=1.2),
+    Part(trunk="again", heads="attention", tables=TABLES, hours=1.9),
+    Part(trunk="again", heads="pooled", tables=TABLES, hours=0.5),
     Part(trunk="label-free", heads="attention", tables=TABLES, hours=1.3),
-    Part(trunk="again", heads="attention", tables=(), hours=0.8),
 )
-"""All of it, in the order in which it runs."""
+"""All of it, in the order in which it runs. Heads and rivals on a trunk tuned with labels are compared on the second of
+the two, so that no part takes two hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

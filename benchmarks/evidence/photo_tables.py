@@ -39,7 +39,8 @@ class Answered:
     precision: str
     """``FP32`` or that of the bundles."""
     policy: str
-    """``full``, a policy, or ``LRA-EE`` with heads and gates of several seeds."""
+    """``full``, a policy, or ``LRA-EE``: with heads and gates of several seeds, or the bundle's own where only these
+    were fitted."""
     right: Right
     flops_saved: float = 0.0
     """Of the bundle's own full depth."""
@@ -66,7 +67,11 @@ def answered(parts: Parts) -> Iterator[Answered]:
                 policy = f"adaptive={row['point']}"
                 saved = row["flops_saved"]
                 yield Answered(trunk=trunk, precision=precision, policy=policy, right=right[policy], flops_saved=saved)
-        if ablations is not None:
+        if ablations is None:
+            (own,) = (row for row in evaluation["rows"] if row["point"] == "balanced")
+            good, saved = right["adaptive=balanced"], own["flops_saved"]
+            yield Answered(trunk=trunk, precision=precision, policy="LRA-EE", right=good, flops_saved=saved)
+        else:
             seeds = [unpack_right(text, images) for text in ablations["routed_right"]]
             saved = way(ablations, "routed")["flops_saved"]
             mean = np.asarray(np.mean(seeds, axis=0))

@@ -136,11 +136,12 @@ def test_the_table_says_what_the_exports_said(parts: dict[str, Any], whole: dict
     assert rows["labels", "FP32", "full"]["accuracy"] == evaluation["float_accuracy"]
     assert rows["given", "FP32", "full"]["accuracy"] == evaluation["given"]["accuracy"]
     assert rows["given", "naive INT8", "full"]["accuracy"] == evaluation["given"]["quantized"]
-    seeds = rows["labels", "naive INT8", "LRA-EE"]
-    (routed,) = (row for row in whole["main"]["labels-attention"] if row["way"] == "routed")
+    seeds = rows["given", "naive INT8", "LRA-EE"]
+    (routed,) = (row for row in whole["main"]["given-attention"] if row["way"] == "routed")
     assert seeds["accuracy"] == routed["accuracy"]
     assert seeds["to_own_full"] == routed["difference_to_int8"]
-    assert seeds["to_given_float"] == routed["difference_to_given"]
+    alone, balanced = (rows["labels", "naive INT8", policy] for policy in ("LRA-EE", "adaptive=balanced"))
+    assert {**alone, "policy": "adaptive=balanced"} == balanced
 
 
 def test_the_text_has_every_table_and_names_the_missing_parts(
@@ -151,11 +152,11 @@ def test_the_text_has_every_table_and_names_the_missing_parts(
     titles = ("Parts and hours", "Who is credited with what", "Heads and trunks", "Every rival at the same FLOPs")
     titles += ("Four quadrants", "Selectivity", "INT8 noise after each block", "Search", "Every candidate exit alone")
     assert all(f"## {title}" in text for title in titles)
-    assert "Missing: given-pooled, labels-pooled, label-free-attention, again-attention." in text
+    assert "Missing: given-pooled, again-attention, again-pooled, label-free-attention." in text
     assert text.count("**missing**, about") == 4
     assert (trial.folder / "records" / "photos.md").read_text("utf-8") == text
     assert all(f"- {sentence}\n" in text for sentence in whole["conclusions"])
-    assert {"lgvit", "lgvit_free", "pabee_everywhere"} <= set(whole["methods"]["labels-attention"])
+    assert {"lgvit", "lgvit_free", "pabee_everywhere"} <= set(whole["methods"]["given-attention"])
 
 
 def test_records_hold_no_photo_and_no_place_of_the_machine(parts: dict[str, Any], trial: Trial) -> None:
