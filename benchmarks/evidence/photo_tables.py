@@ -49,9 +49,19 @@ class Answered:
 def answered(parts: Parts) -> Iterator[Answered]:
     """Give what every trunk answers, from the part with attention heads where there is one.
 
+    Before a part with the trunk as given is recorded, its FP32 answers come from an export that tuned it.
+
     Args:
         parts: recorded ones.
     """
+    if not any(name.startswith("given-") for name in parts):
+        of_tuned = (record["metrics"]["evaluation"] for record in parts.values())
+        for found in of_tuned:
+            if (text := found["right"].get("given float")) is not None:
+                yield Answered(
+                    trunk="given", precision="FP32", policy="full", right=unpack_right(text, found["images"])
+                )
+                break
     for trunk in TRUNK_ORDER:
         names = [f"{trunk}-{heads}" for heads in ("attention", "pooled")]
         record = next((parts[name] for name in names if name in parts), None)

@@ -155,7 +155,6 @@ def honest_reading() -> str:
 
 BOTH_MODELS = (
     ("given", "FP32", "full", "FP32, full depth"),
-    ("given", "INT8", "full", "strong INT8, full depth"),
     ("given", "INT8", "LRA-EE", "early exits, trunk as given"),
     ("control", "INT8", "full", "trunk tuned without exits, full depth"),
     ("label-free", "INT8", "LRA-EE", "early exits, trunk tuned without labels"),
@@ -177,7 +176,6 @@ def both_models_table() -> str:
     exported, natural = evidence()["ablations"]["precision"], photos()
     of_reference = {
         ("given", "FP32", "full"): main["full", "FP32"],
-        ("given", "INT8", "full"): main["full", exported],
         ("given", "INT8", "LRA-EE"): main["routed", exported],
     }
     rows = () if natural is None else natural["accounting"]
@@ -191,7 +189,7 @@ def both_models_table() -> str:
         if natural is not None:
             cells += _gain(other, "to_given_float", is_reference=key[1] == "FP32")
         lines.append([words, *cells])
-    head = ["top-1", "FLOPs saved", "points to FP32 as given"]
+    head = ["top-1", "FLOPs saved", "points to FP32"]
     heads = [f"`reference`: {head[0]}", *head[1:]]
     heads += [] if natural is None else [f"natural photos: {head[0]}", *head[1:]]
     return table(["", *heads], lines)

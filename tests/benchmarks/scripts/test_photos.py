@@ -135,13 +135,24 @@ def test_the_table_says_what_the_exports_said(parts: dict[str, Any], whole: dict
             assert found["flops_saved"] == own["flops_saved"]
     assert rows["labels", "FP32", "full"]["accuracy"] == evaluation["float_accuracy"]
     assert rows["given", "FP32", "full"]["accuracy"] == evaluation["given"]["accuracy"]
-    assert rows["given", "naive INT8", "full"]["accuracy"] == evaluation["given"]["quantized"]
     seeds = rows["given", "naive INT8", "LRA-EE"]
     (routed,) = (row for row in whole["main"]["given-attention"] if row["way"] == "routed")
     assert seeds["accuracy"] == routed["accuracy"]
     assert seeds["to_own_full"] == routed["difference_to_int8"]
     alone, balanced = (rows["labels", "naive INT8", policy] for policy in ("LRA-EE", "adaptive=balanced"))
     assert {**alone, "policy": "adaptive=balanced"} == balanced
+
+
+def test_the_tower_as_given_is_known_from_a_tuned_export(scripts: SimpleNamespace, parts: dict[str, Any]) -> None:
+    """While no part with it is recorded: the same answers, and so the same differences."""
+    alone = scripts.photo_tables.assembled({"labels-attention": parts["labels-attention"]})
+    both = scripts.photo_tables.assembled(parts)
+
+    def rows(whole: dict[str, Any]) -> dict[tuple[str, str], Any]:
+        return {(row["trunk"], row["policy"]): row for row in whole["accounting"] if row["precision"] == "FP32"}
+
+    assert rows(alone)["given", "full"] == rows(both)["given", "full"]
+    assert rows(alone)["labels", "full"]["to_given_float"] == rows(both)["labels", "full"]["to_given_float"]
 
 
 def test_the_text_has_every_table_and_names_the_missing_parts(
