@@ -12,9 +12,11 @@ from lraee.bundle.folder import Bundle
 from lraee.bundle.strict_json import read_json
 from lraee.policies import Adaptive, Full
 from lraee_calibration_data import fashion_mnist_test, label_rows, load_pixels, open_dataset
-from lraee_toolchain.config import ExportConfig, HeadTraining
+from lraee_toolchain.cache import WorkFolder
+from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import export
+from lraee_toolchain.stages.inputs import Inputs, Silent
 
 EVEN = (2,) * 11 + (0,)
 
@@ -55,6 +57,15 @@ def test_schedules_share_the_weights_of_the_plain_blocks(config: ExportConfig) -
     assert written - {manifest.text and manifest.text.tokenizer} == named
     kept = {name for schedule in manifest.schedules for name in schedule.blocks}
     assert {name for name in data if name.startswith("block_")} <= kept | {f"block_{n:02d}" for n in range(1, 13)}
+
+
+def test_features_of_every_schedule_are_in_the_room_that_was_asked_for(config: ExportConfig) -> None:
+    """To the byte."""
+    assert config.work is not None
+    with WorkFolder(config.work) as work:
+        need = Inputs(config, work, Silent()).disk_need
+    arrays = [path for stage in ("features", "answers") for path in config.work.glob(f"{stage}-*/*.npy")]
+    assert sum(path.stat().st_size - 128 for path in arrays) == need.features  # less the files' headers
 
 
 def test_only_schedules_that_a_point_takes_are_in_the_bundle(config: ExportConfig) -> None:
@@ -102,3 +113,30 @@ def test_the_given_schedule_is_the_one_that_was_built(config: ExportConfig) -> N
         assert sum(schedule.merged) > 0
         assert schedule.merged[-1] == 0
         assert schedule.merged == EVEN or schedule.name != "merged-24"
+
+
+def test_a_trunk_tuned_with_a_schedule_is_exported_with_it(
+    small_config: Callable[..., ExportConfig], picked: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With heads that learned with the trunk, of low rank in INT8: weights are shared, and provenance says so."""
+    config = small_config(
+        tmp_path / "tuned.lraee",
+        evaluate=picked(fashion_mnist_test(), tmp_path / "test.zip", step=40),
+        adapt=Adaptation(epochs=1, head_epochs=1, exits=(4, 8), most_drop=100.0),
+        device="cpu",
+        merge_tokens=((3,),),
+        reads="attention",
+        heads=HeadTraining(epochs=1, rank=32),
+        max_accuracy_drop=60.0,
+    )
+    manifest = Bundle(export(config).bundle).manifest
+    (schedule,) = manifest.schedules
+    assert manifest.provenance["adapted"].endswith(f"tokens merged by {schedule.name}")
+    assert schedule.merged == (3,) * 11 + (0,)
+    assert {exit.reads for exit in schedule.exits} == {"attention"}
+    for exit in schedule.exits:
+        assert manifest.part(exit.part).data == f"exit_{exit.block:02d}.data"
+        assert manifest.part(exit.part).operators["Log"] == 1
+    metrics = read_json(Metrics, config.out.with_suffix(".report") / "metrics.json")
+    assert metrics.evaluation is not None
+    assert any(row.flops_saved > 0.4 for row in metrics.evaluation.points)

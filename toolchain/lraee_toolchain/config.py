@@ -288,8 +288,9 @@ class ExportConfig:
         """Refuse schedules that are none, and heads that merging leaves nothing to read."""
         for wish in self.merge_tokens:
             if not 0 < wish < 1 if isinstance(wish, float) else not wish or min(wish) < 0 or not any(wish):
+                said = wish if isinstance(wish, float) else ",".join(map(str, wish))
                 raise ExportError(
-                    f"--merge-tokens is {wish}, wanted auto, a share of the FLOPs above 0 and below 1, or pairs in "
+                    f"--merge-tokens is {said}, wanted auto, a share of the FLOPs above 0 and below 1, or pairs in "
                     "each block, such as 4 or 0,2,4,4"
                 )
         if self.merge_for != "flops" and not any(isinstance(wish, float) for wish in self.merge_tokens):

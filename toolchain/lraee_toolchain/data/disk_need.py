@@ -127,7 +127,8 @@ def disk_need(sizes: Sizes, config: ExportConfig) -> DiskNeed:
 
     trains = config.exits != "none"
     main = {*TRAINED} if trains else set()
-    features = an_image * of(*(main | {*TABLE_SPLITS} if config.ablations else main))
+    read = main | {*TABLE_SPLITS} if config.ablations else main
+    features = an_image * of(*read) * (1 + len(config.merge_tokens))  # without merging, and under each schedule
     if config.ablations:
         features += an_image * (TABLE_PRECISIONS - 1) * of(*TABLE_SPLITS)
     answers = an_answer * of(*main, "evaluation")

@@ -232,16 +232,17 @@ class Study:
     def _merged(self, parts: Path) -> tuple[MergedTower, ...]:
         """Give the exported precision under every merging schedule."""
         stages, folder = self._stages, self._stages.merged_parts(parts)
-        tokens = stages.config.reads in TOKEN_INPUTS
+        asked = stages.config.reads in TOKEN_INPUTS
         found = []
         for schedule in () if folder is None else load_schedules(folder):
-            route = stages.route(parts, tokens=tokens, schedule=schedule)
-            evaluation = stages.material(self._evaluation, parts, views=1, tokens=tokens, schedule=schedule)
+            route = stages.route(parts, tokens=bool(stages.token_blocks), schedule=schedule)
+            pool = route.heads.joined(route.gating)
+            evaluation = stages.material(self._evaluation, parts, views=1, tokens=asked, schedule=schedule)
             found.append(
                 MergedTower(
                     schedule=schedule.name,
                     costs=route.costs,
-                    pool=route.heads.joined(route.gating),
+                    pool=pool if asked else pool.without_tokens(),
                     evaluation=dataclasses.replace(evaluation, classes=self.classes),
                 )
             )

@@ -27,6 +27,7 @@ from lraee_toolchain.data.label_embeddings import read_label_embeddings
 from lraee_toolchain.data.labels import read_labels
 from lraee_toolchain.data.notices import ImagesRead, read_images, used_splits
 from lraee_toolchain.data.splits import PixelSet, Splits, load_pixel_set, open_splits, save_pixels
+from lraee_toolchain.parts.schedule_choice import asked_for
 
 
 class Progress(Protocol):
@@ -162,6 +163,9 @@ class Inputs:
             check_labels(self.model, self.label_set)
         if isinstance(config.exits, tuple) and max(config.exits) >= tower.depth:
             raise ExportError(f"--exits names block {max(config.exits)}, wanted 1 to {tower.depth - 1}")
+        for wish in config.merge_tokens:
+            if not isinstance(wish, float):
+                asked_for(tower, wish)
         wants = {"--ablations": config.ablations, f"--reads {config.reads}": config.reads in ("cls", "both")}
         for option, asked in wants.items():
             if asked and not tower.has_class_token:

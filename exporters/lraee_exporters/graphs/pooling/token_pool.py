@@ -125,7 +125,8 @@ def add_token_pool(
     if class_token:
         constant = np.zeros((fixed + queries, token_count), np.float32)
         constant[0, 0] = constant[1, 1:] = CLOSED
-        scores = graph.node("Add", [scores, graph.constant("fixed_scores", constant, file)], "all_scores")
+        closed = graph.constant("fixed_scores", constant)  # in the graph: weights do not depend on the tokens
+        scores = graph.node("Add", [scores, closed], "all_scores")
     if tokens.sizes is not None:
         row = add_reshape(graph, graph.node("Log", [tokens.sizes], "log_sizes"), (-1, 1, token_count), "log_sizes_row")
         scores = graph.node("Add", [scores, row], "scores_by_size")
