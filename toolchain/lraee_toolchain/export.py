@@ -184,7 +184,8 @@ class _Export:
             routing = fit_routing(task, routes, blocks=blocks, advance=advance)
             if config.promise is not None:
                 routing = with_promise(task, routing, routes)
-            routing = without_unused(routing, exits=config.exits == "auto" and not stages.is_random)
+            kept = [schedule.name for schedule in stages.schedules if schedule.kept]
+            routing = without_unused(routing, exits=config.exits == "auto" and not stages.is_random, kept=kept)
             if config.thresholds == "per-class":
                 routing = with_class_thresholds(task, routing, routes[0].heads, routes[0].gating)
             build_exits([stages.exits_of(routing, name) for name in (None, *routing.merged)], stages.tower, folder)

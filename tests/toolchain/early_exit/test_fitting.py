@@ -102,6 +102,7 @@ def test_schedules_that_no_point_takes_are_dropped_and_exits_by_schedule() -> No
     whole = without_unused(routing, exits=False)
     assert (whole.exits, dict(whole.merged)) == (exits, {"merged-20": ("third", "fourth")})
     assert [one.schedule for one in whole.front] == [None, "merged-20"]
+    assert dict(without_unused(routing, exits=False, kept=["merged-40"]).merged) == merged
     kept = without_unused(routing, exits=True)
     assert (kept.exits, dict(kept.merged)) == (("first",), {"merged-20": ("fourth",)})
     assert kept.exits_under("merged-20") == ("fourth",)

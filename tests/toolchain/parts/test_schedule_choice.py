@@ -38,7 +38,7 @@ def test_numbers_are_taken_as_they_are_and_named_by_what_they_save(model: Loaded
     """One number holds for all blocks but the last, which computes the class token alone; equal ones count once."""
     even, given = (2,) * 11 + (0,), (0, 0, 9, 0, 7, 1, 0, 2, 2, 0, 1, 0)
     found = choose(model, pixels, (2,), given, even)
-    assert [one.merged for one in found] == [even, given]
+    assert [(one.merged, one.kept) for one in found] == [(even, True), (given, True)]
     percent = [round(100 * full_saving(model.tower, one.merged)) for one in found]
     assert [one.name for one in found] == [f"merged-{share}" for share in percent]
 
@@ -69,6 +69,7 @@ def test_a_share_is_reached_by_the_schedule_that_turns_the_embedding_least(model
     met = []
     (found,) = choose_schedules(model, (0.3,), pixels, met.append)
     assert saving(model.tower, found.merged) >= 0.3
+    assert not found.kept
     assert len(met) > 10
     assert not any("forward" in vars(block) for block in blocks_of(model.torch_model.visual))
     even = (3,) * 11 + (0,)
@@ -87,6 +88,7 @@ def test_random_weights_merge_evenly(pixels: Any) -> None:
     (found,) = choose(random, np.zeros((1, 224, 224, 3), np.uint8), 0.3)
     assert len({*found.merged[:-1]}) <= 2
     assert 0.3 <= saving(random.tower, found.merged) < 0.34
+    assert found.kept
 
 
 def test_times_are_near_those_of_the_blocks_and_a_share_of_them_may_be_asked_for(model: LoadedModel) -> None:

@@ -66,7 +66,7 @@ class BundleInputs:
 
     @property
     def schedules(self) -> tuple[MergeSchedule, ...]:
-        """The merging schedules that operating points take."""
+        """The merging schedules of `routing`."""
         exits = self.routing.merged
         return tuple(
             MergeSchedule(name=one.name, merged=one.merged, blocks=one.blocks, tail=one.tail, exits=exits[one.name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -44,7 +44,7 @@ class SavedRouting:
     exits: tuple[ExitInfo, ...] = ()
     points: tuple[OperatingPoint, ...] = ()
     merged: dict[str, tuple[ExitInfo, ...]] = field(default_factory=dict)
-    """Exits under each merging schedule that an operating point takes, by its name."""
+    """Exits under each merging schedule of the bundle, by its name."""
 
 
 def exit_suffix(schedule: str | None) -> str:
@@ -56,15 +56,16 @@ def exit_suffix(schedule: str | None) -> str:
     return "" if schedule is None else f"_{schedule}"
 
 
-def without_unused(routing: Routing, *, exits: bool) -> Routing:
+def without_unused(routing: Routing, *, exits: bool, kept: Collection[str] = ()) -> Routing:
     """Drop schedules that no operating point takes, and exits that none opens.
 
     Args:
         routing: exits and points.
         exits: whether to drop exits too, or only schedules.
+        kept: schedules that stay in any case.
     """
     points = routing.points.values()
-    taken = {point.schedule for point in points}
+    taken = {*kept, *(point.schedule for point in points)}
     merged = {name: found for name, found in routing.merged.items() if name in taken}
     if len(merged) < len(routing.merged):
         front = tuple(point for point in routing.front if point.schedule in {None, *merged})

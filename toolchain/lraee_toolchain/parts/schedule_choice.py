@@ -55,7 +55,7 @@ def choose_schedules(
     tower = model.tower
     measure = None if tower.weights.startswith("random") else _Measure(model, pixels, advance)
     saved = None if times is None else times.saving
-    found: dict[Schedule, None] = {}
+    found: dict[Schedule, bool] = {}
     for wish in wishes:
         if not isinstance(wish, float):
             schedule = asked_for(tower, wish)
@@ -64,13 +64,13 @@ def choose_schedules(
             schedule = even or find_schedule(tower, wish, lambda _: 0.0, saved)  # which says how much it can be
         else:
             schedule = find_schedule(tower, wish, measure, saved)
-        found[schedule] = None
+        found[schedule] = found.get(schedule, False) or measure is None or not isinstance(wish, float)
     named: dict[str, NamedSchedule] = {}
-    for schedule in found:
+    for schedule, kept in found.items():
         name = stem = f"merged-{round(100 * full_saving(tower, schedule))}"
         while name in named:
             name = f"{stem}{chr(ord('b') + sum(one.startswith(stem) for one in named) - 1)}"
-        named[name] = NamedSchedule(name=name, merged=schedule)
+        named[name] = NamedSchedule(name=name, merged=schedule, kept=kept)
     return tuple(named.values())
 
 

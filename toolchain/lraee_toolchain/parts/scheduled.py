@@ -15,6 +15,9 @@ class NamedSchedule:
     name: str
     """Such as ``merged-24``, after the percent of full depth's FLOPs that it saves."""
     merged: Schedule
+    kept: bool = False
+    """Whether the bundle has it also where no operating point takes it: it was given in numbers, or weights are random,
+    so that no point can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
