@@ -27,7 +27,7 @@ def test_the_last_block_has_a_price_of_its_own_and_an_exit_pays_whole_blocks() -
 @pytest.mark.parametrize(
     ("exits", "depth", "is_random", "blocks"),
     [
-        ("auto", 12, False, tuple(range(4, 12))),
+        ("auto", 12, False, tuple(range(2, 12))),
         ("auto", 2, False, (1,)),
         ("all", 4, False, (1, 2, 3)),
         ("none", 12, False, ()),
@@ -39,7 +39,7 @@ def test_the_last_block_has_a_price_of_its_own_and_an_exit_pays_whole_blocks() -
     ],
 )
 def test_blocks_that_may_get_an_exit(exits: str | tuple[int, ...], depth: int, is_random: bool, blocks: Any) -> None:
-    """Those asked for in rising order, or from a third of the depth to the last but one, or the paper's."""
+    """Those asked for in rising order, or from a sixth of the depth to the last but one, or the paper's."""
     assert candidates(exits, depth, is_random=is_random) == blocks
 
 

@@ -76,14 +76,14 @@ class ExitAnswers:
 
 
 def candidates(exits: str | tuple[int, ...], depth: int, *, is_random: bool = False) -> tuple[int, ...]:
-    """List the blocks that may get an exit: those asked for, or all from a third of the depth to the last but one."""
+    """List the blocks that may get an exit: those asked for, or all from a sixth of the depth to the last but one."""
     if exits == "none":
         return ()
     if isinstance(exits, tuple):
         return tuple(sorted(set(exits)))
     if is_random:
         return tuple(sorted({round(depth * share) for share in PAPER_EXITS}))
-    first = max(1, depth // 3) if exits == "auto" else 1
+    first = max(1, depth // 6) if exits == "auto" else 1
     return tuple(range(first, depth))
 
 
