@@ -125,6 +125,17 @@ def test_a_policy_that_listens_runs_under_the_schedule_of_the_policy_within(kept
         assert set(listening.verdicts) <= {exit.block for exit in exits}
 
 
+def test_streams_and_low_memory_give_the_same_labels_and_exits(kept: Golden) -> None:
+    """At every operating point, merged tokens included."""
+    pixels, small = kept.expected["pixels"], lraee.load(kept.folder, memory="low")
+    for point in kept.points:
+        policy = lraee.Adaptive(point)
+        streamed = kept.model.stream_pixels(pixels, policy=policy, batch_size=3, max_lag=5)
+        for answers in (streamed, small.run_pixels(pixels, policy=policy)):
+            np.testing.assert_array_equal(answers.exit_block, kept.expected[f"{point}_exit_block"])
+            np.testing.assert_array_equal(answers.probabilities.argmax(axis=1), kept.expected[f"{point}_label"])
+
+
 def test_no_expected_answer_is_close_to_another(kept: Golden) -> None:
     """What the test before relies on."""
     for point in kept.model.manifest.operating_points:
