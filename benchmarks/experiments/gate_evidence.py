@@ -26,6 +26,7 @@ from lraee.cli import errors_as_one_line
 from lraee.model import Model
 from lraee.policies.base import Verdict
 from lraee.policies.given_shares import EveryExit
+from lraee_benchmarks.analysis.cascade import Array, Cascade
 from lraee_benchmarks.images import default_source, open_source
 from lraee_benchmarks.render.table import Table
 from lraee_calibration_data import label_rows, load_pixels
@@ -43,14 +44,6 @@ TINY = 1e-6
 STEPS = 30
 RIDGE = 1e-3
 
-GRID = 23
-"""Thresholds tried for each exit: quantiles of its gate, beside a closed exit."""
-
-PRICES = np.geomspace(0.01, 1.0, 20)
-"""Accuracy that all FLOPs of full depth are worth."""
-
-ROUNDS = 4
-
 LARGEST, PAPER, OWN, EARLIER, REGRET = (
     "largest probability",
     "the paper's three features",
@@ -58,8 +51,6 @@ LARGEST, PAPER, OWN, EARLIER, REGRET = (
     "these and the two exits before",
     "the same, fitted to 'full depth is no better'",
 )
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,13 +61,8 @@ class Heard:
     """(exits, images, labels)."""
     features: NDArray[np.float32]
     """(exits, images, 3)."""
-    good: Array
-    """(images, exits + 1) 1 where the exit, and last full depth, is right."""
-    leaving: Array
-    """(exits + 1,) FLOPs of leaving after each exit, and of running to the end, as shares of full depth without exits;
-    an image pays for every exit that is open on its way."""
-    visits: Array
-    """(exits,) FLOPs of evaluating each exit, as shares of full depth."""
+    cascade: Cascade
+    """What was right, and what it costs."""
 
 
 def listen(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> Heard:
@@ -100,9 +86,11 @@ def listen(model: Model, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) 
     return Heard(
         probabilities=probabilities,
         features=features,
-        good=right.T.astype(np.float64),
-        leaving=np.append([up_to[block] for block in blocks], manifest.full_flops) / manifest.full_flops,
-        visits=visits / manifest.full_flops,
+        cascade=Cascade(
+            good=right.T.astype(np.float64),
+            leaving=np.append([up_to[block] for block in blocks], manifest.full_flops) / manifest.full_flops,
+            visits=visits / manifest.full_flops,
+        ),
     )
 
 
@@ -140,70 +128,29 @@ def fitted(inputs: Array, target: Array, half: NDArray[np.bool_]) -> Array:
 def gates(heard: Heard, kind: str, half: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Fit the gates of all exits on `half` and give their values for all images, (images, exits)."""
     values = []
-    for place in range(len(heard.visits)):
+    for place in range(len(heard.cascade.visits)):
         inputs = inputs_of(heard, place)[kind]
-        good = heard.good[:, place]
-        target = np.maximum(good, 1 - heard.good[:, -1]) if kind == REGRET else good
+        good = heard.cascade.good[:, place]
+        target = np.maximum(good, 1 - heard.cascade.good[:, -1]) if kind == REGRET else good
         values.append(inputs[:, 0] if kind == LARGEST else fitted(inputs, target, half))
     return np.stack(values, axis=1).astype(np.float32)
 
 
-def outcome(heard: Heard, gate: NDArray[np.float32], thresholds: Array) -> tuple[Array, Array]:
-    """Give what each image saves, a share of full depth, and 1, 0 or -1: right more often, as often, less often."""
-    passes = np.column_stack([gate >= thresholds, np.ones(len(gate), np.bool_)])
-    where = passes.argmax(axis=1)
-    visited = np.append(np.cumsum(heard.visits * np.isfinite(thresholds)), 0)
-    visited[-1] = visited[-2]
-    return 1 - (heard.leaving + visited)[where], heard.good[np.arange(len(where)), where] - heard.good[:, -1]
-
-
-def search(heard: Heard, gate: NDArray[np.float32]) -> list[Array]:
-    """Find thresholds that are best for some price of FLOPs, one threshold after the other until none gains."""
-    grids = [np.append(np.quantile(column, np.linspace(0, 0.98, GRID)), np.inf) for column in gate.T]
-    thresholds, found = np.full(len(grids), np.inf), []
-
-    def value(tried: Array, price: float) -> float:
-        saved, change = outcome(heard, gate, tried)
-        return float(change.mean() + price * saved.mean())
-
-    for price in PRICES:
-        for _ in range(ROUNDS):
-            before = thresholds.copy()
-            for place, grid in enumerate(grids):
-                tried = [np.where(np.arange(len(grids)) == place, level, thresholds) for level in grid]
-                thresholds = max(tried, key=lambda one: value(one, price))
-            if (thresholds == before).all():
-                break
-        found.append(thresholds)
-    return found
-
-
-def some(heard: Heard, rows: NDArray[np.bool_]) -> Heard:
-    """Select images."""
-    return Heard(
-        probabilities=heard.probabilities[:, rows],
-        features=heard.features[:, rows],
-        good=heard.good[rows],
-        leaving=heard.leaving,
-        visits=heard.visits,
-    )
-
-
 def measure(heard: Heard, kind: str, divisions: int) -> list[tuple[float, float, float]]:
     """Give for each budget the share of FLOPs saved, the points lost and their standard error, on the other halves."""
-    images = len(heard.good)
+    images = len(heard.cascade.good)
     found: list[list[tuple[float, float, float]]] = [[] for _ in BUDGETS]
     for division in range(divisions):
         first = np.random.default_rng(division).permutation(images) < images // 2
         for half in (first, ~first):
             gate = gates(heard, kind, half)
-            known, other = some(heard, half), some(heard, ~half)
-            points = [(thresholds, *outcome(known, gate[half], thresholds)) for thresholds in search(known, gate[half])]
+            known, other = heard.cascade.some(half), heard.cascade.some(~half)
+            points = [(thresholds, *known.outcome(gate[half], thresholds)) for thresholds in known.search(gate[half])]
             for place, budget in enumerate(BUDGETS):
                 fitting = [point for point in points if point[2].mean() >= -budget / 100]
-                closed = np.full(len(heard.visits), np.inf)
+                closed = np.full(len(heard.cascade.visits), np.inf)
                 thresholds = max(fitting, key=lambda point: float(point[1].mean()))[0] if fitting else closed
-                saved, change = outcome(other, gate[~half], thresholds)
+                saved, change = other.outcome(gate[~half], thresholds)
                 error = change.std() / len(change) ** 0.5
                 found[place].append((float(saved.mean()), 100 * float(change.mean()), 100 * float(error)))
     means = [np.mean(of_budget, axis=0) for of_budget in found]

@@ -22,6 +22,7 @@ from typer.main import get_command
 from lraee.cli import app as lraee_app
 from lraee_benchmarks.cli import app as bench_app
 from lraee_benchmarks.render.html import app as page_app
+from lraee_exporters.single_file import app as single_file_app
 from lraee_toolchain.cli import app as export_app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Any] = {
     "lraee-bench": get_command(bench_app),
     "python -m lraee": get_command(lraee_app),
     "python -m lraee_benchmarks.render.html": get_command(page_app),
+    "python -m lraee_exporters.single_file": get_command(single_file_app),
 }
 """Our commands and their parsers; a script of ours is ``python benchmarks/….py`` and has its own."""
 

@@ -166,6 +166,17 @@ def export_command(
     quantizer: Annotated[str, _option(INT8, "naive, or strong: the best static INT8 of each block")] = "naive",
     ranges: Annotated[str, _option(INT8, "activation ranges: minmax or percentile")] = "minmax",
     percentile: Annotated[float, _option(INT8, "for --ranges percentile")] = 99.99,
+    no_saturation: Annotated[
+        bool,
+        _option(
+            INT8,
+            "half as many levels, so that sessions with default options are exact on every CPU",
+            "--no-saturation",
+        ),
+    ] = False,
+    single_file: Annotated[
+        bool, _option(REPORT, "also write the default operating point as one ONNX file", "--single-file")
+    ] = False,
     baselines: Annotated[bool, _option(REPORT, "also write what lraee-bench compares with", "--baselines")] = False,
     precisions: Annotated[
         bool, _option(REPORT, "measure FP32, dynamic, naive and strong INT8 at full depth", "--precisions")

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from lraee.errors import ExportError
 from lraee_exporters.graphs.exit import POOLED_INPUTS, HeadInput
 from lraee_exporters.graphs.text import TextPrecision
+from lraee_exporters.int8.linear import ALL_LEVELS, SMALL_WEIGHTS, Levels
 
 RangeMethod: TypeAlias = Literal["minmax", "percentile"]
 
@@ -159,6 +160,9 @@ class ExportConfig:
     precision: Literal["int8", "fp32"] = "int8"
     quantizer: Literal["naive", "strong"] = "naive"
     """``naive`` rounds to nearest within the ranges; ``strong`` searches the best static INT8 of each block."""
+    no_saturation: bool = False
+    """Round weights, or where that costs less the inputs of a block, to half as many levels: then products of uint8 and
+    int8 cannot saturate in ONNX Runtime's fast kernel on x86 without VNNI instructions."""
     notice: str | None = None
     """Origin and licences of weights and data, kept in the bundle and shown by ``python -m lraee info``."""
     inject_outliers: float | None = None
@@ -168,6 +172,8 @@ class ExportConfig:
     """How activation ranges are chosen."""
     percentile: float = 99.99
     """For ``ranges=percentile``."""
+    single_file: bool = False
+    """Also write ``<name>.single/<name>.onnx``: the bundle at its default operating point as one file."""
     baselines: bool = False
     """Also write ``<name>.baselines/`` next to the bundle, for lraee-bench."""
     precisions: bool = False
@@ -206,6 +212,11 @@ class ExportConfig:
         return "strong INT8" if self.quantizer == "strong" else "naive INT8"
 
     @property
+    def levels(self) -> Levels:
+        """How finely stem, tail and exits are rounded, and blocks of the naive quantizer."""
+        return SMALL_WEIGHTS if self.no_saturation else ALL_LEVELS
+
+    @property
     def evaluates(self) -> bool:
         """Whether there are images that only the report looks at."""
         return self.evaluate is not None or self.evaluate_share is not None
@@ -232,10 +243,6 @@ class ExportConfig:
             raise ExportError(f"--promise is {self.promise}, wanted points above 0 and below 100, such as 1")
         if not 0.5 < self.promise_confidence < 1:
             raise ExportError(f"--promise-confidence is {self.promise_confidence}, wanted above 0.5 and below 1")
-        if not 50 < self.percentile <= 100:
-            raise ExportError(f"--percentile is {self.percentile}, wanted above 50 and up to 100")
-        if self.precision == "fp32" and self.quantizer != "naive":
-            raise ExportError("--quantizer strong has nothing to do at --precision fp32; drop one of the two")
         if not 0 <= self.seed < 2**32:
             raise ExportError(f"--seed is {self.seed}, wanted a whole number from 0 to {2**32 - 1}")
         if self.workers is not None and not 1 <= self.workers <= 256:
@@ -259,6 +266,7 @@ class ExportConfig:
             }
             if given := [option for option, value in without.items() if value]:
                 raise ExportError(f"--exits none leaves {given[0]} nothing to do; drop one of the two")
+        self._check_quantization()
         self._check_evaluation()
         self._check_merging()
         self._check_adaptation()
@@ -268,6 +276,17 @@ class ExportConfig:
             )
         if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
             raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
+
+    def _check_quantization(self) -> None:
+        """Refuse options of INT8 that are out of range, or have nothing to do."""
+        if not 50 < self.percentile <= 100:
+            raise ExportError(f"--percentile is {self.percentile}, wanted above 50 and up to 100")
+        if self.precision == "fp32" and self.quantizer != "naive":
+            raise ExportError("--quantizer strong has nothing to do at --precision fp32; drop one of the two")
+        if self.precision == "fp32" and self.no_saturation:
+            raise ExportError(
+                "--no-saturation is about products of INT8, --precision fp32 has none; drop one of the two"
+            )
 
     def _check_evaluation(self) -> None:
         """Refuse measurements without images or without INT8, and two answers to which images are held out."""

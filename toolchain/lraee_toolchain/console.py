@@ -42,6 +42,7 @@ WORDS = {
     "ablations": "measure the comparison table",
     "latency": "time the comparison table",
     "report": "write the report",
+    "single": "write one file",
     "held-back": "gather the images that were held back",
     "traced": "export the torch tower as it is",
     "fp32": "build the float graph",
@@ -127,6 +128,7 @@ def summary(result: ExportResult) -> None:
     places = [f"bundle     {result.bundle}", f"report     {result.report / 'report.html'}"]
     places += [] if result.baselines is None else [f"baselines  {result.baselines}"]
     places += [] if result.adapted is None else [f"adapted    {result.adapted}"]
+    places += [] if result.single_file is None else [f"one file   {result.single_file}"]
     bundle, measuring = shlex.quote(str(result.bundle)), "measure it with: lraee-bench {bundle}"
     if result.evaluation is not None:
         places.append(f"held back  {result.evaluation}")

@@ -21,6 +21,7 @@ from lraee.images.preprocess import pixels as preprocess
 from lraee.images.read import open_image
 from lraee_calibration_data import Dataset, open_dataset, photos
 from lraee_exporters.parity import StageParity, check_parity
+from lraee_exporters.single_file import FULL, SATURATES, write_single_file
 from lraee_toolchain.adaptation.stage import Adapted, adapt
 from lraee_toolchain.baseline_graphs.folder import BaselineMaker
 from lraee_toolchain.bundle.pack import BundleInputs, pack
@@ -64,6 +65,8 @@ class ExportResult:
     """Folder with the tuned model, or None."""
     evaluation: Path | None = None
     """Zip of the images that were held back for the report, or None."""
+    single_file: Path | None = None
+    """The bundle as one ONNX file, or None."""
     failed_baselines: dict[str, str] = field(default_factory=dict)
     """Why a baseline that was asked for could not be made, by its name."""
 
@@ -266,6 +269,21 @@ class _Export:
         inputs = {"data": dataset.fingerprint, "source": dataset.source.name, "skipped": skipped}
         return self.work.stage("held-back", inputs, lambda folder: save_held_back(dataset, folder, skipped=skipped))
 
+    def _single_file(self, bundle: Path) -> Path | None:
+        """Write the bundle as one file, where that was asked for."""
+        if not self.config.single_file:
+            return None
+        opened, name = Bundle(bundle), f"{self.config.out.stem}.onnx"
+        if opened.manifest.saturates:
+            self.progress.notice(f"{name}: {SATURATES}")
+
+        def write(folder: Path) -> None:
+            write_single_file(opened, folder / name)
+            point = opened.manifest.default_point or FULL
+            write_json({"bundle": opened.manifest_sha256, "point": point}, folder / "single_file.json")
+
+        return self.work.stage("single", {"bundle": bundle.name, "name": name}, write)
+
     def _install(self, bundle: Path, tower_parts: Path, metrics: Metrics) -> ExportResult:
         out = self.config.out
         report = self.work.stage(
@@ -280,6 +298,8 @@ class _Export:
         finished |= {} if adapted is None else {".adapted": adapted.folder}
         held_back = self._held_back()
         finished |= {} if held_back is None else {".evaluation": held_back}
+        single = self._single_file(bundle)
+        finished |= {} if single is None else {".single": single}
         targets = Targets(out)
         targets.install(finished)
         return ExportResult(
@@ -288,6 +308,7 @@ class _Export:
             baselines=None if baselines is None else targets.all[".baselines"],
             adapted=None if adapted is None else targets.all[".adapted"],
             evaluation=None if held_back is None else targets.all[".evaluation"] / ARCHIVE,
+            single_file=None if single is None else targets.all[".single"] / f"{out.stem}.onnx",
             failed_baselines={} if self.baselines is None else self.baselines.failed,
         )
 

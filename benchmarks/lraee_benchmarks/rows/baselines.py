@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
@@ -175,6 +176,7 @@ def open_peer(
         run, peer = open_torch(float_tower, bundle, settings.thread_count, batch=batch, compiled=compiled)
     else:
         of_the_bundle = name == "graph"
+        settings = replace(settings, saturates=manifest.saturates or not of_the_bundle)
         graph = bundle.checked_part(manifest.part("graph")) if of_the_bundle else checked_baseline(bundle, name)
         session = make_session(graph, settings)
         check_threads_alike(name, threads_of(session, settings), settings.thread_count)

@@ -35,7 +35,7 @@ from lraee_exporters.graphs.layers import (
     add_reshape,
 )
 from lraee_exporters.graphs.pooling.merging import MergeForm, add_merging, flops_of_merging, operators_of_merging
-from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quantize_linear
+from lraee_exporters.int8.linear import ALL_LEVELS, ActivationRange, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import Activation, Block, LayerNorm
 
 QUANTIZED_INPUTS = ("norm_1", "attention", "norm_2", "activation")
@@ -77,6 +77,12 @@ class BlockWeights:
     def quantized(self) -> bool:
         """Whether the linear layers are INT8."""
         return isinstance(self.query, QuantizedLinear)
+
+    @property
+    def saturates(self) -> bool:
+        """Whether a layer is INT8 whose products may saturate; see `lraee_exporters.int8.linear.Levels`."""
+        layers = (getattr(self, layer) for layer in READS)
+        return any(isinstance(layer, QuantizedLinear) and layer.saturates for layer in layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,5 +343,8 @@ def operators_of_block(block: BlockWeights, form: BlockForm) -> dict[str, int]:
         counts.update({"Log": 1, "Reshape": 1, "Add": 1})
     if form.merged:
         counts.update({"Reshape": 2, **operators_of_merging(sized=form.sized, class_token=form.class_token)})
-    counts.update({"QGemm": 6, "QuantizeLinear": 4 + form.class_only} if block.quantized else {"Gemm": 6})
+    inputs = len(QUANTIZED_INPUTS) + form.class_only
+    counts.update({"QGemm": 6, "QuantizeLinear": inputs} if block.quantized else {"Gemm": 6})
+    if isinstance(block.query, QuantizedLinear) and block.query.input_levels < ALL_LEVELS.inputs:
+        counts["Clip"] = inputs
     return dict(counts)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
-from lraee_exporters.int8.linear import QuantizedLinear
+from lraee_exporters.int8.linear import ALL_LEVELS, QuantizedLinear
 from lraee_exporters.tower import Activation, LayerNorm, Linear
 
 AnyLinear: TypeAlias = Linear | QuantizedLinear
@@ -44,15 +44,18 @@ Arrange: TypeAlias = Callable[[str], str]
 
 
 def add_quantize(
-    graph: GraphBuilder, value: str, scale: float, zero_point: int, name: str, *, arrange: Arrange | None = None
+    graph: GraphBuilder, value: str, linear: QuantizedLinear, name: str, *, arrange: Arrange | None = None
 ) -> str:
-    """Add QuantizeLinear and DequantizeLinear of an activation; gives the dequantized value.
+    """Add QuantizeLinear and DequantizeLinear of what a layer reads; gives the dequantized value.
 
     `arrange` works on what lies between the two: bytes, where the value itself is four times as large.
     """
-    scale_name = graph.constant(f"{name}_scale", np.float32(scale))
-    zero_name = graph.constant(f"{name}_zero_point", np.uint8(zero_point))
+    scale_name = graph.constant(f"{name}_scale", np.float32(linear.input_scale))
+    zero_name = graph.constant(f"{name}_zero_point", np.uint8(linear.input_zero_point))
     levels = graph.node("QuantizeLinear", [value, scale_name, zero_name], f"{name}_levels")
+    if linear.input_levels < ALL_LEVELS.inputs:
+        most = graph.constant(f"highest_level_{linear.input_levels}", np.uint8(linear.input_levels))
+        levels = graph.node("Clip", [levels, "", most], f"{name}_levels_clipped")
     levels = levels if arrange is None else arrange(levels)
     return graph.node("DequantizeLinear", [levels, scale_name, zero_name], f"{name}_dequantized")
 
@@ -60,7 +63,7 @@ def add_quantize(
 def add_input(graph: GraphBuilder, value: str, linear: AnyLinear, name: str, *, arrange: Arrange | None = None) -> str:
     """Add what `linear` reads: `value`, quantized as the layer wants it (not at all in float32), then arranged."""
     if isinstance(linear, QuantizedLinear):
-        return add_quantize(graph, value, linear.input_scale, linear.input_zero_point, name, arrange=arrange)
+        return add_quantize(graph, value, linear, name, arrange=arrange)
     return value if arrange is None else arrange(value)
 
 

@@ -8,12 +8,15 @@ the mean are one constant per token, added after a row for [CLS], where there is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto
 
+from lraee_exporters.graphs.block import BlockWeights
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.layers import AnyLinear, add_gemm, add_norm, add_reshape
-from lraee_exporters.int8.linear import QuantizedLinear, quantize_weight
+from lraee_exporters.int8.linear import ALL_LEVELS, SMALL_WEIGHTS, Levels, QuantizedLinear, quantize_weight
 from lraee_exporters.tower import Linear, Tower
 
 
@@ -39,14 +42,14 @@ def fold_patches(tower: Tower) -> tuple[Linear, np.ndarray]:
     return linear, offset.astype(np.float32)
 
 
-def quantize_patches(linear: Linear) -> QuantizedLinear:
+def quantize_patches(linear: Linear, levels: Levels = ALL_LEVELS) -> QuantizedLinear:
     """Quantize the patch layer to INT8; its input, the pixels, is exact."""
-    weight, scale = quantize_weight(linear.weight)
+    weight, scale = quantize_weight(linear.weight, levels=levels)
     return QuantizedLinear(weight=weight, weight_scale=scale, bias=None, input_scale=1.0, input_zero_point=0)
 
 
 def add_stem(
-    graph: GraphBuilder, file: WeightFile, pixels: str, tower: Tower, *, quantized: bool, prefix: str = ""
+    graph: GraphBuilder, file: WeightFile, pixels: str, tower: Tower, *, levels: Levels | None, prefix: str = ""
 ) -> str:
     """Add the stem of a tower to `graph`.
 
@@ -55,7 +58,7 @@ def add_stem(
         file: where the weights go.
         pixels: the (batch, image_size, image_size, 3) uint8 input, RGB.
         tower: gives patches, positions and the LayerNorm before block 1.
-        quantized: INT8 patch weights instead of float32.
+        levels: of INT8 patch weights; None leaves them in float32.
         prefix: put before every name, ending in "/".
 
     Returns:
@@ -63,11 +66,11 @@ def add_stem(
     """
     p, side, grid = prefix, tower.patch_size, tower.grid
     folded, offset = fold_patches(tower)
-    linear: AnyLinear = quantize_patches(folded) if quantized else folded
+    linear: AnyLinear = folded if levels is None else quantize_patches(folded, levels)
     x = add_reshape(graph, pixels, (-1, grid, side, grid, side * 3), f"{p}pixel_rows")
     x = graph.node("Transpose", [x], f"{p}pixel_patches", perm=[0, 1, 3, 2, 4])
     x = add_reshape(graph, x, (-1, side * side * 3), f"{p}patches_flat")
-    if quantized:
+    if levels is not None:
         scale = graph.constant(f"{p}pixel_scale", np.float32(1.0))
         zero = graph.constant(f"{p}pixel_zero_point", np.uint8(0))
         x = graph.node("DequantizeLinear", [x, scale, zero], f"{p}pixels_dequantized")
@@ -82,14 +85,28 @@ def add_stem(
     return x if tower.norm_pre is None else add_norm(graph, file, x, tower.norm_pre, f"{p}norm_pre")
 
 
-def build_stem(tower: Tower, *, quantized: bool) -> tuple[GraphBuilder, WeightFile]:
-    """Build the part ``stem``: `pixels` uint8 (batch, size, size, 3) to `tokens_out` float32 (batch, tokens, width)."""
+def build_stem(tower: Tower, *, quantized: bool, levels: Levels = ALL_LEVELS) -> tuple[GraphBuilder, WeightFile]:
+    """Build the part ``stem``: `pixels` uint8 (batch, size, size, 3) to `tokens_out` float32 (batch, tokens, width).
+
+    Args:
+        tower: gives patches, positions and the LayerNorm before block 1.
+        quantized: INT8 patch weights instead of float32.
+        levels: how finely they are rounded.
+    """
     graph, file = GraphBuilder("stem"), WeightFile("stem.data")
     size = tower.image_size
     pixels = graph.input("pixels", TensorProto.UINT8, ["batch", size, size, 3])
-    tokens = add_stem(graph, file, pixels, tower, quantized=quantized)
+    tokens = add_stem(graph, file, pixels, tower, levels=levels if quantized else None)
     graph.output(tokens, "tokens_out", TensorProto.FLOAT, ["batch", tower.tokens, tower.width])
     return graph, file
+
+
+def levels_of_stem(blocks: Sequence[BlockWeights]) -> Levels:
+    """Give the levels of the patch weights that suit these blocks: `SMALL_WEIGHTS` where no block saturates.
+
+    Pixels have all 256 levels, so of the stem it is always the weights that have fewer.
+    """
+    return ALL_LEVELS if any(block.saturates for block in blocks) else SMALL_WEIGHTS
 
 
 def operators_of_stem(tower: Tower, *, quantized: bool) -> dict[str, int]:

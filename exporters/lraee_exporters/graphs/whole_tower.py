@@ -12,7 +12,7 @@ from onnx import TensorProto
 from lraee_exporters.graphs.block import BlockForm, BlockWeights, add_block
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.layers import TokenValue
-from lraee_exporters.graphs.stem import add_stem
+from lraee_exporters.graphs.stem import add_stem, levels_of_stem
 from lraee_exporters.graphs.tail import TailWeights, add_label_inputs, add_probabilities, add_tail, declare_prediction
 from lraee_exporters.tower import Tower
 
@@ -38,10 +38,10 @@ def build_whole(
     """
     graph = GraphBuilder(name)
     size = tower.image_size
-    quantized = blocks[0].quantized
+    levels = levels_of_stem(blocks) if blocks[0].quantized else None
     pixels = graph.input("pixels", TensorProto.UINT8, ["batch", size, size, 3])
     labels = add_label_inputs(graph, tower.embed_dim)
-    stem = add_stem(graph, files["stem"], pixels, tower, quantized=quantized, prefix="stem/")
+    stem = add_stem(graph, files["stem"], pixels, tower, levels=levels, prefix="stem/")
     tokens = TokenValue(stem, tower.tokens)
     for number, block in enumerate(blocks, start=1):
         part, last = f"block_{number:02d}", number == len(blocks)

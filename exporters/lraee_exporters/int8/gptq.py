@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lraee_exporters.int8.linear import ALL_LEVELS, Levels
 from lraee_exporters.tower import FloatArray
 
 COLUMNS = 128
@@ -21,7 +22,9 @@ DAMPING = 0.01
 """Share of the mean diagonal added to the Hessian, so that it can be inverted."""
 
 
-def round_with_gptq(weight: FloatArray, scale: FloatArray, hessian: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+def round_with_gptq(
+    weight: FloatArray, scale: FloatArray, hessian: npt.NDArray[np.float64], levels: Levels = ALL_LEVELS
+) -> npt.NDArray[np.int8]:
     """Round a weight to int8 within given scales.
 
     Args:
@@ -29,9 +32,10 @@ def round_with_gptq(weight: FloatArray, scale: FloatArray, hessian: npt.NDArray[
         scale: (out,) float32, one for each output channel.
         hessian: (in, in) float64, sum over calibration rows of the outer products of the layer's input, as the
             kernel sees it (after quantization).
+        levels: how finely.
 
     Returns:
-        (in, out) int8 within [-127, 127].
+        (in, out) int8.
     """
     size = weight.shape[1]
     matrix = torch.from_numpy(hessian.copy())
@@ -43,17 +47,17 @@ def round_with_gptq(weight: FloatArray, scale: FloatArray, hessian: npt.NDArray[
     rest = torch.from_numpy(weight.copy())
     rest[:, dead] = 0
     steps = torch.from_numpy(scale)
-    levels = torch.empty_like(rest)
+    rounded_levels = torch.empty_like(rest)
     for start in range(0, size, COLUMNS):
         end = min(start + COLUMNS, size)
         block, errors = rest[:, start:end].clone(), torch.zeros(rest.shape[0], end - start)
         square = upper[start:end, start:end]
         for i in range(end - start):
             column = block[:, i]
-            rounded = (column / steps).round().clamp(-127, 127)
-            levels[:, start + i] = rounded
+            rounded = (column / steps).round().clamp(-levels.weights, levels.weights)
+            rounded_levels[:, start + i] = rounded
             error = (column - rounded * steps) / square[i, i]
             block[:, i:] -= error[:, None] * square[i, i:][None]
             errors[:, i] = error
         rest[:, end:] -= errors @ upper[start:end, end:]
-    return np.ascontiguousarray(levels.T.to(torch.int8).numpy())
+    return np.ascontiguousarray(rounded_levels.T.to(torch.int8).numpy())

@@ -1,4 +1,4 @@
-"""Describes a bundle: the typed form of ``manifest.json``, formats 1 to 3.
+"""Describes a bundle: the typed form of ``manifest.json``, formats 1 to 4.
 
 The runtime owns the format. Exporters count FLOPs while they build a part and write them here; the runtime adds up
 the parts that ran. Blocks are counted from 1, as in the paper.
@@ -14,7 +14,7 @@ from lraee.bundle.preprocessing import Preprocessing
 from lraee.bundle.strict_json import OPTIONAL
 from lraee.errors import BundleError
 
-FORMAT = 3
+FORMAT = 4
 """The newest bundle format that this code reads and writes; a bundle is written in the oldest that can describe it."""
 
 MANIFEST_NAME = "manifest.json"
@@ -60,8 +60,10 @@ class TowerInfo:
 class QuantizationInfo:
     """Describes how the INT8 parts were made."""
 
-    scheme: Literal["static-qdq-u8s8"]
-    """Static uint8 activations per tensor, int8 weights per output channel."""
+    scheme: Literal["static-qdq-u8s8", "static-qdq-u8s8-unsaturated"]
+    """Static uint8 activations per tensor, int8 weights per output channel. ``unsaturated``, from format 4 on: weights
+    within 64, or activations below 128, so that no sum of two products leaves 16 bits. Then sessions with default
+    options are exact on every CPU; others need `session.x64quantprecision` on x86 without VNNI instructions."""
     quantizer: Literal["naive", "strong"]
     ranges: str
     """How activation ranges were found, such as ``minmax`` or ``percentile-99.99``."""
@@ -143,8 +145,14 @@ class MergeSchedule:
     """Exits that were fitted to these tokens."""
 
 
-def oldest_format(exits: Iterable[ExitInfo], schedules: Iterable[MergeSchedule] = ()) -> int:
-    """Find the oldest format that can describe a bundle with these exits and schedules."""
+def oldest_format(
+    exits: Iterable[ExitInfo],
+    schedules: Iterable[MergeSchedule] = (),
+    quantization: QuantizationInfo | None = None,
+) -> int:
+    """Find the oldest format that can describe a bundle with these exits, schedules and this quantization."""
+    if quantization is not None and quantization.scheme == "static-qdq-u8s8-unsaturated":
+        return 4
     if any(True for _ in schedules):
         return 3
     return 2 if any(exit.reads in ("attention", "local") for exit in exits) else 1
@@ -257,6 +265,11 @@ class Manifest:
     def exit_after(self, block: int, schedule: str | None = None) -> ExitInfo | None:
         """Find the exit after `block` under a merging schedule; None where there is none."""
         return next((exit for exit in self.schedule(schedule).exits if exit.block == block), None)
+
+    @property
+    def saturates(self) -> bool:
+        """Whether sums of two INT8 products may leave 16 bits, so that sessions need the exact kernel on some CPUs."""
+        return self.quantization is not None and self.quantization.scheme == "static-qdq-u8s8"
 
     @property
     def full_flops(self) -> int:

@@ -90,6 +90,7 @@ def write_manifest(manifest: Manifest) -> str:
 def _check_consistency(manifest: Manifest) -> None:
     _check_ranges(manifest)
     _check_files(manifest)
+    _check_quantization(manifest)
     _check_schedules(manifest)
     _check_exits(manifest.exits, manifest, "exits")
     for schedule in manifest.schedules:
@@ -172,6 +173,16 @@ def _check_schedules(manifest: Manifest) -> None:
             left -= merged
         for part in (*schedule.blocks, schedule.tail):
             manifest.part(part)
+
+
+def _check_quantization(manifest: Manifest) -> None:
+    """Refuse a scheme that the format does not have."""
+    quantization = manifest.quantization
+    if (oldest := oldest_format([], (), quantization)) > manifest.format and quantization is not None:
+        raise BundleError(
+            f"{MANIFEST_NAME}: quantization.scheme is {quantization.scheme!r}, which is not in format "
+            f"{manifest.format}, wanted format {oldest}"
+        )
 
 
 def _check_exits(exits: Sequence[ExitInfo], manifest: Manifest, where: str) -> None:

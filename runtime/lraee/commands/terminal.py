@@ -116,7 +116,7 @@ def _as_line(
 
 @contextmanager
 def errors_as_one_line(options: Mapping[str, str] | None = None, *, prefix: str = "error") -> Iterator[None]:
-    """Turn an error of the library into one red line on stderr and exit status 1.
+    """Turn an error of the library into one red line on stderr and exit status 1, also outside a typer application.
 
     Args:
         options: what to do with an option of the command, by the setting that an error names; see `with_option`.
@@ -126,7 +126,7 @@ def errors_as_one_line(options: Mapping[str, str] | None = None, *, prefix: str 
         yield
     except LraeeError as error:
         tell(f"{prefix}: {with_option(error, options or {})}", style="red")
-        raise typer.Exit(ERROR_STATUS) from error
+        raise SystemExit(ERROR_STATUS) from error
 
 
 def print_line(line: str) -> None:

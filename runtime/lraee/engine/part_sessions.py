@@ -41,7 +41,9 @@ class Sessions:
         """
         check_onnxruntime(bundle.manifest.onnxruntime)
         self._bundle = bundle
-        self._settings = replace(settings, threads=settings.threads or default_threads(bundle.manifest.block_flops))
+        manifest = bundle.manifest
+        threads = settings.threads or default_threads(manifest.block_flops)
+        self._settings = replace(settings, threads=threads, saturates=manifest.saturates)
         self._lost_in_fork = False
         self._begin()
         watch_forks(self)

@@ -11,7 +11,7 @@
   `force_spinning_stop` ends it with the run of their session.
 - Where memory is to stay low, `disable_prepacking`: weights are read where their file is mapped, instead of from a
   private copy; `lraee.ort.mapped_pages` gives their pages back.
-- `x64quantprecision` only where U8S8 GEMMs saturate (see `cpu.int8_products_saturate`).
+- `x64quantprecision` only where U8S8 GEMMs saturate (see `cpu.int8_products_saturate`), and the bundle lets them.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ class SessionSettings:
     times slower next to any other busy process. The process-wide pool spins as ONNX Runtime's default has it."""
     memory: Literal["normal", "low"] = "normal"
     """``low`` reads weights where they are mapped and gives their pages back after each part: about half as fast."""
+    saturates: bool = True
+    """Whether products of INT8 parts may saturate, so that they need the exact kernel where the CPU's fast one does;
+    see `lraee.bundle.manifest.QuantizationInfo`."""
 
     @property
     def thread_count(self) -> int:
@@ -105,7 +108,7 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if settings.memory == "low":
         options.add_session_config_entry("session.disable_prepacking", "1")
-    if int8_products_saturate():
+    if settings.saturates and int8_products_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 

@@ -67,12 +67,12 @@ def trial(few_photos: Path) -> Trial:
     return Trial(few_photos)
 
 
-RUN = ("given-attention", "control-attention", "labels-attention")
+RUN = ("given-attention", "control-attention", "labels-attention", "again-attention")
 
 
 @pytest.fixture(scope="module")
 def parts(trial: Trial, scripts: SimpleNamespace) -> dict[str, Any]:
-    """Records of three parts, run by the command."""
+    """Records of four parts, run by the command."""
     chosen = [word for name in RUN for word in ("--part", name)]
     done = subprocess.run(trial.command(*chosen), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -135,8 +135,8 @@ def test_the_table_says_what_the_exports_said(parts: dict[str, Any], whole: dict
             assert found["flops_saved"] == own["flops_saved"]
     assert rows["labels", "FP32", "full"]["accuracy"] == evaluation["float_accuracy"]
     assert rows["given", "FP32", "full"]["accuracy"] == evaluation["given"]["accuracy"]
-    seeds = rows["given", "naive INT8", "LRA-EE"]
-    (routed,) = (row for row in whole["main"]["given-attention"] if row["way"] == "routed")
+    seeds = rows["again", "naive INT8", "LRA-EE"]
+    (routed,) = (row for row in whole["main"]["again-attention"] if row["way"] == "routed")
     assert seeds["accuracy"] == routed["accuracy"]
     assert seeds["to_own_full"] == routed["difference_to_int8"]
     alone, balanced = (rows["labels", "naive INT8", policy] for policy in ("LRA-EE", "adaptive=balanced"))
@@ -163,11 +163,11 @@ def test_the_text_has_every_table_and_names_the_missing_parts(
     titles = ("Parts and hours", "Who is credited with what", "Heads and trunks", "Every rival at the same FLOPs")
     titles += ("Four quadrants", "Selectivity", "INT8 noise after each block", "Search", "Every candidate exit alone")
     assert all(f"## {title}" in text for title in titles)
-    assert "Missing: given-pooled, again-attention, again-pooled, label-free-attention." in text
-    assert text.count("**missing**, about") == 4
+    assert "Missing: given-pooled, again-pooled, label-free-attention." in text
+    assert text.count("**missing**, about") == 3
     assert (trial.folder / "records" / "photos.md").read_text("utf-8") == text
     assert all(f"- {sentence}\n" in text for sentence in whole["conclusions"])
-    assert {"lgvit", "lgvit_free", "pabee_everywhere"} <= set(whole["methods"]["given-attention"])
+    assert {"lgvit", "lgvit_free", "pabee_everywhere"} <= set(whole["methods"]["again-attention"])
 
 
 def test_records_hold_no_photo_and_no_place_of_the_machine(parts: dict[str, Any], trial: Trial) -> None:
@@ -240,16 +240,16 @@ def test_conclusions_follow_the_figures(scripts: SimpleNamespace, whole: dict[st
 
     def gate(mean: float) -> Callable[[dict[str, Any]], None]:
         def change(other: dict[str, Any]) -> None:
-            row = copy.deepcopy(other["methods"]["given-attention"]["lra_ee"])
+            row = copy.deepcopy(other["methods"]["again-attention"]["lra_ee"])
             row["difference_to_lra_ee"] = interval(mean)
-            other["methods"]["given-attention"] = {"confidence_shared": row}
+            other["methods"]["again-attention"] = {"confidence_shared": row}
 
         return change
 
-    claim = "a learned gate beats a threshold on the confidence {} on `given-attention`"
+    claim = "a learned gate beats a threshold on the confidence {} on `again-attention`"
     assert claim.format("holds") in changed(gate(-0.02))
     assert claim.format("does not hold") in changed(gate(0.0))
-    assert "`given-attention`, every method at the same FLOPs: LRA-EE loses to: confidence, one threshold" in changed(
+    assert "`again-attention`, every method at the same FLOPs: LRA-EE loses to: confidence, one threshold" in changed(
         gate(0.02)
     )
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +20,14 @@ from lraee_exporters.graphs.block import (
 )
 from lraee_exporters.graphs.layers import AnyLinear
 from lraee_exporters.graphs.pooling.merging import MergeForm, flops_of_merging
-from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear
+from lraee_exporters.int8.linear import (
+    ALL_LEVELS,
+    SMALL_INPUTS,
+    SMALL_WEIGHTS,
+    ActivationRange,
+    Levels,
+    QuantizedLinear,
+)
 from lraee_exporters.tower import LayerNorm, Tower
 
 Array = npt.NDArray[Any]
@@ -78,7 +86,9 @@ def linear(layer: AnyLinear, x: Array) -> Array:
     """A float layer, or an INT8 layer by the formula of Jacob et al. (arXiv 1712.05877, section 2)."""
     if not isinstance(layer, QuantizedLinear):
         return x @ layer.weight.T.astype(np.float64) + layer.bias
-    levels = np.clip(np.rint(x / layer.input_scale) + layer.input_zero_point, 0, 255) - layer.input_zero_point
+    levels = (
+        np.clip(np.rint(x / layer.input_scale) + layer.input_zero_point, 0, layer.input_levels) - layer.input_zero_point
+    )
     assert layer.bias is not None
     sums = levels @ layer.weight.astype(np.float64) + layer.bias
     return sums * (layer.input_scale * layer.weight_scale.astype(np.float64))
@@ -132,9 +142,10 @@ def test_an_int8_block_stays_close_to_float(
     assert 1e-4 < error < 0.02
 
 
+@pytest.mark.parametrize("levels", [ALL_LEVELS, SMALL_WEIGHTS, SMALL_INPUTS], ids=["all", "weights", "inputs"])
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 def test_an_int8_block_computes_its_own_integers(
-    activation: str, make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
+    activation: str, levels: Levels, make_tower: Callable[..., Tower], run_part: Callable[..., dict[str, Any]]
 ) -> None:
     """A value between two levels may round the other way after a float32 sum, so a few tokens may be off by a level.
 
@@ -142,7 +153,9 @@ def test_an_int8_block_computes_its_own_integers(
     """
     tower, x = make_tower(activation=activation), random_tokens(3)
     _, seen = block_by_definition(float_block(tower.blocks[0], tower.activation), x)
-    weights = quantize_block(tower.blocks[0], tower.activation, ranges_of(seen))
+    ranges = {name: replace(one, levels=levels) for name, one in ranges_of(seen).items()}
+    weights = quantize_block(tower.blocks[0], tower.activation, ranges)
+    assert weights.saturates is (levels == ALL_LEVELS)
     after = run_part(build_block(weights, BlockForm(token_count=TOKENS), number=1), tokens=x)["tokens_out"]
     error = np.abs(after - block_by_definition(weights, x)[0])
     assert np.median(error) < 2e-6

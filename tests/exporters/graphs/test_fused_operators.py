@@ -41,7 +41,7 @@ from lraee_exporters.graphs.pooling.merging import most_merged, operators_of_mer
 from lraee_exporters.graphs.pooling.token_pool import QUERIES, LocalMixing, TokenPool
 from lraee_exporters.graphs.stem import build_stem, operators_of_stem
 from lraee_exporters.graphs.tail import build_tail, float_tail, operators_of_tail, quantize_tail
-from lraee_exporters.int8.linear import ActivationRange, quantize_linear
+from lraee_exporters.int8.linear import SMALL_INPUTS, ActivationRange, quantize_linear
 from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.tower import LayerNorm, Linear, Tower
 
@@ -110,6 +110,20 @@ def test_every_part_of_the_shipped_bundle_runs_the_operators_of_its_manifest() -
     assert len(bundle.manifest.parts) >= 15
     for part in bundle.manifest.parts:
         assert optimized_operators(bundle.folder / part.graph) == part.operators, part.name
+
+
+def test_a_block_whose_inputs_have_fewer_levels_clips_each_of_them(
+    make_tower: Callable[..., Tower], tmp_path: Path
+) -> None:
+    """Between the two halves of the quantization, which still fuse with the products."""
+    tower = make_tower()
+    ranges = {name: replace(one, levels=SMALL_INPUTS) for name, one in RANGES.items()}
+    weights = quantize_block(tower.blocks[0], tower.activation, ranges)
+    for class_only in (False, True):
+        form = BlockForm(token_count=tower.tokens, class_only=class_only)
+        declared = operators_of_block(weights, form)
+        assert declared["Clip"] == declared["QuantizeLinear"] == 4 + class_only
+        check_operators(save(build_block(weights, form, number=1), tmp_path), declared)
 
 
 @pytest.mark.parametrize("int8", [True, False], ids=["int8", "float"])

@@ -1,10 +1,12 @@
 """INT8 arithmetic: zero is exact, values within a range are off by half a level at most, channels keep their bias."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,11 @@ from onnx import TensorProto
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.layers import add_linear
 from lraee_exporters.int8.linear import (
+    ALL_LEVELS,
+    SMALL_INPUTS,
+    SMALL_WEIGHTS,
     ActivationRange,
+    Levels,
     QuantizedLinear,
     quantize_bias,
     quantize_linear,
@@ -131,18 +137,28 @@ def test_a_bias_never_wraps_around(bias: float) -> None:
 
 
 @pytest.mark.parametrize("size_in", [64, 3072])
-def test_the_kernel_multiplies_these_integers(size_in: int, run_part: Callable[..., dict[str, Any]]) -> None:
-    """QGemm against int64 arithmetic, with every input at level 0 or 255 and weights at 127: nothing may saturate."""
+@pytest.mark.parametrize("levels", [ALL_LEVELS, SMALL_WEIGHTS, SMALL_INPUTS], ids=["all", "weights", "inputs"])
+def test_the_kernel_multiplies_these_integers(
+    levels: Levels, size_in: int, tmp_path: Path, run_part: Callable[..., dict[str, Any]]
+) -> None:
+    """QGemm against int64 arithmetic, every input at its lowest or highest level or beyond, and so every weight.
+
+    Nothing may saturate: with all levels in the project's sessions, with fewer also in a session with default options.
+    """
     weight = np.random.default_rng(1).choice([-1.0, 1.0], (16, size_in)).astype(np.float32)
     weight[0], weight[1] = 1.0, -1.0
     layer = Linear(weight=weight, bias=np.linspace(-5, 5, 16, dtype=np.float32))
-    int8 = quantize_linear(layer, ActivationRange(minimum=-1.0, maximum=4.0))
-    x = np.random.default_rng(2).choice([-1.0, 4.0], (8, size_in)).astype(np.float32)
+    int8 = quantize_linear(layer, ActivationRange(minimum=-1.0, maximum=4.0, levels=levels))
+    assert int8.saturates is (levels == ALL_LEVELS)
+    x = np.random.default_rng(2).choice([-1.0, 4.0, 40.0], (8, size_in)).astype(np.float32)
     x[0], x[1] = 4.0, -1.0
-    levels = np.clip(np.rint(x / np.float32(int8.input_scale)) + int8.input_zero_point, 0, 255).astype(np.int64)
-    sums = (levels - int8.input_zero_point) @ int8.weight.astype(np.int64) + int8.bias
+    rounded = np.clip(np.rint(x / np.float32(int8.input_scale)) + int8.input_zero_point, 0, levels.inputs)
+    sums = (rounded.astype(np.int64) - int8.input_zero_point) @ int8.weight.astype(np.int64) + int8.bias
     expected = sums * (int8.input_scale * int8.weight_scale.astype(np.float64))
     np.testing.assert_allclose(run_linear(int8, x, run_part), expected, rtol=1e-5, atol=1e-4)
+    if levels != ALL_LEVELS:
+        plain = ort.InferenceSession(tmp_path / "layer.onnx").run(None, {"x": x})[0]
+        np.testing.assert_allclose(plain, expected, rtol=1e-5, atol=1e-4)
 
 
 def run_linear(layer: QuantizedLinear, x: Array, run_part: Callable[..., dict[str, Any]]) -> Array:

@@ -28,7 +28,7 @@ COSINE_TOLERANCE = 5e-4
 of two of the 256 levels may fall to the other side. With unfused float operators the bundle differs by 1e-6; this
 leaves room for a few levels."""
 
-READS = {1: {"both"}, 2: {"attention", "local"}, 3: {"both"}}
+READS = {1: {"both"}, 2: {"attention", "local"}, 3: {"both"}, 4: {"both"}}
 """What the exits of each golden bundle read."""
 
 

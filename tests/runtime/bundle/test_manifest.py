@@ -66,6 +66,23 @@ def test_only_heads_that_read_all_tokens_need_format_2():
         assert parse_manifest(write_manifest(newer)) == newer
 
 
+def test_only_products_that_cannot_saturate_need_format_4():
+    """They run in the fast kernel on every CPU, which older versions would not know."""
+    manifest = parse_manifest(TEXT)
+    assert manifest.quantization is not None
+    assert manifest.saturates
+    quantization = dataclasses.replace(manifest.quantization, scheme="static-qdq-u8s8-unsaturated")
+    assert oldest_format(manifest.exits, (), quantization) == 4
+    newer = dataclasses.replace(manifest, format=4, quantization=quantization)
+    assert parse_manifest(write_manifest(newer)) == newer
+    assert not newer.saturates
+    with pytest.raises(
+        BundleError, match=r"quantization\.scheme is 'static-qdq-u8s8-unsaturated', which is not in format 3"
+    ):
+        write_manifest(dataclasses.replace(newer, format=3))
+    assert not dataclasses.replace(manifest, precision="fp32", quantization=None).saturates
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -58,11 +58,12 @@ class Draw:
         weight = self.array(width, scale=0.1, mean=1.0)
         return LayerNorm(weight=weight, bias=self.array(width, scale=0.1), epsilon=1e-5)
 
-    def head(self, rows: int) -> tuple[LayerNorm, QuantizedLinear, QuantizedLinear]:
+    def head(self, rows: int, *, saturation: bool = True) -> tuple[LayerNorm, QuantizedLinear, QuantizedLinear]:
         """Norm and INT8 layers of a head that reads so many vectors side by side."""
-        from lraee_exporters.int8.linear import ActivationRange, quantize_linear
+        from lraee_exporters.int8.linear import ALL_LEVELS, SMALL_WEIGHTS, ActivationRange, quantize_linear
 
-        unit = ActivationRange(minimum=-4.0, maximum=4.0)
+        levels = ALL_LEVELS if saturation else SMALL_WEIGHTS
+        unit = ActivationRange(minimum=-4.0, maximum=4.0, levels=levels)
         norm = self.norm(rows * WIDTH)
         fc1 = quantize_linear(self.linear(rows * WIDTH, WIDTH), unit)
         return norm, fc1, quantize_linear(self.linear(WIDTH, EMBED_DIM), unit)
@@ -127,6 +128,8 @@ def write_bundle(
     exits: Mapping[int, ExitWeights],
     points: tuple[OperatingPoint, ...],
     schedules: Mapping[str, tuple[tuple[int, ...], Mapping[int, ExitWeights]]] | None = None,
+    *,
+    saturation: bool = True,
 ) -> None:
     """Quantize a tower and write it with its exits as a bundle.
 
@@ -137,6 +140,7 @@ def write_bundle(
         exits: by the block before them.
         points: what their thresholds are.
         schedules: by name, the pairs of tokens merged in each block, and the exits fitted to them.
+        saturation: whether products may saturate; that of `exits` must fit.
     """
     from lraee.labels.label_set import LabelSet
     from lraee_toolchain.bundle.pack import BundleInputs, pack
@@ -159,7 +163,7 @@ def write_bundle(
         build_float(tower, stages[0])
         chain = Chain(stages[0], tower.depth, np.ascontiguousarray(labels.T), tower.logit_scale)
         ranges = calibrate(chain, images(), work, method="minmax", percentile=100.0)
-        build_int8(tower, ranges, stages[1])
+        build_int8(tower, ranges, stages[1], saturation=saturation)
         routes, named = [ExitsOfRoute(weights=dict(exits))], []
         for name, (merged, fitted) in schedules.items():
             tokens = tokens_after(tower.tokens, merged)
@@ -182,7 +186,7 @@ def write_bundle(
             ),
             label_set=LabelSet(names=LABELS, templates=("a {}.", "the {}.")),
             labels=labels,
-            config=ExportConfig(model=tower.model_id, out=folder),
+            config=ExportConfig(model=tower.model_id, out=folder, no_saturation=not saturation),
             choices={},
             calibration_views=IMAGES,
             sources={"weights_sha256": "none"},

@@ -60,6 +60,7 @@ def test_the_exact_kernel_is_asked_for_only_where_products_saturate(pretend, mac
     pretend(machine, *flags)
     assert cpu.int8_products_saturate() is saturates
     assert entry(session_options(SessionSettings()), EXACT) == ("1" if saturates else None)
+    assert entry(session_options(SessionSettings(saturates=False)), EXACT) is None
 
 
 def test_the_exact_kernel_gives_the_same_answers(golden, pretend, monkeypatch):

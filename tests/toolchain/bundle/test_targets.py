@@ -19,9 +19,10 @@ RECORDS = {
     ".baselines": {"baselines.json": {"format": 1, "fingerprint": "f", "baselines": []}},
     ".adapted": {"adaptation.json": {"machine": "cpu", "epochs": []}},
     ".evaluation": {"evaluation.json": {"source": "photos", "images": {}}},
+    ".single": {"single_file.json": {"bundle": "0", "point": "full"}},
 }
 OTHER_FILES = {".lraee": "stem.onnx", ".report": "report.md", ".baselines": "fp32.onnx"}
-OTHER_FILES |= {".adapted": "open_clip_model.safetensors", ".evaluation": "images.zip"}
+OTHER_FILES |= {".adapted": "open_clip_model.safetensors", ".evaluation": "images.zip", ".single": "x.onnx"}
 
 
 class Killed(BaseException):
@@ -85,7 +86,7 @@ def test_companions_of_the_old_bundle_are_replaced_or_removed(tmp_path: Path) ->
     assert {path.name for path in out.parent.iterdir()} == {"x.lraee", "x.report", "x.baselines"}
 
 
-@pytest.mark.parametrize("suffix", [".adapted", ".baselines", ".evaluation"])
+@pytest.mark.parametrize("suffix", [".adapted", ".baselines", ".evaluation", ".single"])
 def test_a_folder_of_the_users_that_merely_has_the_name_stays(suffix: str, tmp_path: Path) -> None:
     """An open_clip folder of their own, baselines made by hand: no record of an export lies there."""
     out = folder(tmp_path / "x.lraee", "old")
@@ -104,7 +105,7 @@ def test_what_others_wrote_is_not_replaced(suffix: str, tmp_path: Path) -> None:
     """Not even with --overwrite, and whatever kind of thing it is; the line says what was met and what to do."""
     out = tmp_path / "x.lraee"
     target = out.with_suffix(suffix)
-    config = config_of(out, baselines=True, adapt=Adaptation(), evaluate_share=0.2, overwrite=True)
+    config = config_of(out, baselines=True, adapt=Adaptation(), evaluate_share=0.2, single_file=True, overwrite=True)
     (record,) = RECORDS[suffix]
 
     def refused(words: str) -> None:

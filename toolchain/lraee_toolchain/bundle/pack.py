@@ -108,14 +108,15 @@ def _manifest(
 ) -> Manifest:
     tower, config, points = inputs.tower, inputs.config, inputs.routing.points
     quantization = QuantizationInfo(
-        scheme="static-qdq-u8s8",
+        scheme="static-qdq-u8s8-unsaturated" if config.no_saturation else "static-qdq-u8s8",
         quantizer=config.quantizer,
         ranges=_ranges(config),
         images=inputs.calibration_views,
         choices=dict(sorted(inputs.choices.items())),
     )
+    int8 = quantization if config.precision == "int8" else None
     return Manifest(
-        format=oldest_format(inputs.routing.exits, inputs.schedules),
+        format=oldest_format(inputs.routing.exits, inputs.schedules, int8),
         model=ModelInfo(
             id=tower.model_id, weights=tower.weights, architecture=tower.architecture, fingerprint=inputs.fingerprint
         ),
@@ -132,7 +133,7 @@ def _manifest(
         ),
         preprocessing=tower.preprocessing,
         precision=config.precision,
-        quantization=quantization if config.precision == "int8" else None,
+        quantization=int8,
         logit_scale=tower.logit_scale,
         logit_bias=tower.logit_bias,
         parts=parts,

@@ -1,6 +1,7 @@
 """Puts a bundle and its companions where they were asked for, all together, and touches nothing that no export wrote.
 
-A bundle ``x.lraee`` has companions beside it: ``x.report``, ``x.baselines``, ``x.adapted``, ``x.evaluation``. Whoever
+A bundle ``x.lraee`` has companions beside it: ``x.report``, ``x.baselines``, ``x.adapted``, ``x.evaluation``,
+``x.single``. Whoever
 finds one takes it for this bundle's. So an export that replaces a bundle also removes the companions that it does not
 make again. A folder that merely has such a name is told by its content, and stays.
 """
@@ -68,6 +69,11 @@ KINDS = {
         keys=("source", "images"),
         names=re.compile(r"evaluation\.json|images\.zip"),
     ),
+    ".single": Kind(
+        record="single_file.json",
+        keys=("bundle", "point"),
+        names=re.compile(r"single_file\.json|.+\.onnx"),
+    ),
 }
 """The bundle and its companions, by suffix."""
 
@@ -129,6 +135,7 @@ class Targets:
         made = {".lraee", ".report"} | ({".baselines"} if config.baselines else set())
         made |= {".adapted"} if config.adapt is not None else set()
         made |= {".evaluation"} if config.evaluate_share is not None else set()
+        made |= {".single"} if config.single_file else set()
         for suffix, target in self.all.items():
             owner = owner_of(target)
             there = target.exists() or target.is_symlink()

@@ -193,13 +193,14 @@ def train_exits(
         if task.config.heads.rank is not None:
             trained = add_bottlenecks(trained, heads.features, blocks, rank=task.config.heads.rank)
         if task.int8:
-            trained = quantize_token_heads(trained, heads.features, blocks)
+            trained = quantize_token_heads(trained, heads.features, blocks, task.config.levels)
         embed_tokens(trained, gating.features, blocks)
     else:
         trained = train_heads(task, heads, blocks, reads=reads, advance=advance)
         if task.int8:
             read = [read_in_chunks(heads.features, block, reads) for block in blocks]
-            trained = [quantize_head(head, inputs) for head, inputs in zip(trained, read, strict=True)]
+            levels = task.config.levels
+            trained = [quantize_head(head, inputs, levels) for head, inputs in zip(trained, read, strict=True)]
     return [_finish_exit(task, head, gating, block) for head, block in zip(trained, blocks, strict=True)]
 
 

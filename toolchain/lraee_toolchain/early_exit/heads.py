@@ -20,7 +20,7 @@ from lraee.errors import ExportError
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.graphs.layers import AnyLinear
 from lraee_exporters.graphs.pooling.token_pool import TokenPool
-from lraee_exporters.int8.linear import ActivationRange, QuantizedLinear, quantize_linear
+from lraee_exporters.int8.linear import ALL_LEVELS, ActivationRange, Levels, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear
 from lraee_toolchain.config import HeadTraining
 from lraee_toolchain.early_exit.features import Features
@@ -183,9 +183,9 @@ def finished_head(reads: HeadInput, *arrays: FloatArray, pool: TokenPool | None 
     )
 
 
-def quantize_head(head: Head, inputs: Iterable[FloatArray]) -> Head:
+def quantize_head(head: Head, inputs: Iterable[FloatArray], levels: Levels = ALL_LEVELS) -> Head:
     """Quantize a head to INT8, its activation ranges from `inputs`, pieces of (images, d)."""
-    return quantized_head(head, *zip(*(head_ranges(head, piece) for piece in inputs), strict=True))
+    return quantized_head(head, *zip(*(head_ranges(head, piece) for piece in inputs), strict=True), levels=levels)
 
 
 def read_in_chunks(features: Features, block: int, reads: HeadInput) -> Iterator[FloatArray]:
@@ -203,21 +203,22 @@ def head_ranges(head: Head, inputs: FloatArray) -> tuple[ActivationRange, ...]:
     return (*met, _range(_gelu(first_layer(head, inputs))))
 
 
-def quantized_head(head: Head, *met: Iterable[ActivationRange]) -> Head:
+def quantized_head(head: Head, *met: Iterable[ActivationRange], levels: Levels = ALL_LEVELS) -> Head:
     """Quantize all layers of a float head to INT8, each with a range that holds all of those met; as `head_ranges`."""
     names = ("fc1", "fc2") if head.bottleneck is None else ("bottleneck", "fc1", "fc2")
     layers: dict[str, Any] = {}
     for name, ranges in zip(names, met, strict=True):
         layer = getattr(head, name)
         assert isinstance(layer, Linear)
-        layers[name] = quantize_linear(layer, _union(ranges))
+        layers[name] = quantize_linear(layer, _union(ranges, levels))
     return replace(head, **layers)
 
 
-def _union(ranges: Iterable[ActivationRange]) -> ActivationRange:
+def _union(ranges: Iterable[ActivationRange], levels: Levels) -> ActivationRange:
     """Find the range that holds all of them."""
     met = list(ranges)
-    return ActivationRange(minimum=min(one.minimum for one in met), maximum=max(one.maximum for one in met))
+    low, high = min(one.minimum for one in met), max(one.maximum for one in met)
+    return ActivationRange(minimum=low, maximum=high, levels=levels)
 
 
 def head_embeddings(head: Head, inputs: FloatArray) -> FloatArray:
@@ -291,7 +292,7 @@ def _apply(linear: AnyLinear, values: FloatArray) -> FloatArray:
 
 
 def _apply_int8(linear: QuantizedLinear, values: FloatArray) -> FloatArray:
-    levels = np.clip(np.rint(values / np.float32(linear.input_scale)) + linear.input_zero_point, 0, 255)
+    levels = np.clip(np.rint(values / np.float32(linear.input_scale)) + linear.input_zero_point, 0, linear.input_levels)
     centred = levels - linear.input_zero_point
     # integers below 2**53 are exact in float64, and BLAS is fast on it
     sums = centred.astype(np.float64) @ linear.weight.astype(np.float64)

@@ -12,7 +12,7 @@ from lraee_exporters.graphs.block import BlockForm, BlockWeights, build_block, f
 from lraee_exporters.graphs.builder import GraphBuilder, WeightFile
 from lraee_exporters.graphs.exit import ExitWeights, TokenShape, build_exit, operators_of_exit
 from lraee_exporters.graphs.fused_operators import check_operators, optimized_operators
-from lraee_exporters.graphs.stem import build_stem, operators_of_stem
+from lraee_exporters.graphs.stem import build_stem, levels_of_stem, operators_of_stem
 from lraee_exporters.graphs.tail import TailWeights, build_tail, float_tail, operators_of_tail
 from lraee_exporters.graphs.whole_tower import build_whole
 from lraee_exporters.tower import Tower
@@ -58,7 +58,8 @@ def save_tower_parts(
     Where there is a class token, two forms of the last block are written: ``block_NN.onnx`` with all tokens, which
     `Chain` runs to look at them, and ``block_NN_class.onnx``, which becomes the bundle's part.
     """
-    built = [(*build_stem(tower, quantized=quantized), operators_of_stem(tower, quantized=quantized))]
+    levels = levels_of_stem(blocks)
+    built = [(*build_stem(tower, quantized=quantized, levels=levels), operators_of_stem(tower, quantized=quantized))]
     for number, block in enumerate(blocks, start=1):
         whole_form = BlockForm(token_count=tower.tokens)
         form = replace(whole_form, class_only=number == len(blocks) and tower.has_class_token)

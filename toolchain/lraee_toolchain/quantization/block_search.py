@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,7 +32,9 @@ from lraee_exporters.graphs.block import (
 )
 from lraee_exporters.int8.gptq import round_with_gptq
 from lraee_exporters.int8.linear import (
+    ALL_LEVELS,
     ActivationRange,
+    Levels,
     QuantizedLinear,
     quantize_bias,
     quantize_linear,
@@ -65,11 +67,25 @@ class Recipe:
     rounding: Literal["nearest", "compensating"] = "nearest"
     corrected: bool = False
     """Whether biases make up for the mean error of each layer."""
+    levels: Levels = ALL_LEVELS
+    """Of all inputs and weights."""
 
     def __str__(self) -> str:
         smoothing = "no smoothing" if self.alpha is None else f"smoothing {self.alpha:g}"
         bias = "corrected" if self.corrected else "plain"
-        return f"{smoothing}, ranges {self.ranges}, rounding {self.rounding}, bias {bias}"
+        found = f"{smoothing}, ranges {self.ranges}, rounding {self.rounding}, bias {bias}"
+        return found if self.levels == ALL_LEVELS else f"{found}, {levels_words(self.levels)}"
+
+
+def levels_words(levels: Levels) -> str:
+    """Say which of inputs and weights have fewer levels than 8 bits hold.
+
+    >>> levels_words(SMALL_WEIGHTS), levels_words(SMALL_INPUTS)
+    ('weights within 64', 'inputs within 127')
+    """
+    if levels.weights < ALL_LEVELS.weights:
+        return f"weights within {levels.weights}"
+    return f"inputs within {levels.inputs}"
 
 
 @dataclass(slots=True)
@@ -118,7 +134,12 @@ def observe(
 
 
 def quantize_block_strongly(
-    block: Block, activation: Activation, tokens: FloatArray, target: FloatArray, folder: Path
+    block: Block,
+    activation: Activation,
+    tokens: FloatArray,
+    target: FloatArray,
+    folder: Path,
+    choices: Sequence[Levels] = (ALL_LEVELS,),
 ) -> tuple[BlockWeights, Recipe, dict[str, float]]:
     """Find the recipe with the least output error for one block.
 
@@ -128,6 +149,7 @@ def quantize_block_strongly(
         tokens: (images, tokens, width) what the INT8 blocks before it give; may be memory-mapped, as `target`.
         target: (images, tokens, width) what this block gives in the float tower.
         folder: for what lies on disk meanwhile.
+        choices: levels of which the best are taken.
 
     Returns:
         The INT8 block, its recipe, and the mean squared error of every recipe tried, by its text.
@@ -157,7 +179,7 @@ def quantize_block_strongly(
                 errors[str(recipe)] = _error(built[recipe], tokens, target, held_out)
             return errors[str(recipe)]
 
-        best = _least(error, [Recipe(alpha=alpha) for alpha in (None, *ALPHAS)])
+        best = _least(error, [Recipe(alpha=alpha, levels=levels) for alpha in (None, *ALPHAS) for levels in choices])
         best = _least(error, [best, replace(best, ranges="percentile"), replace(best, ranges="least-error")])
         best = _least(error, [best, replace(best, rounding="compensating")])
         best = _least(error, [best, replace(best, corrected=True)])
@@ -179,7 +201,7 @@ def smooth_block(block: BlockWeights, observed: Mapping[str, Observed], alpha: f
 
 def apply_recipe(block: BlockWeights, observed: Mapping[str, Observed], recipe: Recipe, folder: Path) -> BlockWeights:
     """Quantize the six layers of a float block, smoothed if the recipe says so; `folder` as in `dequantized`."""
-    ranges = {name: chosen_range(observed[name], recipe.ranges) for name in QUANTIZED_INPUTS}
+    ranges = {name: chosen_range(observed[name], recipe.ranges, recipe.levels) for name in QUANTIZED_INPUTS}
     hessians: dict[str, npt.NDArray[np.float64]] = {}
     layers: dict[Layer, QuantizedLinear] = {}
     for layer, reads in READS.items():
@@ -215,8 +237,8 @@ def quantize_layer(
     """
     quantized = quantize_linear(linear, activation)
     if hessian is not None:
-        _, scale = quantize_weight(linear.weight)
-        quantized = replace(quantized, weight=round_with_gptq(linear.weight, scale, hessian))
+        _, scale = quantize_weight(linear.weight, levels=activation.levels)
+        quantized = replace(quantized, weight=round_with_gptq(linear.weight, scale, hessian, activation.levels))
     if corrected:
         wanted = sample.mean(axis=0, dtype=np.float64) @ linear.weight.T.astype(np.float64)
         mean_seen = dequantized(sample, activation, folder).mean(axis=0, dtype=np.float64)
@@ -227,13 +249,12 @@ def quantize_layer(
     return quantized
 
 
-def chosen_range(observed: Observed, method: str) -> ActivationRange:
+def chosen_range(observed: Observed, method: str, levels: Levels = ALL_LEVELS) -> ActivationRange:
     """Find the range of one input by one method."""
-    if method == "minmax":
-        return observed.collector.minmax()
-    if method == "percentile":
-        return observed.collector.percentile(99.99)
-    return least_error_range(observed.sample)
+    if method == "least-error":
+        return least_error_range(observed.sample, levels=levels)
+    collector = observed.collector
+    return replace(collector.minmax() if method == "minmax" else collector.percentile(99.99), levels=levels)
 
 
 def dequantized(
@@ -250,7 +271,9 @@ def dequantized(
     found = np.asarray(scratch_array(folder, dtype, values.shape))
     for start in range(0, len(values), ROWS):
         piece = slice(start, start + ROWS)
-        levels = np.clip(np.rint(values[piece] / np.float32(activation.scale)) + activation.zero_point, 0, 255)
+        levels = np.clip(
+            np.rint(values[piece] / np.float32(activation.scale)) + activation.zero_point, 0, activation.levels.inputs
+        )
         found[piece] = np.asarray((levels - activation.zero_point) * np.float32(activation.scale), np.float32)
     return found
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee.errors import ExportError
-from lraee_exporters.int8.linear import ActivationRange
+from lraee_exporters.int8.linear import ALL_LEVELS, ActivationRange, Levels
 
 HALF_BINS = 2048
 """Histogram bins on each side of zero; a bin is 1/2048 of the largest magnitude at most a factor of 2 ago."""
@@ -68,8 +68,10 @@ class RangeCollector:
         return ActivationRange(minimum=max(low, self.minimum), maximum=min(high, self.maximum))
 
 
-def least_error_range(values: NDArray[np.float32], *, steps: int = 24, most: int = 200_000) -> ActivationRange:
-    """Find the range whose 256 levels give the least mean squared error on `values` of any shape.
+def least_error_range(
+    values: NDArray[np.float32], *, steps: int = 24, most: int = 200_000, levels: Levels = ALL_LEVELS
+) -> ActivationRange:
+    """Find the range whose levels give the least mean squared error on `values` of any shape.
 
     Both ends are drawn in by factors from 1 down to 0.2, one end after the other until neither moves.
 
@@ -77,6 +79,7 @@ def least_error_range(values: NDArray[np.float32], *, steps: int = 24, most: int
         values: float32 of any shape.
         steps: factors tried for each end.
         most: values used; more are thinned out.
+        levels: how many there are.
     """
     flat = values.ravel()
     flat = flat[:: max(1, len(flat) // most)]
@@ -84,9 +87,9 @@ def least_error_range(values: NDArray[np.float32], *, steps: int = 24, most: int
     factors = np.linspace(1.0, 0.2, steps)
 
     def error(at: tuple[float, float]) -> float:
-        candidate = ActivationRange(minimum=at[0] * low, maximum=at[1] * high)
-        levels = np.clip(np.rint(flat / np.float32(candidate.scale)) + candidate.zero_point, 0, 255)
-        back = (levels - candidate.zero_point) * np.float32(candidate.scale)
+        candidate = ActivationRange(minimum=at[0] * low, maximum=at[1] * high, levels=levels)
+        rounded = np.clip(np.rint(flat / np.float32(candidate.scale)) + candidate.zero_point, 0, levels.inputs)
+        back = (rounded - candidate.zero_point) * np.float32(candidate.scale)
         return float(np.square(back - flat, dtype=np.float64).mean())
 
     best = (1.0, 1.0)
@@ -96,4 +99,4 @@ def least_error_range(values: NDArray[np.float32], *, steps: int = 24, most: int
         best = min(((best[0], factor) for factor in factors), key=error)
         if best == before:
             break
-    return ActivationRange(minimum=best[0] * low, maximum=best[1] * high)
+    return ActivationRange(minimum=best[0] * low, maximum=best[1] * high, levels=levels)

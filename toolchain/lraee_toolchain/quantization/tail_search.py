@@ -14,7 +14,7 @@ import numpy as np
 
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.tail import TailWeights, build_tail, quantize_tail, quantized_inputs_of_tail
-from lraee_exporters.int8.linear import QuantizedLinear
+from lraee_exporters.int8.linear import ALL_LEVELS, Levels, QuantizedLinear
 from lraee_exporters.int8.smooth_quant import smooth
 from lraee_exporters.tower import FloatArray, LayerNorm, Linear
 from lraee_toolchain.parts.runner import batches
@@ -29,23 +29,26 @@ from lraee_toolchain.quantization.block_search import (
 from lraee_toolchain.quantization.ranges import RangeCollector, least_error_range
 
 
-def quantize_tail_strongly(tail: TailWeights, tokens: FloatArray) -> tuple[TailWeights, str]:
+def quantize_tail_strongly(
+    tail: TailWeights, tokens: FloatArray, levels: Levels = ALL_LEVELS
+) -> tuple[TailWeights, str]:
     """Quantize a float tail by what it makes of the INT8 blocks' tokens.
 
     Args:
         tail: float weights.
         tokens: (images, tokens, width) after the last INT8 block.
+        levels: of its inputs and weights.
 
     Returns:
         The tail in INT8 and the recipe's text.
     """
     if tail.pool is None:
         assert isinstance(tail.projection, Linear)
-        norm, projection, recipe = quantize_projection_strongly(tail.norm_post, tail.projection, tokens[:, 0])
+        norm, projection, recipe = quantize_projection_strongly(tail.norm_post, tail.projection, tokens[:, 0], levels)
         return replace(tail, norm_post=norm, projection=projection), recipe
     observed = _observe(tail, tokens)
-    ranges = {name: least_error_range(values) for name, values in observed.items()}
-    return quantize_tail(tail, ranges), str(Recipe(ranges="least-error"))
+    ranges = {name: least_error_range(values, levels=levels) for name, values in observed.items()}
+    return quantize_tail(tail, ranges), str(Recipe(ranges="least-error", levels=levels))
 
 
 def _observe(tail: TailWeights, tokens: FloatArray) -> dict[str, FloatArray]:
@@ -64,7 +67,7 @@ def _observe(tail: TailWeights, tokens: FloatArray) -> dict[str, FloatArray]:
 
 
 def quantize_projection_strongly(
-    norm: LayerNorm, projection: Linear, tokens: FloatArray
+    norm: LayerNorm, projection: Linear, tokens: FloatArray, levels: Levels = ALL_LEVELS
 ) -> tuple[LayerNorm, QuantizedLinear, str]:
     """Search SmoothQuant and ranges for the tail's projection by the error of the embedding's direction.
 
@@ -72,6 +75,7 @@ def quantize_projection_strongly(
         norm: the LayerNorm before it.
         projection: float layer.
         tokens: (images, width) class tokens that the INT8 blocks give.
+        levels: of inputs and weights.
 
     Returns:
         LayerNorm, INT8 layer, and the recipe's text.
@@ -89,12 +93,12 @@ def quantize_projection_strongly(
         for ranges in ("minmax", "least-error"):
             collector = RangeCollector()
             collector.add(values)
-            activation = chosen_range(Observed(collector, values, np.abs(values).max(axis=0)), ranges)
+            activation = chosen_range(Observed(collector, values, np.abs(values).max(axis=0)), ranges, levels)
             quantized = quantize_layer(layer, values, activation, hessian=None, corrected=False)
             output = dequantized(values, activation) @ quantized.dequantized().T + layer.bias
             cosine = (output * wanted).sum(axis=1) / np.linalg.norm(output, axis=1) / np.linalg.norm(wanted, axis=1)
             error = float(1 - cosine.mean())
             if best is None or error < best[0]:
-                best = error, here, quantized, str(Recipe(alpha=alpha, ranges=ranges))
+                best = error, here, quantized, str(Recipe(alpha=alpha, ranges=ranges, levels=levels))
     assert best is not None
     return best[1], best[2], best[3]

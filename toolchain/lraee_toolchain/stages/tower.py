@@ -149,15 +149,17 @@ class TowerStages(Inputs):
             )
         config = self.config
         pixels = self.pixels(self.splits.calibration, views=self.splits.views)
+        key = {"weights": "saved", **({"levels": dataclasses.asdict(config.levels)} if config.no_saturation else {})}
         if precision == "strong INT8":
             return self.work.stage(
                 "int8",
-                {"parts": float_parts.name, "pixels": pixels.name, "quantizer": "strong", "weights": "saved"},
+                {**key, "parts": float_parts.name, "pixels": pixels.name, "quantizer": "strong"},
                 lambda folder: build_int8_strong(
                     self.tower,
                     self.chain(float_parts),
                     load_pixel_set(pixels).pixels,
                     folder,
+                    saturation=not config.no_saturation,
                     advance=self.progress.steps(self.tower.depth),
                 ),
             )
@@ -171,11 +173,12 @@ class TowerStages(Inputs):
             write_json(found, folder / "ranges.json")
 
         def build(folder: Path) -> None:
-            build_int8(self.tower, read_json(dict[str, ActivationRange], ranges / "ranges.json"), folder)
+            found = read_json(dict[str, ActivationRange], ranges / "ranges.json")
+            build_int8(self.tower, found, folder, saturation=not config.no_saturation)
 
         inputs = {"parts": float_parts.name, "pixels": pixels.name, **method}
         ranges = self.work.stage("ranges", inputs, find_ranges)
-        return self.work.stage("int8", {"ranges": ranges.name, "quantizer": "naive", "weights": "saved"}, build)
+        return self.work.stage("int8", {**key, "ranges": ranges.name, "quantizer": "naive"}, build)
 
     def answers(self, dataset: Dataset, parts: Path, *, views: int) -> Teacher:
         """Compute what a tower answers at full depth; the float tower's answers teach."""

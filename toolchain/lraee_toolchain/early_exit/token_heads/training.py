@@ -20,7 +20,7 @@ from lraee_exporters.graphs.pooling.token_pool import (
     TokenPool,
     pooled_rows,
 )
-from lraee_exporters.int8.linear import ActivationRange
+from lraee_exporters.int8.linear import ALL_LEVELS, ActivationRange, Levels
 from lraee_toolchain.array_file import scratch_array
 from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.heads import (
@@ -125,12 +125,15 @@ class _Learner:
         return finished_head(self._reads, *arrays, pool=TokenPool(queries=queries, mixing=local))
 
 
-def quantize_token_heads(heads: Sequence[Head], features: Features, blocks: Sequence[int]) -> list[Head]:
+def quantize_token_heads(
+    heads: Sequence[Head], features: Features, blocks: Sequence[int], levels: Levels = ALL_LEVELS
+) -> list[Head]:
     """Quantize the heads after `blocks` to INT8, their activation ranges from all images."""
     met: list[list[tuple[ActivationRange, ...]]] = [[] for _ in heads]
     for position, _, read in reads_of(heads, features, blocks):
         met[position].append(head_ranges(heads[position], read))
-    return [quantized_head(head, *zip(*ranges, strict=True)) for head, ranges in zip(heads, met, strict=True)]
+    every = zip(heads, met, strict=True)
+    return [quantized_head(head, *zip(*ranges, strict=True), levels=levels) for head, ranges in every]
 
 
 def embed_tokens(heads: Sequence[Head], features: Features, blocks: Sequence[int]) -> None:

@@ -1,6 +1,6 @@
 """Measure whether a first pass on fewer, coarser patches saves more than exits by depth alone (arXiv 2503.00060).
 
-    python benchmarks/experiments/low_resolution.py MODEL --pool SRC --test SRC --labels FILE [--grid 4] [--json F]
+    python toolchain/experiments/low_resolution.py MODEL --pool SRC --test SRC --labels FILE [--grid 4] [--json F]
 
 The float tower reads each photo shrunk to a coarse grid of patches first, positions interpolated. Images that a coarse
 exit is sure of leave; the others run again: in full, or with full patches only in the regions that the coarse class
@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gate_evidence import BUDGETS, Array, Heard, outcome, search
 from numpy.typing import NDArray
 
 from lraee.cli import errors_as_one_line
 from lraee.labels.label_file import read_label_file
+from lraee_benchmarks.analysis.cascade import Array, Cascade
 from lraee_benchmarks.images import open_source
 from lraee_benchmarks.render.table import Table
 from lraee_calibration_data import label_rows, load_pixels
@@ -39,6 +39,9 @@ from lraee_toolchain.parts.schedule_search import block_flops, other_flops
 BATCH = 64
 ATTENTION_FROM = 2 / 3
 """Share of the depth from which on the class token's attention is averaged, to rank regions."""
+
+BUDGETS = (0.25, 0.5, 0.75, 1.0, 1.5)
+"""Points that thresholds may lose where they are chosen."""
 
 HEAD_EPOCHS, HEAD_BATCH, HEAD_RATE, HEAD_DECAY, HEAD_DROP = 30, 256, 2e-3, 0.05, 0.2
 TUNE_RATE, TUNE_DECAY, TUNE_BATCH = 5e-5, 0.05, 32
@@ -229,30 +232,28 @@ def stops_of(
     return [*stops, Stop(gating=ends[0], test=ends[1], flops=float(flops[-1]))]
 
 
-def heard(name: str, stops: Sequence[Stop], split: Split, plain: Stop) -> tuple[Heard, NDArray[np.float32]]:
-    """Give what all stops of a cascade say of a split, where `plain` is full depth without any, and the gates."""
+def cascade_of(name: str, stops: Sequence[Stop], split: Split, plain: Stop) -> tuple[Cascade, NDArray[np.float32]]:
+    """Give what is right at all stops for a split, where `plain` is full depth without any, and the gates."""
     said = [getattr(stop, name).numpy() for stop in stops]
     classes = split.classes.numpy()
     good = np.stack([one.argmax(1) == classes for one in said], axis=1).astype(np.float64)
     shares = np.array([stop.flops for stop in stops]) / plain.flops
     gate = np.stack([one.max(1) for one in said[:-1]], axis=1).astype(np.float32)
-    none = np.zeros((0, 0, 3), np.float32)
-    visits = np.zeros(len(stops) - 1)
-    return Heard(probabilities=none, features=none, good=good, leaving=shares, visits=visits), gate
+    return Cascade(good=good, leaving=shares, visits=np.zeros(len(stops) - 1)), gate
 
 
 def row(stops: Sequence[Stop], splits: Mapping[str, Split], plain: Stop) -> list[tuple[float, float, float]]:
     """Give FLOPs saved, points gained and their standard error at each budget, all against `plain`, on test images."""
-    known, gate = heard("gating", stops, splits["gating"], plain)
-    judged, judged_gate = heard("test", stops, splits["test"], plain)
+    known, gate = cascade_of("gating", stops, splits["gating"], plain)
+    judged, judged_gate = cascade_of("test", stops, splits["test"], plain)
 
-    def points(of: Heard, gates: NDArray[np.float32], thresholds: Array, name: str) -> tuple[Array, Array]:
-        saved, change = outcome(of, gates, thresholds)
+    def points(of: Cascade, gates: NDArray[np.float32], thresholds: Array, name: str) -> tuple[Array, Array]:
+        saved, change = of.outcome(gates, thresholds)
         right = (getattr(plain, name).argmax(1) == splits[name].classes).numpy().astype(np.float64)
         return saved, change + of.good[:, -1] - right
 
     found = []
-    tried = [(one, *points(known, gate, one, "gating")) for one in search(known, gate)]
+    tried = [(one, *points(known, gate, one, "gating")) for one in known.search(gate)]
     for budget in BUDGETS:
         fitting = [one for one in tried if one[2].mean() >= -budget / 100]
         if not fitting:

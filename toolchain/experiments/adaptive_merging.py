@@ -1,6 +1,6 @@
 """Measure whether each image gains by a number of merged tokens of its own, at the same FLOPs on average.
 
-    python benchmarks/experiments/adaptive_merging.py MODEL --images SRC --labels FILE [--pairs 2 4 6] [--json F]
+    python toolchain/experiments/adaptive_merging.py MODEL --images SRC --labels FILE [--pairs 2 4 6] [--json F]
 
 The float tower answers all images without merging and with each number of pairs merged in every block. One schedule for
 all images stands against two rules for each image: the more alike its tokens are in the first blocks, the more pairs
