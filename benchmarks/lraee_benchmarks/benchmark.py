@@ -166,7 +166,7 @@ def _cold_start(task: _Task) -> ColdStart | None:
     if not task.config.cold_starts:
         return None
     return measure_cold_start(
-        task.model.bundle.folder,
+        task.model.bundle.place,
         task.sample.first_image,
         task.model.session_settings,
         processes=task.config.cold_starts,
@@ -218,7 +218,7 @@ def _measure(task: _Task) -> _Found:
 def _launch(task: _Task) -> Launch:
     settings = task.model.session_settings
     return Launch(
-        bundle=task.model.bundle.folder.resolve(),
+        bundle=task.model.bundle.place,
         threads=settings.thread_count,
         thread_pool=settings.thread_pool,
         isolated=task.isolated,

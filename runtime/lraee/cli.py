@@ -14,18 +14,19 @@ from typing import Annotated
 
 import typer
 
+from lraee.bundle.archive import write_archive
 from lraee.bundle.folder import Bundle, find_bundle, taken_instead
 from lraee.bundle.strict_json import encode
 from lraee.commands.answers import printer
 from lraee.commands.doctor import advice, diagnose, diagnosis_table
 from lraee.commands.info import info_json, info_tables, megabytes, size_bytes
 from lraee.commands.page import AnswerPage, check_page
-from lraee.commands.terminal import ERROR_STATUS, print_line, run_command, show, tell, with_option
+from lraee.commands.terminal import ERROR_STATUS, print_line, printable, run_command, show, tell, with_option
 from lraee.commands.terminal import (
     errors_as_one_line as errors_as_one_line,  # other programs import it from here
 )
 from lraee.commands.truth import read_truth
-from lraee.errors import ImageError
+from lraee.errors import DataError, ImageError
 from lraee.images.read import ImageSource
 from lraee.labels.label_file import parse_labels
 from lraee.loading import load
@@ -164,9 +165,31 @@ def verify(bundle: BundleArgument) -> None:
         opened.verify()
         manifest = opened.manifest
         show(
-            f"{opened.folder.name}: {len(manifest.files)} files, {megabytes(size_bytes(manifest))}, "
+            f"{opened.place.name}: {len(manifest.files)} files, {megabytes(size_bytes(manifest))}, "
             "every hash is right and no graph names weights outside the bundle"
         )
+
+
+@app.command(name="zip")
+def zip_bundle(
+    bundle: BundleArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; by default the bundle's name, ending in .zip.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a bundle into one zip file, which every command and `lraee.load` take in its place."""
+    with errors_as_one_line():
+        _note(bundle)
+        opened = Bundle(find_bundle(bundle))
+        target = output or Path(f"{opened.place.stem}.zip")
+        if target.suffix != ".zip":
+            raise DataError(f"--output is {target}, wanted a file that ends in .zip")
+        if target.exists() and not overwrite:
+            raise DataError(f"{target} exists; give another --output, or --overwrite")
+        opened.verify()
+        write_archive(opened.folder, opened.manifest, target)
+        print_line(printable(f"{target}: {megabytes(target.stat().st_size)}"))
 
 
 @app.command()

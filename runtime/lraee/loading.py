@@ -29,9 +29,9 @@ def load(
     """Open a bundle as a model that classifies images.
 
     Args:
-        bundle: folder written by ``lraee-export``, or ``photo-clip`` or ``reference`` for one that is shipped, unless a
-            bundle of that name lies in the current folder. Links in it may lead anywhere: files are known by their
-            hashes.
+        bundle: folder written by ``lraee-export``, its zip file (``python -m lraee zip``), or ``photo-clip`` or
+            ``reference`` for one that is shipped, unless a bundle of that name lies in the current folder. Links in a
+            folder may lead anywhere: files are known by their hashes.
         threads: threads that run one operator, the caller included; None takes one for each core that the process may
             use, or 1 where blocks are small: see `lraee.ort.threads.default_threads`. Where a limit of the system is
             too narrow for those of all sessions, they get fewer, with a `ThreadsWarning`; `Model.threads` says how

@@ -62,7 +62,7 @@ class Model:
         return _reopened, (saved,)
 
     def __repr__(self) -> str:
-        return f"<lraee.Model {self.bundle.folder.name}: threads {self.threads}, {self.thread_total} to start>"
+        return f"<lraee.Model {self.bundle.place.name}: threads {self.threads}, {self.thread_total} to start>"
 
     @property
     def threads(self) -> int:

@@ -76,7 +76,7 @@ def summarize_bundle(model: Model) -> BundleSummary:
     """Describe the bundle for a report."""
     manifest = model.manifest
     return BundleSummary(
-        name=model.bundle.folder.resolve().name,
+        name=model.bundle.place.name,
         model=manifest.model.id,
         weights=manifest.model.weights,
         fingerprint=manifest.model.fingerprint,

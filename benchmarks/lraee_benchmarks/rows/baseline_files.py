@@ -11,8 +11,12 @@ from lraee.errors import BundleError
 
 def baseline_path(bundle: Bundle, name: str) -> Path:
     """Find a baseline; that of ``clip.lraee`` is ``clip.baselines/fp32.onnx``, in the same folder."""
-    folder = bundle.folder.resolve()
-    return folder.parent / f"{folder.name.removesuffix('.lraee')}.baselines" / f"{name}.onnx"
+    return bundle.place.parent / f"{_name(bundle)}.baselines" / f"{name}.onnx"
+
+
+def _name(bundle: Bundle) -> str:
+    """Give the name of a folder or zip file without its ending."""
+    return bundle.place.name.removesuffix(".zip").removesuffix(".lraee")
 
 
 def checked_baseline(bundle: Bundle, name: str) -> Path:
@@ -33,7 +37,7 @@ def checked_baseline(bundle: Bundle, name: str) -> Path:
 
 def export_command(bundle: Bundle) -> str:
     """Spell the command that writes a bundle's baselines from the same weights."""
-    model, name = bundle.manifest.model, bundle.folder.name
+    model, name = bundle.manifest.model, f"{_name(bundle)}.lraee"
     if model.weights.startswith(("reference", "file:")):
         return f"lraee-export {model.id} -o {name} --baselines"
     return f"lraee-export {model.id} --pretrained {model.weights} -o {name} --baselines"

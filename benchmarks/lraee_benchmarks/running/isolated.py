@@ -101,7 +101,7 @@ def _jobs(plan: RowPlan, model: Model, batches: Path) -> list[Job]:
         Job(
             name=name,
             rows=row,
-            bundle=model.bundle.folder.resolve(),
+            bundle=model.bundle.place,
             threads=settings.thread_count,
             thread_pool=settings.thread_pool,
             cores=cores_for(settings.thread_count),

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee.bundle.archive import Unpacked
 from lraee.bundle.external_data import external_locations
 from lraee.bundle.files import is_folder, read_file, real_file, sha256_of
 from lraee.bundle.linked_graph import LinkedGraph, linked_graph
@@ -46,23 +47,27 @@ class LabelFile:
 
 
 def find_bundle(name: str | Path) -> Path:
-    """Find the folder of a bundle: a path, or the name of one that is shipped (``photo-clip``, ``reference``).
+    """Find a bundle: the path of its folder or zip file, or the name of a shipped one (``photo-clip``, ``reference``).
 
     A folder that has the name of a shipped bundle is taken instead of it where it holds a manifest; `taken_instead`
     says so. Any other path, such as ``./reference``, never means a shipped bundle.
 
     Raises:
-        BundleError: there is no such folder, or a folder on the way to it may not be read.
+        BundleError: there is no such folder or file, or a folder on the way to it may not be read.
     """
     if not isinstance(name, str | os.PathLike):
         raise BundleError(f"the bundle is a {type(name).__name__}, wanted the path of a folder written by lraee-export")
     path, shipped = Path(name), _shipped(name)
     if is_folder(path) and (shipped is None or _has_manifest(path)):
         return path
+    if shipped is None and path.suffix == ".zip" and path.is_file():
+        return path
     if shipped is not None:
         return shipped
     known = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.lraee"))) or "none"
-    raise BundleError(f"{name} is not a folder; wanted a bundle written by lraee-export, or a shipped one ({known})")
+    raise BundleError(
+        f"{name} is not a folder; wanted a bundle written by lraee-export, its zip file, or a shipped one ({known})"
+    )
 
 
 def taken_instead(name: str | Path) -> str | None:
@@ -113,19 +118,23 @@ class Bundle:
         """Read the manifest and look for the files.
 
         Args:
-            folder: of the bundle; relative paths and links are resolved now.
+            folder: of the bundle, or its zip file, which is unpacked; relative paths and links are resolved now.
             expected_sha256: refuse a manifest with another hash.
 
         Raises:
             BundleError: a file is missing, cannot be read, or has another size; the manifest is not what is wanted.
         """
-        self.folder = folder.resolve()
+        self.place = folder.resolve()
+        """The folder, or the zip file that it was unpacked from."""
+        self._unpacked = Unpacked(self.place) if self.place.is_file() else None
+        self.folder = self.place if self._unpacked is None else self._unpacked.folder
+        """Where the files lie."""
         content = manifest_bytes(self.folder)
         self.manifest_sha256 = hashlib.sha256(content).hexdigest()
         """In hexadecimal digits. The manifest holds the hashes of all other files, so this is one for the bundle."""
         if expected_sha256 not in (None, self.manifest_sha256):
             raise BundleError(
-                f"the bundle {self.folder} has changed since the model was copied or pickled: {MANIFEST_NAME} has "
+                f"the bundle {self.place} has changed since the model was copied or pickled: {MANIFEST_NAME} has "
                 f"SHA-256 {self.manifest_sha256[:12]}…, wanted {str(expected_sha256)[:12]}…; load it again"
             )
         self.manifest: Manifest = decode_manifest(content)
@@ -140,8 +149,8 @@ class Bundle:
                 )
 
     def __reduce__(self) -> tuple[Callable[..., Bundle], tuple[str, str, str]]:
-        inside = self.folder.parent == SHIPPED.resolve()
-        return _reopened, (self.folder.name if inside else "", str(self.folder), self.manifest_sha256)
+        inside = self.place.parent == SHIPPED.resolve()
+        return _reopened, (self.place.name if inside else "", str(self.place), self.manifest_sha256)
 
     def checked(self, name: str) -> Path:
         """Check the hash of a file, and give the path where it really lies.

@@ -146,7 +146,7 @@ def _examine(name: str) -> tuple[BundleHealth, Bundle | None]:
         problem = str(error)
     health = BundleHealth(
         name=name,
-        folder=str(opened.folder),
+        folder=str(opened.place),
         format=opened.manifest.format,
         manifest_sha256=opened.manifest_sha256,
         onnxruntime=opened.manifest.onnxruntime or UNNAMED,

@@ -33,7 +33,7 @@ def info_json(bundle: Bundle) -> dict[str, Any]:
     """Give all keys of ``manifest.json``, and what follows from them or from the files."""
     manifest = bundle.manifest
     return {
-        "bundle": str(bundle.folder),
+        "bundle": str(bundle.place),
         "manifest_sha256": bundle.manifest_sha256,
         "size_bytes": size_bytes(manifest),
         "full_flops": manifest.full_flops,
@@ -49,7 +49,7 @@ def _summary_table(bundle: Bundle) -> Table:
     how = f", {quantization.quantizer} quantizer, {quantization.images} calibration images" if quantization else ""
     names = bundle.labels.names
     threads = choose_threads(manifest.block_flops, sessions=manifest.session_count)
-    table = plain_table("bundle", bundle.folder.name)
+    table = plain_table("bundle", bundle.place.name)
     rows: dict[str, str] = {
         "model": f"{manifest.model.id} ({manifest.model.architecture})",
         "weights": manifest.model.weights

@@ -108,7 +108,7 @@ def test_a_manifest_that_cannot_be_read_is_refused(forged, content):
 @pytest.mark.parametrize("name", ["no-such-bundle", "../lraee", "x" * 5000, "a\0b", "nobody/reference"])
 def test_what_is_no_bundle_is_refused_with_the_shipped_names(name):
     """Also names that no file can have."""
-    with pytest.raises(BundleError, match=r"is not a folder; wanted a bundle written by lraee-export, or .*reference"):
+    with pytest.raises(BundleError, match=r"is not a folder; wanted .* lraee-export, its zip file, or .*reference"):
         lraee.load(name)
 
 
