@@ -34,7 +34,7 @@ COMMANDS: dict[str, Any] = {
     "python -m lraee_benchmarks.render.html": get_command(page_app),
     "python -m lraee_exporters.single_file": get_command(single_file_app),
 }
-"""Our commands and their parsers; a script of ours is ``python benchmarks/….py`` and has its own."""
+"""Our commands and their parsers; a script of ours is ``python benchmarks/….py`` or in the toolchain, with its own."""
 
 NEEDS = re.compile(r"\n\*needs: (.+?)\*\n")
 """The line below a block that the tests do not run: what it needs."""
@@ -95,7 +95,7 @@ def mentions(path: Path) -> list[list[str]]:
 
 def is_ours(line: str) -> bool:
     """Whether a line calls a command or a script of the project."""
-    return line.startswith("python benchmarks/") or any(
+    return line.startswith(("python benchmarks/", "python toolchain/")) or any(
         line == known or line.startswith(f"{known} ") for known in COMMANDS
     )
 
@@ -141,8 +141,9 @@ def options_of(command: Any) -> set[str]:
 
 
 def script_options() -> set[str]:
-    """Options that scripts below ``benchmarks`` and ``docs`` take."""
-    paths = [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "docs").rglob("*.py")]
+    """Options that scripts below ``benchmarks``, ``docs`` and ``toolchain/experiments`` take."""
+    folders = ("benchmarks", "docs", "toolchain/experiments")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     return {option for path in paths for option in re.findall(r'"(--[a-z][a-z-]*)"', path.read_text("utf-8"))}
 
 

@@ -273,8 +273,8 @@ def main() -> None:
     """Run the passes, fit exits and thresholds, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="open_clip folder with open_clip's own vision transformer")
-    for name in ("pool", "test"):
-        parser.add_argument(f"--{name}", required=True, help="labelled folder or zip")
+    parser.add_argument("--pool", required=True, help="labelled folder or zip")
+    parser.add_argument("--test", required=True, help="labelled folder or zip")
     parser.add_argument("--labels", required=True, type=Path)
     parser.add_argument("--grid", type=int, default=4, help="patches of the coarse pass in a row")
     parser.add_argument("--regions", type=int, nargs="*", default=[4, 8, 12], help="coarse patches that are kept full")
