@@ -18,6 +18,10 @@ BARE = re.compile(r"\b(?:InferenceSession(?:\.create)?|SessionOptions)\(")
 ALLOWED = {
     "runtime/lraee/ort/sessions.py": "makes them all",
     "tests/test_bare_sessions.py": "its examples",
+    "benchmarks/experiments/one_file.py": "plays a program with default options, on one file",
+    "tests/exporters/test_single_file.py": "plays a program with default options, on one file",
+    "tests/exporters/int8/test_linear.py": "shows that fewer levels do not saturate without the option",
+    "tests/toolchain/test_no_saturation.py": "shows that such bundles do not saturate without the option",
     "tests/runtime/ort/test_sessions.py": "plays other code of the process, and compares it with itself",
     "tests/benchmarks/scripts/test_hidden_features.py": "shows that products do saturate without the option",
 }
