@@ -126,7 +126,13 @@ def main() -> None:
     cheapest = np.array([max(place for place in range(len(schedules)) if same[place, image]) for image in every])
     bound = {"saved": float(np.take(saved, cheapest).mean()), "points": points(cheapest)}
     header = tuple(said[0])
-    rows_of = [[f"{cell:.1%}" if name == "saved" else f"{cell:+g}" for name, cell in cells.items()] for cells in said]
+    rows_of = [
+        [
+            str(cell) if name == "pairs" else f"{cell:.1%}" if name == "saved" else f"{cell:+g}"
+            for name, cell in cells.items()
+        ]
+        for cells in said
+    ]
     print(f"{options.model}: {len(classes)} images, {100 * right[0].mean():.2f} % without merging\n")
     print(Table(header=header, rows=rows_of).to_markdown())
     print(f"\nKnowing the answers: {bound['saved']:.1%} saved at {bound['points']:+g} points.")

@@ -298,6 +298,9 @@ def main() -> None:
             )
             for name, dataset in sets.items()
         }
+    full_grid = model.tower.preprocessing.image_size // model.tower.patch_size
+    if options.regions and full_grid % options.grid:
+        parser.error(f"--regions needs a --grid that divides {full_grid} patches in a row, not {options.grid}")
     passes, scale, grid = Passes(model, options.exits), float(model.tower.logit_scale), options.grid
     rows: dict[str, list[tuple[float, float, float]]] = {}
     accuracies: dict[str, list[float]] = {}
