@@ -25,7 +25,7 @@ SHIPPED_IMAGES = ROOT / "calibration_data" / "lraee_calibration_data" / "fashion
 STUDIES = ("evidence", "outliers", "b32-outliers")
 """Reports that `make evidence` and `make evidence-b32` write, by name."""
 
-TIMES = ("latency",)
+TIMES = ("latency", "saturation")
 """Keys of metrics.json that hold times."""
 
 IMAGES = {"evaluation": "right", "ablations": "routed_right"}

@@ -15,11 +15,14 @@ from onnx import numpy_helper
 
 import lraee
 from lraee.bundle.folder import Bundle
+from lraee.bundle.strict_json import read_json
 from lraee.errors import ExportError
-from lraee_calibration_data import fashion_mnist_pool, load_pixels, open_dataset
+from lraee.ort.cpu import int8_products_saturate
+from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test, load_pixels, open_dataset
 from lraee_exporters.int8.linear import SMALL_INPUTS, SMALL_WEIGHTS
 from lraee_exporters.single_file import SATURATES
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import ExportResult, export
 
 
@@ -39,6 +42,8 @@ def exported(
         merge_tokens=((3,),),
         no_saturation=True,
         single_file=True,
+        precisions=request.param == "naive",
+        evaluate=picked(fashion_mnist_test(), folder / "test.zip", step=40),
     )
     return config, export(config)
 
@@ -76,6 +81,24 @@ def test_default_sessions_answer_as_the_runtime(exported: tuple[ExportConfig, Ex
         embedding, _, block, _ = session.run(None, {"pixels": pixels[image : image + 1]})
         assert block[0] == wanted.exit_block[0]
         assert float((embedding * wanted.embedding).sum()) > 0.9999
+
+
+def test_the_report_says_what_it_costs(exported: tuple[ExportConfig, ExportResult]) -> None:
+    """Accuracy and time beside those of the usual quantization, which is built for it."""
+    config, result = exported
+    found = read_json(Metrics, result.report / "metrics.json")
+    cost = found.saturation
+    if not config.precisions:
+        assert cost is None
+        return
+    assert cost is not None
+    assert found.evaluation is not None
+    assert cost.unsaturated.mean == found.evaluation.rows[0].accuracy.mean  # what the bundle itself answers
+    assert cost.difference.mean == pytest.approx(cost.unsaturated.mean - cost.usual.mean)
+    assert 0.1 < cost.usual_ms / cost.unsaturated_ms < 10
+    assert cost.matters_here == int8_products_saturate()
+    for report in ("report.md", "report.html"):
+        assert "What it costs that no product saturates" in (result.report / report).read_text("utf-8")
 
 
 def test_one_file_of_another_bundle_is_written_with_a_warning(

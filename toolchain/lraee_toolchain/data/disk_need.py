@@ -134,8 +134,9 @@ def disk_need(sizes: Sizes, config: ExportConfig) -> DiskNeed:
     answers = an_answer * of(*main, "evaluation")
     if config.adapt is not None:  # of the trunk as given, too
         answers *= 2
-    if config.precisions or config.ablations:  # every precision, and INT8 of the trunk as given
-        answers += an_answer * (TABLE_PRECISIONS - 1 + (config.adapt is not None)) * of("evaluation")
+    if config.precisions or config.ablations:  # every precision, INT8 of the trunk as given, and as usually quantized
+        more = (config.adapt is not None) + config.no_saturation
+        answers += an_answer * (TABLE_PRECISIONS - 1 + more) * of("evaluation")
     strong = config.quantizer == "strong" or config.precisions or config.ablations
     kept = 0 if config.precision == "fp32" else (2 if strong else 1)
     tokens = 4 * sizes.tokens * sizes.width * of("calibration") * kept

@@ -16,6 +16,7 @@ from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
 from lraee_toolchain.config import Precision
 from lraee_toolchain.evaluation.risk_metrics import RiskChecks
+from lraee_toolchain.evaluation.saturation import Saturation
 from lraee_toolchain.quantization.noise import NoiseProfile
 
 Way: TypeAlias = Literal[
@@ -332,5 +333,7 @@ class Metrics:
     precisions: Precisions | None
     ablations: Ablations | None
     latency: Latency | None
+    saturation: Saturation | None = field(default=None, metadata={OPTIONAL: True})
+    """What it costs that no product saturates; None where that was not asked for, or not measured."""
     adaptation: str | None = field(default=None, metadata={OPTIONAL: True})
     """What tuning the trunk came to; None where nobody asked for it."""

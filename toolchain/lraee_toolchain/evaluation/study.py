@@ -36,6 +36,7 @@ from lraee_toolchain.evaluation.metrics import (
 )
 from lraee_toolchain.evaluation.paper_tables import GoodArray, head_study, measure_ways
 from lraee_toolchain.evaluation.risk_check import measure_risk
+from lraee_toolchain.evaluation.saturation import Saturation, full_depth_of, measure_saturation
 from lraee_toolchain.evaluation.setting import MergedTower, Setting, Tower
 from lraee_toolchain.parts.schedules import load_schedules
 from lraee_toolchain.quantization.noise import NoiseProfile, pathological
@@ -91,6 +92,7 @@ def measure(
         precisions=study.precisions() if config.precisions else None,
         ablations=study.ablate() if config.ablations else None,
         latency=study.latency() if config.ablations else None,
+        saturation=study.saturation() if config.no_saturation and (config.precisions or config.ablations) else None,
     )
 
 
@@ -149,6 +151,22 @@ class Study:
         """(images,) 1 where full depth of these parts is right; they are of the bundle's tower unless `stages` says."""
         answers = (stages or self._stages).answers(self._evaluation, parts, views=1)
         return np.asarray(largest(answers.probabilities) == self.classes, np.float64)
+
+    def saturation(self) -> Saturation:
+        """Measure what it costs that no product of the bundle saturates."""
+        stages, after = self._stages, self._stages.parts(self._precision)
+        before = stages.parts(self._precision, saturation=True)
+
+        def compare() -> Saturation:
+            return measure_saturation(
+                full_depth_of(stages.chain(before, threads=THREADS)),
+                full_depth_of(stages.chain(after, threads=THREADS, saturates=False)),
+                self.rows.pixels,
+                (self._right(before), self._right(after)),
+                threads=THREADS,
+            )
+
+        return self._measure(Saturation, "saturation", {"before": before.name, "after": after.name}, compare)
 
     def ablate(self) -> Ablations:
         """Measure the paper's tables, every method at matched FLOPs, and the check of risk control."""

@@ -62,6 +62,7 @@ class Chain:
         *,
         sigmoid: bool = False,
         threads: int | None = None,
+        saturates: bool = True,
     ) -> None:
         """Name the folder.
 
@@ -73,13 +74,14 @@ class Chain:
             logit_scale: factor on the cosine.
             sigmoid: whether the tail's probabilities are sigmoids.
             threads: that run one operator; None takes one for each core that the process may use.
+            saturates: whether INT8 products may saturate, so that sessions have to be exact where that happens.
         """
         self._folder = folder
         self.schedule: ScheduledParts | None = None
         self._merged: Path | None = None
         wanted = SessionSettings(threads=threads).thread_count
         fitting = fitting_threads(wanted, sessions=depth + 3)  # the class token's block has two
-        self._settings = SessionSettings(threads=fitting)
+        self._settings = SessionSettings(threads=fitting, saturates=saturates)
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._labels = {"label_matrix": label_matrix, "logit_scale": np.array(logit_scale, np.float32)}
         self._sigmoid = sigmoid
@@ -104,6 +106,10 @@ class Chain:
                 path = self._merged / path.name
             self._sessions[name] = make_session(path, self._settings)
         return self._sessions[name]
+
+    def has(self, name: str) -> bool:
+        """Tell whether the folder holds part `name`."""
+        return (self._folder / f"{name}.onnx").is_file()
 
     def drop(self, name: str) -> None:
         """Free the session of part `name`."""
@@ -160,7 +166,7 @@ class Chain:
         """
         tokens = list(self.after_blocks(pixels))
         last, class_only = tokens[-1], f"{self.names[-1]}_class"
-        if (self._folder / f"{class_only}.onnx").is_file():
+        if self.has(class_only):
             last = self.session(class_only).run(["tokens_out"], {"tokens": tokens[-2]})[0]
         return [*tokens, self.tail(last)[0]]
 

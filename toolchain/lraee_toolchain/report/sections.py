@@ -33,6 +33,7 @@ from lraee_toolchain.report.study_tables import (
     noise_table,
     precisions_table,
     risk_table,
+    saturation_table,
     selectivity_table,
     setting_text,
     study_tables,
@@ -108,6 +109,8 @@ def _noise(found: Findings) -> Section | None:
     body = [paragraph(text), side_by_side([noise, quality]), table_html(table)]
     if found.metrics.precisions is not None:
         body.append(table_html(precisions_table(found.metrics.precisions)))
+    if found.metrics.saturation is not None:
+        body.append(table_html(saturation_table(found.metrics.saturation)))
     return Section(anchor="noise", title="Noise of every block", body=body)
 
 

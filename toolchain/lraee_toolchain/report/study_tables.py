@@ -20,6 +20,7 @@ from lraee_toolchain.evaluation.metrics import (
     WayRow,
 )
 from lraee_toolchain.evaluation.risk_metrics import RiskCheck, RiskChecks
+from lraee_toolchain.evaluation.saturation import Saturation
 from lraee_toolchain.quantization.noise import NoiseProfile
 from lraee_toolchain.report.names import FACTORIAL, HEADS, method_name, way_name
 from lraee_toolchain.report.wording import accuracy, percent, points, saving, threads_text
@@ -134,6 +135,26 @@ def precisions_table(precisions: Precisions) -> Table:
         "quantization alone costs.",
         header=["precision", "top-1", "against FP32"],
         rows=rows,
+    )
+
+
+def saturation_table(found: Saturation) -> Table:
+    """Show what it costs that no product saturates."""
+    here = (
+        "Products of the usual quantization saturate on this CPU, so its sessions run ONNX Runtime's exact kernel."
+        if found.matters_here
+        else "No product saturates on this CPU in either form, so the times say nothing of one with AVX2 alone."
+    )
+    after = [accuracy(found.unsaturated), points(found.difference), f"{found.unsaturated_ms:.2f}"]
+    return Table(
+        title="What it costs that no product saturates",
+        note=f"Full depth, {found.images:,} images that no other step has seen. Times are medians, batch 1, "
+        f"{threads_text(found.threads)}, interleaved. {here}",
+        header=["quantization", "top-1", "against the usual", "ms"],
+        rows=[
+            ["usual", accuracy(found.usual), "", f"{found.usual_ms:.2f}"],
+            ["without saturation", *after],
+        ],
     )
 
 

@@ -32,6 +32,7 @@ from lraee_toolchain.report.study_tables import (
     noise_table,
     precisions_table,
     risk_table,
+    saturation_table,
     selectivity_table,
     setting_text,
     study_tables,
@@ -84,6 +85,8 @@ def _paragraphs(found: Findings) -> Iterator[str]:
         yield from _titled(noise_table(found.noise, pruned), "## Noise")
     if metrics.precisions is not None:
         yield from _titled(precisions_table(metrics.precisions))
+    if metrics.saturation is not None:
+        yield from _titled(saturation_table(metrics.saturation))
     if (table := accounting_table(found)) is not None:
         yield from _titled(table, f"## {table.title}")
     if metrics.evaluation is not None:

@@ -132,14 +132,27 @@ class TowerStages(Inputs):
         _ = self.text_folder, self.labels, self.float_parts, self.schedules
         self.model = dataclasses.replace(self.model, torch_model=None)
 
-    def chain(self, parts: Path, *, threads: int | None = None) -> Chain:
-        """Open the tower of a parts folder."""
+    def chain(self, parts: Path, *, threads: int | None = None, saturates: bool = True) -> Chain:
+        """Open the tower of a parts folder; see `Chain`."""
         labels = np.ascontiguousarray(self.labels.T)
         sigmoid = self.tower.logit_bias is not None
-        return Chain(parts, self.tower.depth, labels, self.tower.logit_scale, sigmoid=sigmoid, threads=threads)
+        return Chain(
+            parts,
+            self.tower.depth,
+            labels,
+            self.tower.logit_scale,
+            sigmoid=sigmoid,
+            threads=threads,
+            saturates=saturates,
+        )
 
-    def parts(self, precision: Precision) -> Path:
-        """Build the tower's parts at one precision."""
+    def parts(self, precision: Precision, *, saturation: bool | None = None) -> Path:
+        """Build the tower's parts at one precision.
+
+        Args:
+            precision: to build.
+            saturation: whether INT8 products may saturate; as configured by default.
+        """
         if precision == "FP32":
             return self.float_parts
         float_parts = self.float_parts
@@ -149,7 +162,8 @@ class TowerStages(Inputs):
             )
         config = self.config
         pixels = self.pixels(self.splits.calibration, views=self.splits.views)
-        key = {"weights": "saved", **({"levels": dataclasses.asdict(config.levels)} if config.no_saturation else {})}
+        saturation = not config.no_saturation if saturation is None else saturation
+        key = {"weights": "saved", **({} if saturation else {"levels": dataclasses.asdict(config.levels)})}
         if precision == "strong INT8":
             return self.work.stage(
                 "int8",
@@ -159,7 +173,7 @@ class TowerStages(Inputs):
                     self.chain(float_parts),
                     load_pixel_set(pixels).pixels,
                     folder,
-                    saturation=not config.no_saturation,
+                    saturation=saturation,
                     advance=self.progress.steps(self.tower.depth),
                 ),
             )
@@ -174,7 +188,7 @@ class TowerStages(Inputs):
 
         def build(folder: Path) -> None:
             found = read_json(dict[str, ActivationRange], ranges / "ranges.json")
-            build_int8(self.tower, found, folder, saturation=not config.no_saturation)
+            build_int8(self.tower, found, folder, saturation=saturation)
 
         inputs = {"parts": float_parts.name, "pixels": pixels.name, **method}
         ranges = self.work.stage("ranges", inputs, find_ranges)
