@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from markdown_files import fences
 
 from lraee.install import Extra, install_command
+from lraee_calibration_data import fashion_mnist_test, open_dataset, photo_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -270,3 +272,39 @@ def test_a_message_names_a_command_that_finds_lraee(board: Board, extra: Extra) 
     done = board.run("python", "-m", "pip", "install", *OFFLINE, *words, ok=False)
     assert "distribution found for lraee" not in done.stderr
     assert re.search(rf"extra == ['\"]{extra}['\"]", done.stdout + done.stderr)
+
+
+@pytest.fixture
+def photo_board(board: Board, tmp_path: Path) -> Board:
+    """The same with Pillow, and a folder with the programs to start from, photos, clothes and a clip."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    (own,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    (base,) = (board.programs.parent / "lib").glob("python*/site-packages")
+    (own / "base.pth").write_text(str(base))
+    pip = [str(board.programs / "pip"), "--disable-pip-version-check", "install", "--quiet", "--target", str(own)]
+    done = subprocess.run([*pip, "Pillow"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"pip cannot install Pillow:\n{done.stderr}"
+    folder, shipped = tmp_path / "work", photo_table().parent
+    shutil.copytree(ROOT / "docs/programs", folder)
+    for name in ("photos", "clothes"):
+        (folder / name).mkdir()
+    for name, source in {"cat": "skimage-chelsea", "coffee": "skimage-coffee", "bird": "cq100-king-penguin"}.items():
+        shutil.copy(shipped / f"{source}.jpg", folder / f"photos/{name}.jpg")
+    (folder / "clip.mjpeg").write_bytes((folder / "photos/bird.jpg").read_bytes() * 3)
+    dataset = open_dataset(fashion_mnist_test())
+    for index in range(5):
+        (folder / f"clothes/{index}.png").write_bytes(dataset.read_bytes(index))
+    return Board(tmp_path / "venv/bin", folder)
+
+
+def test_the_programs_to_start_from_run_as_their_page_says(photo_board: Board) -> None:
+    """Every command without a mark, in order, from the wheel with Pillow; each prints something."""
+    page = [fence for fence in fences(ROOT / "docs/programs.md") if fence.language == "bash" and fence.needs is None]
+    lines = [shlex.split(line) for fence in page for line in fence.text.splitlines()]
+    assert {words[1] for words in lines} == {path.name for path in (ROOT / "docs/programs").glob("*.py")}
+    for program, *words in lines:
+        done = photo_board.run(program, *words)
+        assert done.stdout or words == ["search_photos.py", "photos"]
+        assert "Traceback" not in done.stderr
+    assert (photo_board.folder / "sorted/king penguin/bird.jpg").is_file()
+    assert (photo_board.folder / "photos.photo-clip.npz").is_file()
