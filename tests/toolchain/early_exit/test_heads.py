@@ -1,9 +1,11 @@
 """Heads learn, are reproducible, and are simulated exactly as their ONNX part will answer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lraee.bundle.manifest import GateInfo
 from lraee.ort.sessions import SessionSettings, make_session
@@ -16,7 +18,9 @@ from lraee_toolchain.early_exit.heads import (
     fit_temperature,
     head_embeddings,
     head_input,
+    images_of,
     label_logits,
+    one_pass,
     quantize_head,
     softmax,
     train_heads,
@@ -183,3 +187,19 @@ def test_softmax_and_temperature_survive_large_logits() -> None:
     logits = np.array([[100.0, -100.0], [0.0, 90.0]], np.float32)
     np.testing.assert_allclose(softmax(logits), [[1, 0], [0, 1]], atol=1e-6)
     assert np.isfinite(fit_temperature(logits, np.eye(2, dtype=np.float32)))
+
+
+def test_a_pass_reads_one_form_of_every_image() -> None:
+    """Drawn at random, so that all forms are read in the end; without forms the order is that of the generator."""
+    tokens, classes, teacher = problem(40, seed=3)
+    once = Material(features=features_of(tokens), teacher=teacher, classes=classes)
+    plain = torch.cat([*one_pass(once, 16, torch.Generator().manual_seed(1))])
+    assert plain.tolist() == torch.randperm(40, generator=torch.Generator().manual_seed(1)).tolist()
+    thrice = replace(once.joined(once).joined(once), forms=3)
+    generator = torch.Generator().manual_seed(1)
+    passes = [[*one_pass(thrice, 16, generator)] for _ in range(20)]
+    assert images_of(thrice) == 40
+    assert [len(batch) for batch in passes[0]] == [16, 16, 8]
+    rows = np.array([torch.cat(batches).numpy() for batches in passes])
+    assert all(sorted(row % 40) == list(range(40)) for row in rows)
+    assert set((rows // 40).flat) == {0, 1, 2}

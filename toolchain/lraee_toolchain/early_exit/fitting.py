@@ -50,6 +50,7 @@ def fit_routing(
     config, plain = task.config, routes[0]
     blocks = candidates(config.exits, task.costs.depth) if blocks is None else blocks
     heads = reduce(Material.joined, [replace(route.heads, unmerged=None) for route in routes])
+    heads = replace(heads, forms=len(routes))
     every = best_exits(task, heads, plain.gating, blocks, advance=advance)
     found: dict[str | None, tuple[TrainedExit, ...]] = {}
     points: list[Point] = []

@@ -76,21 +76,33 @@ def train_heads(
         advance: called after each epoch.
     """
     options, generator = task.config.heads, torch.Generator().manual_seed(task.seed)
-    exits, count, hidden = len(blocks), len(material.features), material.features.patch_mean.shape[2]
+    exits, hidden = len(blocks), material.features.patch_mean.shape[2]
     width = 2 * hidden if reads == "both" else hidden
     parameters = initial_parameters(exits, (width, hidden, task.labels.shape[1]), generator)
     drop = Dropout(options.dropout, task.seed)
-    lesson, descent = Lesson(task, material), Descent(parameters, options, count)
+    lesson, descent = Lesson(task, material), Descent(parameters, options, images_of(material))
     for _ in range(options.epochs):
-        order = torch.randperm(count, generator=generator)
-        for start in range(0, count, options.batch_size):
-            rows = order[start : start + options.batch_size]
+        for rows in one_pass(material, options.batch_size, generator):
             read = [head_input(material.features, block, reads, rows.numpy()) for block in blocks]
             descent.step(lesson.loss(embed(parameters, torch.from_numpy(np.stack(read)), drop), rows))
         if advance is not None:
             advance(1)
     arrays = [tensor.detach().numpy() for tensor in parameters]
     return [finished_head(reads, *(array[position] for array in arrays)) for position in range(exits)]
+
+
+def images_of(material: Material) -> int:
+    """Count the images that one pass reads."""
+    return len(material.features) // material.forms
+
+
+def one_pass(material: Material, batch: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Draw the rows of one pass in random order, in batches: of each image one form."""
+    images = images_of(material)
+    order = torch.randperm(images, generator=generator)
+    if material.forms > 1:
+        order += images * torch.randint(material.forms, (images,), generator=generator)
+    return (order[start : start + batch] for start in range(0, images, batch))
 
 
 class Lesson:

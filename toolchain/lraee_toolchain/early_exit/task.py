@@ -116,6 +116,9 @@ class Material:
     """(images,) label index, or None without labels."""
     unmerged: RowArray | None = None
     """(images, labels) float32 probabilities at full depth with all tokens, where the features are of merged ones."""
+    forms: int = 1
+    """Forms that each image is there in: all images in one form, then all in the next. Heads learn from one form of
+    each image in each pass, so that merging schedules make no pass longer."""
 
     @property
     def wanted(self) -> NDArray[np.int64]:

@@ -31,7 +31,9 @@ from lraee_toolchain.early_exit.heads import (
     finished_head,
     head_embeddings,
     head_ranges,
+    images_of,
     initial_parameters,
+    one_pass,
     quantized_head,
 )
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
@@ -70,11 +72,10 @@ def train_token_heads(
     options, generator = task.config.heads, torch.Generator().manual_seed(task.seed)
     width = material.features.patch_mean.shape[-1]
     lesson = Lesson(task, material)
-    learners = [_Learner(task, lesson, (width, len(source)), reads=reads, class_token=class_token) for _ in blocks]
+    size = (width, images_of(material))
+    learners = [_Learner(task, lesson, size, reads=reads, class_token=class_token) for _ in blocks]
     for _ in range(options.epochs):
-        order = torch.randperm(len(source), generator=generator)
-        for start in range(0, len(source), options.batch_size):
-            rows = order[start : start + options.batch_size]
+        for rows in one_pass(material, options.batch_size, generator):
             for learner, tokens in zip(learners, source.tokens(rows.numpy(), blocks), strict=True):
                 learner.step(tokens, rows)
         if advance is not None:
