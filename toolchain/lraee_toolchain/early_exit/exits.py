@@ -129,8 +129,10 @@ def best_exits(
     full_depth = float(gating.full_good.mean())
     best: dict[int, TrainedExit] = {}
     for reads in kinds:
-        asked = blocks
-        if config.reads == "auto":
+        asked: Sequence[int] = blocks
+        if config.reads == "auto" and task.kinds:
+            asked = [block for block in blocks if task.kinds.get(block, kinds[0]) == reads]
+        elif config.reads == "auto":
             asked = worth_trying(reads, blocks, {block: full_depth - best[block].accuracy for block in best})
         trained = train_exits(task, heads, gating, asked, reads=reads, advance=advance) if asked else []
         if not asked and advance is not None:

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 
 from lraee.bundle.manifest import ExitInfo, OperatingPoint, Threshold
+from lraee.bundle.strict_json import OPTIONAL
+from lraee_exporters.graphs.exit import HeadInput
 from lraee_toolchain.early_exit.exits import TrainedExit
 from lraee_toolchain.early_exit.outcomes import Point
 from lraee_toolchain.early_exit.task import ExitTask
@@ -38,6 +40,14 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateHead:
+    """The head that was found best after a block."""
+
+    block: int
+    reads: HeadInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SavedRouting:
     """``routing.json``: the exits and operating points of the manifest, so that an export can resume from them."""
 
@@ -45,6 +55,8 @@ class SavedRouting:
     points: tuple[OperatingPoint, ...] = ()
     merged: dict[str, tuple[ExitInfo, ...]] = field(default_factory=dict)
     """Exits under each merging schedule of the bundle, by its name."""
+    candidates: tuple[CandidateHead, ...] = field(default=(), metadata={OPTIONAL: True})
+    """All exits that were trained, for tables that fit them again."""
 
 
 def exit_suffix(schedule: str | None) -> str:
@@ -150,7 +162,12 @@ def saved_routing(
         )
         for name, point in routing.points.items()
     )
-    return SavedRouting(exits=exits(None), points=points, merged={name: exits(name) for name in routing.merged})
+    return SavedRouting(
+        exits=exits(None),
+        points=points,
+        merged={name: exits(name) for name in routing.merged},
+        candidates=tuple(CandidateHead(block=one.block, reads=one.head.reads) for one in routing.candidates),
+    )
 
 
 def _thresholds(exits: Sequence[TrainedExit], point: Point) -> tuple[Threshold, ...]:

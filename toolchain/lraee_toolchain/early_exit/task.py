@@ -102,6 +102,8 @@ class ExitTask:
     """Whether the tower's weights are random; no exit can then be said to pay."""
     learned: Mapping[int, Head] = field(default_factory=dict)
     """Heads that read all tokens and learned with the trunk, by block; they are not trained anew."""
+    kinds: Mapping[int, HeadInput] = field(default_factory=dict)
+    """What the head after each block reads, where ``reads=auto`` has chosen it before: nothing else is tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
-from lraee_exporters.graphs.exit import HeadInput
+from lraee_exporters.graphs.exit import TOKEN_INPUTS, HeadInput
 from lraee_exporters.tower import Tower as TowerModel
 from lraee_toolchain.competitors.lgvit import lgvit_exits
 from lraee_toolchain.competitors.methods import Entry, Searched, Shared, compare, standard_entries
@@ -169,7 +169,7 @@ def _rivals(tower: Tower, setting: Setting, routing: Routing, seed: int) -> dict
     heads, gating = splits = setting.divide(tower, seed)
     task, blocks = setting.task_of(tower, seed), candidates("auto", setting.costs.depth)
     reads: HeadInput = "both" if setting.config.reads == "auto" else setting.config.reads
-    if [(found.block, found.head.reads) for found in routing.candidates] == [(block, reads) for block in blocks]:
+    if [found.block for found in routing.candidates] == list(blocks):
         everywhere = list(routing.candidates)  # of the same seed and images
     else:
         everywhere = setting.train(tower, splits, blocks, reads, seed)
@@ -181,7 +181,7 @@ def _rivals(tower: Tower, setting: Setting, routing: Routing, seed: int) -> dict
         return outputs_of(task, exits, gating), outputs_of(task, exits, tower.evaluation)
 
     rivals = {PABEE_EVERYWHERE: entry(Pabee(), both(everywhere))}
-    if heads.features.tokens is not None:
+    if setting.config.reads in TOKEN_INPUTS:
         found = both(lgvit_exits(task, heads, gating, blocks, everywhere))
         rivals |= {LGVIT: entry(Shared("confidence"), found), LGVIT_FREE: entry(Searched("confidence"), found)}
     return rivals

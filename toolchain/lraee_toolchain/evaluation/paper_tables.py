@@ -155,7 +155,7 @@ def measure_ways(
             free = tower.without_labels()
             ways["routed_merged_label_free", main], _ = lra_ee(free, setting.without_learned(), merged=True)
         ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting.without_learned())
-    paper = setting.with_config(replace(setting.config, reads="patch_mean"))
+    paper = setting.with_pooled_heads()
     ways["routed_ssa", main], _ = lra_ee(tower, paper)
     hard = paper.with_config(replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))
     ways["ssa_last_hard", main] = ssa_at_the_end(tower, hard)

@@ -90,6 +90,11 @@ class Setting:
         """The same with other options."""
         return replace(self, task=replace(self.task, config=config))
 
+    def with_pooled_heads(self) -> Setting:
+        """The same with the paper's heads, which read the mean patch token."""
+        config = replace(self.config, reads="patch_mean")
+        return replace(self, task=replace(self.task, config=config, kinds={}))
+
     def without_learned(self) -> Setting:
         """The same with heads that all learn anew, for fits that must not see what others learned from."""
         return replace(self, task=replace(self.task, learned={}))

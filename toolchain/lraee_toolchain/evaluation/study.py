@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +15,12 @@ from lraee.bundle.strict_json import read_json, write_json
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_benchmarks.analysis.right_answers import pack_right
 from lraee_calibration_data import Dataset
-from lraee_exporters.graphs.exit import TOKEN_INPUTS
+from lraee_exporters.graphs.exit import TOKEN_INPUTS, HeadInput
 from lraee_exporters.parity import StageParity
 from lraee_toolchain.config import Precision
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates
+from lraee_toolchain.early_exit.routing import ROUTING, SavedRouting
 from lraee_toolchain.early_exit.rows import largest
 from lraee_toolchain.early_exit.task import Material
 from lraee_toolchain.evaluation.bundle import evaluate_bundle
@@ -188,19 +189,30 @@ class Study:
         return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise, (full, before)))
 
     def _splits(self, name: Precision, parts: Path) -> tuple[Material, Material, Material]:
-        """Give heads', gating and evaluation split of one precision.
+        """Give heads', gating and evaluation split of one precision, with all tokens where some head reads them.
 
-        Heads read all tokens only where that was asked for by name: with ``--reads auto`` every fit of the tables would
-        try them. The features of the bundle's precision are those that its exits were fitted with.
+        The features of the bundle's precision are those that its exits were fitted with.
         """
-        stages = self._stages
-        asked = stages.config.reads in TOKEN_INPUTS
+        stages, read = self._stages, self._read_tokens
         there = name == self._precision and bool(stages.token_blocks)
-        route = stages.route(parts, tokens=asked or there)
+        route = stages.route(parts, tokens=read or there)
         heads, gating = route.heads, route.gating
-        if not asked:
+        if not read:
             heads, gating = heads.without_tokens(), gating.without_tokens()
-        return heads, gating, self._material(parts, tokens=asked)
+        return heads, gating, self._material(parts, tokens=read)
+
+    @cached_property
+    def _kinds(self) -> dict[int, HeadInput]:
+        """What the heads of all candidates read, where ``--reads auto`` chose it: every fit takes the same."""
+        if self._stages.config.reads != "auto":
+            return {}
+        saved = read_json(SavedRouting, self._exits / ROUTING)
+        return {one.block: one.reads for one in saved.candidates}
+
+    @property
+    def _read_tokens(self) -> bool:
+        """Whether some head of the tables reads all tokens."""
+        return not {self._stages.config.reads, *self._kinds.values()}.isdisjoint(TOKEN_INPUTS)
 
     def _tables(
         self,
@@ -213,7 +225,8 @@ class Study:
         stages, main = self._stages, self._precision
         full, before = at_full_depth
         is_tuned = stages.given is not None
-        setting = Setting(task=stages.task(parts[main]), advance=stages.progress.steps(None), is_tuned=is_tuned)
+        task = dataclasses.replace(stages.task(parts[main]), kinds=self._kinds)
+        setting = Setting(task=task, advance=stages.progress.steps(None), is_tuned=is_tuned)
         tower = dataclasses.replace(Tower.of(main, *materials[main]), merged=self._merged(parts[main]))
         ways = measure_ways(
             tower,
@@ -250,17 +263,17 @@ class Study:
     def _merged(self, parts: Path) -> tuple[MergedTower, ...]:
         """Give the exported precision under every merging schedule."""
         stages, folder = self._stages, self._stages.merged_parts(parts)
-        asked = stages.config.reads in TOKEN_INPUTS
+        read = self._read_tokens
         found = []
         for schedule in () if folder is None else load_schedules(folder):
             route = stages.route(parts, tokens=bool(stages.token_blocks), schedule=schedule)
             pool = route.heads.joined(route.gating)
-            evaluation = stages.material(self._evaluation, parts, views=1, tokens=asked, schedule=schedule)
+            evaluation = stages.material(self._evaluation, parts, views=1, tokens=read, schedule=schedule)
             found.append(
                 MergedTower(
                     schedule=schedule.name,
                     costs=route.costs,
-                    pool=pool if asked else pool.without_tokens(),
+                    pool=pool if read else pool.without_tokens(),
                     evaluation=dataclasses.replace(evaluation, classes=self.classes),
                 )
             )

@@ -279,6 +279,24 @@ def test_auto_takes_the_most_accurate_head_and_the_cheapest_of_equals(monkeypatc
     assert other.head.reads not in TOKEN_INPUTS
 
 
+def test_heads_that_were_chosen_before_are_the_only_ones_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block its own kind; a block that nothing was chosen for takes the first kind."""
+    heads, gating = (material(*one_patch_tells(60, seed)) for seed in (12, 13))
+    tried: list[tuple[HeadInput, list[int]]] = []
+
+    def train(
+        task: ExitTask, heads: Material, gating: Material, blocks: Sequence[int], *, reads: HeadInput, **_: object
+    ) -> list[TrainedExit]:
+        tried.append((reads, list(blocks)))
+        return train_exits(task, heads, gating, blocks, reads=reads)
+
+    monkeypatch.setattr("lraee_toolchain.early_exit.exits.train_exits", train)
+    task = replace(task_of(epochs=1), kinds={1: "attention", 2: "both"})
+    best = best_exits(task, heads, gating, (1, 2, 3))
+    assert [(exit.block, exit.head.reads) for exit in best] == [(1, "attention"), (2, "both"), (3, "patch_mean")]
+    assert tried == [("patch_mean", [3]), ("both", [2]), ("attention", [1])]
+
+
 def tries(
     accuracies: dict[HeadInput, dict[int, float]], monkeypatch: pytest.MonkeyPatch, **options: object
 ) -> tuple[dict[HeadInput, list[int]], list[HeadInput], list[int]]:
