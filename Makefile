@@ -99,7 +99,7 @@ docs: $(INSTALLED)
 
 evidence: $(INSTALLED)
 	$(BIN)/python $(EVIDENCE) images out
-	$(BIN)/lraee-export reference -o out/evidence.lraee --quantizer strong --ablations --overwrite \
+	$(BIN)/lraee-export reference -o out/evidence.lraee --quantizer strong --merge-tokens auto --ablations --overwrite \
 		--train out/pool.zip --evaluate out/test.zip
 	$(BIN)/lraee-export reference -o out/outliers.lraee --quantizer strong --inject-outliers 128 --ablations \
 		--seeds 1 --overwrite --train out/pool.zip --evaluate out/test.zip
