@@ -156,6 +156,7 @@ def honest_reading() -> str:
 BOTH_MODELS = (
     ("given", "FP32", "full", "FP32, full depth"),
     ("given", "INT8", "LRA-EE", "early exits, trunk as given"),
+    ("given", "INT8", "LRA-EE, merged", "early exits and merged tokens"),
     ("control", "INT8", "full", "trunk tuned without exits, full depth"),
     ("label-free", "INT8", "LRA-EE", "early exits, trunk tuned without labels"),
     ("labels", "INT8", "full", "trunk tuned with exits, full depth"),
@@ -177,6 +178,7 @@ def both_models_table() -> str:
     of_reference = {
         ("given", "FP32", "full"): main["full", "FP32"],
         ("given", "INT8", "LRA-EE"): main["routed", exported],
+        ("given", "INT8", "LRA-EE, merged"): main.get(("routed_merged", exported)),
     }
     rows = () if natural is None else natural["accounting"]
     of_photos = {(row["trunk"], row["precision"].split()[-1], row["policy"]): row for row in rows}
@@ -243,10 +245,13 @@ def routing_table() -> str:
         ("full", main, f"{main}, full depth"),
         ("ssa_last", main, f"{main}, with a head like those of the exits at the end"),
         ("routed", main, f"**LRA-EE on {main}**"),
+        ("routed_merged", main, f"**LRA-EE and merged tokens on {main}**"),
         ("routed_label_free", main, f"**LRA-EE on {main}, trained without labels**"),
+        ("routed_merged_label_free", main, f"**LRA-EE and merged tokens on {main}, trained without labels**"),
         ("routed_ssa", main, f"LRA-EE on {main}, heads as in the paper (SSA)"),
     )
-    lines = [_accuracy_row(words, rows[way, name], "difference_to_float") for way, name, words in shown]
+    there = [(words, rows[way, name]) for way, name, words in shown if (way, name) in rows]
+    lines = [_accuracy_row(words, row, "difference_to_float") for words, row in there]
     lines[0][-1] = ""
     head = [f"{ablations['images']:,} images, {ablations['seeds']} seeds", "top-1", "FLOPs saved", "points to FP32"]
     return table(head, lines)
