@@ -13,6 +13,7 @@ from lraee_benchmarks.analysis.right_answers import unpack_right
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.evaluation.method_table import PABEE_EVERYWHERE, PRUNING
 from lraee_toolchain.evaluation.metrics import LRA_EE, Ablations, AtMatch, Metrics
+from lraee_toolchain.evaluation.paper_tables import FRONTIER
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,18 @@ def test_the_reference_row_is_that_of_the_main_table(ablations: Ablations) -> No
     assert own.flops_saved == pytest.approx(table.flops_saved)
     assert ablations.methods.matched == pytest.approx(table.flops_saved)
     assert astuple(own.difference_to_lra_ee) == (0.0, 0.0, 0.0)
+
+
+def test_every_saving_is_measured_along_the_front(ablations: Ablations) -> None:
+    """Each row of a way that reaches it; where `balanced` saves, about what the main table says."""
+    assert {int(level) for level in ablations.frontier} <= set(FRONTIER)
+    assert "5" in ablations.frontier
+    for level, rows in ablations.frontier.items():
+        assert {row.way for row in rows} <= {"routed", "routed_label_free"}
+        for row in rows:
+            assert row.flops_saved >= int(level) / 100 - 0.1  # on images that chose nothing
+    saved = [row.flops_saved for rows in ablations.frontier.values() for row in rows if row.way == "routed"]
+    assert saved == sorted(saved)
 
 
 def test_the_others_are_compared_at_its_saving_or_not_at_all(ablations: Ablations) -> None:

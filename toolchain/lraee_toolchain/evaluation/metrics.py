@@ -285,6 +285,8 @@ class Ablations:
     risk: RiskChecks
     pruned: dict[Precision, tuple[int, ...]]
     """Candidate exits that the noise of a precision forbids."""
+    frontier: dict[str, tuple[WayRow, ...]] = field(default_factory=dict, metadata={OPTIONAL: True})
+    """By the percent of FLOPs that must be saved on the gating split, the ways that do so with every seed."""
     routed_right: tuple[str, ...] = field(default=(), metadata={OPTIONAL: True})
     """Of each seed, which images LRA-EE answers right at the exported precision, as `Evaluation.right` says it."""
 

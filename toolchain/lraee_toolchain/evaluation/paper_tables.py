@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,16 @@ from numpy.typing import NDArray
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_exporters.graphs.exit import POOLED_INPUTS, HeadInput
 from lraee_toolchain.config import Precision
-from lraee_toolchain.early_exit.outcomes import outcome
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point, outcome
 from lraee_toolchain.early_exit.routing import Routing
+from lraee_toolchain.early_exit.threshold_search import choose
 from lraee_toolchain.evaluation.metrics import ExitShare, Quadrants, Selectivity, Way, WayRow
 from lraee_toolchain.evaluation.setting import Setting, Tower
 
 GoodArray = NDArray[np.float64]
+
+FRONTIER = tuple(range(5, 90, 5))
+"""Percent of FLOPs at which ways to run are compared."""
 
 FACTORIAL: tuple[Way, ...] = ("full", "ssa_last_hard", "ssa_last", "routed_ssa_hard", "routed_ssa")
 """Rows of T3, (i) to (v)."""
@@ -46,6 +51,10 @@ class Measured:
         return np.asarray(np.mean(self.good, axis=0))
 
 
+Frontier: TypeAlias = dict[int, dict[Way, Measured]]
+"""By the percent of FLOPs that must be saved, then by the way to run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ways:
     """Every way to run that the tables compare."""
@@ -57,6 +66,8 @@ class Ways:
     """LRA-EE's at the exported precision, one for each seed."""
     given: GoodArray | None = None
     """(images,) 1 where the tower as given is right at full depth in FP32; None where its trunk was not tuned."""
+    fronts: Frontier = field(default_factory=dict)
+    """At the exported precision."""
 
     def of(self, way: Way) -> Measured:
         """A way to run at the exported precision."""
@@ -74,6 +85,13 @@ class Ways:
     def factorial(self) -> tuple[WayRow, ...]:
         """Rows of T3: what the head, the distillation and the routing each bring."""
         return tuple(self._row(way, self.precision) for way in FACTORIAL)
+
+    def frontier(self) -> dict[str, tuple[WayRow, ...]]:
+        """Rows of the ways to run at every saving that they reach with every seed."""
+        return {
+            str(level): tuple(self._summary(way, self.precision, measured) for way, measured in ways.items())
+            for level, ways in self.fronts.items()
+        }
 
     def quadrants(self) -> Quadrants:
         """T4, mean of the seeds."""
@@ -105,7 +123,9 @@ class Ways:
         )
 
     def _row(self, way: Way, precision: Precision) -> WayRow:
-        measured = self.measured[way, precision]
+        return self._summary(way, precision, self.measured[way, precision])
+
+    def _summary(self, way: Way, precision: Precision, measured: Measured) -> WayRow:
         return WayRow(
             way=way,
             precision=precision,
@@ -145,22 +165,26 @@ def measure_ways(
     for name, load in others.items():
         ways["routed", name], _ = lra_ee(load(), setting)
     ways["routed", main], routings = lra_ee(tower, setting)
+    fronts: dict[Way, list[Routing]] = {"routed": routings}
     if tower.merged:
-        ways["routed_merged", main], _ = lra_ee(tower, setting, merged=True)
+        ways["routed_merged", main], fronts["routed_merged"] = lra_ee(tower, setting, merged=True)
     ways["ssa_last", main] = ssa_at_the_end(tower, setting)
     if tower.pool.classes is None:
         ways["routed_label_free", main] = ways["routed", main]
     elif setting.config.tables == "all":
         if tower.merged:
-            free = tower.without_labels()
-            ways["routed_merged_label_free", main], _ = lra_ee(free, setting.without_learned(), merged=True)
-        ways["routed_label_free", main], _ = lra_ee(tower.without_labels(), setting.without_learned())
+            free, unlearned = tower.without_labels(), setting.without_learned()
+            way: Way = "routed_merged_label_free"
+            ways[way, main], fronts[way] = lra_ee(free, unlearned, merged=True)
+        found = lra_ee(tower.without_labels(), setting.without_learned())
+        ways["routed_label_free", main], fronts["routed_label_free"] = found
     paper = setting.with_pooled_heads()
     ways["routed_ssa", main], _ = lra_ee(tower, paper)
     hard = paper.with_config(replace(paper.config, heads=replace(paper.config.heads, distillation=0.0)))
     ways["ssa_last_hard", main] = ssa_at_the_end(tower, hard)
     ways["routed_ssa_hard", main], _ = lra_ee(tower, hard)
-    return Ways(precision=main, measured=ways, routings=routings, given=given)
+    along = along_the_front(tower, setting, fronts)
+    return Ways(precision=main, measured=ways, routings=routings, given=given, fronts=along)
 
 
 def full_depth(tower: Tower) -> Measured:
@@ -183,20 +207,52 @@ def ssa_at_the_end(tower: Tower, setting: Setting) -> Measured:
 
 def lra_ee(tower: Tower, setting: Setting, *, merged: bool = False) -> tuple[Measured, list[Routing]]:
     """Measure early exits at the default operating point, where tokens are merged too with `merged`."""
-    measured, routings = Measured(good=[], saved=[]), []
+    routings = []
     for seed in range(setting.config.seeds):
         divided = None if merged else setting.divide(tower, seed)
-        routing = setting.fit_merged(tower, seed) if divided is None else setting.fit(tower, divided, seed)
-        routings.append(routing)
-        scores, point = setting.score_point(tower, routing, "balanced")
+        routings.append(setting.fit_merged(tower, seed) if divided is None else setting.fit(tower, divided, seed))
+    setting.advance(1)
+    return at_points(tower, setting, routings, [routing.points["balanced"] for routing in routings]), routings
+
+
+def at_points(tower: Tower, setting: Setting, routings: Sequence[Routing], points: Sequence[Point]) -> Measured:
+    """Measure one operating point of each seed on the evaluation split."""
+    pairs = zip(routings, points, strict=True)
+    return measured_of([(setting.score_point(tower, routing, point), point) for routing, point in pairs])
+
+
+def measured_of(seeds: Sequence[tuple[ExitScores, Point]]) -> Measured:
+    """Apply the point of each seed to what its exits say of the evaluation split."""
+    measured = Measured(good=[], saved=[])
+    for scores, point in seeds:
         found = outcome(scores, point.thresholds)
         measured.good.append(found.good)
         measured.saved.append(found.saved)
         measured.left.append(found.where < len(scores.blocks))
         places = enumerate((*scores.blocks, None))
         measured.shares.append(tuple(ExitShare(block=b, share=float((found.where == i).mean())) for i, b in places))
-    setting.advance(1)
-    return measured, routings
+    return measured
+
+
+def along_the_front(tower: Tower, setting: Setting, routings: Mapping[Way, Sequence[Routing]]) -> Frontier:
+    """Measure the ways to run where they save at least each of `FRONTIER` on the gating split, and lose least there."""
+    known: dict[tuple[Way, int, str | None], ExitScores] = {}
+
+    def scored(way: Way, seed: int, point: Point) -> ExitScores:
+        key = (way, seed, point.schedule)
+        if key not in known:
+            known[key] = setting.score_point(tower, routings[way][seed], point)
+        return known[key]
+
+    found: Frontier = {}
+    for level in FRONTIER:
+        for way, seeds in routings.items():
+            chosen = [choose(routing.front, min_saved=level / 100) for routing in seeds]
+            points = [point for point in chosen if point is not None]
+            if len(points) == len(seeds):
+                measured = measured_of([(scored(way, seed, point), point) for seed, point in enumerate(points)])
+                found.setdefault(level, {})[way] = measured
+    return found
 
 
 def head_study(tower: Tower, setting: Setting) -> dict[HeadInput, tuple[float, ...]]:

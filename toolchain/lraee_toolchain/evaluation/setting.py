@@ -138,15 +138,14 @@ class Setting:
         ]
         return fit_routing(task, routes)
 
-    def score_point(self, tower: Tower, routing: Routing, name: str) -> tuple[ExitScores, Point]:
-        """Compute what the exits of an operating point would do for the evaluation split, and give the point."""
-        point = routing.points[name]
+    def score_point(self, tower: Tower, routing: Routing, point: Point) -> ExitScores:
+        """Compute what the exits that a point has thresholds for would do for the evaluation split."""
         if point.schedule is None:
-            return self.score(routing.exits, tower.evaluation), point
+            return self.score(routing.exits, tower.evaluation)
         merged = next(one for one in tower.merged if one.schedule == point.schedule)
         task = replace(self.task, costs=merged.costs)
         exits = routing.exits_under(point.schedule)
-        return score(task, exits, merged.evaluation, schedule=point.schedule), point
+        return score(task, exits, merged.evaluation, schedule=point.schedule)
 
     def train(
         self, tower: Tower, splits: Splits, blocks: Sequence[int], reads: HeadInput, seed: int

@@ -35,7 +35,7 @@ from lraee_toolchain.evaluation.metrics import (
     PrecisionRow,
     Precisions,
 )
-from lraee_toolchain.evaluation.paper_tables import GoodArray, head_study, measure_ways
+from lraee_toolchain.evaluation.paper_tables import FRONTIER, GoodArray, head_study, measure_ways
 from lraee_toolchain.evaluation.risk_check import measure_risk
 from lraee_toolchain.evaluation.saturation import Saturation, full_depth_of, measure_saturation
 from lraee_toolchain.evaluation.setting import MergedTower, Setting, Tower
@@ -185,6 +185,7 @@ class Study:
             "exits": self._exits.name,
             "seeds": stages.config.seeds,
             "merged": [dataclasses.asdict(schedule) for schedule in stages.schedules],
+            "frontier": FRONTIER,
         }
         return self._measure(Ablations, "ablations", key, lambda: self._tables(parts, materials, noise, (full, before)))
 
@@ -247,6 +248,7 @@ class Study:
             main=ways.main(ALL),
             methods=measure_methods(tower, setting, ways.routings, runnable, ratios),
             factorial=ways.factorial(),
+            frontier=ways.frontier(),
             quadrants=ways.quadrants(),
             selectivity=ways.selectivity(),
             fronts=tuple(

@@ -67,6 +67,8 @@ def study_tables(ablations: Ablations, latency: Latency | None, *, bundle: Polic
         ],
         highlight=[way_name("routed", main)],
     )
+    if ablations.frontier:
+        yield frontier_table(ablations)
     yield methods_table(ablations.methods, main)
     yield Table(
         title=f"Factorial (T3), on {main}",
@@ -78,6 +80,26 @@ def study_tables(ablations: Ablations, latency: Latency | None, *, bundle: Polic
         [_quadrants(f"LRA-EE on {main}, mean of the seeds", ablations.quadrants, 1)]
         + ([] if bundle is None else [_quadrants("this bundle", bundle.quadrants, 0)])
     )
+
+
+def frontier_table(ablations: Ablations) -> Table:
+    """Show what each way to run loses at every saving."""
+    ways = [row.way for row in max(ablations.frontier.values(), key=len)]
+    return Table(
+        title="Accuracy at every saving",
+        note="For each way to run, the thresholds and the merging schedule that lose least on the gating split while "
+        "they save at least so much there; in each cell the FLOPs saved on the evaluation split and the points to "
+        f"{ablations.precision} at full depth, mean of {ablations.seeds} seeds.",
+        header=["saved, gating split", *(way_name(way, ablations.precision) for way in ways)],
+        rows=[
+            [f"{level} %", *(_at_level({row.way: row for row in rows}.get(way)) for way in ways)]
+            for level, rows in ablations.frontier.items()
+        ],
+    )
+
+
+def _at_level(row: WayRow | None) -> str:
+    return MISSING if row is None else f"{percent(row.flops_saved, 1)}, {points(row.difference_to_int8)}"
 
 
 def _way(name: str, row: WayRow, time: list[str]) -> list[str]:
