@@ -59,14 +59,16 @@ export class Bundle {
   /**
    * Checks graph and weights of a part.
    *
+   * @param {object} part of the manifest
+   * @param {boolean} byPath whether ONNX Runtime may open files itself
    * @returns {Promise<{model: string | Uint8Array, externalData: {path: string, data: Uint8Array}[]}>} what its session
    *   is made from: the graph's path where all files lie in one folder, their content elsewhere
    */
-  async checkedPart(part) {
+  async checkedPart(part, byPath) {
     const graph = await this.content(part.graph);
     const named = this.weightFiles(part, graph);
     const paths = [part.graph, ...named].map((name) => this.source.path(name));
-    if (!paths.includes(null)) {
+    if (byPath && !paths.includes(null)) {
       for (const name of named) await this.checkFile(name);
       return { model: paths[0], externalData: [] };
     }

@@ -47,7 +47,7 @@ export class Sessions {
 
   /** Counts the tokens that a part gives; null where tensors to write to are no use, or the count is unknown. */
   async outputTokens(name) {
-    if (!this.options.writesInto) return null;
+    if (!this.options.isNative) return null;
     const session = await this.get(name);
     const found = session.outputMetadata?.find?.((output) => output.name === "tokens_out")?.shape?.[1];
     return typeof found === "number" ? found : null;
@@ -67,7 +67,7 @@ export class Sessions {
 
   async make(name) {
     const part = this.manifest.part(name);
-    const { model, externalData } = await this.bundle.checkedPart(part);
+    const { model, externalData } = await this.bundle.checkedPart(part, this.options.isNative);
     const exact = this.manifest.saturates ? await exactKernelEntries(this.ort, this.options) : {};
     const { extra, ...options } = this.options.session;
     const session = { ...extra.session, ...exact };

@@ -21,8 +21,8 @@ const PAYING_FLOPS = 200_000_000;
  * @param {object} ort onnxruntime-node or onnxruntime-web
  * @param {import("../bundle/manifest.js").Manifest} manifest of the bundle
  * @param {number | null} threads that run one operator; null takes one for each core, or 1 where blocks are small
- * @returns {{session: object, writesInto: boolean, threads: number | null}} `writesInto`: whether a session writes its
- *   outputs into tensors that are given to it
+ * @returns {{session: object, isNative: boolean, threads: number | null}} `isNative`: whether sessions open files, and
+ *   write their outputs into tensors that are given to them
  * @throws {SettingsError} the number of threads is none, or cannot be set here
  */
 export function sessionOptions(ort, manifest, threads) {
@@ -35,7 +35,7 @@ export function sessionOptions(ort, manifest, threads) {
           "before anything is loaded",
       );
     }
-    return { session: { ...common, logSeverityLevel: 3, extra: {} }, writesInto: false, threads: null };
+    return { session: { ...common, logSeverityLevel: 3, extra: {} }, isNative: false, threads: null };
   }
   const chosen = threads ?? defaultThreads(manifest);
   const cores = availableCores();
@@ -47,7 +47,7 @@ export function sessionOptions(ort, manifest, threads) {
   }
   const extra = { session: { intra_op: { allow_spinning: "0" }, force_spinning_stop: "1" } };
   const session = { ...common, intraOpNumThreads: chosen, interOpNumThreads: 1, logSeverityLevel: 3, extra };
-  return { session, writesInto: true, threads: chosen };
+  return { session, isNative: true, threads: chosen };
 }
 
 /** Chooses one thread for each core where blocks are large, and 1 elsewhere. */
