@@ -2,7 +2,7 @@
 
 import { BundleError } from "../errors.js";
 import { exactKernelEntries } from "../ort/exact_kernel.js";
-import { loadFailure } from "../ort/version.js";
+import { installedVersion, loadFailure } from "../ort/version.js";
 
 /** Holds the sessions of a bundle by part name. */
 export class Sessions {
@@ -42,7 +42,14 @@ export class Sessions {
   async run(name, feeds, fetches) {
     const known = this.made.get(name);
     const session = known?.run === undefined ? await this.get(name) : known;
-    return fetches === undefined ? session.run(feeds) : session.run(feeds, fetches);
+    try {
+      return await (fetches === undefined ? session.run(feeds) : session.run(feeds, fetches));
+    } catch (error) {
+      throw new BundleError(
+        `${this.manifest.part(name).graph}: ${installedVersion(this.ort)} cannot run it: ${reasonOf(error)}`,
+        { cause: error },
+      );
+    }
   }
 
   /** Counts the tokens that a part gives; null where tensors to write to are no use, or the count is unknown. */
@@ -78,7 +85,12 @@ export class Sessions {
         ...(externalData.length > 0 ? { externalData } : {}),
       });
     } catch (error) {
-      throw new BundleError(loadFailure(this.ort, part.graph, String(error?.message ?? error)), { cause: error });
+      throw new BundleError(loadFailure(this.ort, part.graph, reasonOf(error)), { cause: error });
     }
   }
+}
+
+/** Gives ONNX Runtime's message on one line. */
+function reasonOf(error) {
+  return String(error?.message ?? error).replaceAll(/\s+/g, " ").trim();
 }

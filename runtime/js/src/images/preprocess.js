@@ -69,7 +69,8 @@ function checkImage(image) {
 
 /** Resizes an image; where pixels are transparent, they weigh less in what becomes of them and their neighbours. */
 function resizeWeighted(picture, width, height, interpolation) {
-  if (picture.channels === 3 || isOpaque(picture) || interpolation === "nearest") {
+  const isSame = picture.width === width && picture.height === height;
+  if (picture.channels === 3 || isSame || isOpaque(picture) || interpolation === "nearest") {
     return resize(toRgb(picture), width, height, interpolation);
   }
   return divided(resize(multiplied(picture), width, height, interpolation));

@@ -45,7 +45,7 @@ export function loadFailure(ort, name, reason) {
   const installed = numbersOf(ort);
   const isOld = TOO_OLD.test(reason) && installed !== null && compare(installed, UNNAMED) < 0;
   const hint = isOld ? `; bundles that name no version need ${UNNAMED} or newer: ${advice(ort, UNNAMED)}` : "";
-  return `${name}: ${installedVersion(ort)} cannot load it: ${reason.trim()}${hint}`;
+  return `${name}: ${installedVersion(ort)} cannot load it: ${reason}${hint}`;
 }
 
 function numbersOf(ort) {
