@@ -4,22 +4,25 @@
  * A browser would turn a photo as its EXIF tag says and convert its colours; CLIP was trained on neither.
  */
 
-import { ImageError } from "./errors.js";
+import { ImageError, kindOf } from "./errors.js";
+import { withoutExif } from "./images/orientation.js";
 
-/** What the file says of its orientation, colour space and alpha is left alone. */
-const AS_IT_IS = { imageOrientation: "none", colorSpaceConversion: "none", premultiplyAlpha: "none" };
+/** What the file says of its colour space is left alone. */
+const AS_IT_IS = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
 /**
  * Decodes an image file to RGBA pixels.
  *
  * @param {Blob} file such as one that a person chose, or the `blob()` of a response
- * @returns {Promise<ImageData>} at its own size
+ * @returns {Promise<ImageData>} at its own size; a canvas rounds the colours of transparent pixels
  * @throws {ImageError} the browser cannot decode it
  */
 export async function decode(file) {
+  if (!(file instanceof Blob)) throw new ImageError(`the image is ${kindOf(file)}, wanted a File or another Blob`);
+  const plain = new Blob([withoutExif(new Uint8Array(await file.arrayBuffer()))], { type: file.type });
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file, AS_IT_IS);
+    bitmap = await createImageBitmap(plain, AS_IT_IS);
   } catch (error) {
     throw new ImageError(
       `${file?.name ?? "the image"} cannot be decoded (${error.message}); wanted a file of a kind that this browser shows`,
