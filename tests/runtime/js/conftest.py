@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from javascript import NO_REGISTRY, OLDEST_NODE, PACKAGE, ROOT, Installed, Node, find_node
+from javascript_package import NO_REGISTRY, OLDEST_NODE, PACKAGE, ROOT, Installed, Node, find_node
 
 
 @pytest.fixture(scope="session")

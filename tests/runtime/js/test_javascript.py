@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from javascript import PACKAGE, ROOT, Installed
+from javascript_package import PACKAGE, ROOT, Installed
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from javascript import ROOT, Installed
+from javascript_package import ROOT, Installed
 from markdown_files import fences
 
 import lraee

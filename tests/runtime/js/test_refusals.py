@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from javascript import ROOT, Installed
+from javascript_package import ROOT, Installed
 
 import lraee
 from lraee.bundle.archive import write_archive
