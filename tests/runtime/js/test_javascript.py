@@ -176,15 +176,16 @@ def test_keys_and_constants_are_those_of_python(package: Installed) -> None:
 
 
 def probe() -> bytes:
-    """``y = x w`` with x uint8 (4, 64) and w int8 (64, 32), all 127."""
+    """``y = x w`` with x uint8 (4, 64) and w int8 (64, 32), all 127, and zero points of 0."""
     from onnx import TensorProto, helper, numpy_helper
 
+    constants = {"w": np.full((64, 32), 127, np.int8), "xz": np.array(0, np.uint8), "wz": np.array(0, np.int8)}
     graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
+        [helper.make_node("MatMulInteger", ["x", *constants], ["y"])],
         "probe",
         [helper.make_tensor_value_info("x", TensorProto.UINT8, [4, 64])],
         [helper.make_tensor_value_info("y", TensorProto.INT32, [4, 32])],
-        [numpy_helper.from_array(np.full((64, 32), 127, np.int8), "w")],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=8)
     content: bytes = model.SerializeToString()
