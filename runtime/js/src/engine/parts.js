@@ -27,20 +27,18 @@ export class Parts {
   }
 
   /** Turns pixels (batch, size, size, 3) uint8 into tokens; `buffers` are those of this call. */
-  async stem(pixels, buffers) {
-    return { tokens: await this.tokensOf("stem", { pixels }, pixels.dims[0], buffers), sizes: null };
+  stem(pixels, buffers) {
+    return this.plain("stem", { pixels }, pixels.dims[0], buffers);
   }
 
   /** Runs block `number`, counted from 1; the output is valid until two more blocks have run with these buffers. */
-  async block(number, read, buffers) {
+  block(number, read, buffers) {
     const name = this.blocks[number - 1];
-    if (this.merged[number - 1] > 0) {
-      const { tokens_out: tokens, sizes_out: sizes } = await this.sessions.run(name, feedOf(read));
-      return { tokens, sizes };
-    }
-    const batch = read.tokens.dims[0];
-    if (read.sizes === null) return { tokens: await this.tokensOf(name, feedOf(read), batch, buffers), sizes: null };
-    return { tokens: (await this.sessions.run(name, feedOf(read))).tokens_out, sizes: read.sizes };
+    const isMerging = this.merged[number - 1] > 0;
+    if (!isMerging && read.sizes === null) return this.plain(name, { tokens: read.tokens }, read.tokens.dims[0], buffers);
+    return this.sessions
+      .run(name, feedOf(read))
+      .then(({ tokens_out: tokens, sizes_out: sizes }) => ({ tokens, sizes: isMerging ? sizes : read.sizes }));
   }
 
   /** Tells whether there is an exit after block `number`. */
@@ -68,11 +66,11 @@ export class Parts {
     return { embedding: rowsOf(found.embedding), probabilities: rowsOf(found.probabilities) };
   }
 
-  /** Runs a part whose only output are tokens, into a buffer where one fits. */
-  async tokensOf(name, feed, batch, buffers) {
-    const into = buffers.for(batch, feed.tokens, await this.sessions.outputTokens(name));
-    const found = await this.sessions.run(name, feed, into === null ? undefined : { tokens_out: into });
-    return into ?? found.tokens_out;
+  /** Runs a part whose only output are tokens without sizes, into a buffer where one fits. */
+  plain(name, feed, batch, buffers) {
+    const into = buffers.for(batch, feed.tokens, this.sessions.outputTokens(name));
+    const running = this.sessions.run(name, feed, into === null ? undefined : { tokens_out: into });
+    return running.then(({ tokens_out: own }) => ({ tokens: into ?? own, sizes: null }));
   }
 }
 

@@ -15,49 +15,43 @@ export class Sessions {
     this.ort = ort;
     this.bundle = bundle;
     this.options = options;
+    this.making = new Map();
     this.made = new Map();
+    this.tokenCounts = new Map();
   }
 
   get manifest() {
     return this.bundle.manifest;
   }
 
-  /** Gives the session of a part; its files are verified before it is made. */
-  async get(name) {
-    const known = this.made.get(name);
-    if (known !== undefined) return known;
-    const making = this.make(name);
-    this.made.set(name, making);
-    try {
-      const session = await making;
-      this.made.set(name, session);
-      return session;
-    } catch (error) {
-      this.made.delete(name);
-      throw error;
+  /** Gives the session of a part; its files are verified before it is made, once for all calls that wait for it. */
+  get(name) {
+    if (this.made.has(name)) return Promise.resolve(this.made.get(name));
+    if (!this.making.has(name)) {
+      const making = this.make(name).finally(() => this.making.delete(name));
+      this.making.set(name, making);
     }
+    return this.making.get(name);
   }
 
-  /** Runs a part; `fetches` are tensors that it writes to. */
-  async run(name, feeds, fetches) {
-    const known = this.made.get(name);
-    const session = known?.run === undefined ? await this.get(name) : known;
-    try {
-      return await (fetches === undefined ? session.run(feeds) : session.run(feeds, fetches));
-    } catch (error) {
-      throw new BundleError(
-        `${this.manifest.part(name).graph}: ${installedVersion(this.ort)} cannot run it: ${reasonOf(error)}`,
-        { cause: error },
-      );
-    }
+  /**
+   * Runs a part; `fetches` are tensors that it writes to.
+   *
+   * Not an async function: after each block the processor's caches hold its weights, and every step here is cold.
+   */
+  run(name, feeds, fetches) {
+    const session = this.made.get(name);
+    if (session === undefined) return this.get(name).then(() => this.run(name, feeds, fetches));
+    const running = fetches === undefined ? session.run(feeds) : session.run(feeds, fetches);
+    return running.catch((error) => {
+      const { graph } = this.manifest.part(name);
+      throw new BundleError(`${graph}: ${installedVersion(this.ort)} cannot run it: ${reasonOf(error)}`, { cause: error });
+    });
   }
 
-  /** Counts the tokens that a part gives; null where tensors to write to are no use, or the count is unknown. */
-  async outputTokens(name) {
-    if (!this.options.isNative) return null;
-    const session = await this.get(name);
-    const found = session.outputMetadata?.find?.((output) => output.name === "tokens_out")?.shape?.[1];
-    return typeof found === "number" ? found : null;
+  /** Tells how many tokens a part gives, for a tensor that it can write to; null where it makes its own. */
+  outputTokens(name) {
+    return this.tokenCounts.get(name) ?? null;
   }
 
   /** Makes the sessions of some parts. */
@@ -67,9 +61,10 @@ export class Sessions {
 
   /** Frees what the sessions hold. */
   async release() {
-    const sessions = await Promise.allSettled(this.made.values());
+    await Promise.allSettled(this.making.values());
+    const sessions = [...this.made.values()];
     this.made.clear();
-    for (const { value } of sessions) await value?.release?.();
+    for (const session of sessions) await session.release?.();
   }
 
   async make(name) {
@@ -77,17 +72,27 @@ export class Sessions {
     const { model, externalData } = await this.bundle.checkedPart(part, this.options.isNative);
     const exact = this.manifest.saturates ? await exactKernelEntries(this.ort, this.options) : {};
     const { extra, ...options } = this.options.session;
-    const session = { ...extra.session, ...exact };
+    let session;
     try {
-      return await this.ort.InferenceSession.create(model, {
+      session = await this.ort.InferenceSession.create(model, {
         ...options,
-        extra: { ...extra, session },
+        extra: { ...extra, session: { ...extra.session, ...exact } },
         ...(externalData.length > 0 ? { externalData } : {}),
       });
     } catch (error) {
       throw new BundleError(loadFailure(this.ort, part.graph, reasonOf(error)), { cause: error });
     }
+    const tokens = this.options.isNative ? tokensOf(session) : null;
+    if (tokens !== null) this.tokenCounts.set(name, tokens);
+    this.made.set(name, session);
+    return session;
   }
+}
+
+/** Reads how many tokens a session gives; null where the count is unknown. */
+function tokensOf(session) {
+  const output = session.outputMetadata?.find?.(({ name }) => name === "tokens_out");
+  return typeof output?.shape?.[1] === "number" ? output.shape[1] : null;
 }
 
 /** Gives ONNX Runtime's message on one line. */
