@@ -49,7 +49,11 @@ async function timedRows() {
     enableMemPattern: true,
   });
   const feed = { pixels: new ort.Tensor("uint8", pixels, [1, size, size, 3]), ...model.partsFor(null).labelFeed };
-  return { chain: () => model.runPixels(pixels), arenas: () => withArenas.runPixels(pixels), graph: () => graph.run(feed) };
+  return {
+    chain: () => model.runPixels(pixels),
+    arenas: () => withArenas.runPixels(pixels),
+    graph: () => graph.run(feed),
+  };
 }
 
 /** Milliseconds of some calls, after one that does not count: each by the clock, and of this process's CPU. */

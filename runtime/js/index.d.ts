@@ -120,7 +120,12 @@ export interface Answer {
 /** What `manifest.json` says; docs/bundle-format.md lists every key. */
 export interface Manifest {
   readonly format: number;
-  readonly tower: { readonly blocks: number; readonly width: number; readonly tokens: number; readonly embed_dim: number };
+  readonly tower: {
+    readonly blocks: number;
+    readonly width: number;
+    readonly tokens: number;
+    readonly embed_dim: number;
+  };
   readonly preprocessing: Preprocessing;
   readonly exits: readonly { readonly block: number; readonly part: string }[];
   readonly operating_points: readonly { readonly name: string; readonly schedule: string | null }[];

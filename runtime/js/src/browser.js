@@ -25,7 +25,7 @@ export async function decode(file) {
     bitmap = await createImageBitmap(plain, AS_IT_IS);
   } catch (error) {
     throw new ImageError(
-      `${file?.name ?? "the image"} cannot be decoded (${error.message}); wanted a file of a kind that this browser shows`,
+      `${file.name ?? "the image"} cannot be decoded (${error.message}); wanted a kind of file that this browser shows`,
       { cause: error },
     );
   }

@@ -17,8 +17,8 @@ const ADDRESS = /^(https?|blob|data|file):/i;
  * Opens a bundle as a model that classifies images.
  *
  * @param {object} ort the module `onnxruntime-node` or `onnxruntime-web`
- * @param {string | URL | Uint8Array | ArrayBuffer | Blob} source path or address of a folder that lraee-export wrote, or
- *   of its zip file (`python -m lraee zip`); or the zip file's bytes
+ * @param {string | URL | Uint8Array | ArrayBuffer | Blob} source path or address of a folder that lraee-export wrote,
+ *   or of its zip file (`python -m lraee zip`); or the zip file's bytes
  * @param {object} [settings] see index.d.ts
  * @returns {Promise<Model>}
  * @throws {BundleError} the bundle is damaged, incomplete, newer than this code or ONNX Runtime, or unsafe
@@ -51,13 +51,14 @@ function checked(settings) {
 async function sourceOf(source, fetch) {
   if (source instanceof ArrayBuffer) return sourceOf(new Uint8Array(source), fetch);
   if (source instanceof Uint8Array) {
-    const bytes = new Uint8Array(source.buffer, source.byteOffset, source.length); // of a Buffer too, whose slice differs
+    const bytes = new Uint8Array(source.buffer, source.byteOffset, source.length); // a Buffer has another `slice`
     return new ZipSource(new BytesFile(bytes), "the zip file");
   }
   if (source instanceof Blob) return new ZipSource(new BlobFile(source), source.name ?? "the zip file");
   if (typeof source !== "string" && !(source instanceof URL)) {
     throw new BundleError(
-      `the bundle is ${kindOf(source)}, wanted a path, an address, or the bytes of a zip file that python -m lraee zip wrote`,
+      `the bundle is ${kindOf(source)}, wanted a path, an address, or the bytes of a zip file that python -m lraee ` +
+        "zip wrote",
     );
   }
   const isNode = globalThis.process?.versions?.node !== undefined;

@@ -32,7 +32,11 @@ export function predictionOf(answer, manifest, { names, schedule, top, position 
 function flopsOf(answer, manifest, schedule) {
   const chosen = manifest.schedule(schedule);
   const exits = new Map(chosen.exits.map((exit) => [exit.block, exit.part]));
-  const names = ["stem", ...chosen.blocks.slice(0, answer.blocksRun), ...answer.visited.map((block) => exits.get(block))];
+  const names = [
+    "stem",
+    ...chosen.blocks.slice(0, answer.blocksRun),
+    ...answer.visited.map((block) => exits.get(block)),
+  ];
   if (!answer.early) names.push(chosen.tail);
   return names.reduce((sum, name) => sum + manifest.flopsOf(name, answer.probabilities.length), 0);
 }

@@ -29,7 +29,11 @@ async function checkAnswers(model, format, batchSize = Infinity) {
       answers.push(...(await model.runPixels(part, { policy: new Adaptive(point.name) })));
     }
     const blocks = Array.from(expected[`${point.name}_exit_block`].data, Number);
-    assert.deepEqual(answers.map((answer) => answer.exitBlock), blocks, point.name);
+    assert.deepEqual(
+      answers.map((answer) => answer.exitBlock),
+      blocks,
+      point.name,
+    );
     const embeddings = expected[`${point.name}_embedding`];
     if (embeddings !== undefined) {
       answers.forEach((answer, row) => {
@@ -57,7 +61,10 @@ test("a zip file answers as its folder, stored or deflated, with a folder around
   await checkAnswers(await load(ort, zipOf(entries), { verify: "all" }), 3);
   const around = await Promise.all(
     entries.map(async ({ name, content }) => ({
-      name: `small.lraee/${name}`, content, packed: await deflated(content), method: 8,
+      name: `small.lraee/${name}`,
+      content,
+      packed: await deflated(content),
+      method: 8,
     })),
   );
   around.unshift({ name: "small.lraee/", content: new Uint8Array() });
@@ -79,7 +86,10 @@ test("a server gives a folder or a zip file", async () => {
   try {
     const address = `http://127.0.0.1:${server.address().port}/models/two.lraee`;
     const model = await load(ort, address);
-    assert.deepEqual(asked, ["manifest.json", "labels.json", "labels.npy"].map((name) => `/models/two.lraee/${name}`));
+    assert.deepEqual(
+      asked,
+      ["manifest.json", "labels.json", "labels.npy"].map((name) => `/models/two.lraee/${name}`),
+    );
     await checkAnswers(model, 2);
     await checkAnswers(await load(ort, new URL(`${address}.zip`), { verify: "all" }), 2);
   } finally {
@@ -106,5 +116,8 @@ test("calls that wait for one another do not share tokens", async () => {
   const apart = [];
   for (const image of images) apart.push((await model.classify(image, { policy })).embedding);
   const together = await Promise.all(images.map((image) => model.classify(image, { policy })));
-  assert.deepEqual(together.map((one) => one.embedding), apart);
+  assert.deepEqual(
+    together.map((one) => one.embedding),
+    apart,
+  );
 });

@@ -15,10 +15,14 @@ export const REFERENCE = fileURLToPath(new URL("../../lraee/bundles/reference.lr
 /** Reads the arrays of a file that `numpy.savez` wrote, each with its shape. */
 export async function readArrays(path) {
   const bytes = new Uint8Array(await readFile(path));
-  const source = new ZipSource({ size: bytes.length, read: async (from, length) => bytes.subarray(from, from + length) }, path);
+  const source = new ZipSource(
+    { size: bytes.length, read: async (from, length) => bytes.subarray(from, from + length) },
+    path,
+  );
   await source.manifest().catch(() => {}); // there is none; the entries are read all the same
   const found = {};
-  for (const [name, entry] of source.entries) found[name.replace(/\.npy$/, "")] = arrayOf(await source.contentOf(entry));
+  for (const [name, entry] of source.entries)
+    found[name.replace(/\.npy$/, "")] = arrayOf(await source.contentOf(entry));
   return found;
 }
 
@@ -26,7 +30,11 @@ function arrayOf(content) {
   const length = content[8] + 256 * content[9];
   const header = new TextDecoder().decode(content.subarray(10, 10 + length));
   const [, kind] = /'descr': '[<|](\w+)'/.exec(header);
-  const shape = /'shape': \(([^)]*)\)/.exec(header)[1].split(",").filter((word) => word.trim() !== "").map(Number);
+  const shape = /'shape': \(([^)]*)\)/
+    .exec(header)[1]
+    .split(",")
+    .filter((word) => word.trim() !== "")
+    .map(Number);
   const types = { u1: Uint8Array, i4: Int32Array, i8: BigInt64Array, f4: Float32Array, b1: Uint8Array };
   return { shape, data: new types[kind](content.slice(10 + length).buffer) };
 }
@@ -63,15 +71,23 @@ export function zipOf(entries) {
   end.setUint32(0, 0x06054b50, true);
   end.setUint16(8, entries.length, true);
   end.setUint16(10, entries.length, true);
-  end.setUint32(12, directory.reduce((sum, piece) => sum + piece.length, 0), true);
+  end.setUint32(
+    12,
+    directory.reduce((sum, piece) => sum + piece.length, 0),
+    true,
+  );
   end.setUint32(16, offset, true);
   return joined([...locals, ...directory, new Uint8Array(end.buffer)]);
 }
 
 /** Reads a bundle folder as entries for `zipOf`, the manifest first. */
 export async function entriesOf(folder) {
-  const names = (await readdir(folder)).sort((one, other) => (one === "manifest.json" ? -1 : other === "manifest.json" ? 1 : 0));
-  return Promise.all(names.map(async (name) => ({ name, content: new Uint8Array(await readFile(`${folder}/${name}`)) })));
+  const names = (await readdir(folder)).sort((one, other) =>
+    one === "manifest.json" ? -1 : other === "manifest.json" ? 1 : 0,
+  );
+  return Promise.all(
+    names.map(async (name) => ({ name, content: new Uint8Array(await readFile(`${folder}/${name}`)) })),
+  );
 }
 
 /** Deflates bytes as zip files have them. */

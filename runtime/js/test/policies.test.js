@@ -27,10 +27,18 @@ test("thresholds by class are those of the label that is most likely there", asy
   const expected = await readArrays(`${GOLDEN}/format_1.expected.npz`);
   const answers = await model.runPixels(expected.pixels.data, { policy: new Adaptive("by_class") });
   const blocks = Array.from(expected.by_class_exit_block.data, Number);
-  assert.deepEqual(answers.map((answer) => answer.exitBlock), blocks);
+  assert.deepEqual(
+    answers.map((answer) => answer.exitBlock),
+    blocks,
+  );
   assert.ok(new Set(blocks).size > 1, "some leave early and some do not");
-  await model.setLabels(["a", "b"], { embeddings: [new Float32Array(16).fill(1), Float32Array.from({ length: 16 }, (_, at) => at)] });
-  await assert.rejects(model.classify(image, { policy: new Adaptive("by_class") }), /for the 3 exported labels, the model now has 2/);
+  await model.setLabels(["a", "b"], {
+    embeddings: [new Float32Array(16).fill(1), Float32Array.from({ length: 16 }, (_, at) => at)],
+  });
+  await assert.rejects(
+    model.classify(image, { policy: new Adaptive("by_class") }),
+    /for the 3 exported labels, the model now has 2/,
+  );
 });
 
 test("a schedule runs its own parts, and its FLOPs are counted", async () => {
@@ -39,7 +47,10 @@ test("a schedule runs its own parts, and its FLOPs are counted", async () => {
   const names = [];
   const pixels = new Uint8Array(16 * 16 * 3).fill(7);
   const onPart = (part) => names.push(part);
-  const [answer] = await model.runPixels(pixels, { policy: new ExitAt(schedule.exits[0].block, schedule.name), onPart });
+  const [answer] = await model.runPixels(pixels, {
+    policy: new ExitAt(schedule.exits[0].block, schedule.name),
+    onPart,
+  });
   assert.deepEqual(answer.visited, [schedule.exits[0].block]);
   const small = { data: pixels, width: 16, height: 16 };
   const merged = await model.classify(small, { policy: new Full(schedule.name) });
@@ -57,7 +68,10 @@ test("a deadline takes what fits by the clock", async () => {
   assert.equal(await blockOf(0.5), exits[0], "the time is up before the first exit, and there is an answer");
   const found = [];
   for (const ms of [10, 20, 30, 40, 50]) found.push(await blockOf(ms));
-  assert.ok(found.some((block) => block > exits[0] && block < depth), `left after blocks ${found}`);
+  assert.ok(
+    found.some((block) => block > exits[0] && block < depth),
+    `left after blocks ${found}`,
+  );
   assert.ok(found.every((block) => block === depth || exits.includes(block)));
 });
 

@@ -49,7 +49,10 @@ function manifestWith(change) {
 }
 
 const ARCHIVES = {
-  "a path out of it": [(all) => all.push({ name: "../evil", content: grey.data }), "not a plain file beside manifest.json"],
+  "a path out of it": [
+    (all) => all.push({ name: "../evil", content: grey.data }),
+    "not a plain file beside manifest.json",
+  ],
   "an absolute path": [(all) => all.push({ name: "/etc/evil", content: grey.data }), "not a plain file"],
   "a path of Windows": [(all) => all.push({ name: "..\\evil", content: grey.data }), "not a plain file"],
   "a folder inside": [(all) => all.push({ name: "weights/evil.onnx", content: grey.data }), "not a plain file"],
@@ -59,24 +62,38 @@ const ARCHIVES = {
   "another compression": [(all) => Object.assign(all.at(-1), { method: 14 }), "encrypted or compressed"],
   "a missing file": [(all) => all.splice(2, 1), "is missing from the zip file"],
   "no manifest": [(all) => all.shift(), "has no manifest.json"],
-  "a longer file": [(all) => Object.assign(all[3], { content: new Uint8Array(9), packed: new Uint8Array(9) }), "the manifest says"],
+  "a longer file": [
+    (all) => Object.assign(all[3], { content: new Uint8Array(9), packed: new Uint8Array(9) }),
+    "the manifest says",
+  ],
   "thousands of files": [
     (all) => all.push(...Array.from({ length: 2000 }, (_, at) => ({ name: `n${at}`, content: new Uint8Array() }))),
     "more than any bundle",
   ],
   "a file that inflates beyond its size": [
-    (all) => Object.assign(all.at(-1), { method: 8, packed: new Uint8Array([1, 5, 0, 250, 255, 1, 2, 3, 4, 5]), content: new Uint8Array(all.at(-1).content.length) }),
+    (all) =>
+      Object.assign(all.at(-1), {
+        method: 8,
+        packed: new Uint8Array([1, 5, 0, 250, 255, 1, 2, 3, 4, 5]),
+        content: new Uint8Array(all.at(-1).content.length),
+      }),
     "no zip file, or damaged",
   ],
 };
 
 for (const [name, [change, words]] of Object.entries(ARCHIVES)) {
-  test(`an archive with ${name} is refused`, () => refused(load(ort, changed(change), { verify: "all" }), BundleError, words));
+  test(`an archive with ${name} is refused`, () =>
+    refused(load(ort, changed(change), { verify: "all" }), BundleError, words));
 }
 
 test("an archive that is cut off, or none, is refused", async () => {
   const whole = zipOf(entries);
-  for (const bytes of [whole.subarray(0, whole.length - 30), whole.subarray(30), new Uint8Array(), new Uint8Array(5000)]) {
+  for (const bytes of [
+    whole.subarray(0, whole.length - 30),
+    whole.subarray(30),
+    new Uint8Array(),
+    new Uint8Array(5000),
+  ]) {
     await refused(load(ort, bytes), BundleError, "is no zip file, or damaged");
   }
 });
@@ -122,7 +139,12 @@ test("a file with another hash is refused when it is first used, at once with ve
   weights[100] ^= 1;
   await writeFile(join(folder, "block_02.data"), weights);
   const model = await load(ort, folder);
-  await refused(model.classify(grey, { policy: new Full() }), BundleError, "block_02.data has SHA-256", "export it again");
+  await refused(
+    model.classify(grey, { policy: new Full() }),
+    BundleError,
+    "block_02.data has SHA-256",
+    "export it again",
+  );
   await refused(load(ort, folder, { verify: "all" }), BundleError, "block_02.data has SHA-256");
 });
 
@@ -147,8 +169,16 @@ test("settings and policies that are unknown are refused with what is there", as
   await refused(load(ort, 7), BundleError, "the bundle is a number");
   await refused(load(ort, "nowhere.lraee"), BundleError, "'nowhere.lraee' is not a folder");
   await refused(small.classify(grey, { policy: "full" }), PolicyError, "wanted an object such as new Full()");
-  await refused(small.classify(grey, { policy: new Adaptive("slow") }), PolicyError, "no operating point 'slow'; this bundle has balanced");
-  await refused(small.classify(grey, { policy: new ExitAt(3) }), PolicyError, "no exit after block 3; this bundle has 2");
+  await refused(
+    small.classify(grey, { policy: new Adaptive("slow") }),
+    PolicyError,
+    "no operating point 'slow'; this bundle has balanced",
+  );
+  await refused(
+    small.classify(grey, { policy: new ExitAt(3) }),
+    PolicyError,
+    "no exit after block 3; this bundle has 2",
+  );
   await refused(small.classify(grey, { policy: new Full("x") }), PolicyError, "no merging schedule 'x'");
   await refused(small.classify(grey, { policy: new Deadline(0) }), PolicyError, "wanted a time above 0");
   await refused(small.classify(grey, { top: 0 }), SettingsError, "top is 0");
@@ -161,7 +191,11 @@ test("images that are none are refused", async () => {
   await refused(small.classifyBatch([grey, { ...grey, height: 0 }]), ImageError, "images[1]: ");
   const narrow = { data: new Uint8Array(3 * 2 ** 20), width: 1, height: 2 ** 20 };
   const model = await load(ort, REFERENCE);
-  await refused(model.classify({ ...narrow, data: new Uint8Array(9e6), height: 3e6 }), ImageError, "too narrow to classify");
+  await refused(
+    model.classify({ ...narrow, data: new Uint8Array(9e6), height: 3e6 }),
+    ImageError,
+    "too narrow to classify",
+  );
 });
 
 test("labels that are none are refused", async () => {

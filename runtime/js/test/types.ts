@@ -9,7 +9,12 @@ import { decode } from "lraee/browser";
 export async function classified(file: Blob): Promise<Prediction[]> {
   const model = await load(ortWeb, new URL("https://example.org/photo-clip.lraee/"), { verify: "all", warm: true });
   const pixels: ImageData = await decode(file);
-  const policies: Policy[] = [new Adaptive("fast"), new Full(), new ExitAt(8), new Deadline(40, { policy: new Adaptive() })];
+  const policies: Policy[] = [
+    new Adaptive("fast"),
+    new Full(),
+    new ExitAt(8),
+    new Deadline(40, { policy: new Adaptive() }),
+  ];
   await model.setLabels(["a cat", "a dog"], { templates: ["a photo of {}."] });
   await model.setLabels(["a cat", "a dog"], { embeddings: [new Float32Array(4), [1, 2, 3, 4]] });
   const input: Uint8Array = preprocess(pixels, model.manifest.preprocessing);

@@ -17,7 +17,10 @@ for (const format of [1, 3]) {
     for (const { name } of model.manifest.operating_points) {
       const answers = await model.runPixels(expected.pixels.data, { policy: new Adaptive(name) });
       const blocks = Array.from(expected[`${name}_exit_block`].data, Number);
-      assert.deepEqual(answers.map((answer) => answer.exitBlock), blocks);
+      assert.deepEqual(
+        answers.map((answer) => answer.exitBlock),
+        blocks,
+      );
     }
   });
 }

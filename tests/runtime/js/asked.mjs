@@ -30,7 +30,11 @@ function* imagesOf({ path, sizes, channels }) {
 
 function policyOf(word) {
   const [kind, value] = word.split("=");
-  return kind === "adaptive" ? new Adaptive(value) : kind === "exit" ? new ExitAt(Number(value)) : new Full(value ?? null);
+  return kind === "adaptive"
+    ? new Adaptive(value)
+    : kind === "exit"
+      ? new ExitAt(Number(value))
+      : new Full(value ?? null);
 }
 
 const answers = {

@@ -26,19 +26,17 @@ export class Bundle {
    * @throws {BundleError} a file is missing or has another size; the manifest or the labels are not what is wanted
    */
   static async open(source) {
-    const content = await source.manifest();
-    const manifest = decodeManifest(content);
+    const manifest = decodeManifest(await source.manifest());
     await source.find(manifest.files);
-    const bundle = new Bundle(source, manifest, await sha256(content));
+    const bundle = new Bundle(source, manifest);
     await bundle.readLabels();
     return bundle;
   }
 
   /** Use `Bundle.open`. */
-  constructor(source, manifest, manifestSha256) {
+  constructor(source, manifest) {
     this.source = source;
     this.manifest = manifest;
-    this.manifestSha256 = manifestSha256;
     this.entries = new Map(manifest.files.map((entry) => [entry.name, entry]));
     this.verified = new Set();
   }

@@ -28,10 +28,9 @@ export class FolderSource {
       return plain(await readFile(join(this.place, MANIFEST_NAME)));
     } catch (error) {
       if (["ENOENT", "ENOTDIR", "EISDIR"].includes(error.code)) {
-        throw new BundleError(
-          `${this.place} has no ${MANIFEST_NAME}; wanted a bundle folder written by lraee-export`,
-          { cause: error },
-        );
+        throw new BundleError(`${this.place} has no ${MANIFEST_NAME}; wanted a bundle folder written by lraee-export`, {
+          cause: error,
+        });
       }
       throw unreadable(MANIFEST_NAME, error);
     }
@@ -150,6 +149,7 @@ function unreadable(name, error) {
     EPERM: "this user may not read it; have its owner allow that",
     ENOENT: "it was removed; copy or export the bundle again",
   };
-  const found = advice[error.code] ?? "the disk or the network folder that it lies on fails; copy the bundle to another one";
+  const found =
+    advice[error.code] ?? "the disk or the network folder that it lies on fails; copy the bundle to another one";
   return new BundleError(`${name} cannot be read (${error.code ?? error.message}); ${found}`, { cause: error });
 }

@@ -61,7 +61,11 @@ class Parser {
     if (next === "{") return this.nested(() => this.object());
     if (next === "[") return this.nested(() => this.list());
     if (next === '"') return this.string();
-    for (const [word, value] of [["null", null], ["true", true], ["false", false]]) {
+    for (const [word, value] of [
+      ["null", null],
+      ["true", true],
+      ["false", false],
+    ]) {
       if (this.text.startsWith(word, this.position)) {
         this.position += word.length;
         return value;

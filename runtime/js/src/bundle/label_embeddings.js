@@ -30,7 +30,9 @@ export function readLabelEmbeddings(name, content, count, width) {
   }
   const [rows, columns] = [Number(header[1]), Number(header[2])];
   if (rows !== count || columns !== width) {
-    throw new BundleError(`${name} has shape (${rows}, ${columns}), wanted (${count}, ${width}); export the bundle again`);
+    throw new BundleError(
+      `${name} has shape (${rows}, ${columns}), wanted (${count}, ${width}); export the bundle again`,
+    );
   }
   const body = content.slice(end);
   if (body.length !== 4 * rows * columns) {

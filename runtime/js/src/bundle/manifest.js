@@ -82,7 +82,8 @@ export function decodeManifest(content) {
   }
   if (version < 1 || version > FORMAT) {
     throw new BundleError(
-      `${MANIFEST_NAME}: format is ${version}, this version of lraee reads 1 to ${FORMAT}; update lraee or export again`,
+      `${MANIFEST_NAME}: format is ${version}, this version of lraee reads 1 to ${FORMAT}; update lraee or export ` +
+        "again",
     );
   }
   const manifest = new Manifest(MANIFEST(raw, MANIFEST_NAME));

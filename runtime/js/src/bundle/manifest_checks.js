@@ -57,7 +57,10 @@ function checkFiles(manifest) {
     if (!isPlainName(name)) refuse(`files has ${quoted(name)}, wanted a plain name inside the bundle folder`);
   }
   const { labels, text } = manifest;
-  const wanted = [["labels.names", labels.names], ["labels.embeddings", labels.embeddings]];
+  const wanted = [
+    ["labels.names", labels.names],
+    ["labels.embeddings", labels.embeddings],
+  ];
   if (text !== null) wanted.push(["text.merges", text.merges], ["text.tokenizer", text.tokenizer]);
   for (const part of manifest.parts) {
     wanted.push([`parts.${part.name}.graph`, part.graph]);
@@ -164,9 +167,7 @@ function checkPoint(point, manifest) {
     if (!blocks.has(threshold.block)) refuse(`${where} names block ${threshold.block}, which has no exit`);
     const values = threshold.per_class;
     if (values !== null && values.length !== manifest.labels.count) {
-      refuse(
-        `${where}: per_class has ${values.length} values, wanted one for each of ${manifest.labels.count} labels`,
-      );
+      refuse(`${where}: per_class has ${values.length} values, wanted one for each of ${manifest.labels.count} labels`);
     }
   }
 }

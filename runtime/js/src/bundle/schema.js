@@ -83,7 +83,9 @@ export function record(fields, defaults = {}, check = () => {}) {
     if (!(value instanceof Map)) throw wrongType(where, value, "an object");
     const unknown = [...value.keys()].filter((key) => !Object.hasOwn(fields, key)).sort();
     if (unknown.length > 0) {
-      throw new BundleError(`${where} has the unknown key ${quoted(unknown[0])}; this version reads ${names.join(", ")}`);
+      throw new BundleError(
+        `${where} has the unknown key ${quoted(unknown[0])}; this version reads ${names.join(", ")}`,
+      );
     }
     const missing = names.filter((name) => !value.has(name) && !Object.hasOwn(defaults, name)).sort();
     if (missing.length > 0) {

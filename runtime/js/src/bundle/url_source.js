@@ -70,7 +70,11 @@ async function download(address, most, name, fetch) {
   }
   if (response.body === null) return new Uint8Array();
   try {
-    return await collected(response.body, most, () => new BundleError(`${name} is longer than ${most} bytes; not read on`));
+    return await collected(
+      response.body,
+      most,
+      () => new BundleError(`${name} is longer than ${most} bytes; not read on`),
+    );
   } catch (error) {
     if (error instanceof BundleError) throw error;
     throw new BundleError(`${address.href} ended early (${error.message}); try again`, { cause: error });

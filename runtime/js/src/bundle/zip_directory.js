@@ -160,5 +160,7 @@ function viewOf(bytes) {
 }
 
 function tooLarge(where) {
-  return new BundleError(`${where} is an archive in zip64, for more than 4 GB, which is not read here; unpack it first`);
+  return new BundleError(
+    `${where} is an archive in zip64, for more than 4 GB, which is not read here; unpack it first`,
+  );
 }

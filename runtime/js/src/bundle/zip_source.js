@@ -101,7 +101,9 @@ function plainEntries(all, where) {
   for (const entry of entries) {
     const name = entry.name.startsWith(around) ? entry.name.slice(around.length) : "/";
     if (/[/\\\0]/.test(name) || !PLAIN_KINDS.includes(entry.mode & 0o170000)) {
-      throw new BundleError(`${where}: ${quoted(entry.name)} is not a plain file beside ${MANIFEST_NAME}; it is not opened`);
+      throw new BundleError(
+        `${where}: ${quoted(entry.name)} is not a plain file beside ${MANIFEST_NAME}; it is not opened`,
+      );
     }
     if (found.has(name)) throw new BundleError(`${where} has ${quoted(name)} twice; it is not opened`);
     if (!entry.isReadable || ![STORED, DEFLATED].includes(entry.method)) {

@@ -78,7 +78,11 @@ class Answers {
   fallBack(block, rows) {
     const { block: exitBlock, verdict } = this.latest;
     const left = new Set(rows);
-    this.leave(exitBlock, verdict, verdict.rows.map((row) => left.has(row)));
+    this.leave(
+      exitBlock,
+      verdict,
+      verdict.rows.map((row) => left.has(row)),
+    );
     for (const row of rows) this.all[row].blocksRun = block;
     return this.all;
   }

@@ -35,7 +35,8 @@ export class Parts {
   block(number, read, buffers) {
     const name = this.blocks[number - 1];
     const isMerging = this.merged[number - 1] > 0;
-    if (!isMerging && read.sizes === null) return this.plain(name, { tokens: read.tokens }, read.tokens.dims[0], buffers);
+    if (!isMerging && read.sizes === null)
+      return this.plain(name, { tokens: read.tokens }, read.tokens.dims[0], buffers);
     return this.sessions
       .run(name, feedOf(read))
       .then(({ tokens_out: tokens, sizes_out: sizes }) => ({ tokens, sizes: isMerging ? sizes : read.sizes }));

@@ -45,7 +45,9 @@ export class Sessions {
     const running = fetches === undefined ? session.run(feeds) : session.run(feeds, fetches);
     return running.catch((error) => {
       const { graph } = this.manifest.part(name);
-      throw new BundleError(`${graph}: ${installedVersion(this.ort)} cannot run it: ${reasonOf(error)}`, { cause: error });
+      throw new BundleError(`${graph}: ${installedVersion(this.ort)} cannot run it: ${reasonOf(error)}`, {
+        cause: error,
+      });
     });
   }
 
@@ -97,5 +99,7 @@ function tokensOf(session) {
 
 /** Gives ONNX Runtime's message on one line. */
 function reasonOf(error) {
-  return String(error?.message ?? error).replaceAll(/\s+/g, " ").trim();
+  return String(error?.message ?? error)
+    .replaceAll(/\s+/g, " ")
+    .trim();
 }

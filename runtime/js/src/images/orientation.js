@@ -54,7 +54,7 @@ function withoutPngExif(file, view) {
 
 function withoutWebpExif(file, view) {
   const copy = Uint8Array.from(file);
-  for (let at = 12; at + 8 <= file.length; ) {
+  for (let at = 12; at + 8 <= file.length;) {
     if (word(file, at) === "EXIF") copy.set(new TextEncoder().encode("NOIF"), at);
     const bytes = view.getUint32(at + 4, true);
     at += 8 + bytes + (bytes % 2);

@@ -2,8 +2,8 @@
  * Cleans texts before they are tokenized, as open_clip does: repairs mojibake, resolves HTML's character references,
  * makes every white space one blank, lowers the case.
  *
- * open_clip repairs with ftfy. Here the same is done for what is written in Windows-1252 or Latin-1 as a whole; text that
- * is broken in another way, or only in a part, stays as it is. docs/javascript.md says how often that shows.
+ * open_clip repairs with ftfy. Here the same is done for text that was decoded as Windows-1252 or Latin-1 as a whole;
+ * text that is broken in another way, or in a part only, stays as it is. docs/javascript.md says how often that shows.
  */
 
 import { ENTITIES } from "./html_entities.js";
@@ -59,7 +59,7 @@ function letters(character) {
 
 /** Decodes as UTF-8 what was decoded as Windows-1252 or Latin-1 before; other text stays as it is. */
 function withoutMojibake(text) {
-  for (let now = text; ; ) {
+  for (let now = text; ;) {
     const bytes = bytesOf(now);
     if (bytes === null) return now;
     try {

@@ -251,6 +251,11 @@ export const ENTITIES = new Map(
     .flatMap((line) => {
       const [name, points] = line.split("=");
       const text = String.fromCodePoint(...points.split(",").map((point) => Number.parseInt(point, 16)));
-      return name.endsWith("?") ? [[name.slice(0, -1), text], [`${name.slice(0, -1)};`, text]] : [[`${name};`, text]];
+      return name.endsWith("?")
+        ? [
+            [name.slice(0, -1), text],
+            [`${name.slice(0, -1)};`, text],
+          ]
+        : [[`${name};`, text]];
     }),
 );

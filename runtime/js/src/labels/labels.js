@@ -86,8 +86,8 @@ export function unitLabels(names, embeddings, width) {
   if (pair !== null) {
     const [one, other] = pair.map((row) => quoted(names[row]));
     throw new LabelsError(
-      `labels ${one} and ${other} have the same embedding, so the second could never be the answer; keep one of them, ` +
-        "or embed what tells them apart",
+      `labels ${one} and ${other} have the same embedding, so the second could never be the answer; keep one of ` +
+        "them, or embed what tells them apart",
     );
   }
   return new Labels(names, units);

@@ -84,21 +84,23 @@ export class TextTower {
       const key = JSON.stringify(read);
       if (seen.has(key)) {
         throw new LabelsError(
-          `labels ${quoted(seen.get(key))} and ${quoted(name)} are one to the text tower: it reads the same tokens of ` +
-            "both; give names that differ sooner, or keep one of them",
+          `labels ${quoted(seen.get(key))} and ${quoted(name)} are one to the text tower: it reads the same tokens ` +
+            "of both; give names that differ sooner, or keep one of them",
         );
       }
       seen.set(key, name);
     }
   }
 
-  /** Joins rows of token ids to one tensor, padded with zeros to the longest row: a causal tower does not look ahead. */
+  /** Joins rows of token ids to one tensor, padded with zeros to the longest: a causal tower does not look ahead. */
   padded(rows) {
     const length = Math.max(...rows.map((row) => row.length));
     const data = new BigInt64Array(rows.length * length);
-    rows.forEach((row, at) => row.forEach((id, place) => {
-      data[at * length + place] = BigInt(id);
-    }));
+    rows.forEach((row, at) =>
+      row.forEach((id, place) => {
+        data[at * length + place] = BigInt(id);
+      }),
+    );
     return new this.sessions.ort.Tensor("int64", data, [rows.length, length]);
   }
 }

@@ -10,8 +10,7 @@ const START = "<start_of_text>";
 const END = "<end_of_text>";
 
 /** Special tokens, contractions, runs of letters, single digits, runs of the rest; case does not count. */
-const WORD =
-  /<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{L}\p{N} \u0345]+/giu;
+const WORD = /<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{L}\p{N} \u0345]+/giu;
 
 /** Encodes texts with CLIP's byte-pair encoding. */
 export class Tokenizer {
@@ -75,7 +74,11 @@ export function split(text) {
 /** Gives the printable character that stands for each byte in merges, in the order of the token ids. */
 function byteCharacters() {
   const printable = [];
-  for (const [first, last] of [[33, 126], [161, 172], [174, 255]]) {
+  for (const [first, last] of [
+    [33, 126],
+    [161, 172],
+    [174, 255],
+  ]) {
     for (let byte = first; byte <= last; byte += 1) printable.push(byte);
   }
   const found = new Map(printable.map((byte) => [byte, String.fromCharCode(byte)]));

@@ -1,9 +1,9 @@
 /**
  * Finds out whether INT8 products saturate on this CPU, and which session entry makes them exact.
  *
- * On x86 CPUs without VNNI instructions ONNX Runtime's fast kernel adds two products of uint8 and int8 in 16 bits, where
- * they saturate silently; `session.x64quantprecision` selects the exact, slower kernel. JavaScript cannot ask the CPU,
- * and some builds ignore the entry, so a product that would saturate is computed and looked at.
+ * On x86 CPUs without VNNI instructions ONNX Runtime's fast kernel adds two products of uint8 and int8 in 16 bits,
+ * where they saturate silently; `session.x64quantprecision` selects the exact, slower kernel. JavaScript cannot ask the
+ * CPU, and some builds ignore the entry, so a product that would saturate is computed and looked at.
  */
 
 import { BundleError } from "../errors.js";

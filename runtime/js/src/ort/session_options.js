@@ -1,8 +1,8 @@
 /**
  * Chooses the options of all sessions, by which a chain of parts costs what one graph costs.
  *
- * - No arena of their own: with one for each session, activations never stay in cache. Python's runtime shares one arena
- *   among them, which JavaScript cannot set up; the allocator of the C library serves all sessions alike.
+ * - No arena of their own: with one for each session, activations never stay in cache. Python's runtime shares one
+ *   arena among them, which JavaScript cannot set up; the allocator of the C library serves all sessions alike.
  * - Threads sleep until there is work for them, and no memory pattern is planned.
  */
 
@@ -41,8 +41,8 @@ export function sessionOptions(ort, manifest, threads) {
   const cores = availableCores();
   if (!Number.isSafeInteger(chosen) || chosen < 1 || chosen > THREADS_PER_CORE * cores) {
     throw new SettingsError(
-      `threads is ${quoted(threads)} (${kindOf(threads)}), wanted a whole number from 1 to ${THREADS_PER_CORE * cores}, ` +
-        `${THREADS_PER_CORE} for each core of this machine`,
+      `threads is ${quoted(threads)} (${kindOf(threads)}), wanted a whole number from 1 to ` +
+        `${THREADS_PER_CORE * cores}, ${THREADS_PER_CORE} for each core of this machine`,
     );
   }
   const extra = { session: { intra_op: { allow_spinning: "0" }, force_spinning_stop: "1" } };

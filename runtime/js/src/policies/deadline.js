@@ -21,8 +21,8 @@ const AT_EASE = 2;
 export class Deadline {
   /**
    * @param {number} ms milliseconds from the start of the call; above 0
-   * @param {{policy?: object | null, clock?: () => number}} [options] `policy`: another policy by which images may leave
-   *   earlier; null lets the time alone decide. `clock` gives milliseconds.
+   * @param {{policy?: object | null, clock?: () => number}} [options] `policy`: another policy by which images may
+   *   leave earlier; null lets the time alone decide. `clock` gives milliseconds.
    */
   constructor(ms, { policy = null, clock = () => performance.now() } = {}) {
     this.ms = ms;
