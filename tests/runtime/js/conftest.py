@@ -39,7 +39,7 @@ def install(node: Node) -> Callable[[Path], None]:
 
 
 @pytest.fixture(scope="session")
-def package(node: Node, install: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def npm_package(node: Node, install: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The package, installed from its lock file; the checkout stays as it is."""
     root = tmp_path_factory.mktemp("javascript")
     home = root / "runtime" / "js"

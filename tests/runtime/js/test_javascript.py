@@ -38,33 +38,33 @@ def written(images: Sequence[NDArray[np.uint8]], path: Path) -> dict[str, Any]:
     return {"path": str(path), "sizes": [image.shape[:2] for image in images], "channels": images[0].shape[2]}
 
 
-def test_its_own_tests_pass(package: Installed) -> None:
+def test_its_own_tests_pass(npm_package: Installed) -> None:
     """With Node's runner: formats, refusals, policies, the exact kernel, and WebAssembly."""
-    package.run("--test", "--test-concurrency=2", *sorted(map(str, (package.home / "test").glob("*.test.js"))))
+    npm_package.run("--test", "--test-concurrency=2", *sorted(map(str, (npm_package.home / "test").glob("*.test.js"))))
 
 
-def test_a_program_with_types_compiles(package: Installed) -> None:
+def test_a_program_with_types_compiles(npm_package: Installed) -> None:
     """Against index.d.ts, in strict mode."""
-    package.run("node_modules/typescript/bin/tsc", "--noEmit", "-p", "test")
+    npm_package.run("node_modules/typescript/bin/tsc", "--noEmit", "-p", "test")
 
 
-def test_it_answers_as_python_on_test_images(package: Installed, tmp_path: Path) -> None:
+def test_it_answers_as_python_on_test_images(npm_package: Installed, tmp_path: Path) -> None:
     """Label and exit on at least 99.7 %; where they differ a gate is near its threshold. Embeddings agree."""
     dataset = open_dataset(fashion_mnist_test())
     chosen = np.random.default_rng(0).permutation(len(dataset.samples))[:300]
     images = [dataset.read(int(index)) for index in chosen]
-    check_agreement(package, SHIPPED / "reference.lraee", images, ["adaptive=balanced"], tmp_path)
+    check_agreement(npm_package, SHIPPED / "reference.lraee", images, ["adaptive=balanced"], tmp_path)
 
 
-def test_it_answers_as_python_on_photos(package: Installed, tmp_path: Path) -> None:
+def test_it_answers_as_python_on_photos(npm_package: Installed, tmp_path: Path) -> None:
     """Of their own size, which both resize."""
     dataset = open_dataset(photos())
     images = [dataset.read(index) for index in range(0, len(dataset.samples), 6)]
-    check_agreement(package, SHIPPED / "photo-clip.lraee", images, ["adaptive=balanced", "full"], tmp_path)
+    check_agreement(npm_package, SHIPPED / "photo-clip.lraee", images, ["adaptive=balanced", "full"], tmp_path)
 
 
 @pytest.mark.parametrize("format", [1, 2, 3, 4])
-def test_it_answers_as_python_at_every_point_and_exit(package: Installed, tmp_path: Path, format: int) -> None:
+def test_it_answers_as_python_at_every_point_and_exit(npm_package: Installed, tmp_path: Path, format: int) -> None:
     """On the golden bundle of each released format, under merging schedules too."""
     folder = GOLDEN / f"format_{format}.lraee"
     manifest = Bundle(folder).manifest
@@ -73,18 +73,18 @@ def test_it_answers_as_python_at_every_point_and_exit(package: Installed, tmp_pa
     policies += [f"full={schedule.name}" for schedule in manifest.schedules]
     size = manifest.preprocessing.image_size
     images = list(np.random.default_rng(format).integers(0, 256, (12, size + 9, size + 4, 3), np.uint8))
-    check_agreement(package, folder, images, policies, tmp_path)
+    check_agreement(npm_package, folder, images, policies, tmp_path)
 
 
 def check_agreement(
-    package: Installed, bundle: Path, images: list[NDArray[np.uint8]], policies: list[str], folder: Path
+    npm_package: Installed, bundle: Path, images: list[NDArray[np.uint8]], policies: list[str], folder: Path
 ) -> None:
     """Compare answers on images, one at a time."""
     request = {"bundle": str(bundle), "images": written(images, folder / "images"), "policies": policies}
     model = lraee.load(bundle, threads=1)
     chosen = {word: parse_policy(word.replace("full=", "full@")) for word in policies}
     with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(package.ask, "classify", request)
+        asked = beside.submit(npm_package.ask, "classify", request)
         ours = {word: [model.classify(image, policy=policy) for image in images] for word, policy in chosen.items()}
     theirs = asked.result()
     for word in policies:
@@ -113,7 +113,7 @@ SIZES = [(1, 1), (7, 300), (300, 7), (33, 32), (32, 33), (31, 57), (200, 101), (
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest"])
 def test_pixels_are_those_of_python(
-    package: Installed,
+    npm_package: Installed,
     tmp_path: Path,
     mode: Literal["shortest", "squash", "longest"],
     interpolation: Literal["bicubic", "bilinear", "nearest"],
@@ -128,7 +128,7 @@ def test_pixels_are_those_of_python(
     for channels in (3, 4):
         images = [draw.integers(0, 256, (*size, channels), np.uint8) for size in SIZES]
         cases.append({"images": written(images, tmp_path / f"{channels}"), "preprocessing": described})
-    for case, channels in zip(package.ask("preprocess", {"cases": cases}), (3, 4), strict=True):
+    for case, channels in zip(npm_package.ask("preprocess", {"cases": cases}), (3, 4), strict=True):
         given = np.fromfile(tmp_path / f"{channels}", np.uint8)
         for digits, (height, width) in zip(case, SIZES, strict=True):
             image, given = (
@@ -140,31 +140,31 @@ def test_pixels_are_those_of_python(
             assert np.abs(met - own).max() <= 1, (channels, height, width)
 
 
-def test_texts_become_the_tokens_of_python(package: Installed) -> None:
+def test_texts_become_the_tokens_of_python(npm_package: Installed) -> None:
     """All prompts of ImageNet's classes, and of 500 difficult texts all but mixtures with broken encodings."""
     merges = Bundle(SHIPPED / "reference.lraee").merges("merges.txt")
     prompts = [f"a photo of a {name}." for name in imagenet_labels()]
     difficult = json.loads((ROOT / "tests" / "exporters" / "difficult_texts.json").read_text("utf-8"))
     tokenizer = Tokenizer(merges)
-    met = package.ask("tokens", {"merges": merges, "texts": [*prompts, *difficult]})
+    met = npm_package.ask("tokens", {"merges": merges, "texts": [*prompts, *difficult]})
     equal = [ids == tokenizer.encode(text) for ids, text in zip(met, [*prompts, *difficult], strict=True)]
     assert all(equal[: len(prompts)])
     assert sum(equal[len(prompts) :]) >= 485
 
 
-def test_labels_are_embedded_as_in_python(package: Installed) -> None:
+def test_labels_are_embedded_as_in_python(npm_package: Installed) -> None:
     """By the text tower, as means over the templates."""
     names = ["a boot", "Café au lait", "something that people wear on their heads", "12 socks"]
     model = lraee.load("reference", threads=1)
     model.set_labels(names)
-    met = np.array(package.ask("labels", {"bundle": str(SHIPPED / "reference.lraee"), "names": names}))
+    met = np.array(npm_package.ask("labels", {"bundle": str(SHIPPED / "reference.lraee"), "names": names}))
     met /= np.linalg.norm(met, axis=1, keepdims=True)
     assert np.abs(met.T - model.parts.labels.matrix).max() < 1e-4
 
 
-def test_keys_and_constants_are_those_of_python(package: Installed) -> None:
+def test_keys_and_constants_are_those_of_python(npm_package: Installed) -> None:
     """So that a key that is added here is not forgotten there."""
-    met = package.ask("constants", {})
+    met = npm_package.ask("constants", {})
     kinds = {"model": ModelInfo, "tower": TowerInfo, "preprocessing": Preprocessing, "labels": LabelsInfo}
     found = [(met["manifest"], Manifest), (met["labels"], LabelFile)]
     for keys, kind in [*found, *((met["parts"][name], kind) for name, kind in kinds.items())]:

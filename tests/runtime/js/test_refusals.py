@@ -232,11 +232,11 @@ def refusal(path: Path) -> str | None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
-def test_changed_bundles_that_python_refuses_are_refused(package: Installed, tmp_path: Path) -> None:
+def test_changed_bundles_that_python_refuses_are_refused(npm_package: Installed, tmp_path: Path) -> None:
     """Of 500; most are refused, and nearly all that Python takes are taken."""
     paths = changed_bundles(tmp_path)
     with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(package.ask, "refuse", {"bundles": [str(path) for path in paths]})
+        asked = beside.submit(npm_package.ask, "refuse", {"bundles": [str(path) for path in paths]})
         own = [refusal(path) for path in paths]
     theirs = asked.result()
     missed = [f"{path.name}: {said}" for path, said, met in zip(paths, own, theirs, strict=True) if said and not met]
