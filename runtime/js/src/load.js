@@ -5,6 +5,7 @@ import { downloadArchive, UrlSource } from "./bundle/url_source.js";
 import { ZipSource } from "./bundle/zip_source.js";
 import { BundleError, kindOf, quoted, SettingsError } from "./errors.js";
 import { Model } from "./model.js";
+import { exactKernelEntries } from "./ort/exact_kernel.js";
 import { sessionOptions } from "./ort/session_options.js";
 import { backendOf, checkVersion } from "./ort/version.js";
 
@@ -32,7 +33,9 @@ export async function load(ort, source, settings = {}) {
   const bundle = await Bundle.open(opened);
   checkVersion(ort, bundle.manifest.onnxruntime);
   if (verify === "all") await bundle.verify();
-  const model = new Model(ort, bundle, sessionOptions(ort, bundle.manifest, threads), policy);
+  const options = sessionOptions(ort, bundle.manifest, threads);
+  if (bundle.manifest.saturates) await exactKernelEntries(ort, options); // refused now, not at the first image
+  const model = new Model(ort, bundle, options, policy);
   if (warm) await model.warm();
   return model;
 }
