@@ -44,9 +44,15 @@ SHARED_EXPORTS = {"exported", "exported_with_baselines", "with_tables", "with_ba
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep in one process what shares an export, and else the tests of a file (``pytest --numprocesses auto``)."""
-    shares = not SHARED_EXPORTS.isdisjoint(getattr(item, "fixturenames", ()))
-    item.add_marker(pytest.mark.xdist_group("shared exports" if shares else item.path.as_posix()))
+    """Keep in one process what shares an export or the JavaScript package, and else the tests of a file.
+
+    Where tests run in several processes (``pytest --numprocesses auto``).
+    """
+    used = set(getattr(item, "fixturenames", ()))
+    group = (
+        "shared exports" if used & SHARED_EXPORTS else "javascript" if "npm_package" in used else item.path.as_posix()
+    )
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -82,9 +82,10 @@ _MARKED = re.compile(r"(<!-- install:(\w+) -->\n\n).*?(<!-- /install -->)", re.D
 
 
 def documents() -> list[Path]:
-    """Every Markdown file of the project."""
+    """Every Markdown file of the project, without those of npm packages that were installed in it."""
     folders = ("benchmarks", "calibration_data", "docs", "exporters", "runtime", "tests", "toolchain")
-    return sorted([*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).rglob("*.md"))])
+    found = [*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).rglob("*.md"))]
+    return sorted(path for path in found if "node_modules" not in path.parts)
 
 
 def marked(text: str) -> Iterator[str]:
