@@ -161,7 +161,7 @@ class Study:
         def compare() -> Saturation:
             return measure_saturation(
                 full_depth_of(stages.chain(before, threads=THREADS)),
-                full_depth_of(stages.chain(after, threads=THREADS, saturates=False)),
+                full_depth_of(stages.chain(after, threads=THREADS).without_saturation()),
                 self.rows.pixels,
                 (self._right(before), self._right(after)),
                 threads=THREADS,

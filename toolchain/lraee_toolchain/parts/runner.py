@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,6 @@ class Chain:
         *,
         sigmoid: bool = False,
         threads: int | None = None,
-        saturates: bool = True,
     ) -> None:
         """Name the folder.
 
@@ -74,14 +74,13 @@ class Chain:
             logit_scale: factor on the cosine.
             sigmoid: whether the tail's probabilities are sigmoids.
             threads: that run one operator; None takes one for each core that the process may use.
-            saturates: whether INT8 products may saturate, so that sessions have to be exact where that happens.
         """
         self._folder = folder
         self.schedule: ScheduledParts | None = None
         self._merged: Path | None = None
         wanted = SessionSettings(threads=threads).thread_count
         fitting = fitting_threads(wanted, sessions=depth + 3)  # the class token's block has two
-        self._settings = SessionSettings(threads=fitting, saturates=saturates)
+        self._settings = SessionSettings(threads=fitting)
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._labels = {"label_matrix": label_matrix, "logit_scale": np.array(logit_scale, np.float32)}
         self._sigmoid = sigmoid
@@ -96,6 +95,12 @@ class Chain:
         """
         chain = copy.copy(self)
         chain.schedule, chain._merged = schedule, folder
+        return chain
+
+    def without_saturation(self) -> Chain:
+        """Give the same chain for parts whose products cannot saturate: its sessions take the fast kernel."""
+        chain = copy.copy(self)
+        chain._settings, chain._sessions = replace(self._settings, saturates=False), {}
         return chain
 
     def session(self, name: str) -> ort.InferenceSession:

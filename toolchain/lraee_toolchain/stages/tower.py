@@ -132,19 +132,11 @@ class TowerStages(Inputs):
         _ = self.text_folder, self.labels, self.float_parts, self.schedules
         self.model = dataclasses.replace(self.model, torch_model=None)
 
-    def chain(self, parts: Path, *, threads: int | None = None, saturates: bool = True) -> Chain:
-        """Open the tower of a parts folder; see `Chain`."""
+    def chain(self, parts: Path, *, threads: int | None = None) -> Chain:
+        """Open the tower of a parts folder."""
         labels = np.ascontiguousarray(self.labels.T)
         sigmoid = self.tower.logit_bias is not None
-        return Chain(
-            parts,
-            self.tower.depth,
-            labels,
-            self.tower.logit_scale,
-            sigmoid=sigmoid,
-            threads=threads,
-            saturates=saturates,
-        )
+        return Chain(parts, self.tower.depth, labels, self.tower.logit_scale, sigmoid=sigmoid, threads=threads)
 
     def parts(self, precision: Precision, *, saturation: bool | None = None) -> Path:
         """Build the tower's parts at one precision.
