@@ -17,6 +17,10 @@ BARE = re.compile(r"\b(?:InferenceSession(?:\.create)?|SessionOptions)\(")
 
 ALLOWED = {
     "runtime/lraee/ort/sessions.py": "makes them all",
+    "runtime/js/src/engine/sessions.js": "makes those of the JavaScript runtime",
+    "runtime/js/src/ort/exact_kernel.js": "finds out whether products saturate without the option",
+    "runtime/js/test/exact_kernel.test.js": "plays a machine where they do",
+    "benchmarks/experiments/javascript_worker.mjs": "times one graph, with the options of the runtime",
     "tests/test_bare_sessions.py": "its examples",
     "benchmarks/experiments/one_file.py": "plays a program with default options, on one file",
     "tests/exporters/test_single_file.py": "plays a program with default options, on one file",
