@@ -255,6 +255,32 @@ def routing_table() -> str:
     return table(head, lines)
 
 
+BOTH_AXES = {
+    "routed": "exits",
+    "routed_merged": "exits and merged tokens",
+    "routed_label_free": "exits, without labels",
+    "routed_merged_label_free": "exits and merged tokens, without labels",
+}
+"""Ways to run that are compared at every saving."""
+
+
+def frontier_table() -> str:
+    """What each way to run loses where it has to save at least a share of the FLOPs, from half on."""
+    ablations = evidence()["ablations"]
+    lines = []
+    for level, rows in ablations.get("frontier", {}).items():
+        found = {row["way"]: row for row in rows}
+        if int(level) >= 50:
+            lines.append([f"{level} %", *(_saved_and_lost(found.get(way)) for way in BOTH_AXES)])
+    if not lines:
+        return "Not measured yet."
+    return table(["saved, gating split", *BOTH_AXES.values()], lines)
+
+
+def _saved_and_lost(row: Record | None) -> str:
+    return "" if row is None else f"{percent(row['flops_saved'])}: {points(row['difference_to_float'])}"
+
+
 def methods_table() -> str:
     """Other methods of early exit at the same FLOPs (the paper's T2)."""
     others = {row["method"]: row["at_match"] for row in evidence()["ablations"]["methods"]["rows"]}
