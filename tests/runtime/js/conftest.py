@@ -1,14 +1,22 @@
-"""Installs the JavaScript package into a temporary folder."""
+"""Installs the JavaScript package into a temporary folder, assembles the page, and starts a browser for it."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from javascript_package import NO_REGISTRY, OLDEST_NODE, PACKAGE, ROOT, Installed, Node, find_node
+from opened_page import SERVING
+
+from experiments.chromium import Browser, Tab, chromium, find_chromium
+from lraee.bundle.archive import write_archive
+from lraee.bundle.folder import SHIPPED, Bundle
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +56,57 @@ def npm_package(node: Node, install: Callable[[Path], None], tmp_path_factory: p
     (root / "tests").symlink_to(ROOT / "tests")
     install(home)
     return Installed(node.node, home)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    program = find_chromium()
+    if program is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with chromium(program) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The shipped bundles as zip files."""
+    folder = tmp_path_factory.mktemp("archives")
+    found = {name: folder / f"{name}.zip" for name in ("reference", "photo-clip")}
+    for name, path in found.items():
+        bundle = Bundle(SHIPPED / f"{name}.lraee")
+        write_archive(bundle.folder, bundle.manifest, path)
+    return found
+
+
+@pytest.fixture(scope="session")
+def assembled(npm_package: Installed, archives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page with both bundles."""
+    out = tmp_path_factory.mktemp("page") / "out"
+    npm_package.run("assemble_page.js", str(out), *map(str, archives.values()))
+    return out
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., ThreadingHTTPServer]]:
+    """What serves a folder until the tests are over."""
+    with ExitStack() as ending:
+
+        def start(folder: Path, *, isolated: bool = True) -> ThreadingHTTPServer:
+            made = SERVING["server"](folder, 0, SERVING["ISOLATION"] if isolated else {})
+            threading.Thread(target=made.serve_forever, daemon=True).start()
+            ending.callback(made.server_close)
+            ending.callback(made.shutdown)
+            return made
+
+        yield start
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Tab]:
+    """A page in a profile of its own; nothing that it does may fail unseen."""
+    browser.events.clear()
+    made = browser.tab()
+    yield made
+    assert browser.faults() == []
+    made.close()

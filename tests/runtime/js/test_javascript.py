@@ -207,7 +207,7 @@ def test_no_file_is_too_long_and_the_package_brings_nothing_along() -> None:
     assert "dependencies" not in described
     assert described["version"] == lraee.__version__
     files = [path for path in PACKAGE.rglob("*") if path.is_file() and "node_modules" not in path.parts]
-    assert {path.suffix for path in files} <= {".js", ".json", ".md", ".ts", ""}
+    assert {path.suffix for path in files} <= {".js", ".json", ".md", ".ts", ".html", ".css", ""}
     for path in files:
-        if path.suffix in (".js", ".ts"):
+        if path.suffix in (".js", ".ts", ".html", ".css"):
             assert len(path.read_text("utf-8").splitlines()) <= 350, path.name

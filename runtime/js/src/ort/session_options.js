@@ -51,7 +51,7 @@ export function sessionOptions(ort, manifest, threads) {
 }
 
 /** Chooses one thread for each core where blocks are large, and 1 elsewhere. */
-function defaultThreads(manifest) {
+export function defaultThreads(manifest) {
   const blocks = manifest.parts.filter((part) => part.name.startsWith("block_"));
   return Math.max(...blocks.map((part) => part.flops)) >= PAYING_FLOPS ? availableCores() : 1;
 }
