@@ -1,28 +1,25 @@
-"""A page in Chromium decodes, classifies and embeds as Python does, from the same files."""
+"""A page in Chromium decodes files to the very pixels that Pillow gives Python."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
-import shutil
-import subprocess
 from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
-from javascript_package import Installed
 from PIL import Image, ImageCms
 
-import lraee
-from lraee.bundle.folder import SHIPPED
+from experiments.browser import ADD_INPUT
+from experiments.chromium import Tab
 from lraee_calibration_data import photos
 
-FOLDER = Path(__file__).with_name("browser")
-
-CANNOT_START = 3
-"""Exit status of asked.mjs where Chromium does not run, for instance for want of a library."""
+DECODE = """(async () => {
+  const { decode } = await import("/src/browser.js");
+  const { data, width, height } = await decode(document.getElementById("all").files[AT]);
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+  return { width, height, sha256: Array.from(digest) };
+})()"""
 
 
 def swapped_profile() -> bytes:
@@ -45,25 +42,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return written
 
 
-def test_a_page_answers_as_python(
-    npm_package: Installed, install: Callable[[Path], None], files: list[Path], tmp_path: Path
+def test_files_are_decoded_as_pillow_decodes_them(
+    tab: Tab, assembled: Path, serve: Callable[..., ThreadingHTTPServer], files: list[Path]
 ) -> None:
-    """The very pixels that Pillow decodes, and with WebAssembly the same label and block on this photo."""
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        pytest.skip("needs Linux on x86-64: the npm package with Chromium is for these alone")
-    shutil.copytree(FOLDER, tmp_path, ignore=shutil.ignore_patterns("node_modules"), dirs_exist_ok=True)
-    install(tmp_path)
-    bundle = SHIPPED / "reference.lraee"
-    words = [npm_package.node, "asked.mjs", str(npm_package.home), str(bundle), *map(str, files)]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    if done.returncode == CANNOT_START:
-        pytest.skip(f"needs Chromium, which does not start here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    model = lraee.load(bundle, threads=1)
-    for path, met in zip(files, json.loads(done.stdout), strict=True):
+    """Neither turned nor with other colours."""
+    tab.open(f"http://localhost:{serve(assembled, isolated=False).server_port}/page/page.css")
+    tab.run(ADD_INPUT)
+    tab.choose("#all", *files)
+    for at, path in enumerate(files):
+        met = tab.run(DECODE.replace("AT", str(at)))
         picture = Image.open(path).convert("RGBA")
         assert (met["width"], met["height"]) == picture.size, path.name
         assert bytes(met["sha256"]) == hashlib.sha256(picture.tobytes()).digest(), path.name
-        own = model.classify(path)
-        assert (met["label"], met["exitBlock"]) == (own.label, own.exit_block), path.name
-        assert float(np.dot(met["embedding"], own.embedding)) > 0.99
