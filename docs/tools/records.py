@@ -38,6 +38,7 @@ COMPARED = {
     "branchynet": "BranchyNet: entropy, free LCT",
     "cls_ee": "CLS-EE: [CLS] heads, confidence",
     "pabee_everywhere": "PABEE, exits after every candidate block",
+    "token_merging": "token merging alone, as many in every block (ToMe)",
     "token_pruning": "token pruning (in the manner of AdaViT)",
 }
 """Methods of the comparison that a document shows; benchmarks/evidence has all."""
