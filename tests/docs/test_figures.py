@@ -79,12 +79,12 @@ def test_the_first_table_shows_photos_once_they_are_recorded(monkeypatch: pytest
 
     monkeypatch.setattr(records, "photos", lambda: None)
     alone = records.both_models_table().splitlines()
-    assert len(alone) == 2 + 2
+    assert len(alone) == 2 + 3
     assert "photos" not in alone[0]
     rows = [row("given", "FP32", "full", 0.6515), row("labels", "strong INT8", "LRA-EE", 0.6617)]
     monkeypatch.setattr(records, "photos", lambda: {"accounting": rows, "conclusions": ["One.", "Two."]})
     both = records.both_models_table().splitlines()
-    assert len(both) == 2 + 3
+    assert len(both) == 2 + 4
     assert both[0].endswith("| natural photos: top-1 | FLOPs saved | points to FP32 |")
     assert both[2].endswith("| 65.15 % |  |  |")
     assert (
