@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from lraee_calibration_data import Dataset
 from lraee_exporters.graphs.exit import TOKEN_INPUTS, HeadInput
 from lraee_exporters.parity import StageParity
 from lraee_toolchain.config import Precision
+from lraee_toolchain.data.disk_need import GIGABYTE, gigabytes
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.early_exit.routing import ROUTING, SavedRouting
@@ -173,14 +175,14 @@ class Study:
         """Measure the paper's tables, every method at matched FLOPs, and the check of risk control."""
         stages = self._stages
         parts = {name: stages.parts(name) for name in ALL}
-        routed = ALL if stages.config.tables == "all" else (self._precision,)
-        materials = {name: self._splits(name, parts[name]) for name in routed}  # memory-mapped
+        materials = {name: self._splits(name, parts[name]) for name in self._routed}  # memory-mapped
         noise, given = self.noise(), stages.given
         full = {name: self._right(folder) for name, folder in parts.items()}
         before = None if given is None else self._right(given.float_parts, given)
         key = {
             "parts": [folder.name for folder in parts.values()],
-            "routed": routed,
+            "routed": self._routed,
+            "kinds": sorted(self._kinds.items()),
             "given": given and given.float_parts.name,
             "exits": self._exits.name,
             "seeds": stages.config.seeds,
@@ -204,11 +206,30 @@ class Study:
 
     @cached_property
     def _kinds(self) -> dict[int, HeadInput]:
-        """What the heads of all candidates read, where ``--reads auto`` chose it: every fit takes the same."""
-        if self._stages.config.reads != "auto":
+        """What the heads of all candidates read, where ``--reads auto`` chose it: every fit takes the same.
+
+        Where all tokens of all towers of the tables take too much of the disk, every fit tries pooled heads alone: many
+        fits would each run the tower again in every epoch.
+        """
+        stages = self._stages
+        if stages.config.reads != "auto":
             return {}
         saved = read_json(SavedRouting, self._exits / ROUTING)
-        return {one.block: one.reads for one in saved.candidates}
+        kinds = {one.block: one.reads for one in saved.candidates}
+        need = stages.table_token_bytes(len(self._routed) + len(stages.schedules))
+        if need <= stages.config.disk_limit * GIGABYTE or set(kinds.values()).isdisjoint(TOKEN_INPUTS):
+            return kinds
+        stages.progress.notice(
+            "the tables take pooled heads alone, weaker than those of the bundle: all tokens that they would read take "
+            f"{gigabytes(need)}, and --disk-limit is {stages.config.disk_limit:g}; give {math.ceil(need / GIGABYTE)} "
+            "or more"
+        )
+        return {}
+
+    @property
+    def _routed(self) -> tuple[Precision, ...]:
+        """Precisions that exits are fitted on for the tables."""
+        return ALL if self._stages.config.tables == "all" else (self._precision,)
 
     @property
     def _read_tokens(self) -> bool:

@@ -85,16 +85,17 @@ def study_tables(ablations: Ablations, latency: Latency | None, *, bundle: Polic
 def frontier_table(ablations: Ablations) -> Table:
     """Show what each way to run loses at every saving."""
     ways = [row.way for row in max(ablations.frontier.values(), key=len)]
+    rows: dict[tuple[str, ...], str] = {}  # each with the highest level at which it stands
+    for level, found in ablations.frontier.items():
+        by_way = {row.way: row for row in found}
+        rows[tuple(_at_level(by_way.get(way)) for way in ways)] = level
     return Table(
         title="Accuracy at every saving",
         note="For each way to run, the thresholds and the merging schedule that lose least on the gating split while "
         "they save at least so much there; in each cell the FLOPs saved on the evaluation split and the points to "
         f"{ablations.precision} at full depth, mean of {ablations.seeds} seeds.",
         header=["saved, gating split", *(way_name(way, ablations.precision) for way in ways)],
-        rows=[
-            [f"{level} %", *(_at_level({row.way: row for row in rows}.get(way)) for way in ways)]
-            for level, rows in ablations.frontier.items()
-        ],
+        rows=[[f"{level} %", *cells] for cells, level in rows.items()],
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from lraee.bundle.strict_json import read_json, write_json
 from lraee_calibration_data import Dataset
 from lraee_exporters.graphs.exit import HEAD_INPUTS, TOKEN_INPUTS, HeadInput, flops_of_exit
-from lraee_toolchain.data.disk_need import bytes_left
+from lraee_toolchain.data.disk_need import TABLE_SPLITS, bytes_left
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.early_exit.features import (
@@ -109,6 +109,11 @@ class Stages(TowerStages):
         if config.ablations and config.reads in TOKEN_INPUTS:
             blocks |= set(candidates("auto", depth))  # PABEE exits after each of them
         return tuple(sorted(blocks))
+
+    def table_token_bytes(self, towers: int) -> int:
+        """Count the bytes on disk of all tokens that the tables would read in so many towers and merging schedules."""
+        images = sum(self.rows.get(split, 0) for split in TABLE_SPLITS)
+        return towers * shard_bytes(images, len(self.token_blocks), tokens=self.tower.tokens, width=self.tower.width)
 
     def _shards(self, key: dict[str, Any], images: int) -> tuple[int, ...]:
         """List the blocks whose tokens are kept on disk with the features of `key`: all of `token_blocks`, or none."""

@@ -188,12 +188,16 @@ class Inputs:
         _ = self.read
 
     @cached_property
-    def disk_need(self) -> DiskNeed:
-        """What the export takes in the work folder."""
+    def rows(self) -> dict[str, int]:
+        """Rows of pixels by split, views included."""
         splits = self.splits.named()
         views = used_splits(self.config, self.splits, is_random=self.is_random)
-        rows = {name: len(splits[name]) * count for name, count in views.items()}
-        return disk_need(Sizes.of(self.tower, rows, len(self.label_set.names)), self.config)
+        return {name: len(splits[name]) * count for name, count in views.items()}
+
+    @cached_property
+    def disk_need(self) -> DiskNeed:
+        """What the export takes in the work folder."""
+        return disk_need(Sizes.of(self.tower, self.rows, len(self.label_set.names)), self.config)
 
     def pixels(self, dataset: Dataset, *, views: int) -> Path:
         """Preprocess a split."""
