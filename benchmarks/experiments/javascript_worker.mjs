@@ -13,7 +13,7 @@ import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
 const [, , bundle, home, threads, runtime] = process.argv;
-const { Full, load } = await import(pathToFileURL(join(home, "src", "index.js")).href);
+const { Adaptive, Full, load } = await import(pathToFileURL(join(home, "src", "index.js")).href);
 const ort = createRequire(join(home, "package.json"))(`onnxruntime-${runtime}`);
 if (runtime === "web") ort.env.wasm.numThreads = Number(threads);
 const settings = runtime === "web" ? {} : { threads: Number(threads) };
@@ -32,6 +32,27 @@ async function answers(path) {
     found.push({ exitBlock, index, embedding: Array.from(embedding) });
   }
   return found;
+}
+
+let held = null;
+
+/** Reads preprocessed pixels, one image after the other, and loads the bundle to run them. */
+async function hold(path) {
+  const model = await load(ort, bundle, { ...settings, warm: true });
+  const { image_size: size } = model.manifest.preprocessing;
+  held = { model, bytes: size * size * 3, pixels: new Uint8Array(readFileSync(path)), policies: new Map() };
+  return held.pixels.length / held.bytes;
+}
+
+/** Milliseconds, label and block of one of these images, at an operating point or without one at full depth. */
+async function image(at, point) {
+  const { model, bytes, pixels, policies } = held;
+  if (!policies.has(point)) policies.set(point, point === undefined ? new Full() : new Adaptive(point));
+  const begun = performance.now();
+  const [{ probabilities, exitBlock }] = await model.runPixels(pixels.subarray(at * bytes, (at + 1) * bytes), {
+    policy: policies.get(point),
+  });
+  return [performance.now() - begun, probabilities.indexOf(Math.max(...probabilities)), exitBlock];
 }
 
 /** The ways to run the tower at full depth that are timed. */
@@ -76,6 +97,8 @@ for await (const line of createInterface({ input: process.stdin })) {
   let answer;
   if (what === "versions") answer = { onnxruntime: versions[runtime] ?? versions.common, node: process.versions.node };
   else if (what === "answers") answer = await answers(rest);
+  else if (what === "pixels") answer = await hold(rest);
+  else if (what === "image") answer = await image(Number(rest.split(" ")[0]), rest.split(" ")[1]);
   else answer = await timed((rows ??= await timedRows())[what], Number(rest));
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from javascript_package import Installed
 
-from experiments import javascript
+from experiments import app_times, javascript
 from lraee_calibration_data import fashion_mnist_test
 
 
@@ -29,3 +29,20 @@ def test_answers_are_compared(npm_package: Installed, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert "5 of 5 the same, cosine at least " in printed
     assert "onnxruntime-node 1." in printed
+
+
+def test_every_way_to_run_is_timed(npm_package: Installed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python, the one file, Node and WebAssembly answer the same images of the reference, at both depths."""
+    record = tmp_path / "times.json"
+    words = ["--images", str(fashion_mnist_test()), "--count", "4", "--node", npm_package.node, "--json", str(record)]
+    app_times.main(["reference", str(npm_package.home), *words])
+    found = json.loads(record.read_text("utf-8"))
+    names = ("Python", "one file", "Node", "WebAssembly")
+    assert set(found["answers"]) == {f"{name}, {at}" for name in names for at in ("balanced", "full")}
+    for key, answers in found["answers"].items():
+        assert len(answers) == 4
+        assert min(took for took, _, _ in answers) > 0
+        assert [answer[1:] for answer in answers] == [
+            answer[1:] for answer in found["answers"][f"Python, {key.rsplit(', ', 1)[1]}"]
+        ]
+    assert "| WebAssembly | " in capsys.readouterr().out
