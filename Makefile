@@ -9,6 +9,7 @@
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
 #   make evidence-photos  early exits on natural photos, the trunk as given and tuned; photos and model are yours to give
 #   make evidence-unseen  what tuning the trunk costs on classes that it does not see; the same photos and model
+#   make evidence-tuned  early exits and merged tokens on the shipped model with a tuned trunk, three seeds
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
 #   make emulate  the shipped bundle on the cores of a Raspberry Pi 4 and 5 and on an old x86, played by qemu
@@ -50,7 +51,7 @@ export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
 .PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 evidence-photos bench
-.PHONY: evidence-unseen emulate versions bundle bundle-photos clean
+.PHONY: evidence-tuned evidence-unseen emulate versions bundle bundle-photos clean
 .DELETE_ON_ERROR:
 
 # Heads of pooled tokens alone: those that read all tokens save more, and learn for two minutes more.
@@ -106,6 +107,23 @@ evidence: $(INSTALLED)
 		--seeds 1 --overwrite --train out/pool.zip --evaluate out/test.zip
 	@echo "reports: out/evidence.report/report.html, out/outliers.report/report.html"
 	$(BIN)/python $(EVIDENCE) compare out
+
+# Each seed tunes a trunk of its own. The control spends the same photos and passes on full depth alone.
+TUNED := --adapt --adapt-no-flip --adapt-learning-rate 1e-5 --train out/pool.zip --evaluate out/test.zip \
+	--work out/tuned.work --overwrite
+
+evidence-tuned: $(INSTALLED)
+	$(BIN)/python $(EVIDENCE) images out
+	for seed in 0 1 2; do \
+		$(BIN)/lraee-export reference -o out/tuned-$$seed.lraee --seed $$seed --quantizer strong \
+			--merge-tokens auto --min-flops-saving 0.65 $(TUNED) || exit 1; \
+	done
+	$(BIN)/lraee-export reference -o out/tuned-control.lraee --precision fp32 --adapt-exits none --exits 6 \
+		--reads both $(TUNED)
+	$(BIN)/lraee-export reference -o out/as-given.lraee --precision fp32 --exits none --evaluate out/test.zip --overwrite
+	$(BIN)/python benchmarks/experiments/seeds.py out/tuned-0.lraee out/tuned-1.lraee out/tuned-2.lraee \
+		--images out/test.zip --to out/as-given.lraee --to out/tuned-control.lraee \
+		--json benchmarks/evidence/tuned.json
 
 evidence-b32: $(INSTALLED)
 	$(BIN)/python $(EVIDENCE) images out

@@ -12,6 +12,7 @@ full depth without merging.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,10 +65,8 @@ def compared(images: Images, seeds: Sequence[str], others: Sequence[str], policy
     towers |= {Path(other).name: images.answered(other, lraee.Full())[0][0] for other in others}
     rows = []
     for name, right in towers.items():
-        estimate = mean_over_images(early - right)
-        rows.append(
-            {"to": name, "accuracy": float(right.mean()), "difference": [estimate.mean, estimate.low, estimate.high]}
-        )
+        difference = dataclasses.asdict(mean_over_images(early - right))
+        rows.append({"to": name, "accuracy": float(right.mean()), "difference": difference})
     return {
         "bundles": [Path(bundle).name for bundle in seeds],
         "images": len(early),
@@ -87,7 +86,7 @@ def table(found: dict[str, Any]) -> Table:
             f"{100 * row['accuracy']:.2f} %",
             f"{100 * found['accuracy']:.2f} %",
             f"{saved.mean():.1f} ± {saved.std():.1f} %",
-            "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * one for one in row["difference"])),
+            "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * row["difference"][key] for key in ("mean", "low", "high"))),
         ]
         for row in found["rows"]
     ]

@@ -25,6 +25,7 @@ from records import (
     towers_table,
     unseen_classes,
 )
+from tuned_record import tuned_table
 from versions_that_ran import versions_table
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "show",
     "speed_ratio_table",
     "towers_table",
+    "tuned_table",
     "unseen_classes",
     "versions_table",
 ]
