@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from lraee.engine.continuous import ContinuousBatching
 from lraee.engine.orchestrator import Answers
 from lraee.engine.parts import Parts
-from lraee.errors import LraeeError
+from lraee.errors import LraeeError, ServiceError
 from lraee.images.preprocess import pixels as preprocess
 from lraee.labels.matrix import Labels
 from lraee.model import Model
@@ -142,8 +143,7 @@ class Answering:
     async def _one(self, bound: _Bound, parts: Parts, top: int) -> Prediction | Problem:
         try:
             check_format(bound.image)
-            pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, self._read, bound)
-            answers = await asyncio.wrap_future(self._submit(parts, pixels, bound.route))
+            answers = await self._decoded_and_run(bound, parts)
         except LraeeError as error:
             return self._refused(problem_of(error))
         except Problem as problem:
@@ -152,6 +152,37 @@ class Answering:
             return self._refused(Problem(503, "there is not enough memory; ask again later", retry_after_s=1))
         self.metrics.answered(int(answers.exit_block[0]), bool(answers.early[0]))
         return prediction_of(answers, 0, self.model.manifest, parts.labels, top=top)
+
+    def _decoded_and_run(self, bound: _Bound, parts: Parts) -> asyncio.Future[Answers]:
+        """Decode an image and submit it from the thread that decoded it: the loop wakes up for the answer alone."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Answers] = loop.create_future()
+        submitted: list[Future[Answers]] = []
+
+        def work() -> None:
+            try:
+                future = self._submit(parts, self._read(bound), bound.route)
+            except Exception as error:  # raised again where the answer is awaited
+                _tell(loop, _fail, done, error)
+                return
+            submitted.append(future)
+            if done.cancelled():
+                future.cancel()
+            future.add_done_callback(lambda finished: _tell(loop, _settle, done, finished))
+
+        try:
+            job = self._decoders.submit(work)
+        except RuntimeError as error:  # its threads were ended
+            raise ServiceError("the service is stopping; ask another one, or later") from error
+
+        def cancel(ended: asyncio.Future[Answers]) -> None:
+            if ended.cancelled():
+                job.cancel()
+                for future in submitted:
+                    future.cancel()
+
+        done.add_done_callback(cancel)
+        return done
 
     def _refused(self, problem: Problem) -> Problem:
         self.metrics.refused(problem.status)
@@ -172,3 +203,23 @@ class Answering:
     def _embedded(self, names: Names) -> Parts:
         labels: Labels = self.model.embed_labels(names)
         return self.model.parts.with_labels(labels)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *given: object) -> None:
+    """Call on the loop what settles a future, unless the loop is closed: then nobody waits for it."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *given)
+
+
+def _fail(done: asyncio.Future[Answers], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)
+
+
+def _settle(done: asyncio.Future[Answers], finished: Future[Answers]) -> None:
+    if done.done() or finished.cancelled():
+        done.cancel()
+    elif (error := finished.exception()) is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(finished.result())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -20,7 +19,7 @@ from lraee.prediction import Prediction
 from lraee.service import schemas
 from lraee.service.answering import Answering
 from lraee.service.bodies import FORM, MEDIA_TYPES, Form, check_media_type, parse_body, read_body
-from lraee.service.options import LONGEST_DEADLINE_MS, MOST_TOP, Asked, options_of, with_fields
+from lraee.service.options import SCHEMAS, Asked, options_of, with_fields
 from lraee.service.page import page
 from lraee.service.problems import GONE, WORDS, Gone, Problem, error_body, problem_of
 
@@ -28,30 +27,6 @@ T = TypeVar("T")
 Result = TypeVar("Result", bound=BaseModel)
 
 JSON = "application/json"
-
-
-class Parameters(BaseModel):
-    """Holds the parameters in the address of a request."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    policy: str | None = Field(
-        None,
-        max_length=1000,
-        description="The name of an operating point, or a policy as `python -m lraee classify --policy` takes it.",
-    )
-    deadline_ms: float | None = Field(
-        None, gt=0, le=LONGEST_DEADLINE_MS, allow_inf_nan=False, description="Give the best answer within this time."
-    )
-    top: int = Field(5, ge=1, le=MOST_TOP, description="Labels to list.")
-    labels: str | None = Field(
-        None,
-        max_length=12_000,
-        description="Labels of your own, with commas between them, or a JSON list; needs a text tower.",
-    )
-
-
-Asking = Annotated[Parameters, Query()]
 
 
 def make_app(answering: Answering) -> FastAPI:
@@ -75,7 +50,6 @@ def make_app(answering: Answering) -> FastAPI:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(LraeeError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Gone, _on_gone)
     app.add_exception_handler(Exception, _on_fault)
     if answering.settings.token is not None:
@@ -98,10 +72,10 @@ def _add_images(app: FastAPI, answering: Answering) -> None:
         summary="Classify one image, or several in a form",
         response_model=schemas.Answer | schemas.Answers,
         responses=_responses(400, 401, 408, 413, 415, 422, 429, 503),
-        openapi_extra=_body(("policy", "deadline_ms", "top", "labels")),
+        openapi_extra=_accepted(),
     )
-    async def classify(request: Request, asking: Asking) -> Response:
-        form, found = await _answers(request, answering, asking, answering.model.policy)
+    async def classify(request: Request) -> Response:
+        form, found = await _answers(request, answering, answering.model.policy)
         if form.is_one:
             return _written(answer(_only(found)))
         return _written(schemas.Answers(results=_named(form, found, answer, schemas.NamedAnswer)))
@@ -111,10 +85,10 @@ def _add_images(app: FastAPI, answering: Answering) -> None:
         summary="Embed one image, or several in a form; at full depth unless a policy is given",
         response_model=schemas.Embedding | schemas.Embeddings,
         responses=_responses(400, 401, 408, 413, 415, 422, 429, 503),
-        openapi_extra=_body(("policy", "deadline_ms", "top", "labels")),
+        openapi_extra=_accepted(),
     )
-    async def embed(request: Request, asking: Asking) -> Response:
-        form, found = await _answers(request, answering, asking, Full())
+    async def embed(request: Request) -> Response:
+        form, found = await _answers(request, answering, Full())
         if form.is_one:
             return _written(embedding(_only(found)))
         return _written(schemas.Embeddings(results=_named(form, found, embedding, schemas.NamedEmbedding)))
@@ -160,9 +134,7 @@ def _add_others(app: FastAPI, answering: Answering) -> None:
         return Response(content, media_type="text/html; charset=utf-8", headers=headers)
 
 
-async def _answers(
-    request: Request, answering: Answering, asking: Parameters, default: Policy
-) -> tuple[Form, list[Prediction | Problem]]:
+async def _answers(request: Request, answering: Answering, default: Policy) -> tuple[Form, list[Prediction | Problem]]:
     """Read a request and answer its images.
 
     Raises:
@@ -174,7 +146,7 @@ async def _answers(
     answering.check_ready()
     content_type = request.headers.get("content-type", "")
     check_media_type(content_type)
-    asked, given = Asked(**asking.model_dump()), frozenset(asking.model_fields_set)
+    asked = with_fields(Asked(), request.query_params.multi_items())
     options = options_of(asked, answering.model, default, settings.labels)
     admission.check()
     with admission.holding() as hold:
@@ -189,7 +161,7 @@ async def _answers(
         if len(images) > settings.images:
             raise Problem(422, f"the form has {len(images)} images, wanted at most {settings.images}")
         if form.fields:
-            asked = with_fields(asked, form.fields, given)
+            asked = with_fields(asked, form.fields, request.query_params.keys())
             options = options_of(asked, answering.model, default, settings.labels)
         request.state.images = len(images)
         with admission.accepted(len(images)) as answered:
@@ -276,14 +248,16 @@ def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": schemas.ErrorBody, "description": WORDS[status]} for status in statuses}
 
 
-def _body(fields: Sequence[str]) -> dict[str, Any]:
-    """Describe the body of a request: an image, or a form of images and fields."""
+def _accepted() -> dict[str, Any]:
+    """Describe the parameters of a request, and its body: an image, or a form of images and the same parameters."""
+    parameters = [
+        {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in SCHEMAS.items()
+    ]
     image = {"type": "string", "format": "binary"}
-    properties: dict[str, Any] = {name: {"type": "string"} for name in fields}
-    properties["images"] = {"type": "array", "items": image, "minItems": 1}
+    properties = {**SCHEMAS, "images": {"type": "array", "items": image, "minItems": 1}}
     form = {"type": "object", "required": ["images"], "properties": properties, "additionalProperties": False}
     content = {kind: {"schema": image} for kind in MEDIA_TYPES} | {FORM: {"schema": form}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
 
 
 def _describe_token(app: FastAPI) -> None:
@@ -310,12 +284,6 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     return await _on_problem(request, Problem(error.status_code, str(error.detail), headers=dict(error.headers or {})))
-
-
-async def _on_invalid(request: Request, error: Exception) -> Response:
-    first = cast(RequestValidationError, error).errors()[0]
-    name = ".".join(str(word) for word in first["loc"] if word not in ("query", "body"))
-    return await _on_problem(request, Problem(422, f"{name[:80]}: {first['msg']}"))
 
 
 async def _on_gone(request: Request, error: Exception) -> Response:

@@ -1,16 +1,16 @@
 """Writes the log: one JSON object a line on stderr, without pictures, addresses or tokens.
 
-A thread of its own writes, so that a reader that is slow or stopped delays no answer. What does not fit into its queue
-is dropped and counted.
+A thread of its own writes several times a second, so that a reader that is slow or stopped delays no answer, and no
+request wakes another thread for its line. What does not fit into the queue is dropped and counted.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,6 +20,9 @@ from lraee.errors import shortened
 
 MOST_WAITING = 10_000
 """Lines that wait to be written."""
+
+EVERY_S = 0.1
+"""Seconds between two looks into the queue."""
 
 LONGEST_MESSAGE = 500
 """Characters of a message in the log."""
@@ -37,7 +40,8 @@ class JsonLog:
         """
         self._stream = sys.stderr if stream is None else stream
         self._dropped = dropped
-        self._lines: queue.Queue[str | None] = queue.Queue(MOST_WAITING)
+        self._lines: deque[str] = deque()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="lraee-log", daemon=True)
         self._thread.start()
 
@@ -47,25 +51,24 @@ class JsonLog:
         fields = {name: value for name, value in fields.items() if value is not None}
         if isinstance(message := fields.get("message"), str):
             fields["message"] = shortened(message, LONGEST_MESSAGE)
-        try:
-            self._lines.put_nowait(json.dumps({"time": now, "level": level, "event": event, **fields}))
-        except queue.Full:
+        if len(self._lines) < MOST_WAITING:
+            self._lines.append(json.dumps({"time": now, "level": level, "event": event, **fields}))
+        else:
             self._dropped()
 
     def close(self) -> None:
         """Write what waits, for a second at most, and end the thread."""
-        with suppress(queue.Full):
-            self._lines.put(None, timeout=1.0)
+        self._closing.set()
         self._thread.join(1.0)
 
     def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
+        is_last = False
+        while not is_last:
+            is_last = self._closing.wait(EVERY_S)
             with suppress(OSError, ValueError):  # nobody reads any more; answers go on
-                self._stream.write(line + "\n")
-                if self._lines.empty():
-                    self._stream.flush()
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+                while self._lines:
+                    self._stream.write(f"{self._lines.popleft()}\n")
+                self._stream.flush()
 
 
 class LibraryLog(logging.Handler):

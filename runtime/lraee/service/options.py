@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,6 @@ from lraee.policies.base import bind
 from lraee.policies.spec import parse_policy
 from lraee.service.problems import Problem
 
-NAMES = ("policy", "deadline_ms", "top", "labels")
-"""Parameters of a request, in its address or in its form."""
-
 MOST_TOP = 1000
 """Labels that are listed for an image at most."""
 
@@ -28,6 +25,27 @@ LONGEST_DEADLINE_MS = 600_000.0
 
 LONGEST_LABEL = 200
 """Characters."""
+
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "policy": {
+        "type": "string",
+        "maxLength": 1000,
+        "description": "The name of an operating point, or a policy as python -m lraee classify --policy takes it.",
+    },
+    "deadline_ms": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": LONGEST_DEADLINE_MS,
+        "description": "Give the best answer within this time, in milliseconds.",
+    },
+    "top": {"type": "integer", "minimum": 1, "maximum": MOST_TOP, "default": 5, "description": "Labels to list."},
+    "labels": {
+        "type": "string",
+        "description": "Labels of your own, with commas between them, or a JSON list; needs a text tower.",
+    },
+}
+"""Parameters of a request, in its address or in its form, as `openapi.json` describes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,21 +68,21 @@ class Options:
     """Labels of the request; None for those of the bundle."""
 
 
-def with_fields(asked: Asked, fields: Iterable[tuple[str, str]], given: frozenset[str]) -> Asked:
-    """Add the fields of a form to the parameters of the address.
+def with_fields(asked: Asked, fields: Iterable[tuple[str, str]], given: Iterable[str] = ()) -> Asked:
+    """Add parameters, of the address or of a form.
 
     Args:
-        asked: in the address.
-        fields: name and value of each.
-        given: names of the parameters in the address.
+        asked: those that were there before.
+        fields: name and value of each that is added.
+        given: names of those before.
 
     Raises:
-        Problem: 422, a field is unknown, is given twice, or its value is no number where one is wanted.
+        Problem: 422, one is unknown, is given twice, or its value is no number where one is wanted.
     """
     seen = set(given)
     for name, value in fields:
-        if name not in NAMES:
-            raise Problem(422, f"there is no field {name[:80]!r}; wanted images, {', '.join(NAMES)}")
+        if name not in SCHEMAS:
+            raise Problem(422, f"there is no parameter {name[:80]!r}; wanted {', '.join(SCHEMAS)}")
         if name in seen:
             raise Problem(422, f"{name} is given more than once")
         seen.add(name)
@@ -134,7 +152,7 @@ def _labels(text: str, most: int) -> tuple[str, ...]:
 
 
 def _deadline(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not 0 < float(text) <= LONGEST_DEADLINE_MS:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?", text) or not 0 < float(text) <= LONGEST_DEADLINE_MS:
         raise Problem(422, f"deadline_ms is {text[:80]!r}, wanted milliseconds above 0, such as 40")
     return float(text)
 
@@ -145,9 +163,11 @@ def _top(text: str) -> int:
     return int(text)
 
 
-def _same(text: str) -> str:
+def _spec(text: str) -> str:
+    if len(text) > SCHEMAS["policy"]["maxLength"]:
+        raise Problem(422, f"the policy has {len(text):,} characters, wanted at most {SCHEMAS['policy']['maxLength']}")
     return text
 
 
-_FIELDS = {"policy": _same, "deadline_ms": _deadline, "top": _top, "labels": _same}
-"""What reads each field of a form."""
+_FIELDS: dict[str, Callable[[str], object]] = {"policy": _spec, "deadline_ms": _deadline, "top": _top, "labels": str}
+"""What reads the value of each parameter."""
