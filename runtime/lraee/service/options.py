@@ -152,7 +152,8 @@ def _labels(text: str, most: int) -> tuple[str, ...]:
 
 
 def _deadline(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?", text) or not 0 < float(text) <= LONGEST_DEADLINE_MS:
+    is_number = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text)
+    if not is_number or not 0 < float(text) <= LONGEST_DEADLINE_MS:
         raise Problem(422, f"deadline_ms is {text[:80]!r}, wanted milliseconds above 0, such as 40")
     return float(text)
 
