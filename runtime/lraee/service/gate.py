@@ -21,6 +21,8 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 """Of every answer."""
 
+TOO_SLOW = 408
+
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 """Paths that need no token."""
 
@@ -60,7 +62,8 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                closing = [] if status < 400 or read_all or self._is_short(scope) else [(b"connection", b"close")]
+                is_read = status < 400 or read_all or (status != TOO_SLOW and self._is_short(scope))
+                closing = [] if is_read else [(b"connection", b"close")]
                 message["headers"] = [*message["headers"], *HEADERS, *closing]
             await send(message)
 

@@ -21,7 +21,7 @@ from lraee.service.problems import Problem
 MOST_TOP = 1000
 """Labels that are listed for an image at most."""
 
-LONGEST_DEADLINE_MS = 600_000.0
+SHORTEST_DEADLINE_MS, LONGEST_DEADLINE_MS = 0.001, 600_000.0
 
 LONGEST_LABEL = 200
 """Characters."""
@@ -35,7 +35,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "deadline_ms": {
         "type": "number",
-        "exclusiveMinimum": 0,
+        "minimum": SHORTEST_DEADLINE_MS,
         "maximum": LONGEST_DEADLINE_MS,
         "description": "Give the best answer within this time, in milliseconds.",
     },
@@ -153,8 +153,8 @@ def _labels(text: str, most: int) -> tuple[str, ...]:
 
 def _deadline(text: str) -> float:
     is_number = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text)
-    if not is_number or not 0 < float(text) <= LONGEST_DEADLINE_MS:
-        raise Problem(422, f"deadline_ms is {text[:80]!r}, wanted milliseconds above 0, such as 40")
+    if not is_number or not SHORTEST_DEADLINE_MS <= float(text) <= LONGEST_DEADLINE_MS:
+        raise Problem(422, f"deadline_ms is {text[:80]!r}, wanted milliseconds, such as 40")
     return float(text)
 
 
