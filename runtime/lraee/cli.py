@@ -264,7 +264,6 @@ def serve(
     """
     with errors_as_one_line(SERVE_OPTIONS):
         check_serve_is_installed()
-        from lraee.service.server import serve as run_service
         from lraee.service.settings import MB, ServiceSettings
 
         settings = ServiceSettings(
@@ -283,6 +282,8 @@ def serve(
         reading = Reading(exif_orientation=exif_orientation, reduce_jpeg=reduce_jpeg, max_pixels=max_pixels)
         chosen = parse_policy(policy) if policy is not None else None
         model = load(bundle, threads=threads, policy=chosen, reading=reading)
+        from lraee.service.server import serve as run_service  # last, for it takes longest
+
         run_service(model, settings, listening=print_line)
 
 

@@ -77,13 +77,15 @@ class Answering:
         return "ready" if self._batches.is_alive else "failed"
 
     def check_ready(self) -> None:
-        """Refuse images while the service starts or stops.
+        """Refuse images while the service starts, and after it has failed.
+
+        While it stops, those that still come on open connections are answered.
 
         Raises:
             Problem: 503.
         """
-        if (state := self.state) != "ready":
-            raise Problem(503, f"the service is {state}; ask again later", retry_after_s=1)
+        if not (self._warmed.is_set() and self._batches.is_alive):
+            raise Problem(503, f"the service is {self.state}; ask again later", retry_after_s=1)
 
     def warm(self) -> None:
         """Make all sessions, run a batch of every size, and begin to accept images.

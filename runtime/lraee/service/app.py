@@ -99,9 +99,11 @@ def _add_others(app: FastAPI, answering: Answering) -> None:
     async def model() -> schemas.ModelInfo:
         return _model_info(answering)
 
-    @app.get("/healthz", summary="Tell whether the program runs")
-    async def health() -> schemas.Health:
-        return schemas.Health(status="ok")
+    unhealthy = {503: {"model": schemas.Health, "description": "It has failed; start it again."}}
+
+    @app.get("/healthz", summary="Tell whether the program works", response_model=schemas.Health, responses=unhealthy)
+    async def health() -> Response:
+        return _health("failed" if answering.state == "failed" else "ok", answering.state != "failed")
 
     @app.get(
         "/readyz",
@@ -110,9 +112,7 @@ def _add_others(app: FastAPI, answering: Answering) -> None:
         responses={503: {"model": schemas.Health, "description": "Images are not accepted."}},
     )
     async def ready() -> Response:
-        state = answering.state
-        body = schemas.Health.model_validate({"status": state}).model_dump_json()
-        return Response(body, 200 if state == "ready" else 503, media_type=JSON)
+        return _health(answering.state, answering.state == "ready")
 
     @app.get(
         "/metrics",
@@ -238,6 +238,11 @@ def _model_info(answering: Answering) -> schemas.ModelInfo:
             time_limit_s=settings.time_limit_s,
         ),
     )
+
+
+def _health(state: str, is_good: bool) -> Response:
+    body = schemas.Health.model_validate({"status": state}).model_dump_json()
+    return Response(body, 200 if is_good else 503, media_type=JSON)
 
 
 def _written(body: BaseModel) -> Response:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from lraee.service.logs import JsonLog
 from lraee.service.metrics import Metrics
 from lraee.service.problems import GONE, error_body
+from lraee.service.settings import ServiceSettings
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,19 +31,21 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 class Gate:
     """Is the application that the server calls."""
 
-    def __init__(self, app: App, *, token: str | None, body_bytes: int, metrics: Metrics, log: JsonLog) -> None:
+    def __init__(self, app: App, settings: ServiceSettings, metrics: Metrics, log: JsonLog) -> None:
         """Put it together.
 
         Args:
             app: that answers.
-            token: that clients must send; None asks for nothing.
-            body_bytes: a rest of a body that is not longer than this is read and dropped where a request is refused;
-                otherwise the connection is closed.
+            settings: have the token, and how much of a body is read and dropped where a request is refused; where more
+                may come, the connection is closed.
             metrics: count each request.
             log: gets a line for each request.
         """
-        self._app, self._body_bytes, self._metrics, self._log = app, body_bytes, metrics, log
-        self._token = None if token is None else _digest(f"Bearer {token}".encode())
+        self._app, self._metrics, self._log = app, metrics, log
+        self._body_bytes = settings.body_bytes
+        self._token = None if settings.token is None else _digest(f"Bearer {settings.token}".encode())
+        self.is_stopping = False
+        """Whether each answer closes its connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -63,7 +66,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 is_read = status < 400 or read_all or (status != TOO_SLOW and self._is_short(scope))
-                closing = [] if is_read else [(b"connection", b"close")]
+                closing = [] if is_read and not self.is_stopping else [(b"connection", b"close")]
                 message["headers"] = [*message["headers"], *HEADERS, *closing]
             await send(message)
 

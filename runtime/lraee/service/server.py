@@ -54,9 +54,14 @@ def serve(
     metrics = Metrics(model.manifest, settings.batch_size)
     log = log if log is not None else JsonLog(dropped=metrics.dropped.inc)
     answering = Answering(model, settings, metrics)
-    gate = Gate(make_app(answering), token=settings.token, body_bytes=settings.body_bytes, metrics=metrics, log=log)
+    gate = Gate(make_app(answering), settings, metrics, log)
     _libraries_to(log)
-    server = _Server(_config(gate, settings), stopping=answering.stop)
+
+    def stopping() -> None:
+        answering.stop()
+        gate.is_stopping = True
+
+    server = _Server(_config(gate, settings), stopping)
     failure: list[LraeeError] = []
 
     def warm() -> None:
