@@ -162,7 +162,7 @@ def test_the_wheel_is_small_enough_for_a_board(wheel: Path) -> None:
 
 def test_a_board_has_none_of_the_extras(board: Board) -> None:
     """Else the tests below would show nothing."""
-    extras = ("torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib", "PIL", "openvino")
+    extras = ("torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib", "PIL", "openvino", "fastapi")
     assert board.python(f"from importlib.util import find_spec; print([m for m in {extras} if find_spec(m)])") == "[]\n"
 
 
@@ -172,14 +172,14 @@ for name in ("lraee", "lraee_calibration_data", "lraee_benchmarks"):
     package = importlib.import_module(name)
     assert "site-packages" in package.__file__, package.__file__
     for module in pkgutil.walk_packages(package.__path__, name + "."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and not module.name.startswith("lraee.service."):
             importlib.import_module(module.name)
             print(module.name)
 """
 
 
 def test_every_module_of_the_base_packages_can_be_imported(board: Board) -> None:
-    """From the wheel, without torch and without Pillow."""
+    """From the wheel, without torch and without Pillow; those of a service need the extra `serve`."""
     names = set(board.python(EVERY_MODULE).split())
     assert {"lraee.model", "lraee.policies.adaptive", "lraee_calibration_data.dataset"} <= names
     assert {"lraee_benchmarks.cli", "lraee_benchmarks.device.fresh_process"} <= names
@@ -240,6 +240,15 @@ def test_what_needs_pillow_says_so_in_one_line(board: Board) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.endswith("pip install 'lraee[image]'")
+
+
+def test_serve_says_in_one_line_what_to_install(board: Board) -> None:
+    """Before a bundle is opened or a port is taken."""
+    done = board.run("python", "-m", "lraee", "serve", "reference", ok=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "serving needs FastAPI, uvicorn, prometheus-client, Pillow, which are not installed" in line
+    assert line.endswith("pip install 'lraee[serve]'")
 
 
 OFFLINE = ("--disable-pip-version-check", "--no-index", "--dry-run")

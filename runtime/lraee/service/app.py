@@ -99,7 +99,9 @@ def _add_others(app: FastAPI, answering: Answering) -> None:
     async def model() -> schemas.ModelInfo:
         return _model_info(answering)
 
-    unhealthy = {503: {"model": schemas.Health, "description": "It has failed; start it again."}}
+    unhealthy: dict[int | str, dict[str, Any]] = {
+        503: {"model": schemas.Health, "description": "It has failed; start it again."}
+    }
 
     @app.get("/healthz", summary="Tell whether the program works", response_model=schemas.Health, responses=unhealthy)
     async def health() -> Response:
