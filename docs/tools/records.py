@@ -271,8 +271,8 @@ def service_table() -> str:
     )
     features, cores = ", ".join(device["int8_features"]), len(record["service_cores"])
     small = (
-        f"*{record['bundle']} on {device['model']} ({features}), {cores} core{'s' * (cores > 1)} for the service and one "
-        f"for the load; ONNX Runtime {device['onnxruntime']}, {record['created'][:10]}.*"
+        f"*{record['bundle']} on {device['model']} ({features}), {cores} core{'s' * (cores > 1)} for the service and "
+        f"one for the load; ONNX Runtime {device['onnxruntime']}, {record['created'][:10]}.*"
     )
     picture = "![Latency and memory of the service under load](figures/service.svg)"
     return f"{table(head, rows)}\n\n{small}\n\n{said}\n\n{picture}"

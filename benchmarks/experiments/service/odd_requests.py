@@ -151,7 +151,7 @@ KINDS: tuple[Callable[[random.Random, Sequence[bytes]], Made], ...] = (
 """All kinds of requests."""
 
 
-async def send_odd(port: int, seed: int, images: Sequence[bytes], patience_s: float = 15.0) -> list[int]:
+async def send_odd(port: int, seed: int, images: Sequence[bytes], patience_s: float = 10.0) -> list[int]:
     """Send one odd request on a connection of its own; gives the statuses that came back, if any."""
     pieces, pause_s = made(seed, images)
     found, writer = b"", None

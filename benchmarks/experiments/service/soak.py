@@ -143,7 +143,8 @@ class Soak:
     def run(self) -> None:
         """Run all phases; the service is started once for each policy."""
         for policy in POLICIES:
-            options = ["--time-limit", str(self.given.time_limit), *(["--policy", policy] if policy else [])]
+            limits = ["--time-limit", str(self.given.time_limit), "--body-time", str(self.given.body_time)]
+            options = [*limits, *(["--policy", policy] if policy else [])]
             with serving(self.given.bundle, self.given.service_cores, *options) as service:
                 asyncio.run(self._policy(policy, service))
         own, full = (self._phase(policy, "above") for policy in POLICIES)
@@ -211,7 +212,7 @@ class Soak:
 
     async def _odd(self, service: Service) -> None:
         """Send odd requests next to ordinary ones; what they open must be closed afterwards."""
-        await asyncio.sleep(6)  # connections that were kept are closed after five seconds
+        await asyncio.sleep(1)  # until it has seen that earlier connections are closed
         before = service.open_files()
         client = Client(service.port, "/v1/classify", self.images)
         ordinary = asyncio.ensure_future(open_load(client, 0.2 * self.capacity[""], max(self.given.odd / 500, 2)))
@@ -260,6 +261,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("bundle")
     parser.add_argument("--seconds", type=float, default=600.0, help="at twice the capacity (default: %(default)s)")
     parser.add_argument("--time-limit", type=float, default=1.0, help="of the service (default: %(default)s s)")
+    parser.add_argument("--body-time", type=float, default=5.0, help="of the service (default: %(default)s s)")
     parser.add_argument("--images", default="fashion-mnist", help="images to send, as lraee-bench takes them")
     parser.add_argument("--image-count", type=int, default=64, help="different images (default: %(default)s)")
     parser.add_argument("--odd", type=int, default=10_000, help="odd requests (default: %(default)s)")
