@@ -14,6 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+REFUSED_PAUSE_S = 0.05
+"""Pause of `closed_load` after a request that was refused: to refuse takes time as well."""
+
 GIVE_UP_S = 60.0
 """Seconds after which an answer is taken for lost."""
 
@@ -54,8 +57,8 @@ class Client:
         self._port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def send(self, number: int, due: float, outcome: Outcome) -> None:
-        """Send one request and note what came back.
+    async def send(self, number: int, due: float, outcome: Outcome) -> int:
+        """Send one request and note what came back; gives its status, or 0 where there was none.
 
         Args:
             number: which, for the choice of the image.
@@ -68,13 +71,14 @@ class Client:
                 status = await self._exchange(request)
         except (asyncio.IncompleteReadError, TimeoutError):
             outcome.lost += 1
-            return
+            return 0
         except OSError:
             outcome.refused += 1
-            return
+            return 0
         outcome.statuses[status] += 1
         if status == 200:
             outcome.latencies_ms.append(1000 * (time.perf_counter() - due))
+        return status
 
     def close(self) -> None:
         """Close all connections."""
@@ -112,7 +116,7 @@ class Client:
 
 async def open_load(client: Client, per_second: float, seconds: float, seed: int = 0) -> Outcome:
     """Send requests at random times, at some rate, and wait for all answers."""
-    draw, outcome, tasks = random.Random(seed), Outcome(), set[asyncio.Task[None]]()
+    draw, outcome, tasks = random.Random(seed), Outcome(), set[asyncio.Task[int]]()
     began = due = time.perf_counter()
     number = 0
     while (due := due + draw.expovariate(per_second)) < began + seconds:
@@ -135,7 +139,8 @@ async def closed_load(client: Client, at_a_time: int, seconds: float) -> Outcome
     async def one(start: int) -> None:
         number = start
         while (now := time.perf_counter()) < began + seconds:
-            await client.send(number, now, outcome)
+            if await client.send(number, now, outcome) != 200:
+                await asyncio.sleep(REFUSED_PAUSE_S)
             number += at_a_time
 
     await asyncio.gather(*map(one, range(at_a_time)))

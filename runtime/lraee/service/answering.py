@@ -163,7 +163,10 @@ class Answering:
 
         def work() -> None:
             try:
-                future = self._submit(parts, self._read(bound), bound.route)
+                pixels = self._read(bound)
+                if done.cancelled():
+                    return
+                future = self._submit(parts, pixels, bound.route)
             except Exception as error:  # raised again where the answer is awaited
                 _tell(loop, _fail, done, error)
                 return

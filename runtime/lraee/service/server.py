@@ -18,7 +18,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lraee.errors import LraeeError, SettingsError
+from lraee.errors import SettingsError
 from lraee.model import Model
 from lraee.service.answering import Answering
 from lraee.service.app import make_app
@@ -62,25 +62,28 @@ def serve(
         gate.is_stopping = True
 
     server = _Server(_config(gate, settings), stopping)
-    failure: list[LraeeError] = []
+    failure: list[Exception] = []
 
     def warm() -> None:
         try:
             answering.warm()
             log.event("ready", image_ms=round(1000 * answering.admission.image_s, 2))
-        except LraeeError as error:
-            failure.append(error)
-            server.should_exit = True
+        except Exception as error:  # raised again in the main thread; after a stop nobody waits for the sessions
+            if answering.state != "stopping":
+                failure.append(error)
+                server.should_exit = True
 
     address = _address(opened)
     log.event("listening", address=address, bundle=model.bundle.place.stem)
     listening(address)
-    threading.Thread(target=warm, name="lraee-warm", daemon=True).start()
+    warming = threading.Thread(target=warm, name="lraee-warm", daemon=True)
+    warming.start()
     try:
         with opened:
             asyncio.run(server.serve(sockets=[opened]))
     finally:
         answering.close()
+        warming.join()  # the interpreter must not end while ONNX Runtime makes a session
         log.event("stopped")
         log.close()
     if failure:
@@ -94,7 +97,7 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        self._limit: asyncio.TimerHandle | None = None
+        self._limits: dict[str, asyncio.TimerHandle] = {}
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -103,15 +106,16 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._set_limit(False)
+        for what in ("reading", "writing"):
+            self._set_limit(what, False)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._set_limit(True)
+        self._set_limit("writing", True)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._set_limit(False)
+        self._set_limit("writing", False)
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():  # closing would wait for the client to read
@@ -121,14 +125,13 @@ class _Protocol(H11Protocol):
 
     def _watch(self) -> None:
         answered = self.cycle is not None and self.cycle.response_complete
-        self._set_limit(self.conn.their_state is h11.IDLE or answered)
+        self._set_limit("reading", self.conn.their_state is h11.IDLE or answered)
 
-    def _set_limit(self, is_limited: bool) -> None:
-        if is_limited and self._limit is None:
-            self._limit = self.loop.call_later(self.patience_s, self.transport.abort)
-        elif not is_limited and self._limit is not None:
-            self._limit.cancel()
-            self._limit = None
+    def _set_limit(self, what: str, is_limited: bool) -> None:
+        if is_limited and what not in self._limits:
+            self._limits[what] = self.loop.call_later(self.patience_s, self.transport.abort)
+        elif not is_limited and what in self._limits:
+            self._limits.pop(what).cancel()
 
 
 class _Server(uvicorn.Server):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,40 @@ def test_a_damaged_part_ends_the_start_with_one_line(tmp_path: Path) -> None:
     done = run(str(copy), "--port", "0")
     assert done.returncode == 1
     assert "error: block_12.data" in done.stderr.splitlines()[-1]
+
+
+def test_a_stop_before_it_is_ready_is_no_error() -> None:
+    """Status 0, although its sessions were not made yet."""
+    command = [sys.executable, "-m", "lraee", "serve", "photo-clip", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    port = int(process.stdout.readline().rstrip("/\n").rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/readyz")
+    starting = connection.getresponse()
+    assert (starting.status, starting.read()) == (503, b'{"status":"starting"}')
+    connection.request("POST", "/v1/classify", b"x", {"Content-Type": "image/png"})
+    assert connection.getresponse().status == 503
+    connection.close()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "error" in errors) == (0, False)
+
+
+def test_a_client_that_reads_nothing_is_cut_off(service: Service, clothes: list[bytes]) -> None:
+    """Its answers would wait in memory for ever, and a stop would wait for it."""
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    before = service.open_files()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", service.port))
+        connection.settimeout(0.5)
+        end = time.monotonic() + 40
+        while service.open_files() > before:
+            with suppress(OSError):
+                connection.sendall(request * 20)
+            assert time.monotonic() < end
+    assert service.image(clothes[0]).status == 200
 
 
 def test_a_port_that_is_taken_is_named(service: Service) -> None:
