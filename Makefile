@@ -12,6 +12,7 @@
 #   make evidence-tuned  early exits and merged tokens on the shipped model with a tuned trunk, three seeds
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
+#   make soak-serve  load the HTTP service at a tenth, at all and at twice of its capacity, for 20 minutes
 #   make emulate  the shipped bundle on the cores of a Raspberry Pi 4 and 5 and on an old x86, played by qemu
 #   make versions the lowest and the newest version of every dependency, on every Python that is found
 #   make bundle   make the bundle of the reference inside the package anew
@@ -51,7 +52,7 @@ export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
 .PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 evidence-photos bench
-.PHONY: evidence-tuned evidence-unseen emulate versions bundle bundle-photos clean
+.PHONY: evidence-tuned evidence-unseen emulate soak-serve versions bundle bundle-photos clean
 .DELETE_ON_ERROR:
 
 # Heads of pooled tokens alone: those that read all tokens save more, and learn for two minutes more.
@@ -161,6 +162,14 @@ out/speed/vitb32.lraee: $(INSTALLED)
 emulate: $(INSTALLED)
 	$(BIN)/python benchmarks/emulate/emulate.py $(EMULATE)
 
+# Options of the script, such as SOAK="--seconds 60 --odd 500"; the service and the load have cores of their own.
+soak-serve: out/soak/b32.lraee
+	$(BIN)/python benchmarks/experiments/service/soak.py $< --json benchmarks/experiments/service/soak.json $(SOAK)
+
+out/soak/b32.lraee: $(INSTALLED)
+	mkdir -p out/soak
+	$(BIN)/lraee-export reference-b32 -o $@ --overwrite
+
 # Options of the script, such as VERSIONS='--only "3.11 lowest"'; --record keeps what came out.
 versions: $(INSTALLED)
 	$(BIN)/python benchmarks/versions/versions.py $(VERSIONS)
@@ -191,5 +200,5 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[image,export]' --group dev
+	$(BIN)/pip install --quiet --editable '.[image,serve,export]' --group dev
 	touch $@

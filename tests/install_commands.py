@@ -29,6 +29,7 @@ def _first(guide: str) -> tuple[str, str]:
         "```bash\n"
         "pip install .              # load, classify arrays, measure\n"
         "pip install '.[image]'     # and decode image files (Pillow)\n"
+        "pip install '.[serve]'     # and answer over HTTP (FastAPI)\n"
         "pip install '.[export]'    # and export models (torch, open_clip, onnx)\n"
         "```\n\n"
         "A board needs no checkout: build a wheel on a PC and copy it, as in step 2 of\n"
@@ -38,6 +39,7 @@ def _first(guide: str) -> tuple[str, str]:
         "```bash\n"
         "pip install lraee              # load, classify arrays, measure\n"
         "pip install 'lraee[image]'     # and decode image files (Pillow)\n"
+        "pip install 'lraee[serve]'     # and answer over HTTP (FastAPI)\n"
         "pip install 'lraee[export]'    # and export models (torch, open_clip, onnx)\n"
         "```"
     )

@@ -41,8 +41,15 @@ ARROWS = {
 BASE = ("lraee", "lraee_calibration_data", "lraee_benchmarks")
 """Packages that work with the base dependencies alone."""
 
-EXTRAS = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib", "openvino", "PIL"}
-"""What base packages may import in functions only (Pillow, OpenVINO) or not at all."""
+SERVING = {"fastapi", "starlette", "pydantic", "uvicorn", "h11", "prometheus_client"}
+"""What the extra `serve` brings; only the room `SERVICE` imports it."""
+
+SERVICE = "runtime/lraee/service/"
+"""The room that is a service. Its modules may import `SERVING` as they are imported, since everything else imports them
+inside functions alone."""
+
+EXTRAS = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib", "openvino", "PIL", *SERVING}
+"""What base packages may import in functions only (Pillow, OpenVINO), in one room (`SERVING`), or not at all."""
 
 NEVER_IN_BASE = {"torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib"}
 """What base packages may import nowhere, but for `TORCH_ROW`."""
@@ -108,6 +115,20 @@ def imported(tree: ast.AST, *, at_import: bool = False) -> Iterator[tuple[int, s
             yield from imported(node, at_import=at_import)
 
 
+def imported_modules(tree: ast.Module) -> Iterator[str]:
+    """Dotted name of every module that importing a module imports at its top level."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_of_the_service(offence: str) -> bool:
+    """Whether what `offences` found stands in the room that is a service."""
+    return offence.startswith(SERVICE)
+
+
 def offences(
     package: str, refused: set[str], *, at_import: bool = False, paths: Iterable[Path] | None = None
 ) -> list[str]:
@@ -148,8 +169,26 @@ def test_scripts_are_found() -> None:
 
 @pytest.mark.parametrize("package", BASE)
 def test_importing_a_base_package_imports_no_extra(package: str) -> None:
-    """A board without Pillow can still classify arrays."""
-    assert not offences(package, EXTRAS, at_import=True)
+    """A board without Pillow can still classify arrays, and one without FastAPI everything but serve."""
+    assert not [offence for offence in offences(package, EXTRAS, at_import=True) if not is_of_the_service(offence)]
+    assert not offences(package, EXTRAS - SERVING, at_import=True)
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_what_a_service_needs_is_imported_by_its_room_alone(package: str) -> None:
+    """Not even inside functions of others."""
+    assert not [offence for offence in offences(package, SERVING) if not is_of_the_service(offence)]
+
+
+def test_the_service_is_imported_inside_functions_alone() -> None:
+    """By the command that starts it; otherwise importing lraee would need the extra `serve`."""
+    found = []
+    for path in (path for package in FOLDERS for path in sources(package)):
+        if not path.relative_to(ROOT).as_posix().startswith(SERVICE):
+            tree = ast.parse(path.read_text("utf-8"))
+            found += [path.name for name in imported_modules(tree) if f"{name}.".startswith("lraee.service.")]
+    assert found == []
+    assert any(name.startswith("lraee.service.") for name in module_arrows("lraee")["lraee.cli"])
 
 
 @pytest.mark.parametrize("package", BASE)

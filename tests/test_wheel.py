@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -162,7 +163,7 @@ def test_the_wheel_is_small_enough_for_a_board(wheel: Path) -> None:
 
 def test_a_board_has_none_of_the_extras(board: Board) -> None:
     """Else the tests below would show nothing."""
-    extras = ("torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib", "PIL", "openvino")
+    extras = ("torch", "torchvision", "open_clip", "onnx", "safetensors", "matplotlib", "PIL", "openvino", "fastapi")
     assert board.python(f"from importlib.util import find_spec; print([m for m in {extras} if find_spec(m)])") == "[]\n"
 
 
@@ -172,14 +173,14 @@ for name in ("lraee", "lraee_calibration_data", "lraee_benchmarks"):
     package = importlib.import_module(name)
     assert "site-packages" in package.__file__, package.__file__
     for module in pkgutil.walk_packages(package.__path__, name + "."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and not module.name.startswith("lraee.service."):
             importlib.import_module(module.name)
             print(module.name)
 """
 
 
 def test_every_module_of_the_base_packages_can_be_imported(board: Board) -> None:
-    """From the wheel, without torch and without Pillow."""
+    """From the wheel, without torch and without Pillow; those of a service need the extra `serve`."""
     names = set(board.python(EVERY_MODULE).split())
     assert {"lraee.model", "lraee.policies.adaptive", "lraee_calibration_data.dataset"} <= names
     assert {"lraee_benchmarks.cli", "lraee_benchmarks.device.fresh_process"} <= names
@@ -242,6 +243,15 @@ def test_what_needs_pillow_says_so_in_one_line(board: Board) -> None:
     assert line.endswith("pip install 'lraee[image]'")
 
 
+def test_serve_says_in_one_line_what_to_install(board: Board) -> None:
+    """Before a bundle is opened or a port is taken."""
+    done = board.run("python", "-m", "lraee", "serve", "reference", ok=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "serving needs FastAPI, uvicorn, prometheus-client, Pillow, which are not installed" in line
+    assert line.endswith("pip install 'lraee[serve]'")
+
+
 OFFLINE = ("--disable-pip-version-check", "--no-index", "--dry-run")
 
 
@@ -272,6 +282,73 @@ def test_a_message_names_a_command_that_finds_lraee(board: Board, extra: Extra) 
     done = board.run("python", "-m", "pip", "install", *OFFLINE, *words, ok=False)
     assert "distribution found for lraee" not in done.stderr
     assert re.search(rf"extra == ['\"]{extra}['\"]", done.stdout + done.stderr)
+
+
+@pytest.fixture
+def serving_board(board: Board, tmp_path: Path) -> Board:
+    """The same with the extra `serve`, fetched as its command does, and the images that the page names."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    (own,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    (base,) = (board.programs.parent / "lib").glob("python*/site-packages")
+    (own / "base.pth").write_text(str(base))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    pip = [str(board.programs / "pip"), "--disable-pip-version-check", "install", "--quiet", "--target", str(own)]
+    wanted = project["optional-dependencies"]["serve"]
+    done = subprocess.run([*pip, *wanted], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"pip cannot install the extra: {done.stderr}"
+    folder = tmp_path / "work"
+    folder.mkdir()
+    dataset = open_dataset(fashion_mnist_test())
+    for name in ("trousers", "bag"):
+        index = next(at for at, sample in enumerate(dataset.samples) if sample.label == name)
+        (folder / f"{name}.png").write_bytes(dataset.read_bytes(index))
+    return Board(tmp_path / "venv/bin", folder)
+
+
+@pytest.mark.skipif(shutil.which("curl", path="/usr/bin:/bin") is None, reason="needs curl")
+def test_the_service_answers_as_its_page_says(serving_board: Board) -> None:
+    """Every command of docs/serve.md in order, from the wheel with the extra; its Python too."""
+    page = fences(ROOT / "docs/serve.md")
+    start, *asking = [fence.text for fence in page if fence.language == "bash" and "0.0.0.0" not in fence.text]
+    (other,) = [fence.text for fence in page if "0.0.0.0" in fence.text]
+    pip, serve, *_ = start.splitlines()
+    assert pip == install_command("serve")
+    environment = {
+        "PATH": f"{serving_board.programs}:/usr/bin:/bin",
+        "HOME": str(serving_board.folder),
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+
+    def shell(text: str) -> str:
+        words = ["sh", "-ec", text]
+        done = subprocess.run(
+            words, cwd=serving_board.folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    token, public = other.splitlines()
+    shell(token)
+    command = [serving_board.programs / word if word == "python" else word for word in shlex.split(serve)]
+    process = subprocess.Popen(
+        command, cwd=serving_board.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "http://127.0.0.1:8000/\n"
+        shell("until curl --silent --fail http://127.0.0.1:8000/readyz; do sleep 0.1; done")
+        printed = "".join(shell(text.replace("curl ", "curl --silent --fail-with-body ")) for text in asking)
+        (program,) = [fence.text for fence in page if fence.language == "python"]
+        (serving_board.folder / "ask.py").write_text(program)
+        assert shell("python ask.py") == "trousers\n"
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+        process.stdout.close()
+    assert '"label":"trousers"' in printed
+    assert '"label":"a garment"' in printed
+    assert "lraee_images_total" in printed
+    assert shlex.split(public)[:5] == ["python", "-m", "lraee", "serve", "reference"]
 
 
 @pytest.fixture

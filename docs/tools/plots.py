@@ -1,6 +1,6 @@
 """Draws the plots of the documentation from the recorded evidence.
 
-    python docs/tools/plots.py    # writes docs/figures/noise.svg, heads.svg and pareto.svg
+    python docs/tools/plots.py    # writes docs/figures/noise.svg, heads.svg, pareto.svg and service.svg
 
 Each file ends with the hash of the record that it was drawn from, so that a test can tell whether it is up to date
 without drawing it again: other versions of matplotlib draw the same plot with other bytes.
@@ -9,9 +9,12 @@ without drawing it again: other versions of matplotlib draw the same plot with o
 from __future__ import annotations
 
 import hashlib
+import json
+from pathlib import Path
 
 from layout import FIGURES
-from records import BENCHMARKS, evidence
+from records import BENCHMARKS, SERVICE_RECORD, evidence
+from service_plot import service_plot
 
 from lraee.bundle.strict_json import decode
 from lraee_toolchain.config import Precision
@@ -24,9 +27,9 @@ from lraee_toolchain.report.plots.noise import noise_plot
 RECORD = BENCHMARKS / "evidence" / "evidence.json"
 
 
-def stamp() -> str:
+def stamp(record: Path = RECORD) -> str:
     """The comment that says which record a plot was drawn from."""
-    return f"<!-- evidence.json {hashlib.sha256(RECORD.read_bytes()).hexdigest()[:16]} -->"
+    return f"<!-- {record.name} {hashlib.sha256(record.read_bytes()).hexdigest()[:16]} -->"
 
 
 def plots() -> dict[str, str]:
@@ -49,6 +52,9 @@ def main() -> None:
     """Write every plot."""
     for name, svg in plots().items():
         (FIGURES / name).write_text(f"{svg.rstrip()}\n{stamp()}\n", "utf-8")
+    if SERVICE_RECORD.is_file():
+        svg = service_plot(json.loads(SERVICE_RECORD.read_text("utf-8")))
+        (FIGURES / "service.svg").write_text(f"{svg.rstrip()}\n{stamp(SERVICE_RECORD)}\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -233,6 +233,60 @@ def unseen_classes() -> str:
     )
 
 
+SERVICE_RECORD = BENCHMARKS / "experiments" / "service" / "soak.json"
+"""What `make soak-serve` wrote."""
+
+
+def service_table() -> str:
+    """How the HTTP service did below, at and above what it can answer; how to measure it before it is recorded."""
+    if not SERVICE_RECORD.is_file():
+        return (
+            "Nothing is recorded yet. `make soak-serve` loads the service at a tenth of what it can answer, at all of "
+            "it and at twice of it, with odd requests and a stop under load, and says which bounds hold."
+        )
+    record = _read(SERVICE_RECORD)
+    rows = [
+        [
+            f"{SERVICE_WORDS[phase['name']]}, {phase['policy'] or 'operating point'}",
+            f"{phase['asked_per_s']:.1f}" if phase["asked_per_s"] else "",
+            f"{phase['answered_per_s']:.1f}",
+            f"{phase['statuses'].get('429', 0) + phase['statuses'].get('503', 0):,}",
+            *("" if phase[key] is None else f"{phase[key]:.1f}" for key in ("p50_ms", "p99_ms")),
+            f"{phase['rss_mb'][-1]:.0f}",
+        ]
+        for phase in record["phases"]
+        if phase["name"] in SERVICE_WORDS
+    ]
+    head = ["load", "asked a second", "answered a second", "refused", "p50 ms", "p99 ms", "memory MB"]
+    device, bounds, holds = record["device"], record["bounds"], record["holds"]
+    broken = [name for name in holds if not holds[name]]
+    verdict = "All bounds hold." if not broken else f"These bounds do not hold: {', '.join(broken)}."
+    said = (
+        f"The time limit was {record['time_limit_s']:g} s. The operating point answered "
+        f"{bounds['adaptive_gain']:.2f} times the requests of full depth. At a tenth of the capacity the service added "
+        f"{bounds['added_ms']:.2f} ms to the library's own time (median). A stop under load lost "
+        f"{bounds['lost_at_stop']:.0f} accepted requests, and {sum(record['odd_requests'].values()):,} odd requests "
+        f"caused {bounds['faults']:.0f} faults and left {bounds['files_left']:.0f} files open. Memory grew by "
+        f"{bounds['memory_growth_mb']:.1f} MB at twice the capacity. {verdict}"
+    )
+    features, cores = ", ".join(device["int8_features"]), len(record["service_cores"])
+    small = (
+        f"*{record['bundle']} on {device['model']} ({features}), {cores} core{'s' * (cores > 1)} for the service and "
+        f"one for the load; ONNX Runtime {device['onnxruntime']}, {record['created'][:10]}.*"
+    )
+    picture = "![Latency and memory of the service under load](figures/service.svg)"
+    return f"{table(head, rows)}\n\n{small}\n\n{said}\n\n{picture}"
+
+
+SERVICE_WORDS = {
+    "capacity": "16 under way",
+    "low": "a tenth of the capacity",
+    "at": "the capacity",
+    "above": "twice the capacity",
+}
+"""What phases of the service's record are called in a document."""
+
+
 def routing_table() -> str:
     """What routing adds on the reference (the paper's T1)."""
     ablations = evidence()["ablations"]

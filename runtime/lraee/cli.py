@@ -21,6 +21,7 @@ from lraee.commands.answers import printer
 from lraee.commands.doctor import advice, diagnose, diagnosis_table
 from lraee.commands.info import info_json, info_tables, megabytes, size_bytes
 from lraee.commands.page import AnswerPage, check_page
+from lraee.commands.serving import check_serve_is_installed, read_token
 from lraee.commands.terminal import ERROR_STATUS, print_line, printable, run_command, show, tell, with_option
 from lraee.commands.terminal import (
     errors_as_one_line as errors_as_one_line,  # other programs import it from here
@@ -44,6 +45,12 @@ app = typer.Typer(
 
 OPTIONS = {"max_pixels": "raise --max-pixels"}
 """What to do with an option of ``classify``, by the setting that an error names."""
+
+SERVE_OPTIONS = {name: f"give another --{name}" for name in ("host", "port")}
+"""The same for ``serve``."""
+
+SERVED_PIXELS = 25_000_000
+"""Pixels of an image that a service accepts, unless set otherwise: 75 MB of RGB for each thread that decodes."""
 
 STANDARD_INPUT = "-"
 """The argument that stands for an image on stdin."""
@@ -213,6 +220,71 @@ def doctor(
             show(diagnosis_table(found), "", *advice(found))
     if found.bundle is not None and found.bundle.problem is not None:
         raise typer.Exit(ERROR_STATUS)
+
+
+@app.command()
+def serve(
+    bundle: BundleArgument,
+    host: Annotated[str, typer.Option(help="Address to listen at; by default only this machine reaches it.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes any that is free.")] = 8000,
+    policy: Annotated[
+        str | None, typer.Option(help=f"{POLICY_SPECS}; by default the bundle's own operating point.")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of one operator; by default 1 a core, or 1 where blocks are small."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that run together at most.")] = 8,
+    time_limit: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Refuse requests that would wait longer for their answer.")
+    ] = 2.0,
+    queue: Annotated[int, typer.Option(min=1, help="Images accepted and not yet answered, at most.")] = 64,
+    max_body_mb: Annotated[float, typer.Option(help="Size of the body of a request at most.")] = 16.0,
+    body_time: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time that a client may take to send a request.")
+    ] = 10.0,
+    max_images: Annotated[int, typer.Option(min=1, help="Images of one request at most.")] = 16,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = SERVED_PIXELS,
+    label_sets: Annotated[int, typer.Option(min=1, help="Sets of labels of requests that are kept.")] = 32,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with a token that clients must send.")
+    ] = None,
+    exif_orientation: Annotated[
+        bool, typer.Option("--exif-orientation", help="Turn photos as their EXIF tag says; open_clip does not.")
+    ] = False,
+    reduce_jpeg: Annotated[
+        bool, typer.Option("--reduce-jpeg", help="Decode large JPEGs at a fraction of their size: faster, not exact.")
+    ] = False,
+) -> None:
+    """Answer images over HTTP, in batches that all requests share, until SIGTERM or Ctrl-C.
+
+    The address is printed to stdout, and a JSON object for each request to stderr.
+    """
+    with errors_as_one_line(SERVE_OPTIONS):
+        check_serve_is_installed()
+        from lraee.service.settings import MB, ServiceSettings
+
+        settings = ServiceSettings(
+            host=host,
+            port=port,
+            token=None if token_file is None else read_token(token_file),
+            batch_size=batch_size,
+            time_limit_s=time_limit,
+            queue=queue,
+            body_bytes=int(max_body_mb * MB),
+            body_time_s=body_time,
+            images=max_images,
+            label_sets=label_sets,
+        )
+        _note(bundle)
+        reading = Reading(exif_orientation=exif_orientation, reduce_jpeg=reduce_jpeg, max_pixels=max_pixels)
+        chosen = parse_policy(policy) if policy is not None else None
+        model = load(bundle, threads=threads, policy=chosen, reading=reading)
+        from lraee.service.server import serve as run_service  # last, for it takes longest
+
+        run_service(model, settings, listening=print_line)
 
 
 def _note(bundle: str) -> None:

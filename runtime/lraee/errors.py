@@ -11,6 +11,7 @@
     ├── ParityError          an exported graph does not compute what torch computes
     ├── ExportError          an export cannot start or finish (target exists, bad options)
     ├── ForkError            a process was forked, and its thread pool did not come along
+    ├── ServiceError         images are not accepted any more: what would answer them was closed, or failed
     └── MissingExtraError    an optional dependency is not installed
 
 A message says what was met, what was wanted, and what to do next. Several commands may print it, so it names an option
@@ -98,6 +99,10 @@ class ExportError(LraeeError):
 
 class ForkError(LraeeError):
     """A model was loaded before a fork and needs threads that only the parent process has."""
+
+
+class ServiceError(LraeeError):
+    """Images are not accepted, or not answered, because what answers them was closed or has failed."""
 
 
 class MissingExtraError(LraeeError):

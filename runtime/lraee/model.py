@@ -97,8 +97,7 @@ class Model:
     def set_labels(self, names: Sequence[str], templates: Sequence[str] | None = None) -> None:
         """Classify among other labels from now on; calls that run already finish with those they began with.
 
-        Gates and thresholds stay as they were exported. Fewer or coarser labels raise the gates' values. Many labels
-        of similar meaning lower them, and images then run deeper than they need to.
+        Gates and thresholds stay as exported: fewer or coarser labels raise gates, many of similar meaning lower them.
 
         Args:
             names: at least two different labels.
@@ -108,8 +107,12 @@ class Model:
             LabelsError: the bundle has no text tower, fewer than two labels, a blank or repeated one, two that are one
                 to the text tower, or a template without exactly one ``{}``.
         """
+        self._set_labels(self.embed_labels(names, templates))
+
+    def embed_labels(self, names: Sequence[str], templates: Sequence[str] | None = None) -> Labels:
+        """Embed labels for `Parts.with_labels`, without changing the model's; arguments and errors as `set_labels`."""
         labels = label_set_of(names, self.bundle.labels.templates if templates is None else templates)
-        self.set_label_embeddings(labels.names, self._text_tower().embed_labels(labels))
+        return unit_labels(labels.names, self._text_tower().embed_labels(labels), self.manifest.tower.embed_dim)
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts as they are, without a template: (texts, embed_dim) float32 of unit length.
@@ -183,9 +186,7 @@ class Model:
         """Classify images in batches; each image leaves at its own depth, and the others are compacted.
 
         Args:
-            images: as in `classify`.
-            policy: as in `classify`.
-            top: as in `classify`.
+            images, policy, top: as in `classify`.
             batch_size: images that run together.
             on_error: is called with an `ImageError` for each image that cannot be read; `ImageError.position` says
                 which. The image then has no prediction, and `Prediction.position` tells where the others belong. What
@@ -231,8 +232,7 @@ class Model:
             policy: as in `classify`, without a deadline: images of a stream have no common start.
             top: as in `classify`.
             batch_size: images that run together.
-            ordered: give answers in the order of the images; otherwise as soon as they are there, see
-                `Prediction.position`.
+            ordered: give answers in the order of the images; otherwise as they come, see `Prediction.position`.
             max_lag: how many images may be read from an image on before it is answered. Less makes the answers of deep
                 images come sooner, and late blocks run emptier.
             on_error: as in `classify_batch`; called when the turn of the image comes. None ends the stream at the

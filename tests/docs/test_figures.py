@@ -45,6 +45,14 @@ def test_a_plot_was_drawn_from_the_record(name: str) -> None:
     assert plots.stamp() in (layout.FIGURES / name).read_text("utf-8")
 
 
+def test_the_plot_of_the_service_was_drawn_from_its_record() -> None:
+    """Once there is one; before, the page says how to make it."""
+    if records.SERVICE_RECORD.is_file():
+        assert plots.stamp(records.SERVICE_RECORD) in (layout.FIGURES / "service.svg").read_text("utf-8")
+    else:
+        assert records.service_table().startswith("Nothing is recorded yet.")
+
+
 def test_what_is_said_of_cut_towers_is_in_the_report() -> None:
     """Each number of the sentence stands in the recorded report, and every exit that it names is one of its rows."""
     sentence = records.cuts_sentence()

@@ -48,6 +48,10 @@ class Parts:
             self._others[schedule] = Parts(self._bundle, self._sessions, self.labels, schedule)
         return self._others[schedule]
 
+    def with_labels(self, labels: Labels) -> Parts:
+        """Give the parts of the same bundle for other labels, under the same schedule; sessions are shared."""
+        return Parts(self._bundle, self._sessions, labels, self.schedule)
+
     def for_route(self, route: Route) -> Parts:
         """Give the parts that a route runs: those of its merging schedule, if it asks for one."""
         return self.under(schedule_of(route))

@@ -83,6 +83,22 @@ class PartCosts:
             return self._estimates[kind, min(sizes)[1]] if sizes else None
 
 
+class ReadCosts(PartCosts):
+    """Predicts what parts cost, and notes nothing: for routes whose batches somebody else times."""
+
+    def __init__(self, costs: PartCosts) -> None:
+        """Predict from `costs`."""
+        super().__init__()
+        self._costs = costs
+
+    def note(self, part: str, images: int, seconds: float) -> None:
+        """Leave the estimates as they are."""
+
+    def predict(self, parts: Iterable[str], images: int) -> float | None:
+        """Predict as the costs that were given."""
+        return self._costs.predict(parts, images)
+
+
 def _kind(part: str) -> str:
     """Give the kind of a part: ``block`` for ``block_03``."""
     return part.partition("_")[0]

@@ -1,0 +1,251 @@
+"""Continuous batching for a live service: images of many callers run in common batches, on one thread of their own.
+
+The live counterpart of `lraee.engine.stream`: images come when they come, each with a route of its own, with labels of
+its own, and perhaps with a deadline. No batch waits for images that may not come. After each batch, the next one is
+
+1. the queue of an image with a deadline; else
+2. the deepest queue that holds a full batch; else
+3. the queue of the image that most others have overtaken, if these are more than `max_lag`; else
+4. new images, as many as there are, up to a batch; else
+5. the shallowest queue that is not empty, so that its images join those of deeper queues.
+
+Merging schedules have blocks of their own, so their images wait in queues of their own. The time of each part is noted
+once for its batch, and routes with a deadline predict from these times: the time that an image waited is not among
+them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lraee.checks import check_count
+from lraee.engine.orchestrator import Answers, Tower
+from lraee.engine.sized_tokens import Tokens
+from lraee.engine.stations import Answered, Stations, Traveller, traveller
+from lraee.errors import LraeeError, ServiceError, SettingsError
+from lraee.policies.base import Route, is_anytime, schedule_of
+from lraee.policies.part_costs import PartCosts, ReadCosts
+
+LAG_IN_BATCHES = 4
+"""How many batches of others may overtake an image, unless set otherwise."""
+
+
+@dataclass(slots=True, eq=False)
+class _Arrival:
+    """Holds an image that no batch has taken yet."""
+
+    image: Traveller
+    pixels: NDArray[np.uint8]
+    schedule: str | None
+
+
+class ContinuousBatching:
+    """Answers images one by one and runs them in batches; any thread may submit."""
+
+    def __init__(
+        self,
+        blocks: Callable[[str | None], Tower[Tokens]],
+        *,
+        batch_size: int = 8,
+        max_lag: int | None = None,
+        on_part: Callable[[str, int], None] | None = None,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            blocks: gives the tower whose stem and blocks run under a merging schedule, such as `Parts.under`.
+            batch_size: images that run together at most.
+            max_lag: how many images may overtake one that waits for a full batch; by default four batches.
+            on_part: called on the thread after each part with its name and the number of images it ran for.
+
+        Raises:
+            SettingsError: a number is not a whole number from 1 on.
+        """
+        check_count("batch_size", batch_size, SettingsError)
+        self._max_lag = LAG_IN_BATCHES * batch_size if max_lag is None else max_lag
+        check_count("max_lag", self._max_lag, SettingsError)
+        self._blocks, self._batch_size, self._told = blocks, batch_size, on_part
+        self._costs = PartCosts()
+        self._stations: dict[str | None, Stations] = {}
+        self._futures: dict[int, Future[Answers]] = {}
+        self._arrivals: deque[_Arrival] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._count = 0
+        self._entered = 0
+        self._began = 0.0
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="lraee-batches", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether images are accepted and answered."""
+        return self._failure is None and not self._closing and self._thread.is_alive()
+
+    @property
+    def pending(self) -> int:
+        """Images that have no answer yet."""
+        return len(self._futures)
+
+    def submit(self, tower: Tower[Tokens], pixels: NDArray[np.uint8], route: Route) -> Future[Answers]:
+        """Accept one image.
+
+        Args:
+            tower: runs its exits and its tail, such as ``parts.with_labels(labels).for_route(route)``.
+            pixels: (size, size, 3) uint8, as `lraee.images.preprocess.pixels` gives them.
+            route: of this image alone, bound when its deadline begins to count.
+
+        Returns:
+            The answer as a batch of one. Cancelling it takes the image out of its queue.
+
+        Raises:
+            ServiceError: it was closed, or its thread has failed.
+        """
+        if is_anytime(route):
+            route.lends(ReadCosts(self._costs))
+        future: Future[Answers] = Future()
+        with self._changed:
+            if not self.is_alive:
+                raise ServiceError(self._why())
+            position = self._count
+            self._count += 1
+            self._futures[position] = future
+            self._arrivals.append(_Arrival(traveller(position, route, tower), pixels, schedule_of(route)))
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Accept no more images, answer those that were accepted, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _why(self) -> str:
+        if self._failure is not None:
+            return f"the thread that answers images has failed: {self._failure}; start the program again"
+        return "no more images are accepted, because the program is stopping; ask another one, or later"
+
+    def _work(self) -> None:
+        try:
+            while (step := self._next()) is not None:
+                images, run = step
+                self._began = time.perf_counter()
+                try:
+                    answered = run()
+                except Exception as error:  # of a part: these images have no answer, all others go on
+                    self._fail((image.position for image in images), error)
+                else:
+                    self._deliver(answered)
+        except BaseException as error:  # nobody would answer what waits
+            self._failure = error
+            with self._changed:
+                self._arrivals.clear()
+                waiting = list(self._futures)
+            self._fail(waiting, ServiceError(self._why()))
+
+    def _next(self) -> tuple[list[Traveller], Callable[[], Answered]] | None:
+        """Choose the next batch; waits while there is none, and gives None when it was closed and all is answered."""
+        with self._changed:
+            while True:
+                self._forget_cancelled()
+                if (queue := self._urgent() or self._full() or self._overtaken()) is not None:
+                    return self._from_queue(*queue)
+                if self._arrivals:
+                    return self._from_arrivals()
+                if (queue := self._shallowest()) is not None:
+                    return self._from_queue(*queue)
+                if self._closing:
+                    return None
+                self._changed.wait()
+
+    def _from_queue(self, stations: Stations, block: int) -> tuple[list[Traveller], Callable[[], Answered]]:
+        return list(stations.waiting[block])[: self._batch_size], lambda: stations.leave_for(block)
+
+    def _from_arrivals(self) -> tuple[list[Traveller], Callable[[], Answered]]:
+        """Take the image that came first, and others with its schedule, in their order."""
+        schedule, taken = self._arrivals[0].schedule, list[_Arrival]()
+        others: deque[_Arrival] = deque()
+        while self._arrivals and len(taken) < self._batch_size:
+            arrival = self._arrivals.popleft()
+            (taken if arrival.schedule == schedule else others).append(arrival)
+        self._arrivals.extendleft(reversed(others))
+        self._entered = max(self._entered, taken[-1].image.position)
+        images, pixels = [one.image for one in taken], [one.pixels for one in taken]
+        return images, lambda: self._of(schedule).enter(images, pixels)
+
+    def _of(self, schedule: str | None) -> Stations:
+        if schedule not in self._stations:
+            tower = self._blocks(schedule)
+            self._stations[schedule] = Stations(tower, self._batch_size, self._noted, self._refuse)
+        return self._stations[schedule]
+
+    def _urgent(self) -> tuple[Stations, int] | None:
+        for stations in self._stations.values():
+            for block, image in stations.travellers():
+                if image.anytime is not None:
+                    return stations, block
+        return None
+
+    def _full(self) -> tuple[Stations, int] | None:
+        for stations in self._stations.values():
+            if (block := stations.deepest_full()) is not None:
+                return stations, block
+        return None
+
+    def _overtaken(self) -> tuple[Stations, int] | None:
+        """Find the image that came first of those that wait, if too many that came later were taken before it."""
+        oldest, queue = self._entered - self._max_lag, None
+        for stations in self._stations.values():
+            for block, image in stations.travellers():
+                if image.position < oldest:
+                    oldest, queue = image.position, (stations, block)
+        return queue
+
+    def _shallowest(self) -> tuple[Stations, int] | None:
+        for stations in self._stations.values():
+            if (block := stations.shallowest()) is not None:
+                return stations, block
+        return None
+
+    def _forget_cancelled(self) -> None:
+        """Take images out of their queues whose callers no longer want an answer."""
+        gone = {position for position, future in self._futures.items() if future.cancelled()}
+        if not gone:
+            return
+        for position in gone:
+            del self._futures[position]
+        for stations in self._stations.values():
+            stations.forget(gone)
+        self._arrivals = deque(one for one in self._arrivals if one.image.position not in gone)
+
+    def _noted(self, part: str, images: int) -> None:
+        now = time.perf_counter()
+        self._costs.note(part, images, now - self._began)
+        self._began = now
+        if self._told is not None:
+            self._told(part, images)
+
+    def _deliver(self, answered: Answered) -> None:
+        for position, answer in answered:
+            future = self._futures.pop(position, None)  # None: it has failed, where memory ran out meanwhile
+            if future is not None and future.set_running_or_notify_cancel():
+                future.set_result(answer)
+
+    def _refuse(self, position: int, error: LraeeError) -> None:
+        self._fail([position], error)
+
+    def _fail(self, positions: Iterable[int], error: Exception) -> None:
+        for position in positions:
+            future = self._futures.pop(position, None)
+            if future is not None and future.set_running_or_notify_cancel():
+                future.set_exception(error)
