@@ -21,6 +21,9 @@ Difference = Mapping[str, float]
 RECALL_GOAL = 0.6
 """Share of the ten nearest that search by adaptive embeddings should find at the balanced point."""
 
+REFUSED = "no: "
+"""How a record begins to say that tuning was refused."""
+
 LATE_BLOCKS = 3
 """Last blocks over which the paper sees INT8 noise rise."""
 
@@ -69,14 +72,21 @@ def _main(whole: Whole, part: str, way: str) -> Mapping[str, Any] | None:
     return next((row for row in rows if (row["way"], row["precision"]) == (way, whole["precision"])), None)
 
 
+def refused_trunks(whole: Whole) -> set[str]:
+    """Name the arms whose tuning was refused, so that the trunk as given runs in their bundles."""
+    return {
+        part["name"].rpartition("-")[0] for part in whole["parts"] if (part.get("adapted") or "").startswith(REFUSED)
+    }
+
+
 def _tuning(whole: Whole) -> Iterator[str]:
     words = {"control": "without exits", "labels": "with exits and labels", "label-free": "with exits, without labels"}
     for part in whole["parts"]:
-        if (part["adapted"] or "").startswith("no: "):
-            yield f"`{part['name']}` runs the trunk as given: {part['adapted'].removeprefix('no: ')}."
+        if (part["adapted"] or "").startswith(REFUSED):
+            yield f"`{part['name']}` runs the trunk as given: {part['adapted'].removeprefix(REFUSED)}."
     for trunk, how in words.items():
         row = _row(whole, trunk, "full", precision="FP32")
-        if row is None or row["to_given_float"] is None:
+        if row is None or row["to_given_float"] is None or trunk in refused_trunks(whole):
             continue
         verb = ("cannot be told to move", "raises", "lowers")[sign(row["to_given_float"])]
         yield f"Tuning {how} {verb} full depth: {points(row['to_given_float'])} points in FP32 to the tower as given."
@@ -94,6 +104,8 @@ def _tuning(whole: Whole) -> Iterator[str]:
 
 def _exits(whole: Whole) -> Iterator[str]:
     words = {"given": "as given", "labels": "tuned with labels", "label-free": "tuned without labels"}
+    if "label-free" in refused_trunks(whole):
+        words["label-free"] = "as given, with heads that learned without labels,"
     saved: dict[str, float] = {}
     for trunk, how in words.items():
         if (row := _row(whole, trunk, "LRA-EE")) is None:
@@ -112,7 +124,7 @@ def _exits(whole: Whole) -> Iterator[str]:
             verb = "more" if more >= 0 else "less"
             yield (
                 f"Exits on the trunk {words[trunk]} save {abs(100 * more):.1f} points of FLOPs {verb} than on the "
-                "trunk as given."
+                f"trunk as given{' with labels' if trunk in refused_trunks(whole) else ''}."
             )
 
 

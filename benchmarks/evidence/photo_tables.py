@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from photo_conclusions import conclusions
+from photo_conclusions import conclusions, refused_trunks
 from photo_parts import PARTS, TRUNKS, Record
 from photo_words import WAYS, percent, points, saving
 
@@ -228,12 +228,14 @@ def _parts_table(whole: Record) -> Table:
 
 
 def _accounting_table(whole: Record) -> Table:
-    rows = []
+    rows, refused = [], refused_trunks(whole)
     for row in whole["accounting"]:
         policy = "full depth" if row["policy"] == "full" else row["policy"]
         saved = "" if row["flops_saved"] is None else percent(row["flops_saved"])
         given, control, own = (points(row[key]) for key in ("to_given_float", "to_control", "to_own_full"))
-        name = f"{TRUNKS[row['trunk']][0]}, {row['precision']}, {policy}"
+        tuned = TRUNKS[row["trunk"]][0]
+        trunk = f"{tuned} (refused: as given)" if row["trunk"] in refused else tuned
+        name = f"{trunk}, {row['precision']}, {policy}"
         rows.append([name, percent(row["accuracy"]["mean"], 2), given, control, own, saved])
     header = ["", "top-1", "to FP32 as given", "to tuned without exits, full depth"]
     return Table(

@@ -155,9 +155,8 @@ def honest_reading() -> str:
 BOTH_MODELS = (
     ("given", "FP32", "full", "FP32, full depth"),
     ("given", "INT8", "LRA-EE", "early exits, trunk as given"),
-    ("given", "INT8", "LRA-EE, merged", "early exits and merged tokens"),
     ("control", "INT8", "full", "trunk tuned without exits, full depth"),
-    ("label-free", "INT8", "LRA-EE", "early exits, trunk tuned without labels"),
+    ("label-free", "INT8", "LRA-EE", "early exits, without labels"),
     ("labels", "INT8", "full", "trunk tuned with exits, full depth"),
     ("labels", "INT8", "LRA-EE", "early exits, trunk tuned with labels"),
 )
@@ -177,7 +176,7 @@ def both_models_table() -> str:
     of_reference = {
         ("given", "FP32", "full"): main["full", "FP32"],
         ("given", "INT8", "LRA-EE"): main["routed", exported],
-        ("given", "INT8", "LRA-EE, merged"): main.get(("routed_merged", exported)),
+        ("label-free", "INT8", "LRA-EE"): main.get(("routed_label_free", exported)),
     }
     rows = () if natural is None else natural["accounting"]
     of_photos = {(row["trunk"], row["precision"].split()[-1], row["policy"]): row for row in rows}

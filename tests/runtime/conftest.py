@@ -1,10 +1,11 @@
-"""The golden bundle, copies of it that a test may damage, and the shipped reference model."""
+"""The golden bundle, copies of it that a test may damage, the shipped reference model, and a browser."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import lraee
+from experiments.chromium import Browser, Tab, chromium, find_chromium
 from lraee.images.read import Pixels
 from lraee_calibration_data import fashion_mnist_test, open_dataset
 
@@ -75,3 +77,23 @@ def photos() -> list[Pixels]:
     dataset = open_dataset(fashion_mnist_test())
     spread = np.linspace(0, len(dataset) - 1, 32).astype(int)
     return [lraee.images.read.read_image(dataset.read_bytes(int(index))) for index in spread]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    program = find_chromium()
+    if program is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with chromium(program) as made:
+        yield made
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Tab]:
+    """A page in a profile of its own; nothing that it does may fail unseen."""
+    browser.events.clear()
+    made = browser.tab()
+    yield made
+    assert browser.faults() == []
+    made.close()

@@ -1,4 +1,4 @@
-"""Installs the JavaScript package into a temporary folder, assembles the page, and starts a browser for it."""
+"""Installs the JavaScript package into a temporary folder and assembles the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 from javascript_package import NO_REGISTRY, OLDEST_NODE, PACKAGE, ROOT, Installed, Node, find_node
 from opened_page import SERVING
 
-from experiments.chromium import Browser, Tab, chromium, find_chromium
 from lraee.bundle.archive import write_archive
 from lraee.bundle.folder import SHIPPED, Bundle
 
@@ -59,16 +58,6 @@ def npm_package(node: Node, install: Callable[[Path], None], tmp_path_factory: p
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    program = find_chromium()
-    if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with chromium(program) as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The shipped bundles as zip files."""
     folder = tmp_path_factory.mktemp("archives")
@@ -100,13 +89,3 @@ def serve() -> Iterator[Callable[..., ThreadingHTTPServer]]:
             return made
 
         yield start
-
-
-@pytest.fixture
-def tab(browser: Browser) -> Iterator[Tab]:
-    """A page in a profile of its own; nothing that it does may fail unseen."""
-    browser.events.clear()
-    made = browser.tab()
-    yield made
-    assert browser.faults() == []
-    made.close()
