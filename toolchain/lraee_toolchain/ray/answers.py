@@ -5,6 +5,7 @@ Batches are cut inside a shard, so that what a shard holds does not depend on th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -72,7 +73,7 @@ class Rows:
 
     def spread(self, values: NDArray[Any]) -> Any:
         """Lay out arrays (readable images, ...) as a column of lists, null for images that could not be read."""
-        flat = values.reshape(len(values), -1)
+        flat = values.reshape(len(values), math.prod(values.shape[1:]))
         whole = np.zeros((len(self.errors), flat.shape[1]), flat.dtype)
         whole[self.readable] = flat
         missing = np.array([error is not None for error in self.errors])

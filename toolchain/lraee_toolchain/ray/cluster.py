@@ -13,6 +13,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +27,12 @@ OBJECT_STORE_BYTES = 80 * 2**20
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_AUTH_MODE": "token",
 }
 """What Ray reads nowhere else. The log level is that of its own processes, which otherwise write to this terminal."""
+
+
+_TOKEN = secrets.token_hex(32)
+"""Secret of the clusters that this process starts. Ray reads it once; without one it would make a file in the home."""
 
 
 @contextmanager
@@ -40,7 +44,7 @@ def cluster(out: Path, *, cores: int, address: str | None) -> Iterator[None]:
     Raises:
         ExportError: it cannot be started or reached.
     """
-    with _environment({**ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)} if address is None else {}):
+    with _environment(_variables() if address is None else {}):
         import ray
 
         if ray.is_initialized():
@@ -65,8 +69,11 @@ def cluster(out: Path, *, cores: int, address: str | None) -> Iterator[None]:
                     **(own if address is None else {"address": address}),
                 )
         except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
             what = "Ray cannot start here" if address is None else f"there is no Ray cluster at {address}"
-            raise ExportError(f"{what}: {error}; see its documentation on installing and starting clusters") from error
+            why = " ".join(str(error).split())
+            raise ExportError(f"{what}: {why}; see its documentation on installing and starting clusters") from error
         try:
             _quiet(ray)
             yield
@@ -74,6 +81,12 @@ def cluster(out: Path, *, cores: int, address: str | None) -> Iterator[None]:
             ray.shutdown()
             if address is None:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _variables() -> dict[str, str]:
+    """Give the variables of a cluster that is started; a secret that the caller has set is kept."""
+    has_secret = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return ENVIRONMENT if has_secret else {**ENVIRONMENT, "RAY_AUTH_TOKEN": _TOKEN}
 
 
 def _folder(out: Path) -> Path:
@@ -84,7 +97,9 @@ def _folder(out: Path) -> Path:
 
 def _quiet(ray: Any) -> None:
     """Turn off the progress bars and the log of Ray Data on this terminal; errors are raised anyway."""
-    context = ray.data.DataContext.get_current()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fields that Ray Data sets itself
+        context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -16,6 +16,7 @@ import torch
 
 from lraee.bundle.folder import Bundle
 from lraee_toolchain.early_exit.features import extract_features
+from lraee_toolchain.early_exit.token_heads.sources import shard_name
 from lraee_toolchain.parts.runner import Chain
 from lraee_toolchain.parts.scheduled import ScheduledParts
 from lraee_toolchain.ray.answers import Rows
@@ -52,28 +53,33 @@ class Extract:
         torch.set_num_threads(job.threads)
         bundle = Bundle(job.bundle)
         self.preprocessing = bundle.manifest.preprocessing
-        self._tower = bundle.manifest.tower
+        self._tower, self._labels = bundle.manifest.tower, bundle.manifest.labels.count
         self._chain = bundle_chain(bundle, threads=job.threads)
         self._out, self._token_blocks = job.out, job.settings.token_blocks
 
     def table(self, rows: Rows) -> tuple[Any, dict[str, list[int]]]:
         """See `lraee_toolchain.ray.answers.Work.table`."""
         pixels = [one for one in rows.decoded() if one is not None]
-        columns = rows.columns()
-        if not pixels:
-            return pa.table(columns), {}
-        with tempfile.TemporaryDirectory(prefix=WRITING, dir=self._out) as name:
-            folder = Path(name)
-            extract_features(
-                self._chain,
-                np.stack(pixels),
-                folder,
-                class_token=self._tower.pooling == "cls",
-                shards=self._token_blocks,
-            )
-            shapes = {}
-            for path in sorted(folder.glob("*.npy")):
-                array = np.load(path)
-                shapes[path.stem] = list(array.shape[1:])
-                columns[path.stem] = rows.spread(array)
-        return pa.table(columns), shapes
+        shapes = self._shapes()
+        arrays = {name: np.empty((0, *shape), _type_of(name)) for name, shape in shapes.items()}
+        if pixels:
+            with tempfile.TemporaryDirectory(prefix=WRITING, dir=self._out) as name:
+                folder, class_token = Path(name), "class_token" in shapes
+                extract_features(
+                    self._chain, np.stack(pixels), folder, class_token=class_token, shards=self._token_blocks
+                )
+                arrays = {name: np.load(folder / f"{name}.npy") for name in shapes}
+        columns = {name: rows.spread(array) for name, array in arrays.items()}
+        return pa.table({**rows.columns(), **columns}), shapes
+
+    def _shapes(self) -> dict[str, list[int]]:
+        """Give the shape of each array without its first axis, images."""
+        tower = self._tower
+        shapes = {"patch_mean": [tower.blocks, tower.width], "variance": [tower.blocks]}
+        shapes |= {"class_token": [tower.blocks, tower.width]} if tower.pooling == "cls" else {}
+        shapes |= {"embedding": [tower.embed_dim], "probabilities": [self._labels]}
+        return shapes | {shard_name(block): [tower.tokens, tower.width] for block in self._token_blocks}
+
+
+def _type_of(name: str) -> type[np.floating[Any]]:
+    return np.float16 if name.startswith("tokens_") else np.float32

@@ -153,7 +153,7 @@ def _claim(folder: Path, record: RunRecord, *, overwrite: bool) -> None:
             raise DataError(f"{folder} holds another run: {_difference(there, record)}; {ADVICE}", setting=OVERWRITE)
         return
     others = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
-    if others and not (overwrite and not any(name.startswith("shard-") for name in others)):
+    if others and not overwrite:
         raise DataError(f"{folder} holds {others[0]} and no {RECORD}, so no run goes on there; {ADVICE}")
     half = folder / f"{WRITING}record"
     half.write_text(json.dumps(asdict(record), indent=1), "utf-8")

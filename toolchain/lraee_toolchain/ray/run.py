@@ -17,7 +17,7 @@ from lraee.policies.base import bind, is_anytime
 from lraee.policies.spec import parse_policy
 from lraee_toolchain.ray.cluster import cluster
 from lraee_toolchain.ray.config import Job, Kind, OnShard, RunSummary, Settings, ShardReport
-from lraee_toolchain.ray.output import opened_output, record_of
+from lraee_toolchain.ray.output import RunRecord, opened_output, record_of
 from lraee_toolchain.ray.shards import Shard
 from lraee_toolchain.ray.sources import open_source
 from lraee_toolchain.ray.worker import ShardWorker
@@ -58,47 +58,60 @@ class _Totals:
 def run(kind: Kind, bundle: str | Path, images: Path, out: Path, settings: Settings, on_shard: OnShard) -> RunSummary:
     """Compute every shard that is missing; arguments and errors as `lraee_toolchain.ray.api.classify` has them."""
     began = time.perf_counter()
-    opened = Bundle(find_bundle(bundle))
-    check_settings(kind, opened.manifest, settings)
-    images, out = Path(images).absolute(), Path(out).absolute()
-    source = open_source(images, settings)
-    record = record_of(kind, opened.manifest_sha256, len(source), source.fingerprint, settings)
-    totals = _Totals()
-    with opened_output(out, record, overwrite=settings.overwrite) as missing:
-        workers, threads = divide(settings, len(missing))
-        job = Job(
-            kind=kind,
-            bundle=opened.place,
-            bundle_sha256=opened.manifest_sha256,
-            images=images,
-            fingerprint=record.fingerprint,
-            out=out,
-            key=record.key,
-            threads=threads,
-            settings=settings,
-        )
+    job, record = prepare(kind, bundle, images, out, settings)
+    workers, totals = workers_of(settings), _Totals()
+    with opened_output(job.out, record, overwrite=settings.overwrite) as missing:
         if missing:
-            with cluster(out, cores=workers * threads, address=settings.address):
+            with cluster(job.out, cores=workers * job.threads, address=settings.address):
+                workers = fitting_workers(workers, job.threads, len(missing))
                 for report in computed(job, missing, workers):
                     totals.add(report)
                     on_shard(report)
     if lost := {shard.number for shard in missing} - totals.reported:
         raise ExportError(f"{len(lost)} shards were not computed, such as {min(lost)}; run it again")
     return RunSummary(
-        out=str(out),
-        images=len(source),
+        out=str(job.out),
+        images=record.images,
         shards=record.shards,
         found=record.shards - len(missing),
         computed=totals.computed,
         damaged=totals.damaged,
         workers=workers,
-        threads=threads,
+        threads=job.threads,
         total_seconds=time.perf_counter() - began,
         seconds=totals.seconds,
         worker_seconds=totals.worker_seconds,
         read_bytes=totals.read_bytes,
         written_bytes=totals.written_bytes,
     )
+
+
+def prepare(kind: Kind, bundle: str | Path, images: Path, out: Path, settings: Settings) -> tuple[Job, RunRecord]:
+    """Open bundle and images, check the settings, and describe the run.
+
+    Raises:
+        DataError: there are no images.
+        BundleError: the bundle cannot be used.
+        PolicyError: it lacks what the policy asks for.
+        SettingsError: a setting does not fit it.
+    """
+    opened = Bundle(find_bundle(bundle))
+    check_settings(kind, opened.manifest, settings)
+    images, out = Path(images).absolute(), Path(out).absolute()
+    source = open_source(images, settings)
+    record = record_of(kind, opened.manifest_sha256, len(source), source.fingerprint, settings)
+    job = Job(
+        kind=kind,
+        bundle=opened.place,
+        bundle_sha256=opened.manifest_sha256,
+        images=images,
+        fingerprint=record.fingerprint,
+        out=out,
+        key=record.key,
+        threads=threads_of(settings),
+        settings=settings,
+    )
+    return job, record
 
 
 def check_settings(kind: Kind, manifest: Manifest, settings: Settings) -> None:
@@ -119,19 +132,40 @@ def check_settings(kind: Kind, manifest: Manifest, settings: Settings) -> None:
         )
 
 
-def divide(settings: Settings, shards: int) -> tuple[int, int]:
-    """Choose workers, and threads of each, so that together they have no more threads than cores.
+def workers_of(settings: Settings) -> int:
+    """Count the workers that were asked for; by default one for each core here, and 0 on a cluster: all that fit."""
+    if settings.workers is not None or settings.address is not None:
+        return settings.workers or 0
+    return max(1, usable_cores() // (settings.threads or 1))
+
+
+def threads_of(settings: Settings) -> int:
+    """Count the threads of each worker: together not more than cores, so that workers do not wait for each other."""
+    if settings.threads is not None or settings.address is not None:
+        return settings.threads or 1
+    return max(1, usable_cores() // workers_of(settings))
+
+
+def fitting_workers(workers: int, threads: int, shards: int) -> int:
+    """Choose how many workers to start in the cluster that runs; none is without a shard.
 
     Args:
-        settings: what was asked for.
-        shards: to compute; more workers would be idle.
+        workers: that were asked for, or 0 for as many as fit.
+        threads: of each.
+        shards: to compute.
+
+    Raises:
+        ExportError: the cluster has too few CPUs.
     """
-    cores = usable_cores()
-    if settings.address is not None:
-        return settings.workers or 0, settings.threads or 1
-    workers = settings.workers or max(1, cores // (settings.threads or 1))
-    threads = settings.threads or max(1, cores // workers)
-    return max(1, min(workers, shards)), threads
+    import ray
+
+    fitting = int(ray.cluster_resources().get("CPU", 0)) // threads
+    if max(workers, 1) > fitting:
+        raise ExportError(
+            f"the Ray cluster has CPUs for {fitting} workers of {threads} threads, wanted {max(workers, 1)}; ask for "
+            "fewer"
+        )
+    return min(workers or fitting, shards)
 
 
 def computed(job: Job, shards: Sequence[Shard], workers: int) -> Iterator[ShardReport]:
@@ -145,14 +179,12 @@ def computed(job: Job, shards: Sequence[Shard], workers: int) -> Iterator[ShardR
     import ray
     from ray.exceptions import RayError
 
-    if not workers:
-        workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // job.threads)
     numbers = [{"shard": shard.number} for shard in shards]
     reports = ray.data.from_items(numbers, override_num_blocks=min(len(numbers), MOST_TASKS)).map_batches(
         ShardWorker,
         fn_constructor_args=(job,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(numbers)), max_tasks_in_flight_per_actor=1),
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=job.threads,
     )
     try:
