@@ -58,7 +58,9 @@ AddressOption = Annotated[
     str | None, typer.Option(help="Ray cluster to use, such as auto; by default one is started here and stopped.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Remove the shards of another run first.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, one object a line: of each shard, then of the run.")
+]
 
 
 def main() -> None:
@@ -103,7 +105,7 @@ def classify_command(
             overwrite=overwrite,
         )
         _note(bundle)
-        with _Progress() as progress:
+        with _Progress(as_json=as_json) as progress:
             summary = classify(bundle, images, out, settings, on_shard=progress)
     _print(summary, as_json=as_json)
 
@@ -141,7 +143,7 @@ def embed_command(
             overwrite=overwrite,
         )
         _note(bundle)
-        with _Progress() as progress:
+        with _Progress(as_json=as_json) as progress:
             summary = embed(bundle, images, out, settings, on_shard=progress)
     _print(summary, as_json=as_json)
 
@@ -179,7 +181,7 @@ def features_command(
             overwrite=overwrite,
         )
         _note(bundle)
-        with _Progress() as progress:
+        with _Progress(as_json=as_json) as progress:
             summary = features(bundle, images, out, settings, on_shard=progress)
     _print(summary, as_json=as_json)
 
@@ -197,20 +199,25 @@ def parse_blocks(text: str) -> tuple[int, ...]:
 
 
 class _Progress:
-    """Shows how many images are done, on a terminal."""
+    """Shows how many images are done, on a terminal, or prints what each shard reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_json: bool) -> None:
         from rich.console import Console
         from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
         console = Console(stderr=True)
         columns = (TextColumn("{task.completed:,.0f} images"), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._progress.add_task("images", total=None)
+        self._task, self._as_json = self._progress.add_task("images", total=None), as_json
 
     def __enter__(self) -> Callable[[ShardReport], object]:
         self._progress.start()
-        return lambda report: self._progress.advance(self._task, report.images)
+        return self._finished
+
+    def _finished(self, report: ShardReport) -> None:
+        if self._as_json:
+            print_line(json.dumps(asdict(report)))
+        self._progress.advance(self._task, report.images)
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()

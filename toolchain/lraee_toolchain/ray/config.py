@@ -96,6 +96,8 @@ class ShardReport:
     """When the worker began with it, in seconds since 1970."""
     seconds: float
     """From its first image to its finished file."""
+    cpu_seconds: float
+    """Of all threads of the worker meanwhile."""
     read_bytes: int
     """Size of the encoded images."""
     written_bytes: int
@@ -134,5 +136,7 @@ class RunSummary:
     """From the beginning of the first shard to the end of the last one."""
     worker_seconds: float
     """Of all workers in their shards, added up."""
+    cpu_seconds: float
+    """Of all threads of all workers in their shards."""
     read_bytes: int
     written_bytes: int

@@ -33,6 +33,7 @@ class _Totals:
     computed: int = 0
     damaged: int = 0
     worker_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     read_bytes: int = 0
     written_bytes: int = 0
     reported: set[int] = field(default_factory=set)
@@ -48,6 +49,7 @@ class _Totals:
         self.computed += report.images
         self.damaged += report.damaged
         self.worker_seconds += report.seconds
+        self.cpu_seconds += report.cpu_seconds
         self.read_bytes += report.read_bytes
         self.written_bytes += report.written_bytes
         self.reported.add(report.shard)
@@ -81,6 +83,7 @@ def run(kind: Kind, bundle: str | Path, images: Path, out: Path, settings: Setti
         total_seconds=time.perf_counter() - began,
         seconds=totals.seconds,
         worker_seconds=totals.worker_seconds,
+        cpu_seconds=totals.cpu_seconds,
         read_bytes=totals.read_bytes,
         written_bytes=totals.written_bytes,
     )

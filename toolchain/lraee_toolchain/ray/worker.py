@@ -55,6 +55,7 @@ class ShardWorker:
             damaged=0,
             began=time.time(),
             seconds=0.0,
+            cpu_seconds=0.0,
             read_bytes=0,
             written_bytes=0,
             worker=os.getpid(),
@@ -68,7 +69,7 @@ def compute_shard(job: Job, source: Source, work: Work, number: int) -> ShardRep
     Raises:
         ExportError: it cannot be written, or worker after worker died in it.
     """
-    began, since = time.time(), time.perf_counter()
+    began, since, cpu_since = time.time(), time.perf_counter(), time.process_time()
     shard = shard_at(number, len(source), job.settings.shard_size)
     images = shard.stop - shard.start
     rows = Rows(source.items(shard.start, shard.stop), work.preprocessing, job.settings.reading)
@@ -83,6 +84,7 @@ def compute_shard(job: Job, source: Source, work: Work, number: int) -> ShardRep
         damaged=len(rows.errors) - len(rows.readable),
         began=began,
         seconds=time.perf_counter() - since,
+        cpu_seconds=time.process_time() - cpu_since,
         read_bytes=rows.read_bytes,
         written_bytes=written,
         worker=os.getpid(),
