@@ -41,6 +41,9 @@ from lraee_calibration_data import photos
 
 RECORD = Path(__file__).with_suffix(".json")
 COMMAND = (sys.executable, "-m", "lraee_toolchain.ray")
+ROWS_OF_A_FILE = 1024
+"""Images of a shard by default; those of a measurement are smaller, so that there are several."""
+
 WORKER = b"ray::MapWorker"
 """How the processes of workers are called."""
 
@@ -93,9 +96,19 @@ def workers_of(driver: int) -> list[int]:
     return [process for process in found if is_below(process)]
 
 
-def kill_one(process: subprocess.Popen[str], target: str, after_s: float, generator: random.Random) -> bool:
-    """Kill a driver, or one of its workers, after some seconds; whether there was still one."""
-    until = time.monotonic() + after_s
+def kill_one(process: subprocess.Popen[str], target: str, out: Path, after_s: float, generator: random.Random) -> bool:
+    """Kill a driver, or one of its workers, some seconds after the first shard; whether there was still one.
+
+    Args:
+        process: the driver.
+        target: ``driver`` or ``worker``.
+        out: folder of the shards.
+        after_s: a number below 0 does not wait for a shard, but counts from the beginning.
+        generator: chooses the worker.
+    """
+    while after_s >= 0 and process.poll() is None and not list(out.glob("shard-*.parquet")):
+        time.sleep(0.01)
+    until = time.monotonic() + abs(after_s)
     while process.poll() is None:
         if time.monotonic() >= until:
             victims = [process.pid] if target == "driver" else workers_of(process.pid)
@@ -114,16 +127,16 @@ def kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     generator = random.Random(arguments.seed)
     options = ["--workers", "2", "--threads", "1", "--shard-size", str(arguments.shard_size)]
     images = some(arguments.images, arguments.count, folder)
-    began = time.monotonic()
     whole = finish(start("classify", arguments.bundle, images, folder / "whole", options))[-1]
-    lasts_s, wanted = time.monotonic() - began, digests(folder / "whole")
+    start_s, wanted = whole["total_seconds"] - whole["seconds"], digests(folder / "whole")
     trials = []
     for trial in range(arguments.trials):
         for target in ("worker", "driver"):
             out = folder / f"{target}-{trial}"
-            after_s = generator.uniform(0.2, 0.95) * lasts_s
+            # The first of each is killed while it starts, all others while shards are computed.
+            after_s = generator.uniform(0, whole["seconds"]) if trial else -generator.uniform(0, start_s)
             process = start("classify", arguments.bundle, images, out, options)
-            was_killed = kill_one(process, target, after_s, generator)
+            was_killed = kill_one(process, target, out, after_s, generator)
             if target == "driver" and was_killed:
                 process.communicate()
                 there = len(list(out.glob("shard-*.parquet")))
@@ -180,7 +193,7 @@ def cost(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
                         "policy": policy or "full",
                         "cpu_seconds": statistics.median(shard["cpu_seconds"] / shard["images"] for shard in counted),
                         "read_bytes": summary["read_bytes"] / summary["images"],
-                        "written_bytes": summary["written_bytes"] / summary["images"],
+                        "written_bytes": row_bytes(folder / "out"),
                     }
                 )
                 print(json.dumps(rows[-1]), flush=True)
@@ -188,11 +201,27 @@ def cost(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def row_bytes(out: Path) -> float:
+    """Bytes of a row in files of `ROWS_OF_A_FILE`: what a row adds, and its share of what every file has besides.
+
+    The two come from the sizes of the files that are there and of one with all their rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sizes = [path.stat().st_size for path in out.glob("shard-*.parquet")]
+    table, sink = pq.read_table(out), pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    each, rows = statistics.mean(sizes), len(table) / len(sizes)
+    of_row = (sink.getvalue().size - each) / (len(table) - rows)
+    return of_row + (each - rows * of_row) / ROWS_OF_A_FILE
+
+
 def plan(bundle: Bundle) -> Iterator[tuple[str, str | None]]:
-    """Kinds and policies to measure: full depth, each merging schedule, each operating point, and what is kept whole."""
+    """Kinds and policies to measure: full depth, each merging schedule, each operating point, embeddings, features."""
     yield "classify", "full"
     yield from (("classify", f"full@{schedule.name}") for schedule in bundle.manifest.schedules)
-    yield from (("classify", f"adaptive={point.name}") for point in bundle.manifest.points)
+    yield from (("classify", f"adaptive={point.name}") for point in bundle.manifest.operating_points)
     yield from (("embed", None), ("features", None))
 
 

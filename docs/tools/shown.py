@@ -25,6 +25,7 @@ from records import (
     towers_table,
     unseen_classes,
 )
+from scale_out import cost_conclusion, cost_table, kills_sentence, speed_sentence
 from versions_that_ran import versions_table
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "TINY",
     "bench_table",
     "both_models_table",
+    "cost_conclusion",
+    "cost_table",
     "cuts_sentence",
     "disk_table",
     "early_exit_at_b32",
@@ -39,6 +42,7 @@ __all__ = [
     "frontier_table",
     "graphs_table",
     "honest_reading",
+    "kills_sentence",
     "make_targets",
     "manifest_tables",
     "methods_table",
@@ -54,6 +58,7 @@ __all__ = [
     "routing_table",
     "show",
     "speed_ratio_table",
+    "speed_sentence",
     "towers_table",
     "unseen_classes",
     "versions_table",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lraee.errors import MissingExtraError
-from lraee.install import install_command
+from lraee.install import Extra, install_command
 from lraee_toolchain.ray.config import Kind, OnShard, RunSummary, Settings
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 MODULES = ("ray", "pyarrow", "pandas", "PIL")
 """What the extra installs, by the names that are imported."""
+
+EXPORT_MODULES = ("torch", "onnx")
+"""What extracting features needs besides."""
 
 DEFAULTS = Settings()
 
@@ -54,8 +57,9 @@ def features(
 ) -> RunSummary:
     """Extract what heads, gates and thresholds learn from; arguments and errors as `classify` has them.
 
-    See `read_features` for the way back.
+    Needs the extra ``export`` too, as exports do. See `read_features` for the way back.
     """
+    check_installed(EXPORT_MODULES, "export")
     return _run("features", bundle, images, out, settings, on_shard)
 
 
@@ -67,25 +71,30 @@ def read_features(out: Path, folder: Path) -> ReadFeatures:
         folder: where the arrays go, as ``.npy`` files which are memory-mapped.
 
     Raises:
-        MissingExtraError: pyarrow is not installed.
+        MissingExtraError: pyarrow or torch is not installed.
         DataError: the output is of another kind, or a shard is missing.
     """
     check_installed()
+    check_installed(EXPORT_MODULES, "export")
     from lraee_toolchain.ray.reading import read_features as read
 
     return read(out, folder)
 
 
-def check_installed() -> None:
-    """Refuse to begin without the extra ``ray``.
+def check_installed(modules: tuple[str, ...] = MODULES, extra: Extra = "ray") -> None:
+    """Refuse to begin without an extra.
+
+    Args:
+        modules: that it installs.
+        extra: its name.
 
     Raises:
         MissingExtraError: a module of it is missing.
     """
-    missing = [name for name in MODULES if find_spec(name) is None]
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"lraee_toolchain.ray needs {', '.join(missing)}, which is not installed; run: {install_command('ray')}"
+            f"lraee_toolchain.ray needs {', '.join(missing)}, which is not installed; run: {install_command(extra)}"
         )
 
 
