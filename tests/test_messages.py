@@ -193,7 +193,11 @@ def test_what_the_runtime_says_may_come_from_every_command() -> None:
     """And what a command says of itself from that one; the map of imports is not empty."""
     assert printed_by("lraee.images.read", 1) == set(COMMANDS)
     assert printed_by("lraee.policies.deadline", 1) == set(COMMANDS)
-    assert printed_by("lraee_calibration_data.dataset", 1) == {"lraee-export", "lraee-bench"}
+    assert printed_by("lraee_calibration_data.dataset", 1) == {
+        "lraee-export",
+        "lraee-bench",
+        "python -m lraee_toolchain.ray",
+    }
     assert printed_by("lraee_exporters.loading.sources", 1) == {"lraee-export"}
     assert printed_by("lraee_toolchain.cli", 1) == {"lraee-export"}
     assert printed_by("lraee_benchmarks.render.html", 1) == {"python -m lraee_benchmarks.render.html"}

@@ -226,8 +226,8 @@ def plan(bundle: Bundle) -> Iterator[tuple[str, str | None]]:
 
 
 def some(images: Path, count: int | None, folder: Path) -> Path:
-    """The first images of a zip as another zip; all where no number is given."""
-    if count is None:
+    """Images of a zip, evenly chosen, as another zip; all where no number is given, or of a folder."""
+    if count is None or images.is_dir():
         return images
     target = folder / f"{images.stem}-{count}.zip"
     with zipfile.ZipFile(images) as packed, zipfile.ZipFile(target, "w") as few:

@@ -89,11 +89,10 @@ def cost_conclusion() -> str:
     for row in merged:
         whole = _full(rows, row)
         share = percent(1 - row["cpu_seconds"] / whole["cpu_seconds"])
-        parts.append(
-            f"Merging tokens alone, by the schedule `{row['policy'][5:]}` of `{row['bundle']}`, saves {share}."
-        )
+        name = row["policy"].removeprefix("full@")
+        parts.append(f"Merging tokens alone, by the schedule `{name}` of `{row['bundle']}`, saves {share}.")
     if not merged:
-        parts.append("None of the bundles that were measured merges tokens, so what merging saves is not in the table.")
+        parts.append("No bundle that was measured merges tokens, so what merging saves is not in the table.")
     return " ".join(parts)
 
 
@@ -108,9 +107,9 @@ def kills_sentence() -> str:
         for target in ("worker", "driver")
     }
     return (
-        f"A worker was killed {counts['worker']} times and the driver {counts['driver']} times at random moments of runs "
-        f"over {result['images']:,} images; {result['failed']} of these runs ended with a file that differs from those "
-        f"of an undisturbed run ({kills['date']})."
+        f"A worker was killed {counts['worker']} times and the driver {counts['driver']} times, at random moments of "
+        f"runs over {result['images']:,} images. {result['failed']} of these runs ended with a file that differs from "
+        f"those of an undisturbed run ({kills['date']})."
     )
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from lraee.errors import DataError, ImageError
 from lraee_toolchain.ray.config import Settings
-from lraee_toolchain.ray.sources import Item, open_source
+from lraee_toolchain.ray.items import Item
+from lraee_toolchain.ray.sources import open_source
 
 PLAIN = Settings()
 

@@ -25,7 +25,7 @@ from lraee.prediction import Prediction
 from lraee.reading import Reading
 from lraee_calibration_data import with_reason
 from lraee_toolchain.ray.config import Job
-from lraee_toolchain.ray.sources import Item
+from lraee_toolchain.ray.items import Item
 
 
 class Rows:

@@ -6,6 +6,7 @@ Names that begin with a dot or an underscore are left out by what reads a folder
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -16,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lraee.errors import DataError, ExportError
-from lraee_toolchain.cache import key_of, sync, writing
 from lraee_toolchain.ray.config import Kind, Settings
-from lraee_toolchain.ray.shards import ADVICE, WRITING, Shard, is_finished, shard_at, shard_count
+from lraee_toolchain.ray.shards import ADVICE, WRITING, Shard, is_finished, shard_at, shard_count, sync, writing
 
 RECORD = "_run.json"
 LOCK = ".lock"
@@ -54,8 +54,8 @@ class RunRecord:
 
     @property
     def key(self) -> str:
-        """Hash of the record."""
-        return key_of(asdict(self))
+        """Hash of the record: the first 16 hexadecimal digits of a SHA-256."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def shards(self) -> int:
@@ -115,7 +115,7 @@ def opened_output(folder: Path, record: RunRecord, *, overwrite: bool) -> Iterat
         DataError: the folder belongs to another run, or to none and has files.
         ExportError: another run writes there, or nothing can be written.
     """
-    with writing("the output", folder, ADVICE):
+    with writing("the output", folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -124,7 +124,7 @@ def opened_output(folder: Path, record: RunRecord, *, overwrite: bool) -> Iterat
         except BlockingIOError as error:
             raise ExportError(f"{folder} is in use by another run; wait for it, or {ADVICE}") from error
         remove_unfinished(folder)
-        with writing("the output", folder, ADVICE):
+        with writing("the output", folder):
             _claim(folder, record, overwrite=overwrite)
         shards = (record.shard(number) for number in range(record.shards))
         yield [shard for shard in shards if not is_finished(shard, folder, record.key)]

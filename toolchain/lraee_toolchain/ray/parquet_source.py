@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from lraee.errors import DataError, ImageError
 from lraee_toolchain.ray.config import Settings
-from lraee_toolchain.ray.sources import Item
+from lraee_toolchain.ray.items import Item
 
 ROWS = 64
 """Rows that are decoded together: a few megabytes of photos."""

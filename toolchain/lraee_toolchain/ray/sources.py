@@ -1,50 +1,17 @@
-"""Gives every image of a folder, zip or Parquet a position, a name and its content, in an order that never changes.
-
-A worker opens a source by itself and reads the positions of its shards, in place.
-"""
+"""Opens the images of a folder, a zip or Parquet; a worker does so by itself, and reads its shards in place."""
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from lraee.errors import DataError, ImageError
 from lraee_calibration_data.files import ZipFiles, open_files
 from lraee_toolchain.ray.config import Settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One image of a source."""
-
-    position: int
-    """Its place in the source, counted from 0."""
-    name: str
-    """Its name in the source; in a Parquet file several may have the same."""
-    called: str
-    """What messages call it: the name with the source before it."""
-    content: bytes | ImageError
-    """The encoded image, or why it cannot be read."""
-
-
-class Source(Protocol):
-    """A sequence of images with a fixed order."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of names, sizes and whatever else tells that the images are the same without reading them."""
-
-    def __len__(self) -> int:
-        """Count the images."""
-        ...
-
-    def items(self, start: int, stop: int) -> Iterator[Item]:
-        """Read the images from position `start` up to `stop`, in order."""
-        ...
+from lraee_toolchain.ray.items import Item, Source
+from lraee_toolchain.ray.parquet_source import ParquetSource, find_parquet
 
 
 class FileSource:
@@ -102,8 +69,6 @@ def open_source(path: Path, settings: Settings) -> Source:
     Raises:
         DataError: there is nothing there, it cannot be read, or it holds no image.
     """
-    from lraee_toolchain.ray.parquet_source import ParquetSource, find_parquet
-
     if files := find_parquet(path):
         return ParquetSource(path, files, settings)
     if path.is_dir() and not any(path.iterdir()):

@@ -14,8 +14,9 @@ from lraee.bundle.folder import Bundle
 from lraee.errors import BundleError, DataError, LraeeError
 from lraee_toolchain.ray.answers import Classify, Embed, Rows, Work
 from lraee_toolchain.ray.config import Job, ShardReport
+from lraee_toolchain.ray.items import Source
 from lraee_toolchain.ray.shards import counted_try, is_finished, shard_at, write_shard
-from lraee_toolchain.ray.sources import Source, open_source
+from lraee_toolchain.ray.sources import open_source
 
 
 class ShardWorker:
