@@ -211,7 +211,8 @@ def row_bytes(out: Path) -> float:
 
     sizes = [path.stat().st_size for path in out.glob("shard-*.parquet")]
     table, sink = pq.read_table(out), pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    repeated = ["error", "label", "schedule", "top_labels.list.element"]
+    pq.write_table(table, sink, compression="zstd", use_dictionary=repeated, write_page_checksum=True)
     each, rows = statistics.mean(sizes), len(table) / len(sizes)
     of_row = (sink.getvalue().size - each) / (len(table) - rows)
     return of_row + (each - rows * of_row) / ROWS_OF_A_FILE

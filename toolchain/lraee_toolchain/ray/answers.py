@@ -72,13 +72,15 @@ class Rows:
         }
 
     def spread(self, values: NDArray[Any]) -> Any:
-        """Lay out arrays (readable images, ...) as a column of lists, null for images that could not be read."""
-        flat = values.reshape(len(values), math.prod(values.shape[1:]))
-        whole = np.zeros((len(self.errors), flat.shape[1]), flat.dtype)
-        whole[self.readable] = flat
-        missing = np.array([error is not None for error in self.errors])
-        mask = pa.array(missing) if missing.any() else None
-        return pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1)), flat.shape[1], mask=mask)
+        """Lay out arrays (readable images, ...) as a column of lists, null for images that could not be read.
+
+        Not as lists of a fixed size: several releases of Arrow cannot read those where one is null.
+        """
+        size = math.prod(values.shape[1:])
+        begins = np.cumsum([0] + [size if error is None else 0 for error in self.errors])
+        missing = np.array([*(error is not None for error in self.errors), False])
+        offsets = pa.array(begins.astype(np.int32), mask=missing)
+        return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).reshape(-1)))
 
 
 class Work(Protocol):

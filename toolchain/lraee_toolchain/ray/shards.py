@@ -23,6 +23,9 @@ METADATA = b"lraee"
 WRITING = ".writing-"
 """Files that begin so are not finished."""
 
+REPEATED = ["error", "label", "schedule", "top_labels.list.element"]
+"""Columns whose values repeat. A dictionary of the others, such as arrays of floats, would be larger than they are."""
+
 TRIES = 5
 """How many workers may die in one shard before the run ends; an image that kills its worker would kill them all."""
 
@@ -113,7 +116,7 @@ def write_shard(table: Any, shard: Shard, folder: Path, key: str, shapes: dict[s
     half = folder / f"{WRITING}{shard.number:06d}-{uuid.uuid4().hex[:12]}"
     with writing(f"shard {shard.number}", folder):
         try:
-            pq.write_table(table, half, compression="zstd", write_page_checksum=True)
+            pq.write_table(table, half, compression="zstd", use_dictionary=REPEATED, write_page_checksum=True)
             sync(half)
             size = half.stat().st_size
             os.replace(half, folder / shard.file_name)
