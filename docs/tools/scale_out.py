@@ -82,8 +82,8 @@ def cost_conclusion() -> str:
         whole = _full(rows, row)
         hours, saved = (IMAGES * seconds / 3600 for seconds in (row["cpu_seconds"], whole["cpu_seconds"]))
         parts.append(
-            f"The bundle `{row['bundle']}` at `{row['policy']}` takes {hours:,.0f} core-hours instead of {saved:,.0f}, which is "
-            f"{percent(1 - hours / saved)} less."
+            f"The bundle `{row['bundle']}` at `{row['policy']}` takes {hours:,.0f} core-hours instead of "
+            f"{saved:,.0f}, which is {percent(1 - hours / saved)} less."
         )
     merged = [row for row in rows if row["policy"].startswith("full@")]
     for row in merged:
