@@ -13,6 +13,7 @@
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
 #   make soak-serve  load the HTTP service at a tenth, at all and at twice of its capacity, for 20 minutes
+#   make soak-ray kill workers and drivers of runs over Ray at random moments, and compare what is left
 #   make emulate  the shipped bundle on the cores of a Raspberry Pi 4 and 5 and on an old x86, played by qemu
 #   make versions the lowest and the newest version of every dependency, on every Python that is found
 #   make bundle   make the bundle of the reference inside the package anew
@@ -52,7 +53,7 @@ export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
 .PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 evidence-photos bench
-.PHONY: evidence-tuned evidence-unseen emulate soak-serve versions bundle bundle-photos clean
+.PHONY: evidence-tuned evidence-unseen emulate soak-ray soak-serve versions bundle bundle-photos clean
 .DELETE_ON_ERROR:
 
 # Heads of pooled tokens alone: those that read all tokens save more, and learn for two minutes more.
@@ -157,6 +158,13 @@ bench: out/speed/vitb32.lraee
 out/speed/vitb32.lraee: $(INSTALLED)
 	mkdir -p out/speed
 	$(BIN)/lraee-export ViT-B-32 --pretrained random -o $@ --baselines --overwrite
+
+# Options of the script, such as RAY="--trials 3 --count 500"; --record keeps what came out.
+RAY ?= --trials 10 --shard-size 200
+RAY_BUNDLE ?= reference
+
+soak-ray: $(INSTALLED)
+	$(BIN)/python benchmarks/experiments/ray_scale.py kills $(RAY_BUNDLE) $(TEST_IMAGES) $(RAY)
 
 # Options of the script, such as EMULATE="--bundle my.lraee --images 20"; --record keeps what came out.
 emulate: $(INSTALLED)

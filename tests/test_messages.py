@@ -19,6 +19,7 @@ from typer.main import get_command
 from lraee.cli import app as lraee_app
 from lraee_benchmarks.cli import app as bench_app
 from lraee_toolchain.cli import app as export_app
+from lraee_toolchain.ray.__main__ import app as ray_app
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +36,7 @@ COMMANDS: dict[str, tuple[str, Any]] = {
     "lraee-export": ("lraee_toolchain.cli", export_app),
     "lraee-bench": ("lraee_benchmarks.cli", bench_app),
     "python -m lraee": ("lraee.cli", lraee_app),
+    "python -m lraee_toolchain.ray": ("lraee_toolchain.ray.__main__", ray_app),
 }
 """Each command: the module that is run, and its parser."""
 
@@ -191,7 +193,11 @@ def test_what_the_runtime_says_may_come_from_every_command() -> None:
     """And what a command says of itself from that one; the map of imports is not empty."""
     assert printed_by("lraee.images.read", 1) == set(COMMANDS)
     assert printed_by("lraee.policies.deadline", 1) == set(COMMANDS)
-    assert printed_by("lraee_calibration_data.dataset", 1) == {"lraee-export", "lraee-bench"}
+    assert printed_by("lraee_calibration_data.dataset", 1) == {
+        "lraee-export",
+        "lraee-bench",
+        "python -m lraee_toolchain.ray",
+    }
     assert printed_by("lraee_exporters.loading.sources", 1) == {"lraee-export"}
     assert printed_by("lraee_toolchain.cli", 1) == {"lraee-export"}
     assert printed_by("lraee_benchmarks.render.html", 1) == {"python -m lraee_benchmarks.render.html"}

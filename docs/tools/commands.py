@@ -11,11 +11,13 @@ from typer.main import get_command
 from lraee.cli import app as lraee_app
 from lraee_benchmarks.cli import app as bench_app
 from lraee_toolchain.cli import app as export_app
+from lraee_toolchain.ray.__main__ import app as ray_app
 
 COMMANDS: dict[str, Any] = {
     "lraee-export": get_command(export_app),
     "lraee-bench": get_command(bench_app),
     "python -m lraee": get_command(lraee_app),
+    "python -m lraee_toolchain.ray": get_command(ray_app),
 }
 """The parser of each command."""
 

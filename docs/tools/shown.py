@@ -26,6 +26,7 @@ from records import (
     towers_table,
     unseen_classes,
 )
+from scale_out import cost_conclusion, cost_table, kills_sentence, speed_sentence
 from tuned_record import tuned_table
 from versions_that_ran import versions_table
 
@@ -34,6 +35,8 @@ __all__ = [
     "TINY",
     "bench_table",
     "both_models_table",
+    "cost_conclusion",
+    "cost_table",
     "cuts_sentence",
     "disk_table",
     "early_exit_at_b32",
@@ -41,6 +44,7 @@ __all__ = [
     "frontier_table",
     "graphs_table",
     "honest_reading",
+    "kills_sentence",
     "make_targets",
     "manifest_tables",
     "methods_table",
@@ -57,6 +61,7 @@ __all__ = [
     "service_table",
     "show",
     "speed_ratio_table",
+    "speed_sentence",
     "towers_table",
     "tuned_table",
     "unseen_classes",

@@ -6,7 +6,7 @@ works wherever a message can name it, whether the package came from an index, fr
 
 from typing import Literal, TypeAlias
 
-Extra: TypeAlias = Literal["image", "serve", "export", "openvino"]
+Extra: TypeAlias = Literal["image", "serve", "export", "openvino", "ray"]
 """The extras of pyproject.toml."""
 
 

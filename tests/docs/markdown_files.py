@@ -24,6 +24,7 @@ from lraee_benchmarks.cli import app as bench_app
 from lraee_benchmarks.render.html import app as page_app
 from lraee_exporters.single_file import app as single_file_app
 from lraee_toolchain.cli import app as export_app
+from lraee_toolchain.ray.__main__ import app as ray_app
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Any] = {
     "python -m lraee": get_command(lraee_app),
     "python -m lraee_benchmarks.render.html": get_command(page_app),
     "python -m lraee_exporters.single_file": get_command(single_file_app),
+    "python -m lraee_toolchain.ray": get_command(ray_app),
 }
 """Our commands and their parsers; a script of ours is ``python benchmarks/….py`` or in the toolchain, with its own."""
 

@@ -173,7 +173,7 @@ def test_extras_exist() -> None:
     """`pip install '.[...]'` names extras of pyproject.toml."""
     named = {extra for path in SITE for extra in re.findall(r"(?:lraee|\.)\[(\w+)\]", path.read_text("utf-8"))}
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert named == {"image", "serve", "export"}
+    assert named == {"image", "serve", "export", "ray"}
     assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in named)
 
 

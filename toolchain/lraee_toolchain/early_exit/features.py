@@ -98,7 +98,7 @@ def extract_features(
         advance: called after each batch with its number of images.
     """
     with ExitStack() as opened:
-        write = _writer(folder, len(pixels), opened)
+        write = feature_writer(folder, len(pixels), opened)
         for start in range(0, len(pixels), BATCH):
             batch = np.ascontiguousarray(pixels[start : start + BATCH])
             means, classes, variances = [], [], []
@@ -163,7 +163,7 @@ def extract_embeddings(
 ) -> None:
     """Write only ``embedding.npy`` and ``probabilities.npy`` at full depth: the float teacher."""
     with ExitStack() as opened:
-        write = _writer(folder, len(pixels), opened)
+        write = feature_writer(folder, len(pixels), opened)
         for start in range(0, len(pixels), BATCH):
             batch = np.ascontiguousarray(pixels[start : start + BATCH])
             for tokens in chain.sized_after_blocks(batch):
@@ -178,8 +178,14 @@ class _Write(Protocol):
     def __call__(self, start: int, **arrays: NDArray[Any]) -> None: ...
 
 
-def _writer(folder: Path, rows: int, opened: ExitStack) -> _Write:
-    """Write rows of arrays into files that are made when a name first comes and closed with `opened`."""
+def feature_writer(folder: Path, rows: int, opened: ExitStack) -> _Write:
+    """Give a function that writes rows of arrays into files.
+
+    Args:
+        folder: where the files go; one is made when its name first comes.
+        rows: of every file in the end.
+        opened: closes the files.
+    """
     files: dict[str, ArrayFile] = {}
 
     def write(start: int, **arrays: NDArray[Any]) -> None:
