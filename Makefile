@@ -125,7 +125,7 @@ evidence-tuned: $(INSTALLED)
 	$(BIN)/lraee-export reference -o out/as-given.lraee --precision fp32 --exits none --evaluate out/test.zip --overwrite
 	$(BIN)/python benchmarks/experiments/seeds.py out/tuned-0.lraee out/tuned-1.lraee out/tuned-2.lraee \
 		--images out/test.zip --to out/as-given.lraee --to out/tuned-control.lraee \
-		--json benchmarks/evidence/tuned.json
+		--json out/tuned.json
 
 evidence-b32: $(INSTALLED)
 	$(BIN)/python $(EVIDENCE) images out
@@ -176,7 +176,7 @@ soak-serve: out/soak/b32.lraee
 
 out/soak/b32.lraee: $(INSTALLED)
 	mkdir -p out/soak
-	$(BIN)/lraee-export reference-b32 -o $@ --overwrite
+	$(BIN)/lraee-export reference-b32 -o $@ --reads both --overwrite
 
 # Options of the script, such as VERSIONS='--only "3.11 lowest"'; --record keeps what came out.
 versions: $(INSTALLED)

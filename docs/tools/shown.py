@@ -27,7 +27,6 @@ from records import (
     unseen_classes,
 )
 from scale_out import cost_conclusion, cost_table, kills_sentence, speed_sentence
-from tuned_record import tuned_table
 from versions_that_ran import versions_table
 
 __all__ = [
@@ -63,7 +62,6 @@ __all__ = [
     "speed_ratio_table",
     "speed_sentence",
     "towers_table",
-    "tuned_table",
     "unseen_classes",
     "versions_table",
 ]
