@@ -133,9 +133,12 @@ def check_pixels(array: NDArray[np.generic], *, name: str | None = None) -> Pixe
 
 
 def is_pillow_image(source: object) -> TypeGuard[Image.Image]:
-    """Tell whether `source` is a Pillow image, without importing Pillow: whoever made one has imported it."""
-    pillow = sys.modules.get("PIL.Image")
-    return pillow is not None and isinstance(source, pillow.Image)
+    """Tell whether `source` is a Pillow image, without importing Pillow: whoever made one has imported it.
+
+    While another thread imports Pillow, its module is there without the class, and there is no image yet.
+    """
+    kind = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return kind is not None and isinstance(source, kind)
 
 
 def pillow_is_installed() -> bool:

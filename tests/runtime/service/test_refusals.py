@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -222,9 +223,9 @@ def test_nothing_that_a_client_names_is_opened(tmp_path: Path, clothes: list[byt
         ]
         for name in names:
             started.image(name.encode(), kind="application/octet-stream")
-            started.image(clothes[0], f"/v1/classify?labels={name}")
-            started.image(clothes[0], f"/v1/classify?labels={name},x")
-            started.image(clothes[0], f"/v1/classify?policy={name}")
+            started.image(clothes[0], f"/v1/classify?labels={quote(name)}")
+            started.image(clothes[0], f"/v1/classify?labels={quote(name)},x")
+            started.image(clothes[0], f"/v1/classify?policy={quote(name)}")
             started.form("/v1/classify", ("images", name, clothes[0]), ("labels", name, name.encode()))
         started.process.send_signal(signal.SIGUSR2)
         time.sleep(0.5)

@@ -16,6 +16,7 @@ import pytest
 
 from lraee.errors import ExportError
 from lraee_toolchain.ray import Settings, ShardReport, classify, embed, features
+from lraee_toolchain.ray.cluster import _folder as cluster_folder
 from lraee_toolchain.ray.cluster import cluster
 from lraee_toolchain.ray.output import opened_output
 from lraee_toolchain.ray.run import prepare
@@ -128,3 +129,16 @@ def test_a_driver_that_is_killed_leaves_whole_shards_and_a_rerun_adds_the_others
     assert summary.computed == len(pictures.contents) - 4 * summary.found
     assert files(out) == undisturbed(pictures, tmp_path / "alone")
     assert {name: (out / name).stat().st_mtime_ns for name in there} == there
+
+
+def test_a_long_folder_of_temporary_files_is_not_used_for_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their paths would be longer than the system allows; where no other folder will do, one line says so."""
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert cluster_folder(tmp_path).parent == Path("/tmp")
+    monkeypatch.setattr("lraee_toolchain.ray.cluster.SHORT_ROOT", str(tmp_path / "missing"))
+    with pytest.raises(ExportError, match=r"at most \d+ bytes, and the folder of temporary files is .*set TMPDIR"):
+        cluster_folder(tmp_path)

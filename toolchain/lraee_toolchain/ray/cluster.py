@@ -30,6 +30,13 @@ ENVIRONMENT = {
 }
 """What Ray reads nowhere else. The log level is that of its own processes, which otherwise write to this terminal."""
 
+SOCKET_BYTES = 103
+"""Most bytes of a socket's path: 103 on macOS, 107 on Linux."""
+
+SOCKET = "/session_2026-11-30_22-04-58_433650_4194304/sockets/plasma_store"
+"""What Ray adds to the path of its folder, at its longest."""
+
+SHORT_ROOT = "/tmp"
 
 _TOKEN = secrets.token_hex(32)
 """Secret of the clusters that this process starts. Ray reads it once; without one it would make a file in the home."""
@@ -90,9 +97,21 @@ def _variables() -> dict[str, str]:
 
 
 def _folder(out: Path) -> Path:
-    """Name the folder of the cluster of an output; paths of sockets in it may not be long."""
+    """Name the folder of the cluster of an output: where temporary files go, or in ``/tmp`` where that path is long.
+
+    Raises:
+        ExportError: neither will do.
+    """
     digest = hashlib.sha256(str(out).encode(errors="surrogateescape")).hexdigest()[:10]
-    return Path(tempfile.gettempdir()) / f"lraee-ray-{os.getuid()}-{digest}"
+    name, usual = f"lraee-{os.getuid()}-{digest}", tempfile.gettempdir()
+    most = SOCKET_BYTES - len(SOCKET) - len(name) - 1
+    for root in (usual, SHORT_ROOT):
+        if len(os.fsencode(root)) <= most and os.access(root, os.W_OK):
+            return Path(root) / name
+    raise ExportError(
+        f"Ray needs a folder for its sockets whose path has at most {most} bytes, and the folder of temporary files is "
+        f"{usual}; set TMPDIR to a shorter one"
+    )
 
 
 def _quiet(ray: Any) -> None:
