@@ -56,6 +56,18 @@ STANDARD_INPUT = "-"
 """The argument that stands for an image on stdin."""
 
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="Bundle folder; or photo-clip or reference.")]
+PolicyOption = Annotated[str | None, typer.Option(help=f"{POLICY_SPECS}; by default the bundle's own operating point.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of one operator; by default 1 a core, or 1 where blocks are small."),
+]
+OrientationOption = Annotated[
+    bool, typer.Option("--exif-orientation", help="Turn photos as their EXIF tag says; open_clip does not.")
+]
+ReduceOption = Annotated[
+    bool, typer.Option("--reduce-jpeg", help="Decode large JPEGs at a fraction of their size: faster, not exact.")
+]
+MaxPixelsOption = Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 
 
@@ -75,25 +87,16 @@ def classify(
             show_default=False,
         ),
     ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help=f"{POLICY_SPECS}; by default the bundle's own operating point.")
-    ] = None,
+    policy: PolicyOption = None,
     labels: Annotated[
         str | None,
         typer.Option(help="Labels of your own, such as 'a cat,a dog', or a file with one a line; needs a text tower."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels to list for each image.")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of one operator; by default 1 a core, or 1 where blocks are small."),
-    ] = None,
-    exif_orientation: Annotated[
-        bool, typer.Option("--exif-orientation", help="Turn photos as their EXIF tag says; open_clip does not.")
-    ] = False,
-    reduce_jpeg: Annotated[
-        bool, typer.Option("--reduce-jpeg", help="Decode large JPEGs at a fraction of their size: faster, not exact.")
-    ] = False,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = MAX_PIXELS,
+    threads: ThreadsOption = None,
+    exif_orientation: OrientationOption = False,
+    reduce_jpeg: ReduceOption = False,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     background: Annotated[
         str | None,
         typer.Option(help="Colour under transparent pixels: white, black or #rrggbb; by default alpha is dropped."),
@@ -229,13 +232,8 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes any that is free.")] = 8000,
-    policy: Annotated[
-        str | None, typer.Option(help=f"{POLICY_SPECS}; by default the bundle's own operating point.")
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of one operator; by default 1 a core, or 1 where blocks are small."),
-    ] = None,
+    policy: PolicyOption = None,
+    threads: ThreadsOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that run together at most.")] = 8,
     time_limit: Annotated[
         float, typer.Option(metavar="SECONDS", help="Refuse requests that would wait longer for their answer.")
@@ -246,17 +244,13 @@ def serve(
         float, typer.Option(metavar="SECONDS", help="Time that a client may take to send a request.")
     ] = 10.0,
     max_images: Annotated[int, typer.Option(min=1, help="Images of one request at most.")] = 16,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = SERVED_PIXELS,
+    max_pixels: MaxPixelsOption = SERVED_PIXELS,
     label_sets: Annotated[int, typer.Option(min=1, help="Sets of labels of requests that are kept.")] = 32,
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File with a token that clients must send.")
     ] = None,
-    exif_orientation: Annotated[
-        bool, typer.Option("--exif-orientation", help="Turn photos as their EXIF tag says; open_clip does not.")
-    ] = False,
-    reduce_jpeg: Annotated[
-        bool, typer.Option("--reduce-jpeg", help="Decode large JPEGs at a fraction of their size: faster, not exact.")
-    ] = False,
+    exif_orientation: OrientationOption = False,
+    reduce_jpeg: ReduceOption = False,
 ) -> None:
     """Answer images over HTTP, in batches that all requests share, until SIGTERM or Ctrl-C.
 

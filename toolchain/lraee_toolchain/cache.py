@@ -11,14 +11,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
-from lraee.disk import writing_trouble
 from lraee.errors import ExportError
+from lraee_toolchain.durable import sync, sync_tree, writing
 
 PACKAGES = ("lraee", "numpy", "onnx", "onnxruntime", "open_clip_torch", "torch")
 """Packages whose versions are part of every stage's key."""
@@ -28,42 +27,6 @@ def key_of(inputs: Mapping[str, object]) -> str:
     """Hash JSON-able inputs: the first 16 hexadecimal digits of their SHA-256."""
     text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def sync_tree(folder: Path) -> None:
-    """Force a folder's files and names to disk, so that a rename after it never shows half of them."""
-    for path in sorted(folder.rglob("*")):
-        sync(path)
-    sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Force one file, or the names in one folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def writing(what: str, folder: Path, advice: str) -> Iterator[None]:
-    """Turn an error of the system while writing files into one line.
-
-    Args:
-        what: name of what is written.
-        folder: where it is written.
-        advice: what can be done instead of making room.
-
-    Raises:
-        ExportError: there is no room, no permission, or the disk fails.
-    """
-    try:
-        yield
-    except OSError as error:
-        if (trouble := writing_trouble(error, folder)) is None:
-            raise
-        raise ExportError(f"{what} cannot be written to {folder} ({trouble}); make room or {advice}") from error
 
 
 def _unusable(root: Path, error: OSError) -> ExportError:

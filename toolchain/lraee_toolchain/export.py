@@ -26,7 +26,7 @@ from lraee_toolchain.adaptation.stage import Adapted, adapt
 from lraee_toolchain.baseline_graphs.folder import BaselineMaker
 from lraee_toolchain.bundle.pack import BundleInputs, pack
 from lraee_toolchain.bundle.targets import Targets
-from lraee_toolchain.cache import WorkFolder, key_of, writing
+from lraee_toolchain.cache import WorkFolder, key_of
 from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.held_back import ARCHIVE, save_held_back
 from lraee_toolchain.data.splits import load_pixel_set
@@ -80,10 +80,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportResu
         DataError: images are missing, unreadable, or in two splits.
         ParityError: the exported graphs do not compute what torch computes.
     """
-    with writing(config.out.name, config.out.parent, "choose another --out"):
-        config.check()
-        targets = Targets(config.out)
-        targets.check(config)
+    targets = Targets.checked(config)
     progress = progress or Silent()
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ from typing import Any, Literal, TypeAlias
 
 from lraee.bundle.manifest import MANIFEST_NAME
 from lraee.errors import ExportError
-from lraee_toolchain.cache import sync, sync_tree, writing
 from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.durable import sync, sync_tree, writing
 
 OTHER_PLACE = "choose another --out; all stages are finished, and the same command goes on from them"
 """Advice where a finished folder cannot be written."""
@@ -123,6 +123,19 @@ class Targets:
         self.all = {suffix: out.with_suffix(suffix) for suffix in KINDS}
         self.installing = out.with_name(f".{out.name}.installing")
         """Lies there while finished folders are moved, so that a rerun knows what lies there as its own."""
+
+    @classmethod
+    def checked(cls, config: ExportConfig) -> Targets:
+        """Give the targets of an export whose options and targets are in order.
+
+        Raises:
+            ExportError: options contradict each other, or as `check` says.
+        """
+        with writing(config.out.name, config.out.parent, "choose another --out"):
+            config.check()
+            targets = cls(config.out)
+            targets.check(config)
+        return targets
 
     def check(self, config: ExportConfig) -> None:
         """Refuse, before any work is done, to touch what this export may not replace or remove.

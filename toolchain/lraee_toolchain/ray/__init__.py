@@ -7,7 +7,7 @@ never pass through Ray: it hands out numbers of shards, and each worker reads it
 
 Needs the extra ``ray``. Modules that import Ray or pyarrow are imported by `api` once it knows that both are installed.
 
-May import: early_exit, parts.
+May import: durable, early_exit, parts.
 """
 
 from lraee_toolchain.ray.api import classify, embed, features, read_features

@@ -104,10 +104,7 @@ def classify_command(
             address=address,
             overwrite=overwrite,
         )
-        _note(bundle)
-        with _Progress(as_json=as_json) as progress:
-            summary = classify(bundle, images, out, settings, on_shard=progress)
-    _print(summary, as_json=as_json)
+        _run(classify, bundle, (images, out), settings, as_json=as_json)
 
 
 @app.command(name="embed")
@@ -142,10 +139,7 @@ def embed_command(
             address=address,
             overwrite=overwrite,
         )
-        _note(bundle)
-        with _Progress(as_json=as_json) as progress:
-            summary = embed(bundle, images, out, settings, on_shard=progress)
-    _print(summary, as_json=as_json)
+        _run(embed, bundle, (images, out), settings, as_json=as_json)
 
 
 @app.command(name="features")
@@ -180,10 +174,7 @@ def features_command(
             address=address,
             overwrite=overwrite,
         )
-        _note(bundle)
-        with _Progress(as_json=as_json) as progress:
-            summary = features(bundle, images, out, settings, on_shard=progress)
-    _print(summary, as_json=as_json)
+        _run(features, bundle, (images, out), settings, as_json=as_json)
 
 
 def parse_blocks(text: str) -> tuple[int, ...]:
@@ -223,10 +214,15 @@ class _Progress:
         self._progress.stop()
 
 
-def _note(bundle: str) -> None:
-    """Say on stderr which bundle is taken, where its name could mean two."""
+def _run(
+    function: Callable[..., RunSummary], bundle: str, places: tuple[Path, Path], settings: Settings, *, as_json: bool
+) -> None:
+    """Call one function of the library with images and output folder, and print what it reports."""
     if (note := taken_instead(bundle)) is not None:
         tell(f"note: {note}")
+    with _Progress(as_json=as_json) as progress:
+        summary = function(bundle, *places, settings, on_shard=progress)
+    _print(summary, as_json=as_json)
 
 
 def _print(summary: RunSummary, *, as_json: bool) -> None:

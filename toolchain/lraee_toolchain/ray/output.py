@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lraee.errors import DataError, ExportError
+from lraee_toolchain.durable import sync, writing
 from lraee_toolchain.ray.config import Kind, Settings
-from lraee_toolchain.ray.shards import ADVICE, WRITING, Shard, is_finished, shard_at, shard_count, sync, writing
+from lraee_toolchain.ray.shards import ADVICE, WRITING, Shard, is_finished, shard_at, shard_count
 
 RECORD = "_run.json"
 LOCK = ".lock"
@@ -115,7 +116,7 @@ def opened_output(folder: Path, record: RunRecord, *, overwrite: bool) -> Iterat
         DataError: the folder belongs to another run, or to none and has files.
         ExportError: another run writes there, or nothing can be written.
     """
-    with writing("the output", folder):
+    with writing("the output", folder, ADVICE):
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -124,7 +125,7 @@ def opened_output(folder: Path, record: RunRecord, *, overwrite: bool) -> Iterat
         except BlockingIOError as error:
             raise ExportError(f"{folder} is in use by another run; wait for it, or {ADVICE}") from error
         remove_unfinished(folder)
-        with writing("the output", folder):
+        with writing("the output", folder, ADVICE):
             _claim(folder, record, overwrite=overwrite)
         shards = (record.shard(number) for number in range(record.shards))
         yield [shard for shard in shards if not is_finished(shard, folder, record.key)]

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lraee.disk import writing_trouble
 from lraee.errors import ExportError
+from lraee_toolchain.durable import sync, writing
 
 METADATA = b"lraee"
 """Key of what a file says about itself, as JSON, in the metadata of its schema."""
@@ -30,34 +30,6 @@ TRIES = 5
 """How many workers may die in one shard before the run ends; an image that kills its worker would kill them all."""
 
 ADVICE = "give another output folder"
-
-
-@contextmanager
-def writing(what: str, folder: Path) -> Iterator[None]:
-    """Turn an error of the system while writing files into one line.
-
-    Args:
-        what: name of what is written.
-        folder: where it is written.
-
-    Raises:
-        ExportError: there is no room, no permission, or the disk fails.
-    """
-    try:
-        yield
-    except OSError as error:
-        if (trouble := writing_trouble(error, folder)) is None:
-            raise
-        raise ExportError(f"{what} cannot be written to {folder} ({trouble}); make room or {ADVICE}") from error
-
-
-def sync(path: Path) -> None:
-    """Force one file, or the names in one folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +86,7 @@ def write_shard(table: Any, shard: Shard, folder: Path, key: str, shapes: dict[s
     about = {"key": key, **asdict(shard), "shapes": shapes}
     table = table.replace_schema_metadata({METADATA: json.dumps(about).encode()})
     half = folder / f"{WRITING}{shard.number:06d}-{uuid.uuid4().hex[:12]}"
-    with writing(f"shard {shard.number}", folder):
+    with writing(f"shard {shard.number}", folder, ADVICE):
         try:
             pq.write_table(table, half, compression="zstd", use_dictionary=REPEATED, write_page_checksum=True)
             sync(half)
@@ -134,7 +106,7 @@ def counted_try(shard: Shard, folder: Path) -> Iterator[None]:
         ExportError: so many died in it that another would die too, or the note cannot be written.
     """
     note = folder / f"{WRITING}{shard.number:06d}-tries"
-    with writing(f"shard {shard.number}", folder), note.open("ab") as file:
+    with writing(f"shard {shard.number}", folder, ADVICE), note.open("ab") as file:
         died = file.tell()
         file.write(b".")
     if died >= TRIES:
