@@ -13,8 +13,9 @@ import json
 from pathlib import Path
 
 from layout import FIGURES
-from records import BENCHMARKS, SERVICE_RECORD, evidence
+from records import BENCHMARKS, evidence
 from service_plot import service_plot
+from service_record import SERVICE_RECORD
 
 from lraee.bundle.strict_json import decode
 from lraee_toolchain.config import Precision

@@ -20,13 +20,13 @@ from records import (
     photo_conclusions,
     promise_table,
     routing_table,
-    service_table,
     show,
     speed_ratio_table,
     towers_table,
     unseen_classes,
 )
 from scale_out import cost_conclusion, cost_table, kills_sentence, speed_sentence
+from service_record import service_table
 from versions_that_ran import versions_table
 
 __all__ = [

@@ -12,6 +12,7 @@ import layout
 import plots
 import pytest
 import records
+import service_record
 from cogapp import Cog
 from markdown_files import ROOT, documents
 
@@ -47,10 +48,10 @@ def test_a_plot_was_drawn_from_the_record(name: str) -> None:
 
 def test_the_plot_of_the_service_was_drawn_from_its_record() -> None:
     """Once there is one; before, the page says how to make it."""
-    if records.SERVICE_RECORD.is_file():
-        assert plots.stamp(records.SERVICE_RECORD) in (layout.FIGURES / "service.svg").read_text("utf-8")
+    if service_record.SERVICE_RECORD.is_file():
+        assert plots.stamp(service_record.SERVICE_RECORD) in (layout.FIGURES / "service.svg").read_text("utf-8")
     else:
-        assert records.service_table().startswith("Nothing is recorded yet.")
+        assert service_record.service_table().startswith("Nothing is recorded yet.")
 
 
 def test_what_is_said_of_cut_towers_is_in_the_report() -> None:
