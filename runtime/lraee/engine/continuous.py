@@ -9,6 +9,8 @@ its own, and perhaps with a deadline. No batch waits for images that may not com
 4. new images, as many as there are, up to a batch; else
 5. the shallowest queue that is not empty, so that its images join those of deeper queues.
 
+Where there are no images but those of the batch that has just run, they go on without a queue.
+
 Merging schedules have blocks of their own, so their images wait in queues of their own. The time of each part is noted
 once for its batch, and routes with a deadline predict from these times: the time that an image waited is not among
 them.
@@ -186,7 +188,9 @@ class ContinuousBatching:
     def _of(self, schedule: str | None) -> Stations:
         if schedule not in self._stations:
             tower = self._blocks(schedule)
-            self._stations[schedule] = Stations(tower, self._batch_size, self._noted, self._refuse)
+            self._stations[schedule] = Stations(
+                tower, self._batch_size, self._noted, self._refuse, under_way=lambda: len(self._futures)
+            )
         return self._stations[schedule]
 
     def _urgent(self) -> tuple[Stations, int] | None:

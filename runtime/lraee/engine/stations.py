@@ -57,6 +57,7 @@ class Stations:
         batch_size: int,
         noted: Callable[[str, int], None],
         refused: Callable[[int, LraeeError], None] | None = None,
+        under_way: Callable[[], int] | None = None,
     ) -> None:
         """Begin with empty queues.
 
@@ -66,6 +67,8 @@ class Stations:
             noted: called after each part with its name and the number of images it ran for.
             refused: called with the position of an image whose route raises an error, which then has no answer. None
                 lets the error end the batch.
+            under_way: counts the images that have no answer yet, those of the batch that runs included. Where there are
+                no others, that batch does not wait. None: it waits at each exit.
         """
         self.waiting: dict[int, deque[Traveller]] = {
             block: deque() for block in range(1, tower.depth + 1) if tower.has_exit(block)
@@ -74,6 +77,7 @@ class Stations:
         self._batch_size = batch_size
         self._noted = noted
         self._refused = refused
+        self._under_way = under_way
 
     def deepest_full(self) -> int | None:
         """Name the deepest block with a full batch after it."""
@@ -125,13 +129,18 @@ class Stations:
             left = self._ask(block, images, tokens, np.array(asking))
             answered += [(position, answer) for position, answer in left.items() if answer is not None]
             staying = [row for row, image in enumerate(images) if image.position not in left]
-            if len(staying) == self._batch_size and not self.waiting[block]:
-                continue  # a full batch need not wait
+            is_full = len(staying) == self._batch_size and not self.waiting[block]
+            if is_full or (len(staying) == len(images) and self._are_all(images)):
+                continue  # nothing would be gained by waiting
             for row in staying:
                 images[row].tokens = tokens[row].copy()
                 self.waiting[block].append(images[row])
             return answered
         return answered + self._finish(images, tokens)
+
+    def _are_all(self, images: list[Traveller]) -> bool:
+        """Tell whether there are no images but those of this batch."""
+        return self._under_way is not None and self._under_way() == len(images)
 
     def _finish(self, images: list[Traveller], tokens: Tokens) -> Answered:
         found: Answered = []

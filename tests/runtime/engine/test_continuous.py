@@ -135,6 +135,27 @@ def test_an_image_alone_is_not_kept_waiting() -> None:
     running.close()
 
 
+@pytest.mark.parametrize(("others", "choices"), [(0, 1), (1, 3)])
+def test_a_batch_goes_on_at_once_where_there_are_no_other_images(
+    others: int, choices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits after an exit only for images that are there: those in the same batch are not others."""
+    tower = GatedTower()
+    running = batches(tower, batch_size=4)
+    first = running.submit(tower, pixels(0), Leaves(None))
+    while not tower.parts:
+        time.sleep(0.001)
+    chosen: list[object] = []
+    choose = running._next
+    monkeypatch.setattr(running, "_next", lambda: chosen.append(step := choose()) or step)
+    later = [running.submit(tower, pixels(number), Leaves(None)) for number in range(1, 1 + others)]
+    tower.gate.set()
+    assert [result(future) for future in (first, *later)] == [(number, 4) for number in range(1 + others)]
+    running.close()
+    assert len(chosen) == choices  # the last one says that there is nothing left
+    assert tower.ran("block_04") == [[*range(1 + others)]]
+
+
 def test_a_place_that_is_free_is_filled_at_once() -> None:
     """Images that came meanwhile run next, and those that stayed join them in a full batch."""
     tower = GatedTower()
