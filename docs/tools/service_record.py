@@ -50,7 +50,7 @@ def service_table() -> str:
     said = (
         f"The time limit was {record['time_limit_s']:g} s. The operating point answered "
         f"{bounds['adaptive_gain']:.2f} times the requests of full depth. At a tenth of the capacity the service added "
-        f"{bounds['added_ms']:.2f} ms to the library's own time (median). A stop under load lost "
+        f"{bounds['added_ms']:.2f} ms to the library's own time for the same image (median). A stop under load lost "
         f"{bounds['lost_at_stop']:.0f} accepted requests, and {sum(record['odd_requests'].values()):,} odd requests "
         f"caused {bounds['faults']:.0f} faults and left {bounds['files_left']:.0f} files open. Memory grew by "
         f"{bounds['memory_growth_mb']:.1f} MB at twice the capacity. {verdict}"

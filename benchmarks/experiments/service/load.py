@@ -34,6 +34,8 @@ class Outcome:
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
     """Of answers with status 200, in the order of their coming."""
+    numbers: list[int] = field(default_factory=list)
+    """Which request each of `latencies_ms` belongs to; `Client.send` chooses its image by it."""
     lost: int = 0
     """Requests whose answer began and did not end, or did not come for `GIVE_UP_S`."""
     refused: int = 0
@@ -82,6 +84,7 @@ class Client:
         outcome.statuses[status] += 1
         if status == 200:
             outcome.latencies_ms.append(1000 * (time.perf_counter() - due))
+            outcome.numbers.append(number)
         return status
 
     def close(self) -> None:
