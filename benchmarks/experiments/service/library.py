@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="folder of encoded images")
     parser.add_argument("--per-second", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--first", type=int, default=0, help="number of the image to begin with")
     parser.add_argument("--policy")
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
@@ -40,7 +41,7 @@ def main() -> None:
         if (early := due - time.perf_counter()) > 0:
             time.sleep(early)
         start = time.perf_counter()
-        model.classify(images[len(latencies) % len(images)])
+        model.classify(images[(given.first + len(latencies)) % len(images)])
         latencies.append(1000 * (time.perf_counter() - start))
     print(json.dumps(latencies))
 

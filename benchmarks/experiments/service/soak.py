@@ -62,6 +62,9 @@ BOUNDS = {
 SPEEDS = frozenset({"p99_above_ms", "adaptive_gain", "added_ms"})
 """Bounds that a busy machine breaks."""
 
+TURNS = 6
+"""Of service and library at a tenth of the capacity: a shared machine is faster at one moment than at another."""
+
 MOST_GROWTH_MB, LEAST_GAIN, MOST_ADDED_MS = 16.0, 1.5, 2.0
 
 
@@ -161,9 +164,11 @@ class Soak:
             if policy and name != "above":
                 continue
             length = seconds if name == "above" and not policy else seconds / 5
-            outcome = await self._loaded(policy, name, service, share * self.capacity[policy], length)
-            if name == "low" and outcome.latencies_ms:
-                self.bounds["added_ms"] = self._added_ms(outcome, share * self.capacity[policy])
+            per_second = share * self.capacity[policy]
+            if name == "low":
+                await self._in_turns(service, per_second, length)
+            else:
+                await self._loaded(policy, name, service, per_second, length)
         if policy:
             return
         above = self._phase(policy, "above")
@@ -174,7 +179,7 @@ class Soak:
         await self._odd(service)
         await self._stop(service)
 
-    async def _loaded(self, policy: str, name: str, service: Service, per_second: float, seconds: float) -> Outcome:
+    async def _loaded(self, policy: str, name: str, service: Service, per_second: float, seconds: float) -> Phase:
         client = Client(service.port, "/v1/classify", self.images)
         load = open_load(client, per_second, seconds) if per_second else closed_load(client, UNDER_WAY, seconds)
         running, rss = asyncio.ensure_future(load), [service.rss_mb()]
@@ -182,51 +187,64 @@ class Soak:
             await asyncio.wait([running], timeout=1.0)
             rss.append(service.rss_mb())
         client.close()
-        phase = phase_of(policy, name, per_second, running.result(), rss)
+        return self._noted(phase_of(policy, name, per_second, running.result(), rss))
+
+    def _noted(self, phase: Phase) -> Phase:
         self.faults += sum(count for status, count in phase.statuses.items() if int(status) >= 500 and status != "503")
         self.phases.append(phase)
         p99 = "none answered" if phase.p99_ms is None else f"p50 {phase.p50_ms:.1f} ms, p99 {phase.p99_ms:.1f} ms"
         print(
-            f"{policy or 'default':8} {name:9} asked {per_second:7.1f}/s, answered {phase.answered_per_s:7.1f}/s, "
-            f"{p99}, {phase.statuses}, {rss[-1]:.0f} MB",
+            f"{phase.policy or 'default':8} {phase.name:9} asked {phase.asked_per_s:7.1f}/s, "
+            f"answered {phase.answered_per_s:7.1f}/s, {p99}, {phase.statuses}, {phase.rss_mb[-1]:.0f} MB",
             flush=True,
         )
-        return running.result()
+        return phase
 
     def _phase(self, policy: str, name: str) -> Phase:
         return next(phase for phase in self.phases if (phase.policy, phase.name) == (policy, name))
 
-    def _added_ms(self, outcome: Outcome, per_second: float) -> float:
-        """Give the median over all answers of their latency less the library's median for the same image.
+    async def _in_turns(self, service: Service, per_second: float, seconds: float) -> None:
+        """Send few requests, in turns with calls of the library on the same core at the same rate.
 
-        Medians of all images together would not do: images leave at a few exits, so that latencies have gaps, and where
-        the median falls into one, both medians can lie on different sides of it.
+        What the service adds is the median over all answers of their latency less the library's median for the same
+        image. Medians of all images together would not do: images leave at a few exits, so that latencies have gaps,
+        and where the median falls into one, both medians can lie on different sides of it.
         """
-        library = self._library_ms(per_second)
-        if missing := {number % len(self.images) for number in outcome.numbers} - library.keys():
-            raise SystemExit(f"the library answered too few images: {len(missing)} are missing; give more --seconds")
-        differences = [
-            latency - library[number % len(self.images)]
-            for latency, number in zip(outcome.latencies_ms, outcome.numbers, strict=True)
-        ]
-        return float(np.median(differences))
-
-    def _library_ms(self, per_second: float) -> dict[int, float]:
-        """Median latency of `Model.classify` for each image, on the service's cores, with the gaps of such requests."""
-        seconds = max(self.given.seconds / 10, 3, 1.5 * len(self.images) / per_second)
+        client, whole, rss = Client(service.port, "/v1/classify", self.images), Outcome(), []
+        alone: dict[int, list[float]] = {}
+        called, least_s = 0, 2 * len(self.images) / per_second
         with tempfile.TemporaryDirectory() as folder:
             for number, image in enumerate(self.images):
                 (Path(folder) / f"{number:05d}.jpg").write_bytes(image)
-            script = str(Path(__file__).with_name("library.py"))
-            words = [sys.executable, script, self.given.bundle, folder, "--per-second", str(per_second)]
-            cores = ",".join(map(str, sorted(self.given.service_cores)))
-            words = ["taskset", "--cpu-list", cores, *words, "--seconds", str(seconds)]
-            done = subprocess.run(words, capture_output=True, text=True, check=True)
-        latencies = json.loads(done.stdout)
-        self.library_p50_ms = float(np.median(latencies))
-        print(f"library alone: p50 {self.library_p50_ms:.1f} ms over {len(latencies):,} calls with the same gaps")
-        count = len(self.images)
-        return {image: float(np.median(latencies[image::count])) for image in range(min(count, len(latencies)))}
+            for turn in range(TURNS):
+                outcome = await open_load(client, per_second, seconds / TURNS, seed=turn)
+                whole.seconds += outcome.seconds
+                whole.statuses += outcome.statuses
+                whole.latencies_ms += outcome.latencies_ms
+                whole.numbers += outcome.numbers
+                whole.lost, whole.refused = whole.lost + outcome.lost, whole.refused + outcome.refused
+                rss.append(service.rss_mb())
+                for latency in self._library(folder, per_second, max(seconds / 2, least_s) / TURNS, called):
+                    alone.setdefault(called % len(self.images), []).append(latency)
+                    called += 1
+        client.close()
+        self._noted(phase_of("", "low", per_second, whole, rss))
+        pairs = zip(whole.latencies_ms, (number % len(self.images) for number in whole.numbers), strict=True)
+        added = [latency - float(np.median(alone[image])) for latency, image in pairs if image in alone]
+        if added:
+            self.bounds["added_ms"] = float(np.median(added))
+        self.library_p50_ms = float(np.median([latency for found in alone.values() for latency in found]))
+        print(f"library alone: p50 {self.library_p50_ms:.1f} ms over {called:,} calls with the same gaps", flush=True)
+
+    def _library(self, folder: str, per_second: float, seconds: float, first: int) -> list[float]:
+        """Latencies of `Model.classify` on the service's cores, with the gaps that requests at this rate have."""
+        script = str(Path(__file__).with_name("library.py"))
+        words = [sys.executable, script, self.given.bundle, folder, "--per-second", str(per_second)]
+        cores = ",".join(map(str, sorted(self.given.service_cores)))
+        words = ["taskset", "--cpu-list", cores, *words, "--seconds", str(seconds), "--first", str(first)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        found: list[float] = json.loads(done.stdout)
+        return found
 
     async def _odd(self, service: Service) -> None:
         """Send odd requests next to ordinary ones; what they open must be closed afterwards."""
