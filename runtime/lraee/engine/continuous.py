@@ -189,9 +189,13 @@ class ContinuousBatching:
         if schedule not in self._stations:
             tower = self._blocks(schedule)
             self._stations[schedule] = Stations(
-                tower, self._batch_size, self._noted, self._refuse, under_way=lambda: len(self._futures)
+                tower, self._batch_size, self._noted, self._refuse, under_way=self._wanted
             )
         return self._stations[schedule]
+
+    def _wanted(self) -> int:
+        """Count the images whose callers still want an answer: one that was cancelled leaves at its next exit."""
+        return sum(not future.cancelled() for future in list(self._futures.values()))
 
     def _urgent(self) -> tuple[Stations, int] | None:
         for stations in self._stations.values():

@@ -67,8 +67,8 @@ class Stations:
             noted: called after each part with its name and the number of images it ran for.
             refused: called with the position of an image whose route raises an error, which then has no answer. None
                 lets the error end the batch.
-            under_way: counts the images that have no answer yet, those of the batch that runs included. Where there are
-                no others, that batch does not wait. None: it waits at each exit.
+            under_way: counts the images that are to be answered, those of the batch that runs included. Where there are no
+                others, that batch does not wait. None: it waits at each exit.
         """
         self.waiting: dict[int, deque[Traveller]] = {
             block: deque() for block in range(1, tower.depth + 1) if tower.has_exit(block)

@@ -244,6 +244,19 @@ def test_a_cancelled_image_leaves_its_queue() -> None:
     assert running.pending == 0
 
 
+def test_an_image_that_is_cancelled_alone_runs_no_further_than_its_next_exit() -> None:
+    """There is nobody whom it would hold up, but its blocks would be run for nothing."""
+    tower = GatedTower()
+    running = batches(tower)
+    future = running.submit(tower, pixels(0), Leaves(None))
+    while not tower.parts:
+        time.sleep(0.001)
+    assert future.cancel()
+    tower.gate.set()
+    running.close()
+    assert [part for part, _ in tower.parts] == ["stem", "block_01", "exit_01"]
+
+
 def test_a_part_that_fails_costs_its_own_batch_alone() -> None:
     """The error is that of the part; images before and after are answered."""
     tower = GatedTower(fails={1})
