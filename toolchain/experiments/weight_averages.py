@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from lraee.cli import errors_as_one_line
+from lraee.errors import LabelsError, TowerError
 from lraee.labels.label_file import read_label_file
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_benchmarks.images import open_source
@@ -69,6 +70,23 @@ def right(embeddings: FloatArray, texts: FloatArray, rows: NDArray[np.intp], cla
     return (rows[(embeddings @ texts[rows].T).argmax(axis=1)] == classes).astype(np.float64)
 
 
+def weights_of(model: LoadedModel) -> dict[str, torch.Tensor]:
+    """Copy the weights of the image tower."""
+    return {name: weight.clone() for name, weight in model.torch_model.visual.state_dict().items()}
+
+
+def rows_of(fold: Path, names: Sequence[str]) -> list[int]:
+    """Find the labels that a fold did not see among all.
+
+    Raises:
+        LabelsError: one is missing.
+    """
+    unseen = json.loads(fold.read_text("utf-8"))["unseen_labels"]
+    if missing := [name for name in unseen if name not in names]:
+        raise LabelsError(f"{fold} names {missing[0]!r}, which is no label; give the labels of the folds")
+    return [names.index(name) for name in unseen]
+
+
 def questions(classes: NDArray[Any], count: int, unseen: list[int]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """Name what is asked: which images, and the rows of the labels that an answer is chosen from."""
     every, rows = np.arange(count), np.array(unseen, np.intp)
@@ -104,11 +122,11 @@ def main() -> None:
         model, tuned = load_model(options.given), load_model(options.tuned)
         classes = label_rows(dataset, labels.names, labels.folders)
         texts, pixels = embed_labels(model, labels), load_pixels(dataset, model.tower.preprocessing).pixels
-        names = [] if options.fold is None else json.loads(options.fold.read_text("utf-8"))["unseen_labels"]
-    asked = questions(classes, len(texts), [labels.names.index(name) for name in names])
-    # copies: load_state_dict below writes into the model's own weights
-    before = {name: weight.clone() for name, weight in model.torch_model.visual.state_dict().items()}
-    after = tuned.torch_model.visual.state_dict()
+        before, after = weights_of(model), weights_of(tuned)
+        if {name: w.shape for name, w in before.items()} != {name: w.shape for name, w in after.items()}:
+            raise TowerError(f"{options.tuned} is no copy of {options.given}: their weights have other names or shapes")
+        unseen = [] if options.fold is None else rows_of(options.fold, labels.names)
+    asked = questions(classes, len(texts), unseen)
     of_given = embed(model, pixels)
     rows, cells = [], []
     for share in options.share or SHARES:

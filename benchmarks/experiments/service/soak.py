@@ -18,9 +18,7 @@ import io
 import json
 import os
 import shlex
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,6 +30,7 @@ import numpy as np
 from load import Client, Outcome, closed_load, open_load
 from odd_requests import send_many
 from process import Service, serving
+from turns import in_turns
 
 import lraee
 from lraee.bundle.strict_json import encode
@@ -61,9 +60,6 @@ BOUNDS = {
 
 SPEEDS = frozenset({"p99_above_ms", "adaptive_gain", "added_ms"})
 """Bounds that a busy machine breaks."""
-
-TURNS = 6
-"""Of service and library at a tenth of the capacity: a shared machine is faster at one moment than at another."""
 
 MOST_GROWTH_MB, LEAST_GAIN, MOST_ADDED_MS = 16.0, 1.5, 2.0
 
@@ -166,7 +162,7 @@ class Soak:
             length = seconds if name == "above" and not policy else seconds / 5
             per_second = share * self.capacity[policy]
             if name == "low":
-                await self._in_turns(service, per_second, length)
+                await self._low(service, per_second, length)
             else:
                 await self._loaded(policy, name, service, per_second, length)
         if policy:
@@ -203,48 +199,15 @@ class Soak:
     def _phase(self, policy: str, name: str) -> Phase:
         return next(phase for phase in self.phases if (phase.policy, phase.name) == (policy, name))
 
-    async def _in_turns(self, service: Service, per_second: float, seconds: float) -> None:
-        """Send few requests, in turns with calls of the library on the same core at the same rate.
-
-        What the service adds is the median over all answers of their latency less the library's median for the same
-        image. Medians of all images together would not do: images leave at a few exits, so that latencies have gaps,
-        and where the median falls into one, both medians can lie on different sides of it.
-        """
-        client, whole, rss = Client(service.port, "/v1/classify", self.images), Outcome(), []
-        alone: dict[int, list[float]] = {}
-        called, least_s = 0, 2 * len(self.images) / per_second
-        with tempfile.TemporaryDirectory() as folder:
-            for number, image in enumerate(self.images):
-                (Path(folder) / f"{number:05d}.jpg").write_bytes(image)
-            for turn in range(TURNS):
-                outcome = await open_load(client, per_second, seconds / TURNS, seed=turn)
-                whole.seconds += outcome.seconds
-                whole.statuses += outcome.statuses
-                whole.latencies_ms += outcome.latencies_ms
-                whole.numbers += outcome.numbers
-                whole.lost, whole.refused = whole.lost + outcome.lost, whole.refused + outcome.refused
-                rss.append(service.rss_mb())
-                for latency in self._library(folder, per_second, max(seconds / 2, least_s) / TURNS, called):
-                    alone.setdefault(called % len(self.images), []).append(latency)
-                    called += 1
-        client.close()
-        self._noted(phase_of("", "low", per_second, whole, rss))
-        pairs = zip(whole.latencies_ms, (number % len(self.images) for number in whole.numbers), strict=True)
-        added = [latency - float(np.median(alone[image])) for latency, image in pairs if image in alone]
-        if added:
-            self.bounds["added_ms"] = float(np.median(added))
-        self.library_p50_ms = float(np.median([latency for found in alone.values() for latency in found]))
-        print(f"library alone: p50 {self.library_p50_ms:.1f} ms over {called:,} calls with the same gaps", flush=True)
-
-    def _library(self, folder: str, per_second: float, seconds: float, first: int) -> list[float]:
-        """Latencies of `Model.classify` on the service's cores, with the gaps that requests at this rate have."""
-        script = str(Path(__file__).with_name("library.py"))
-        words = [sys.executable, script, self.given.bundle, folder, "--per-second", str(per_second)]
-        cores = ",".join(map(str, sorted(self.given.service_cores)))
-        words = ["taskset", "--cpu-list", cores, *words, "--seconds", str(seconds), "--first", str(first)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        found: list[float] = json.loads(done.stdout)
-        return found
+    async def _low(self, service: Service, per_second: float, seconds: float) -> None:
+        """Send few requests, in turns with calls of the library on the same core at the same rate."""
+        cores = self.given.service_cores
+        turns = await in_turns(service, self.given.bundle, cores, self.images, per_second, seconds)
+        self._noted(phase_of("", "low", per_second, turns.served, turns.rss_mb))
+        if turns.added_ms:
+            self.bounds["added_ms"] = float(np.median(turns.added_ms))
+        self.library_p50_ms = float(np.median(turns.alone_ms))
+        print(f"library alone: p50 {self.library_p50_ms:.1f} ms over {len(turns.alone_ms):,} calls", flush=True)
 
     async def _odd(self, service: Service) -> None:
         """Send odd requests next to ordinary ones; what they open must be closed afterwards."""

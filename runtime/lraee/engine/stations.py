@@ -67,7 +67,7 @@ class Stations:
             noted: called after each part with its name and the number of images it ran for.
             refused: called with the position of an image whose route raises an error, which then has no answer. None
                 lets the error end the batch.
-            under_way: counts the images that are to be answered, those of the batch that runs included. Where there are no
+            under_way: counts the images that are to be answered, with those of the batch that runs. Where there are no
                 others, that batch does not wait. None: it waits at each exit.
         """
         self.waiting: dict[int, deque[Traveller]] = {

@@ -34,6 +34,8 @@ def test_a_service_under_load_keeps_its_promises_of_safety(tmp_path: Path) -> No
     record = json.loads(record_file.read_text("utf-8"))
     assert set(record["holds"]) == set(record["bounds"])
     phases = {(phase["policy"], phase["name"]): phase for phase in record["phases"]}
+    assert phases["", "low"]["statuses"]["200"] > 0
+    assert record["library_p50_ms"] > 0
     above = phases["", "above"]
     assert above["statuses"]["200"] > 0
     assert above["asked_per_s"] > 1.5 * phases["", "capacity"]["answered_per_s"]
