@@ -30,7 +30,7 @@ import numpy as np
 from load import Client, Outcome, closed_load, open_load
 from odd_requests import send_many
 from process import Service, serving
-from turns import in_turns
+from turns import TURNS, in_turns
 
 import lraee
 from lraee.bundle.strict_json import encode
@@ -300,6 +300,7 @@ def main() -> int:
             "client_core": given.client_core,
             "time_limit_s": given.time_limit,
             "library_p50_ms": soak.library_p50_ms,
+            "turns": TURNS,
             "capacity_per_s": {policy or "default": value for policy, value in soak.capacity.items()},
             "phases": [asdict(phase) for phase in soak.phases],
             "odd_requests": soak.odd,
