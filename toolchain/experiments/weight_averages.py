@@ -7,14 +7,14 @@ TUNED is what an export leaves in ``OUT.adapted``. A share of 0 is the tower as 
 the classes that this fold of `make evidence-unseen` did not see stand in columns of their own, so that one sees what
 tuning costs there, and how much of it an average gives back. Differences are paired image by image.
 
-Source of the method: M. Wortsman et al., Robust fine-tuning of zero-shot models, arXiv 2109.01903 (WiSE-FT).
+`lraee-export --adapt --adapt-average 0.5` exports such an average, with exits that learn on it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from lraee.cli import errors_as_one_line
-from lraee.errors import LabelsError, TowerError
+from lraee.errors import LabelsError
 from lraee.labels.label_file import read_label_file
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_benchmarks.images import open_source
@@ -31,6 +31,7 @@ from lraee_benchmarks.render.table import Table
 from lraee_calibration_data import label_rows, load_pixels
 from lraee_exporters.labels import embed_labels
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
+from lraee_toolchain.adaptation.averaging import averaged
 from lraee_toolchain.adaptation.views import Views
 
 BATCH = 64
@@ -39,18 +40,6 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the tuned weights, unless others are asked for."""
 
 FloatArray = NDArray[np.float32]
-
-
-def averaged(given: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], share: float) -> dict[str, Any]:
-    """Average two towers, weight by weight.
-
-    >>> averaged({"w": torch.zeros(2)}, {"w": torch.ones(2)}, 0.25)["w"].tolist()
-    [0.25, 0.25]
-    """
-    return {
-        name: torch.lerp(weight, tuned[name], share) if weight.is_floating_point() else weight
-        for name, weight in given.items()
-    }
 
 
 def embed(model: LoadedModel, pixels: NDArray[np.uint8]) -> FloatArray:
@@ -123,14 +112,13 @@ def main() -> None:
         classes = label_rows(dataset, labels.names, labels.folders)
         texts, pixels = embed_labels(model, labels), load_pixels(dataset, model.tower.preprocessing).pixels
         before, after = weights_of(model), weights_of(tuned)
-        if {name: w.shape for name, w in before.items()} != {name: w.shape for name, w in after.items()}:
-            raise TowerError(f"{options.tuned} is no copy of {options.given}: their weights have other names or shapes")
+        averages = {share: averaged(before, after, share) for share in options.share or SHARES}
         unseen = [] if options.fold is None else rows_of(options.fold, labels.names)
     asked = questions(classes, len(texts), unseen)
     of_given = embed(model, pixels)
     rows, cells = [], []
-    for share in options.share or SHARES:
-        model.torch_model.visual.load_state_dict(averaged(before, after, share))
+    for share, weights in averages.items():
+        model.torch_model.visual.load_state_dict(weights)
         found = embed(model, pixels)
         row: dict[str, Any] = {"share": share}
         for name, (images, among) in asked.items():

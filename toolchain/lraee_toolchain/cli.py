@@ -157,6 +157,10 @@ def export_command(
     adapt_exit_weight: Annotated[
         float | None, _option(TUNING, "weight of all exits' losses against that of full depth, 3 by default")
     ] = None,
+    adapt_average: Annotated[
+        float | None,
+        _option(TUNING, "share of the tuned weights where they are averaged with those as given, 1 by default"),
+    ] = None,
     adapt_flip: Annotated[
         bool | None,
         _option(TUNING, "mirror images at random; wrong for text", "--adapt-flip/--adapt-no-flip"),

@@ -87,6 +87,11 @@ class Adaptation:
     """Mirror half of the augmented views; wrong for text and other images whose meaning mirroring changes."""
     rank: int | None = None
     """Rank of low-rank updates of the blocks' matrices (LoRA), merged at the end; None tunes all weights."""
+    average: float = 1.0
+    """Share of the tuned weights in the tower that the export goes on with, the rest being those as given (WiSE-FT,
+    arXiv 2109.01903); 1 takes the tuned tower as it is."""
+    average_head_epochs: int = 2
+    """Passes in which the exit heads learn on the average, which is another tower than the one they learned with."""
     most_drop: float = 0.5
     """Points that full depth may lose on the gating split; where it loses more, the tower as given is kept."""
 
@@ -336,6 +341,7 @@ class ExportConfig:
             "--adapt-epochs": (options.epochs, 1, 1000),
             "--adapt-learning-rate": (options.learning_rate, 1e-8, 1.0),
             "--adapt-rank": (1 if options.rank is None else options.rank, 1, 1024),
+            "--adapt-average": (options.average, 0.01, 1.0),
         }
         for option, (value, least, most) in bounds.items():
             if not least <= value <= most:

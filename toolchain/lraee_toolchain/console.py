@@ -26,6 +26,7 @@ WORDS = {
     "load": "load the model",
     "labels": "embed the labels",
     "adapted": "tune the trunk",
+    "averaged": "average the weights, tune the exit heads on",
     "float": "build the float parts",
     "parity": "prove parity with torch",
     "pixels": "preprocess images",

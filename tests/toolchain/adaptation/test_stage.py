@@ -35,7 +35,7 @@ from lraee_toolchain import export as pipeline
 from lraee_toolchain.adaptation.stage import _photos
 from lraee_toolchain.cache import WorkFolder
 from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
-from lraee_toolchain.early_exit.token_heads.saved import load_heads
+from lraee_toolchain.early_exit.token_heads.saved import arrays_of, load_heads
 from lraee_toolchain.evaluation.metrics import FLOAT, GIVEN_FLOAT, GIVEN_INT8, Metrics
 from lraee_toolchain.export import ExportResult, export
 from lraee_toolchain.stages.exits import Stages
@@ -170,6 +170,45 @@ def test_the_int8_of_the_tower_as_given_is_measured_where_precisions_are(
     assert "exits: against own full depth" in report
 
 
+def test_an_average_lies_between_the_tuned_weights_and_those_as_given(
+    adapted: tuple[ExportConfig, ExportResult], tmp_path: Path
+) -> None:
+    """The trunk is not tuned again; heads learn on from those it learned with; bundle and folder hold the average."""
+    config, tuned = adapted
+    assert config.work is not None
+    half = dataclasses.replace(TUNING, average=0.5, average_head_epochs=1)
+    before = {path.name for path in config.work.glob("adapted-*")}
+    result = export(dataclasses.replace(config, out=tmp_path / "half.lraee", adapt=half, evaluate=None))
+    assert {path.name for path in config.work.glob("adapted-*")} == before
+    folder, other = (done.bundle.with_suffix(".adapted") for done in (result, tuned))
+    given = load_model("reference").torch_model.state_dict()
+    found, ends = (load_file(place / "open_clip_model.safetensors") for place in (folder, other))
+    changed = [name for name in given if not torch.equal(given[name], ends[name])]
+    assert changed
+    for name, weight in given.items():
+        middle = 0.5 * weight + 0.5 * ends[name] if name in changed else weight
+        assert torch.allclose(found[name], middle, rtol=0, atol=1e-6), name
+    record = json.loads((folder / "adaptation.json").read_text("utf-8"))
+    assert [epoch["trunk"] for epoch in record["epochs"]] == [False, True]
+    assert record["average"]["share"] == 0.5
+    assert [epoch["trunk"] for epoch in record["average"]["epochs"]] == [False]
+    heads, learned = load_heads(folder), load_heads(other)
+    assert sorted(heads) == [4, 8]
+    for block in heads:
+        one, two = (arrays_of(some[block])["fc1.weight"].ravel() for some in (heads, learned))
+        assert 0.9 < np.corrcoef(one, two)[0, 1] < 1 - 1e-6
+    words = Bundle(result.bundle).manifest.provenance["adapted"]
+    assert words.endswith(", 50 % of the tuned weights averaged with those as given")
+
+
+def test_the_control_arm_is_averaged_without_heads(small_config: Callable[..., ExportConfig], tmp_path: Path) -> None:
+    """Its exits learn afterwards, as those of any tower."""
+    control = Adaptation(epochs=1, exits="none", average=0.25, most_drop=100.0)
+    result = export(small_config(tmp_path / "control.lraee", adapt=control, device="cpu"))
+    assert result.adapted is not None
+    assert load_heads(result.adapted) == {}
+
+
 def test_a_trunk_that_lost_too_much_is_not_taken(
     adapted: tuple[ExportConfig, ExportResult], exported: Any, tmp_path: Path
 ) -> None:
@@ -234,6 +273,7 @@ def test_only_the_heads_images_teach(adapted: tuple[ExportConfig, ExportResult])
         ({"adapt": None, "device": "cpu"}, "--device cpu is where --adapt tunes the trunk"),
         ({"adapt": Adaptation(epochs=0)}, "--adapt-epochs is 0, wanted 1 to 1000"),
         ({"adapt": Adaptation(rank=0)}, "--adapt-rank is 0"),
+        ({"adapt": Adaptation(average=0.0)}, "--adapt-average is 0, wanted 0.01 to 1"),
         ({"adapt": Adaptation(learning_rate=-1.0)}, "--adapt-learning-rate is -1"),
         ({"adapt": Adaptation(exits=(4, 12))}, "--adapt-exits names block 12, wanted 1 to 11"),
         ({"device": "cuda"}, "--device is cuda, which torch"),
@@ -271,11 +311,12 @@ def test_the_command_builds_the_settings(tmp_path: Path) -> None:
 
     options = ["reference", "-o", str(tmp_path / "x.lraee"), "--adapt", "--adapt-epochs", "3", "--adapt-rank", "8"]
     options += ["--adapt-exits", "6,9", "--adapt-no-flip", "--adapt-exit-weight", "2", "--device", "cpu"]
+    options += ["--adapt-average", "0.5"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "export", keep)
         result = CliRunner().invoke(cli.app, options)
     assert isinstance(result.exception, ExportError), result.output
-    wanted = Adaptation(epochs=3, rank=8, exits=(6, 9), flip=False, exit_weight=2.0)
+    wanted = Adaptation(epochs=3, rank=8, exits=(6, 9), flip=False, exit_weight=2.0, average=0.5)
     assert (seen[0].adapt, seen[0].device) == (wanted, "cpu")
 
 

@@ -7,16 +7,17 @@ follows, ``LayerNorm -> Linear -> GELU -> Linear -> unit length``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 
 from lraee_exporters.graphs.pooling.token_pool import QUERIES, TOKEN_EPSILON, pooled_rows
+from lraee_toolchain.adaptation.lessons import TuningTask
 from lraee_toolchain.early_exit.heads import EPSILON
 from lraee_toolchain.early_exit.task import Head
 from lraee_toolchain.early_exit.token_heads.reading import read_tokens
-from lraee_toolchain.early_exit.token_heads.saved import head_of
+from lraee_toolchain.early_exit.token_heads.saved import arrays_of, head_of
 
 
 class ExitHead(torch.nn.Module):
@@ -52,19 +53,23 @@ class ExitHead(torch.nn.Module):
                 linear.bias.uniform_(-bound, bound, generator=generator)
 
 
-def build_heads(exits: Sequence[int], sizes: tuple[int, int], *, class_token: bool, seed: int) -> torch.nn.ModuleList:
-    """Build one head for each exit.
+def build_heads(task: TuningTask, width: int, *, class_token: bool) -> torch.nn.ModuleList:
+    """Build one head for each exit: those that the task starts from, else new ones.
 
     Args:
-        exits: blocks, from 1.
-        sizes: width of the tokens and length of the embedding.
+        task: exits, heads, and the seed of new ones.
+        width: of the tokens.
         class_token: whether token 0 is a class token.
-        seed: of the initial weights.
     """
-    generator = torch.Generator().manual_seed(seed)
-    heads = torch.nn.ModuleList(ExitHead(*sizes, class_token=class_token) for _ in exits)
-    for head in heads:
-        head.start(generator)  # type: ignore[operator]
+    generator = torch.Generator().manual_seed(task.seed)
+    heads = torch.nn.ModuleList()
+    for block in task.exits:
+        head = ExitHead(width, task.labels.shape[1], class_token=class_token)
+        if (learned := task.heads.get(block)) is None:
+            head.start(generator)
+        else:
+            head.load_state_dict({name: torch.tensor(array) for name, array in arrays_of(learned).items()})
+        heads.append(head)
     return heads
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lraee_toolchain.config import Adaptation
+from lraee_toolchain.early_exit.task import Head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,6 +28,8 @@ class TuningTask:
     seed: int
     schedules: tuple[tuple[int, ...], ...] = ()
     """Merging schedules, pairs in each block; each step draws one of them, or none."""
+    heads: Mapping[int, Head] = field(default_factory=dict)
+    """What the exit heads start from, by block; empty draws them at random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

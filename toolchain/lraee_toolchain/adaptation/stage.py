@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,23 @@ from safetensors.torch import load_file
 from lraee.errors import ExportError
 from lraee_calibration_data import Dataset
 from lraee_exporters.loading.open_clip_models import LoadedModel, tower_of
-from lraee_exporters.torch_tower.trunk import choose_machine
+from lraee_exporters.torch_tower.trunk import Machine, choose_machine
+from lraee_toolchain.adaptation.averaging import averaged
 from lraee_toolchain.adaptation.exit_heads import as_heads
 from lraee_toolchain.adaptation.folder import WEIGHTS_NAME, save_model
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask, exit_blocks, exit_words
 from lraee_toolchain.adaptation.tuning import Watch, tune
 from lraee_toolchain.config import Adaptation
-from lraee_toolchain.early_exit.token_heads.saved import save_heads
+from lraee_toolchain.early_exit.token_heads.saved import load_heads, save_heads
 from lraee_toolchain.stages.exits import Stages
 
 JUDGED = 2000
 """Images of the gating split that every pass is judged on; the decision at the end takes all of them."""
 
 RECORD = "adaptation.json"
+
+OF_AVERAGE = ("average", "average_head_epochs")
+"""Options that a tuning does not depend on, so that another average does not tune again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,9 +69,11 @@ class Adapted:
         how = "all weights of the blocks" if options.rank is None else f"rank {options.rank}"
         exits = f"exits after blocks {', '.join(map(str, self.exits))}" if self.exits else "without exits"
         merged = ", tokens merged by " + ", ".join(one.name for one in self.stages.schedules)
+        average = f", {100 * options.average:g} % of the tuned weights averaged with those as given"
         return (
             f"{epochs} on {self.images} images, {self.stages.supervision}, {exits}, {how}, "
             f"learning rate {options.learning_rate:g}{merged if self.stages.schedules else ''}"
+            f"{average if options.average < 1 else ''}"
         )
 
     @property
@@ -97,34 +104,16 @@ def adapt(stages: Stages) -> Adapted:
     options = _options(stages)
     exits = exit_blocks(stages.tower.depth, options)
     _check(stages, exits)
-    machine = choose_machine(stages.config.device)
     split, rows = stages.splits, stages.pixel_set(stages.splits.heads, views=stages.splits.views)
-    photos = _photos(stages, split.heads, views=split.views), _photos(stages, split.gating, views=1)
-    task = _task(stages, exits)
-    inputs = {
-        "tower": stages.fingerprint,
-        "text": stages.model.source_sha256,
-        "labels": stages.label_folder.name,
-        "heads": stages.pixels(split.heads, views=split.views).name,
-        "gating": stages.pixels(split.gating, views=1).name,
-        "supervision": stages.supervision,
-        "options": dataclasses.asdict(options),
-        "exits": exits,
-        "seed": task.seed,
-        **({"schedules": task.schedules} if task.schedules else {}),
-    }
-
-    def make(folder: Path) -> None:
-        begun = stages.work.begun("adapted", inputs)
-        visual = copy.deepcopy(stages.model.torch_model.visual)
-        watch = _watch(stages, task, images=len(photos[0].pixels))
-        tuned = tune(visual, task, (photos[0], photos[1].at_most(JUDGED)), begun, machine, watch)
-        save_model(_with_visual(stages.model, visual), folder)
-        save_heads(as_heads(tuned.heads), folder)
-        record = {"machine": machine.words, "epochs": [dataclasses.asdict(record) for record in tuned.records]}
-        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-
-    folder = stages.work.stage("adapted", inputs, make)
+    tuning = _Tuning(
+        stages=stages,
+        task=_task(stages, exits),
+        photos=(_photos(stages, split.heads, views=split.views), _photos(stages, split.gating, views=1)),
+        machine=choose_machine(stages.config.device),
+    )
+    folder = tuning.tune()
+    if options.average < 1:
+        folder = tuning.average(folder)
     tuned = stages.with_model(_load(stages.model, folder))
     tuned.schedules = stages.schedules  # the trunk learned with these
     tuned.learned_heads = folder
@@ -142,6 +131,75 @@ def adapt(stages: Stages) -> Adapted:
     )
     stages.progress.notice(found.sentence)
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Tuning:
+    """The stages of an export's work folder that a tuning leaves."""
+
+    stages: Stages
+    task: TuningTask
+    photos: tuple[Photos, Photos]
+    """To learn from, and held out to judge by."""
+    machine: Machine
+
+    def tune(self) -> Path:
+        """Tune a copy of the trunk with new heads; gives the folder of both."""
+        stages, split, task = self.stages, self.stages.splits, self.task
+        settings = dataclasses.asdict(task.options)
+        inputs = {
+            "tower": stages.fingerprint,
+            "text": stages.model.source_sha256,
+            "labels": stages.label_folder.name,
+            "heads": stages.pixels(split.heads, views=split.views).name,
+            "gating": stages.pixels(split.gating, views=1).name,
+            "supervision": stages.supervision,
+            "options": {name: value for name, value in settings.items() if name not in OF_AVERAGE},
+            "exits": task.exits,
+            "seed": task.seed,
+            **({"schedules": task.schedules} if task.schedules else {}),
+        }
+
+        def make(folder: Path) -> None:
+            visual = copy.deepcopy(stages.model.torch_model.visual)
+            self._learn(visual, task, stages.work.begun("adapted", inputs), folder)
+
+        return stages.work.stage("adapted", inputs, make)
+
+    def average(self, tuned: Path) -> Path:
+        """Average the tuned trunk with the one as given, on which the heads learn on; gives the folder of both."""
+        stages, options = self.stages, self.task.options
+        inputs = {"tuned": tuned.name, **{name: getattr(options, name) for name in OF_AVERAGE}}
+        # Nothing but heads learns: all that concerns the trunk is left out.
+        alone = dataclasses.replace(
+            options, epochs=0, head_epochs=options.average_head_epochs, rank=None, teacher="plain"
+        )
+        task = dataclasses.replace(self.task, options=alone, heads=load_heads(tuned) if self.task.exits else {})
+
+        def make(folder: Path) -> None:
+            visual = copy.deepcopy(stages.model.torch_model.visual)
+            weights = _load(stages.model, tuned).torch_model.visual.state_dict()
+            visual.load_state_dict(averaged(visual.state_dict(), weights, options.average))
+            self._learn(visual, task, stages.work.begun("averaged", inputs), folder)
+            record = json.loads((tuned / RECORD).read_text("utf-8"))
+            record["average"] = {"share": options.average, **json.loads((folder / RECORD).read_text("utf-8"))}
+            _write_record(record, folder)
+
+        return stages.work.stage("averaged", inputs, make)
+
+    def _learn(self, visual: Any, task: TuningTask, begun: Path, folder: Path) -> None:
+        """Tune a tower and write it with its heads and the record of each pass."""
+        learn_from, held_out = self.photos
+        watch = _watch(self.stages, task, images=len(learn_from.pixels))
+        tuned = tune(visual, task, (learn_from, held_out.at_most(JUDGED)), begun, self.machine, watch)
+        save_model(_with_visual(self.stages.model, visual), folder)
+        save_heads(as_heads(tuned.heads), folder)
+        epochs = [dataclasses.asdict(record) for record in tuned.records]
+        _write_record({"machine": self.machine.words, "epochs": epochs}, folder)
+
+
+def _write_record(record: Mapping[str, Any], folder: Path) -> None:
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 def _options(stages: Stages) -> Adaptation:

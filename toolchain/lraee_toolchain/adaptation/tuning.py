@@ -103,8 +103,8 @@ class _Tuner:
         self.visual = visual.to(machine.device)
         groups = trunk_groups(visual, options, task.seed)
         self.trunk = [parameter for group in groups for parameter in group["params"]]
-        sizes = (int(next(blocks_of(visual)[0].parameters()).shape[0]), task.labels.shape[1])
-        self.heads = build_heads(task.exits, sizes, class_token=has_class_token(visual), seed=task.seed)
+        width = int(next(blocks_of(visual)[0].parameters()).shape[0])
+        self.heads = build_heads(task, width, class_token=has_class_token(visual))
         self.heads.to(machine.device)
         groups += head_groups(self.heads, options)
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)

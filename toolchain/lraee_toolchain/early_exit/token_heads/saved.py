@@ -21,16 +21,8 @@ NAMES = ("queries", "norm.weight", "norm.bias", "fc1.weight", "fc1.bias", "fc2.w
 
 def save_heads(heads: Mapping[int, Head], folder: Path) -> None:
     """Write float attention heads by their block, as one file."""
-    arrays: dict[str, FloatArray] = {}
-    for block, head in heads.items():
-        assert head.pool is not None
-        assert isinstance(head.fc1, Linear)
-        assert isinstance(head.fc2, Linear)
-        found = {"queries": head.pool.queries, "norm.weight": head.norm.weight, "norm.bias": head.norm.bias}
-        for name, layer in (("fc1", head.fc1), ("fc2", head.fc2)):
-            found |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
-        arrays |= {f"{block}.{name}": np.ascontiguousarray(array) for name, array in found.items()}
-    save_file(arrays, folder / NAME)
+    found = {f"{block}.{name}": array for block, head in heads.items() for name, array in arrays_of(head).items()}
+    save_file({name: np.ascontiguousarray(array) for name, array in found.items()}, folder / NAME)
 
 
 def load_heads(folder: Path) -> dict[int, Head]:
@@ -38,6 +30,17 @@ def load_heads(folder: Path) -> dict[int, Head]:
     arrays = load_file(folder / NAME)
     blocks = sorted({int(name.split(".")[0]) for name in arrays})
     return {block: head_of({name: arrays[f"{block}.{name}"] for name in NAMES}) for block in blocks}
+
+
+def arrays_of(head: Head) -> dict[str, FloatArray]:
+    """Give the arrays of a float attention head, called as in `NAMES`."""
+    assert head.pool is not None
+    assert isinstance(head.fc1, Linear)
+    assert isinstance(head.fc2, Linear)
+    found = {"queries": head.pool.queries, "norm.weight": head.norm.weight, "norm.bias": head.norm.bias}
+    for name, layer in (("fc1", head.fc1), ("fc2", head.fc2)):
+        found |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+    return found
 
 
 def head_of(arrays: Mapping[str, FloatArray]) -> Head:
