@@ -36,6 +36,8 @@ class Outcome:
     """Of answers with status 200, in the order of their coming."""
     numbers: list[int] = field(default_factory=list)
     """Which request each of `latencies_ms` belongs to; `Client.send` chooses its image by it."""
+    late_ms: list[float] = field(default_factory=list)
+    """Of answers with status 503: the request was accepted, and its time ran out."""
     lost: int = 0
     """Requests whose answer began and did not end, or did not come for `GIVE_UP_S`."""
     refused: int = 0
@@ -85,6 +87,8 @@ class Client:
         if status == 200:
             outcome.latencies_ms.append(1000 * (time.perf_counter() - due))
             outcome.numbers.append(number)
+        elif status == 503:
+            outcome.late_ms.append(1000 * (time.perf_counter() - due))
         return status
 
     def close(self) -> None:

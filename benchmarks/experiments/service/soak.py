@@ -77,6 +77,7 @@ class Phase:
     answered_per_s: float
     statuses: dict[str, int]
     p50_ms: float | None
+    """Of the accepted requests, those whose time ran out among them."""
     p99_ms: float | None
     most_ms: float | None
     lost: int
@@ -108,7 +109,7 @@ def bodies(bundle: str, source: str, count: int) -> list[bytes]:
 
 def phase_of(policy: str, name: str, asked: float, outcome: Outcome, rss: Sequence[float] = ()) -> Phase:
     """Sum up one phase."""
-    latencies = np.array(outcome.latencies_ms)
+    latencies = np.array(outcome.latencies_ms + outcome.late_ms)
     p50, p99, most = (float(np.quantile(latencies, at)) for at in (0.5, 0.99, 1.0)) if len(latencies) else [None] * 3
     return Phase(
         policy=policy,

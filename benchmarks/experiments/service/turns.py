@@ -76,6 +76,7 @@ def _add(whole: Outcome, one: Outcome) -> None:
     whole.statuses += one.statuses
     whole.latencies_ms += one.latencies_ms
     whole.numbers += one.numbers
+    whole.late_ms += one.late_ms
     whole.lost += one.lost
     whole.refused += one.refused
 

@@ -5,7 +5,8 @@ its own, and perhaps with a deadline. No batch waits for images that may not com
 
 1. the queue of an image with a deadline; else
 2. the deepest queue that holds a full batch; else
-3. the queue of the image that most others have overtaken, if these are more than `max_lag`; else
+3. the queue of the image that came first, if more than `max_lag` others have overtaken it, or if it has been here for
+   longer than `max_wait_s`; else
 4. new images, as many as there are, up to a batch; else
 5. the shallowest queue that is not empty, so that its images join those of deeper queues.
 
@@ -18,6 +19,7 @@ them.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -41,6 +43,15 @@ LAG_IN_BATCHES = 4
 
 
 @dataclass(slots=True, eq=False)
+class _Caller:
+    """Waits for the answer of one image."""
+
+    future: Future[Answers]
+    since: float
+    """When the image came, by `time.monotonic`."""
+
+
+@dataclass(slots=True, eq=False)
 class _Arrival:
     """Holds an image that no batch has taken yet."""
 
@@ -58,6 +69,7 @@ class ContinuousBatching:
         *,
         batch_size: int = 8,
         max_lag: int | None = None,
+        max_wait_s: float = math.inf,
         on_part: Callable[[str, int], None] | None = None,
     ) -> None:
         """Start the thread.
@@ -66,6 +78,7 @@ class ContinuousBatching:
             blocks: gives the tower whose stem and blocks run under a merging schedule, such as `Parts.under`.
             batch_size: images that run together at most.
             max_lag: how many images may overtake one that waits for a full batch; by default four batches.
+            max_wait_s: seconds after which none may.
             on_part: called on the thread after each part with its name and the number of images it ran for.
 
         Raises:
@@ -74,10 +87,11 @@ class ContinuousBatching:
         check_count("batch_size", batch_size, SettingsError)
         self._max_lag = LAG_IN_BATCHES * batch_size if max_lag is None else max_lag
         check_count("max_lag", self._max_lag, SettingsError)
+        self._max_wait_s = max_wait_s
         self._blocks, self._batch_size, self._told = blocks, batch_size, on_part
         self._costs = PartCosts()
         self._stations: dict[str | None, Stations] = {}
-        self._futures: dict[int, Future[Answers]] = {}
+        self._callers: dict[int, _Caller] = {}
         self._arrivals: deque[_Arrival] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -96,7 +110,7 @@ class ContinuousBatching:
     @property
     def pending(self) -> int:
         """Images that have no answer yet."""
-        return len(self._futures)
+        return len(self._callers)
 
     def submit(self, tower: Tower[Tokens], pixels: NDArray[np.uint8], route: Route) -> Future[Answers]:
         """Accept one image.
@@ -120,7 +134,7 @@ class ContinuousBatching:
                 raise ServiceError(self._why())
             position = self._count
             self._count += 1
-            self._futures[position] = future
+            self._callers[position] = _Caller(future, time.monotonic())
             self._arrivals.append(_Arrival(traveller(position, route, tower), pixels, schedule_of(route)))
             self._changed.notify()
         return future
@@ -152,7 +166,7 @@ class ContinuousBatching:
             self._failure = error
             with self._changed:
                 self._arrivals.clear()
-                waiting = list(self._futures)
+                waiting = list(self._callers)
             self._fail(waiting, ServiceError(self._why()))
 
     def _next(self) -> tuple[list[Traveller], Callable[[], Answered]] | None:
@@ -195,7 +209,7 @@ class ContinuousBatching:
 
     def _wanted(self) -> int:
         """Count the images whose callers still want an answer: one that was cancelled leaves at its next exit."""
-        return sum(not future.cancelled() for future in list(self._futures.values()))
+        return sum(not caller.future.cancelled() for caller in list(self._callers.values()))
 
     def _urgent(self) -> tuple[Stations, int] | None:
         for stations in self._stations.values():
@@ -211,13 +225,15 @@ class ContinuousBatching:
         return None
 
     def _overtaken(self) -> tuple[Stations, int] | None:
-        """Find the image that came first of those that wait, if too many that came later were taken before it."""
-        oldest, queue = self._entered - self._max_lag, None
+        """Find the image that came first of those that wait, if it has waited too long."""
+        first, queue = self._count, None
         for stations in self._stations.values():
             for block, image in stations.travellers():
-                if image.position < oldest:
-                    oldest, queue = image.position, (stations, block)
-        return queue
+                if image.position < first:
+                    first, queue = image.position, (stations, block)
+        if queue is None or first < self._entered - self._max_lag:
+            return queue
+        return queue if time.monotonic() - self._callers[first].since > self._max_wait_s else None
 
     def _shallowest(self) -> tuple[Stations, int] | None:
         for stations in self._stations.values():
@@ -227,11 +243,11 @@ class ContinuousBatching:
 
     def _forget_cancelled(self) -> None:
         """Take images out of their queues whose callers no longer want an answer."""
-        gone = {position for position, future in self._futures.items() if future.cancelled()}
+        gone = {position for position, caller in self._callers.items() if caller.future.cancelled()}
         if not gone:
             return
         for position in gone:
-            del self._futures[position]
+            del self._callers[position]
         for stations in self._stations.values():
             stations.forget(gone)
         self._arrivals = deque(one for one in self._arrivals if one.image.position not in gone)
@@ -245,15 +261,15 @@ class ContinuousBatching:
 
     def _deliver(self, answered: Answered) -> None:
         for position, answer in answered:
-            future = self._futures.pop(position, None)  # None: it has failed, where memory ran out meanwhile
-            if future is not None and future.set_running_or_notify_cancel():
-                future.set_result(answer)
+            caller = self._callers.pop(position, None)  # None: it has failed, where memory ran out meanwhile
+            if caller is not None and caller.future.set_running_or_notify_cancel():
+                caller.future.set_result(answer)
 
     def _refuse(self, position: int, error: LraeeError) -> None:
         self._fail([position], error)
 
     def _fail(self, positions: Iterable[int], error: Exception) -> None:
         for position in positions:
-            future = self._futures.pop(position, None)
-            if future is not None and future.set_running_or_notify_cancel():
-                future.set_exception(error)
+            caller = self._callers.pop(position, None)
+            if caller is not None and caller.future.set_running_or_notify_cancel():
+                caller.future.set_exception(error)

@@ -35,6 +35,10 @@ from lraee.service.settings import ServiceSettings
 MOST_DECODERS = 4
 """Threads that decode at most: each may hold an image of the largest size."""
 
+OVERTAKEN_SHARE = 0.25
+"""Of the time limit after which an image goes before all that came later: where a board takes long for one image, new
+images would otherwise overtake those in deep blocks until their time is up."""
+
 WARM_ROUNDS = 3
 """Times that each batch size is run before images are accepted."""
 
@@ -61,7 +65,12 @@ class Answering:
         """
         self.model, self.settings, self.metrics = model, settings, metrics
         self.admission = Admission(settings)
-        self._batches = ContinuousBatching(model.parts.under, batch_size=settings.batch_size, on_part=metrics.part)
+        self._batches = ContinuousBatching(
+            model.parts.under,
+            batch_size=settings.batch_size,
+            max_wait_s=OVERTAKEN_SHARE * settings.time_limit_s,
+            on_part=metrics.part,
+        )
         self._decoders = ThreadPoolExecutor(min(MOST_DECODERS, usable_cores()), thread_name_prefix="lraee-decode")
         self._labels = LabelCache(self._embedded, sets=settings.label_sets, noted=metrics.labels)
         self._warmed = threading.Event()

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def pixels(number: int) -> NDArray[np.uint8]:
     return np.full((1, 1, 3), number, np.uint8)
 
 
-def batches(tower: GatedTower, **options: int) -> ContinuousBatching:
+def batches(tower: GatedTower, **options: Any) -> ContinuousBatching:
     """Runs the blocks of a fake tower."""
     return ContinuousBatching(lambda schedule: tower, **options)
 
@@ -226,6 +227,28 @@ def test_an_image_is_not_overtaken_for_ever() -> None:
     assert result(slow) == (255, 4)
     running.close()
     assert all(future.done() for future in futures)
+
+
+@pytest.mark.parametrize(("max_wait_s", "order"), [(0.0, [255, 1]), (60.0, [1, 255])])
+def test_an_image_that_has_waited_long_goes_before_new_ones(max_wait_s: float, order: list[int]) -> None:
+    """It waits after block 1 when another arrives, which would run first: there is no full batch, and no lag yet."""
+    tower = GatedTower()
+    running = batches(tower, batch_size=2, max_wait_s=max_wait_s)
+    done: list[int] = []
+
+    def submit(number: int, at: int | None) -> Future[Answers]:
+        future = running.submit(tower, pixels(number), Leaves(at))
+        future.add_done_callback(lambda _: done.append(number))
+        return future
+
+    first = submit(255, None)
+    while not tower.ran("stem"):
+        time.sleep(0.001)
+    other = submit(1, 1)
+    tower.gate.set()
+    assert [result(future) for future in (first, other)] == [(255, 4), (1, 1)]
+    running.close()
+    assert done == order
 
 
 def test_a_cancelled_image_leaves_its_queue() -> None:
