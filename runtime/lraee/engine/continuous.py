@@ -56,7 +56,7 @@ class _Arrival:
     """Holds an image that no batch has taken yet."""
 
     image: Traveller
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
     schedule: str | None
 
 
@@ -112,12 +112,16 @@ class ContinuousBatching:
         """Images that have no answer yet."""
         return len(self._callers)
 
-    def submit(self, tower: Tower[Tokens], pixels: NDArray[np.uint8], route: Route) -> Future[Answers]:
+    def submit(
+        self, tower: Tower[Tokens], pixels: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], route: Route
+    ) -> Future[Answers]:
         """Accept one image.
 
         Args:
             tower: runs its exits and its tail, such as ``parts.with_labels(labels).for_route(route)``.
-            pixels: (size, size, 3) uint8, as `lraee.images.preprocess.pixels` gives them.
+            pixels: (size, size, 3) uint8, as `lraee.images.preprocess.pixels` gives them, or what gives them: it is
+                called on the thread of the batches, which saves handing the image over where no other is under way;
+                its error is that of the answer.
             route: of this image alone, bound when its deadline begins to count.
 
         Returns:
@@ -196,8 +200,19 @@ class ContinuousBatching:
             (taken if arrival.schedule == schedule else others).append(arrival)
         self._arrivals.extendleft(reversed(others))
         self._entered = max(self._entered, taken[-1].image.position)
-        images, pixels = [one.image for one in taken], [one.pixels for one in taken]
-        return images, lambda: self._of(schedule).enter(images, pixels)
+        return [one.image for one in taken], lambda: self._enter(taken, schedule)
+
+    def _enter(self, arrivals: list[_Arrival], schedule: str | None) -> Answered:
+        images, pixels = list[Traveller](), list[NDArray[np.uint8]]()
+        for arrival in arrivals:
+            try:
+                pixels.append(arrival.pixels() if callable(arrival.pixels) else arrival.pixels)
+            except Exception as error:  # of this image alone
+                self._fail([arrival.image.position], error)
+            else:
+                images.append(arrival.image)
+        self._began = time.perf_counter()
+        return self._of(schedule).enter(images, pixels) if images else []
 
     def _of(self, schedule: str | None) -> Stations:
         if schedule not in self._stations:

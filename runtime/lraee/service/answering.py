@@ -35,6 +35,9 @@ from lraee.service.settings import ServiceSettings
 MOST_DECODERS = 4
 """Threads that decode at most: each may hold an image of the largest size."""
 
+SMALL_BYTES = 262_144
+"""Of an image that the thread of the batches may decode: large ones would hold up those that come meanwhile."""
+
 OVERTAKEN_SHARE = 0.25
 """Of the time limit after which an image goes before all that came later: where a board takes long for one image, new
 images would otherwise overtake those in deep blocks until their time is up."""
@@ -165,7 +168,12 @@ class Answering:
         return prediction_of(answers, 0, self.model.manifest, parts.labels, top=top)
 
     def _decoded_and_run(self, bound: _Bound, parts: Parts) -> asyncio.Future[Answers]:
-        """Decode an image and submit it from the thread that decoded it: the loop wakes up for the answer alone."""
+        """Decode an image and submit it from the thread that decoded it: the loop wakes up for the answer alone.
+
+        Where no other image is under way, a small one is decoded by the thread of the batches itself.
+        """
+        if not self._batches.pending and len(bound.image) <= SMALL_BYTES:
+            return asyncio.wrap_future(self._submit(parts, lambda: self._read(bound), bound.route))
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Answers] = loop.create_future()
         submitted: list[Future[Answers]] = []
@@ -211,7 +219,9 @@ class Answering:
     def _bind(self, policy: Policy) -> Route:
         return bind(policy, self.model.manifest)
 
-    def _submit(self, parts: Parts, pixels: NDArray[np.uint8], route: Route) -> Future[Answers]:
+    def _submit(
+        self, parts: Parts, pixels: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]], route: Route
+    ) -> Future[Answers]:
         return self._batches.submit(parts.for_route(route), pixels, route)
 
     def _embedded(self, names: Names) -> Parts:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter as Counts
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from lraee.bundle.manifest import Manifest, block_names
 
@@ -44,10 +47,8 @@ class Metrics:
         self.image_seconds = Gauge("lraee_image_seconds", "Time of one image under load.", registry=registry)
         self.ready = Gauge("lraee_ready", "Whether images are accepted.", registry=registry)
         self.dropped = Counter("lraee_log_lines_dropped", "Lines of the log that were lost.", registry=registry)
-        batches = Histogram(
-            "lraee_batch_images", "Images that ran together.", ["part"], buckets=_sizes(batch_size), registry=registry
-        )
-        self._batches = {name: batches.labels(name) for name in _parts(manifest)}
+        self._batches = _Batches(_parts(manifest), _sizes(batch_size))
+        registry.register(self._batches)
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Count a request.
@@ -78,14 +79,38 @@ class Metrics:
 
     def part(self, name: str, images: int) -> None:
         """Note how many images a part ran for."""
-        self._batches[name].observe(images)
+        self._batches.counts[name, images] += 1
 
     def page(self) -> bytes:
         """Give all counters as Prometheus reads them."""
         return generate_latest(self._registry)
 
 
-def _sizes(batch_size: int) -> Sequence[float]:
+class _Batches(Collector):
+    """Counts batches by part and size, and makes a histogram of them when it is asked for.
+
+    A part takes a tenth of a millisecond on small towers, and each runs after another has emptied the caches, where an
+    observation of the library's own histogram costs 20 microseconds and more.
+    """
+
+    def __init__(self, parts: Sequence[str], sizes: Sequence[int]) -> None:
+        self.counts: Counts[tuple[str, int]] = Counts()
+        """Batches by part and number of images; one thread writes."""
+        self._parts, self._sizes = parts, sizes
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Give the histogram of each part."""
+        family = HistogramMetricFamily("lraee_batch_images", "Images that ran together.", labels=["part"])
+        counts = self.counts.copy()
+        for part in self._parts:
+            found = {size: count for (name, size), count in counts.items() if name == part}
+            buckets = [(str(float(end)), sum(n for size, n in found.items() if size <= end)) for end in self._sizes]
+            buckets.append(("+Inf", sum(found.values())))
+            family.add_metric([part], buckets=buckets, sum_value=sum(size * count for size, count in found.items()))
+        yield family
+
+
+def _sizes(batch_size: int) -> Sequence[int]:
     """Give the sizes 1, 2, 4 and so on, up to the largest batch."""
     return [*(2**power for power in range(batch_size.bit_length()) if 2**power < batch_size), batch_size]
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-import h11
+import httptools
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lraee.errors import SettingsError
 from lraee.model import Model
@@ -26,6 +26,12 @@ from lraee.service.gate import Gate
 from lraee.service.logs import JsonLog, LibraryLog
 from lraee.service.metrics import Metrics
 from lraee.service.settings import ServiceSettings
+
+HEAD_BYTES = 65536
+"""Of a head, or of whatever else of a request is not its body, that are read at most; one piece more may come."""
+
+PIPELINED = 64
+"""Requests that a connection may send before an earlier one is answered."""
 
 GRACE_S = 5.0
 """Seconds beyond the limits of time after which a stop no longer waits for clients."""
@@ -90,19 +96,40 @@ def serve(
         raise failure[0]
 
 
-class _Protocol(H11Protocol):
-    """Closes connections whose clients take too long: to send a head, to send what is dropped, or to read an answer."""
+class _Protocol(HttpToolsProtocol):
+    """Closes connections whose clients take too long: to send a head, to send what is dropped, or to read an answer.
+
+    The parser itself bounds neither heads nor requests that come before earlier ones are answered; this class does.
+    """
 
     patience_s: float
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self._limits: dict[str, asyncio.TimerHandle] = {}
+        self._head_bytes = 0
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
         super().data_received(data)
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
         self._watch()
+
+    def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= PIPELINED:
+            raise httptools.HttpParserError("too many requests at a time on one connection")
+        super().on_headers_complete()
+        self._head_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._head_bytes = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -124,8 +151,7 @@ class _Protocol(H11Protocol):
             super().timeout_keep_alive_handler()
 
     def _watch(self) -> None:
-        answered = self.cycle is not None and self.cycle.response_complete
-        self._set_limit("reading", self.conn.their_state is h11.IDLE or answered)
+        self._set_limit("reading", self.cycle is None or self.cycle.response_complete)
 
     def _set_limit(self, what: str, is_limited: bool) -> None:
         if is_limited and what not in self._limits:
