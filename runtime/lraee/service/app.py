@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -19,6 +20,7 @@ from lraee.prediction import Prediction
 from lraee.service import schemas
 from lraee.service.answering import Answering
 from lraee.service.bodies import FORM, MEDIA_TYPES, Form, check_media_type, parse_body, read_body
+from lraee.service.gate import App, Receive, Scope, Send
 from lraee.service.options import SCHEMAS, Asked, options_of, with_fields
 from lraee.service.page import page
 from lraee.service.problems import GONE, WORDS, Gone, Problem, error_body, problem_of
@@ -47,14 +49,50 @@ def make_app(answering: Answering) -> FastAPI:
     )
     _add_images(app, answering)
     _add_others(app, answering)
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(LraeeError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Gone, _on_gone)
-    app.add_exception_handler(Exception, _on_fault)
+    for kind, handler in _handlers().items():
+        app.add_exception_handler(kind, handler)
     if answering.settings.token is not None:
         _describe_token(app)
     return app
+
+
+def direct(app: FastAPI) -> App:
+    """Let images be answered without the layers of the framework around their routes; all else goes to the application.
+
+    These layers are some 80 calls, and a tower that has run leaves cold caches for them.
+    """
+    routes = {route.path: route for route in app.routes if isinstance(route, APIRoute) and route.methods == {"POST"}}
+    handlers = _handlers()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        if not is_post or (route := routes.get(scope["path"])) is None:
+            await app(scope, receive, send)
+            return
+        scope["route"] = route
+        request, fault = Request(scope, receive, send), None
+        try:
+            response: Response = await route.endpoint(request)
+        except Exception as error:
+            handler = next(found for kind, found in handlers.items() if isinstance(error, kind))
+            response = await handler(request, error)
+            fault = error if handler is _on_fault else None
+        await response(scope, receive, send)
+        if fault is not None:
+            raise fault
+
+    return answer
+
+
+def _handlers() -> dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]]:
+    """Say what answers each error; the first that fits does."""
+    return {
+        Problem: _on_problem,
+        LraeeError: _on_error,
+        HTTPException: _on_http,
+        Gone: _on_gone,
+        Exception: _on_fault,
+    }
 
 
 def _add_images(app: FastAPI, answering: Answering) -> None:
@@ -176,17 +214,27 @@ async def _answers(request: Request, answering: Answering, default: Policy) -> t
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Wait for work, and cancel it where the client closes its connection.
 
+    The work runs in the task of the request, since a task of its own takes as long as all else here.
+
     Raises:
         Gone: it did.
     """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    task, gone, waits = asyncio.current_task(), asyncio.ensure_future(request.receive()), True
+    assert task is not None
+
+    def leave(_: object) -> None:
+        if waits and not gone.cancelled():
+            task.cancel()
+
+    gone.add_done_callback(leave)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Gone
+        return await work
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled() and task.uncancel() == 0:
+            raise Gone from None
+        raise
     finally:
-        task.cancel()
+        waits = False
         gone.cancel()
 
 

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lraee.errors import SettingsError
 from lraee.model import Model
 from lraee.service.answering import Answering
-from lraee.service.app import make_app
+from lraee.service.app import direct, make_app
 from lraee.service.gate import Gate
 from lraee.service.logs import JsonLog, LibraryLog
 from lraee.service.metrics import Metrics
@@ -60,7 +60,7 @@ def serve(
     metrics = Metrics(model.manifest, settings.batch_size)
     log = log if log is not None else JsonLog(dropped=metrics.dropped.inc)
     answering = Answering(model, settings, metrics)
-    gate = Gate(make_app(answering), settings, metrics, log)
+    gate = Gate(direct(make_app(answering)), settings, metrics, log)
     _libraries_to(log)
 
     def stopping() -> None:
