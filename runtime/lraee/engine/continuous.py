@@ -177,16 +177,19 @@ class ContinuousBatching:
         """Choose the next batch; waits while there is none, and gives None when it was closed and all is answered."""
         with self._changed:
             while True:
-                self._forget_cancelled()
-                if (queue := self._urgent() or self._full() or self._overtaken()) is not None:
-                    return self._from_queue(*queue)
-                if self._arrivals:
-                    return self._from_arrivals()
-                if (queue := self._shallowest()) is not None:
-                    return self._from_queue(*queue)
+                if self._callers and (step := self._chosen()) is not None:
+                    return step
                 if self._closing:
                     return None
                 self._changed.wait()
+
+    def _chosen(self) -> tuple[list[Traveller], Callable[[], Answered]] | None:
+        self._forget_cancelled()
+        if (queue := self._urgent() or self._full() or self._overtaken()) is not None:
+            return self._from_queue(*queue)
+        if self._arrivals:
+            return self._from_arrivals()
+        return None if (queue := self._shallowest()) is None else self._from_queue(*queue)
 
     def _from_queue(self, stations: Stations, block: int) -> tuple[list[Traveller], Callable[[], Answered]]:
         return list(stations.waiting[block])[: self._batch_size], lambda: stations.leave_for(block)

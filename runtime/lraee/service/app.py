@@ -186,7 +186,7 @@ async def _answers(request: Request, answering: Answering, default: Policy) -> t
     answering.check_ready()
     content_type = request.headers.get("content-type", "")
     check_media_type(content_type)
-    asked = with_fields(Asked(), request.query_params.multi_items())
+    asked = with_fields(Asked(), request.query_params.multi_items()) if request.scope["query_string"] else Asked()
     options = options_of(asked, answering.model, default, settings.labels)
     admission.check()
     with admission.holding() as hold:

@@ -67,16 +67,15 @@ async def read_body(
     Raises:
         Problem: 413, it is too large, or 408, it takes too long.
     """
-    too_large = Problem(413, f"the body has more than {settings.body_bytes:,} bytes; scale the images down first")
     if length is not None and length.isdecimal() and int(length[:19]) > settings.body_bytes:
-        raise too_large
+        raise _too_large(settings)
     found, size = [], 0
     try:
         async with asyncio.timeout(settings.body_time_s):
             async for chunk in chunks:
                 size += len(chunk)
                 if size > settings.body_bytes:
-                    raise too_large
+                    raise _too_large(settings)
                 if chunk:
                     hold(len(chunk))
                     found.append(chunk)
@@ -85,6 +84,10 @@ async def read_body(
             408, f"{size:,} bytes of the body came within {settings.body_time_s:g} s; send it faster, or less"
         ) from error
     return found[0] if len(found) == 1 else b"".join(found)
+
+
+def _too_large(settings: ServiceSettings) -> Problem:
+    return Problem(413, f"the body has more than {settings.body_bytes:,} bytes; scale the images down first")
 
 
 def check_media_type(given: str | None) -> str:

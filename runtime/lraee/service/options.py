@@ -97,7 +97,7 @@ def options_of(asked: Asked, model: Model, default: Policy, most_labels: int) ->
     Args:
         asked: the parameters.
         model: that answers.
-        default: the policy of a request that names none.
+        default: the policy of a request that names none; the bundle has what it asks for.
         most_labels: labels of one request at most.
 
     Raises:
@@ -105,6 +105,8 @@ def options_of(asked: Asked, model: Model, default: Policy, most_labels: int) ->
         LabelsError: they cannot be labels.
         Problem: 422, both a policy with a deadline and a deadline are given.
     """
+    if asked == Asked():
+        return Options(policy=default, top=asked.top, labels=None)
     policy = default if asked.policy is None else _policy(asked.policy, model)
     if asked.deadline_ms is not None:
         if isinstance(policy, Deadline):

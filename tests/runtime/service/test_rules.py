@@ -8,17 +8,19 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
 from served import form_of
 
-from lraee.errors import LabelsError, SettingsError
+from lraee.errors import ImageError, LabelsError, SettingsError
 from lraee.service.admission import BODIES_HELD, WAIT_SHARE, WINDOW_IMAGES, Admission
+from lraee.service.app import direct
 from lraee.service.bodies import parse_body, parse_form, read_body
 from lraee.service.label_cache import LabelCache
 from lraee.service.logs import JsonLog
@@ -202,3 +204,29 @@ def test_wrong_settings_are_refused(field: str, value: Any) -> None:
     with pytest.raises(SettingsError) as refused:
         ServiceSettings(**{field: value})
     assert "blank inside" not in str(refused.value)
+
+
+def test_errors_of_image_routes_become_answers_and_faults_go_on() -> None:
+    """As the framework does it: a fault is answered with 500, and then raised for the log."""
+    app = FastAPI()
+
+    @app.post("/raises")
+    async def raises(request: Request) -> Response:
+        raise {"problem": Problem(415, "no"), "library": ImageError("bad"), "fault": RuntimeError("broken")}[
+            request.query_params["what"]
+        ]
+
+    def ask(what: str) -> tuple[int, str]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/raises", "headers": [], "query_string": what.encode()}
+        with pytest.raises(RuntimeError, match="broken") if what == "what=fault" else nullcontext():
+            asyncio.run(direct(app)(scope, None, send))  # type: ignore[arg-type]
+        return sent[0]["status"], json.loads(sent[1]["body"])["error"]["message"]
+
+    assert ask("what=problem") == (415, "no")
+    assert ask("what=library") == (422, "bad")
+    assert ask("what=fault") == (500, "the service has a fault; its log says which")
