@@ -41,7 +41,7 @@ ARROWS = {
 BASE = ("lraee", "lraee_calibration_data", "lraee_benchmarks")
 """Packages that work with the base dependencies alone."""
 
-SERVING = {"fastapi", "starlette", "pydantic", "uvicorn", "h11", "prometheus_client"}
+SERVING = {"fastapi", "starlette", "pydantic", "uvicorn", "httptools", "prometheus_client"}
 """What the extra `serve` brings; only the room `SERVICE` imports it."""
 
 SERVICE = "runtime/lraee/service/"

@@ -248,7 +248,7 @@ def test_serve_says_in_one_line_what_to_install(board: Board) -> None:
     done = board.run("python", "-m", "lraee", "serve", "reference", ok=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "serving needs FastAPI, uvicorn, prometheus-client, Pillow, which are not installed" in line
+    assert "serving needs FastAPI, uvicorn, httptools, prometheus-client, Pillow, which are not installed" in line
     assert line.endswith("pip install 'lraee[serve]'")
 
 

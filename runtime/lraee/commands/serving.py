@@ -8,7 +8,13 @@ from pathlib import Path
 from lraee.errors import MissingExtraError, SettingsError
 from lraee.install import install_command
 
-PACKAGES = {"fastapi": "FastAPI", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client", "PIL": "Pillow"}
+PACKAGES = {
+    "fastapi": "FastAPI",
+    "uvicorn": "uvicorn",
+    "httptools": "httptools",
+    "prometheus_client": "prometheus-client",
+    "PIL": "Pillow",
+}
 """What the service imports beyond the base packages, and what people call it."""
 
 

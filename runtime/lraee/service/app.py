@@ -214,7 +214,7 @@ async def _answers(request: Request, answering: Answering, default: Policy) -> t
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Wait for work, and cancel it where the client closes its connection.
 
-    The work runs in the task of the request, since a task of its own takes as long as all else here.
+    The work runs in the task of the request: one of its own would take time to begin and to end.
 
     Raises:
         Gone: it did.
