@@ -9,6 +9,7 @@
 #   make evidence measure every table and plot for the shipped model, plain and with outlier channels
 #   make evidence-photos  early exits on natural photos, the trunk as given and tuned; photos and model are yours to give
 #   make evidence-unseen  what tuning the trunk costs on classes that it does not see; the same photos and model
+#   make evidence-axes  early exits and merged tokens on the shipped model as given, three seeds
 #   make evidence-tuned  early exits and merged tokens on the shipped model with a tuned trunk, three seeds
 #   make evidence-b32  INT8 with outlier channels at the size of ViT-B/32
 #   make bench    measure a ViT-B/32 of random weights against its peers, compare with recorded ratios
@@ -53,7 +54,7 @@ export RUFF_CACHE_DIR := $(VENV)/.cache/ruff
 export MYPY_CACHE_DIR := $(VENV)/.cache/mypy
 
 .PHONY: demo test test-avx2 check style types documents figures docs evidence evidence-b32 evidence-photos bench
-.PHONY: evidence-tuned evidence-unseen emulate soak-ray soak-serve versions bundle bundle-photos clean
+.PHONY: evidence-axes evidence-tuned evidence-unseen emulate soak-ray soak-serve versions bundle bundle-photos clean
 .DELETE_ON_ERROR:
 
 # Heads of pooled tokens alone: those that read all tokens save more, and learn for two minutes more.
@@ -109,6 +110,17 @@ evidence: $(INSTALLED)
 		--seeds 1 --overwrite --train out/pool.zip --evaluate out/test.zip
 	@echo "reports: out/evidence.report/report.html, out/outliers.report/report.html"
 	$(BIN)/python $(EVIDENCE) compare out
+
+evidence-axes: $(INSTALLED)
+	$(BIN)/python $(EVIDENCE) images out
+	for seed in 0 1 2; do \
+		$(BIN)/lraee-export reference -o out/axes-$$seed.lraee --seed $$seed --quantizer strong --merge-tokens auto \
+			--min-flops-saving 0.65 --train out/pool.zip --evaluate out/test.zip --work out/axes.work --overwrite \
+			|| exit 1; \
+	done
+	$(BIN)/lraee-export reference -o out/as-given.lraee --precision fp32 --exits none --evaluate out/test.zip --overwrite
+	$(BIN)/python benchmarks/experiments/seeds.py out/axes-0.lraee out/axes-1.lraee out/axes-2.lraee \
+		--images out/test.zip --to out/as-given.lraee --json benchmarks/evidence/both-axes.json
 
 # Each seed tunes a trunk of its own. The control spends the same photos and passes on full depth alone.
 TUNED := --adapt --adapt-no-flip --adapt-learning-rate 1e-5 --train out/pool.zip --evaluate out/test.zip \

@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lraee
+from lraee.bundle.strict_json import encode
 from lraee.cli import errors_as_one_line
 from lraee.policies import Policy
 from lraee.policies.spec import parse_policy
 from lraee_benchmarks.analysis.intervals import mean_over_images
+from lraee_benchmarks.device.description import describe_device
 from lraee_benchmarks.images import open_source
 from lraee_benchmarks.render.table import Table
 from lraee_calibration_data import label_rows, load_pixels
@@ -107,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(given.bundles)} bundles, {given.policy}, {found['images']:,} images")
     print(table(found).to_markdown())
     if given.json is not None:
+        found |= {"policy": given.policy, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+        found["device"] = encode(describe_device())
         given.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 

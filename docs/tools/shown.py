@@ -1,5 +1,6 @@
 """Everything that cog may show in a document: ``cog -I docs/tools -p 'from shown import *'``."""
 
+from both_axes import both_axes
 from bundle_format import graphs_table, manifest_tables
 from commands import option_tables
 from export_sizes import disk_table, own_photos_disk_table, passes_table
@@ -33,6 +34,7 @@ __all__ = [
     "SIZE_B32",
     "TINY",
     "bench_table",
+    "both_axes",
     "both_models_table",
     "cost_conclusion",
     "cost_table",
