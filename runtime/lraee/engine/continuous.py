@@ -82,11 +82,13 @@ class ContinuousBatching:
             on_part: called on the thread after each part with its name and the number of images it ran for.
 
         Raises:
-            SettingsError: a number is not a whole number from 1 on.
+            SettingsError: a number is not a whole number from 1 on, or `max_wait_s` is negative.
         """
         check_count("batch_size", batch_size, SettingsError)
         self._max_lag = LAG_IN_BATCHES * batch_size if max_lag is None else max_lag
         check_count("max_lag", self._max_lag, SettingsError)
+        if not max_wait_s >= 0:
+            raise SettingsError(f"max_wait_s is {max_wait_s!r}, wanted seconds, 0 or more")
         self._max_wait_s = max_wait_s
         self._blocks, self._batch_size, self._told = blocks, batch_size, on_part
         self._costs = PartCosts()
@@ -251,7 +253,8 @@ class ContinuousBatching:
                     first, queue = image.position, (stations, block)
         if queue is None or first < self._entered - self._max_lag:
             return queue
-        return queue if time.monotonic() - self._callers[first].since > self._max_wait_s else None
+        caller = self._callers.get(first)  # None: it has failed, where memory ran out while it was put into its queue
+        return queue if caller is None or time.monotonic() - caller.since > self._max_wait_s else None
 
     def _shallowest(self) -> tuple[Stations, int] | None:
         for stations in self._stations.values():

@@ -89,8 +89,8 @@ class Metrics:
 class _Batches(Collector):
     """Counts batches by part and size, and makes a histogram of them when it is asked for.
 
-    A part takes a tenth of a millisecond on small towers, and each runs after another has emptied the caches, where an
-    observation of the library's own histogram costs 20 microseconds and more.
+    A tower has a dozen parts and more, and each runs after another has emptied the caches: adding to a dictionary takes
+    less of an image's time than observing in the library's own histogram.
     """
 
     def __init__(self, parts: Sequence[str], sizes: Sequence[int]) -> None:

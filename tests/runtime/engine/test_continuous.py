@@ -343,6 +343,25 @@ def test_wrong_sizes_are_refused() -> None:
     for options in ({"batch_size": 0}, {"max_lag": 0}, {"batch_size": True}):
         with pytest.raises(SettingsError, match="wanted at least 1, a whole number"):
             batches(GatedTower(), **options)
+    for seconds in (-1.0, float("nan")):
+        with pytest.raises(SettingsError, match="wanted seconds, 0 or more"):
+            batches(GatedTower(), max_wait_s=seconds)
+
+
+def test_an_image_that_failed_on_its_way_into_a_queue_ends_nothing() -> None:
+    """Where memory runs out there, it waits although its caller has its error; all others go on."""
+    tower = GatedTower()
+    running = batches(tower, batch_size=2)
+    first = running.submit(tower, pixels(1), Leaves(None))
+    while not tower.ran("stem"):
+        time.sleep(0.001)
+    others = [running.submit(tower, pixels(number), Leaves(None)) for number in (2, 3)]
+    running._fail([0], MemoryError("no memory"))  # as the thread does; its image will wait after block 1
+    tower.gate.set()
+    with pytest.raises(MemoryError):
+        first.result(WAIT_S)
+    assert [result(other) for other in others] == [(2, 4), (3, 4)]
+    running.close()
 
 
 def test_many_threads_with_all_policies_and_labels_get_the_answers_of_the_model(model, photos) -> None:
