@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,6 +184,73 @@ def test_the_choice_loses_least_at_a_saving() -> None:
     assert choose(points, min_saved=0.3) is points[2]
     assert choose(points, min_saved=0.3, safe=False) is points[3]
     assert choose(points, min_saved=0.9) is None
+
+
+def with_agreement(scores: ExitScores, seed: int = 5) -> ExitScores:
+    """Where an answer is right and that of full depth was too, it agrees with FP32; others do at random."""
+    chance = np.random.default_rng(seed).random(scores.good.shape) < 0.3
+    agrees = np.where(scores.good * scores.full_good[:, None] > 0, 1.0, chance.astype(np.float64))
+    merged = None if scores.merged_good is None else scores.merged_good * scores.full_good
+    twin = replace(scores, good=agrees, full_good=np.ones(len(agrees)), merged_good=merged)
+    return replace(scores, agreement=twin)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_steady_difference_counts_right_answers_and_agreement_alike(seed: int) -> None:
+    """Also of some images and some exits; the plain difference stays what it was."""
+    scores = with_agreement(make_scores(seed, exits=3)).rows(np.arange(10, 50)).subset([0, 2])
+    assert scores.agreement is not None
+    for thresholds in itertools.product([*LEVELS, math.inf], repeat=2):
+        right, agrees = (evaluate(replace(one, agreement=None), thresholds) for one in (scores, scores.agreement))
+        met = evaluate(scores, thresholds)
+        assert met.difference == right.difference
+        assert met.steady_difference == pytest.approx((right.difference + agrees.difference) / 2)
+        assert evaluate(scores.steady, thresholds).difference == pytest.approx(met.steady_difference)
+        assert evaluate(scores.steady, thresholds).standard_error == pytest.approx(met.steady[1] if met.steady else 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_in_steady_difference_is_searched_for(seed: int) -> None:
+    """For every Lagrange weight the best of all combinations is found; without agreement the two are the same."""
+    scores = with_agreement(make_scores(seed, exits=2))
+    everything = [evaluate(scores, combination) for combination in itertools.product([*LEVELS, math.inf], repeat=2)]
+    found = search(scores)
+    for weight in LAGRANGE_WEIGHTS:
+        best = max(point.steady_difference + weight * point.saved for point in everything)
+        assert max(point.steady_difference + weight * point.saved for point in found) >= best - 1e-9
+    plain = make_point(0.79, 0.2, error=0.01)
+    assert (plain.steady_difference, plain.safe_steady_difference) == (plain.difference, plain.safe_difference)
+
+
+def test_where_a_saving_is_asked_for_rescues_count_half() -> None:
+    """Of two points that save alike, the one that keeps FP32's answers is taken before one that is luckier."""
+    lucky = replace(make_point(0.82, 0.3), steady=(-0.02, 0.001))
+    faithful = replace(make_point(0.80, 0.3), steady=(-0.01, 0.001))
+    assert choose([lucky, faithful], min_saved=0.3) is faithful
+    assert choose([lucky, faithful], min_saved=0.3, safe=False) is faithful
+    assert choose([lucky, faithful], max_drop=0.0) is lucky  # a budget is one of right answers
+
+
+def test_gaps_of_the_search_are_filled() -> None:
+    """An exit that pays for no weight but a large one: no point is the best between full depth and all images."""
+    images = 400
+    rank = np.arange(images) / images
+    scores = ExitScores(
+        blocks=(2,),
+        gate=rank.astype(np.float32)[:, None],
+        good=np.tile([1.0, 0.0], images // 2)[:, None],  # half right, whatever the gate says
+        full_good=np.ones(images),
+        exit_flops=np.array([20.0]),
+        visit_flops=np.zeros(1),
+        full_flops=100.0,
+    )
+    saved = [point.saved for point in search(scores)]
+    assert max(np.diff(saved)) < 0.12
+    for share in (0.1, 0.3, 0.5):
+        point = choose(search(scores), min_saved=share)
+        assert point is not None
+        assert point.saved < share + 0.12
+        assert point.difference == pytest.approx(-point.saved / 0.8 / 2, abs=0.01)
 
 
 def useful_and_useless(images: int = 800) -> ExitScores:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lraee.bundle.manifest import GateInfo
 from lraee_exporters.graphs.exit import HEAD_INPUTS, POOLED_INPUTS, TOKEN_INPUTS, ExitWeights, HeadInput
@@ -308,21 +309,30 @@ def score(
         schedule: name of the merging schedule of these parts.
     """
     _embed_all(exits, material)
-    shape, merged_good = (len(material.features), len(exits)), material.merged_good
-    gate, good = np.empty(shape, np.float32), np.empty(shape)
+    unlabelled = replace(material, classes=None)
+    kinds = [material] if material.classes is None else [material, unlabelled]
+    gate = np.empty((len(material.features), len(exits)), np.float32)
+    good = [np.empty(gate.shape) for _ in kinds]
     for column, trained in enumerate(exits):
         for rows, answers in answers_in_chunks(task, trained, material.features):
             gate[rows, column] = answers.gate
-            good[rows, column] = material.good(answers.probabilities, rows)
-    return ExitScores(
-        blocks=tuple(trained.block for trained in exits),
-        gate=gate,
-        good=good,
-        full_good=material.full_good.astype(np.float64),
-        exit_flops=np.array([task.costs.up_to(trained.block) for trained in exits], np.float64),
-        visit_flops=np.array([task.costs.exit(one.head.reads, one.block) for one in exits], np.float64),
-        full_flops=float(task.costs.full),
-        merged_good=None if merged_good is None else merged_good.astype(np.float64),
-        merged_flops=None if merged_good is None else float(task.costs.end),
-        schedule=schedule,
-    )
+            for found, kind in zip(good, kinds, strict=True):
+                found[rows, column] = kind.good(answers.probabilities, rows)
+
+    def scores(kind: Material, found: NDArray[np.float64]) -> ExitScores:
+        merged_good = kind.merged_good
+        return ExitScores(
+            blocks=tuple(trained.block for trained in exits),
+            gate=gate,
+            good=found,
+            full_good=kind.full_good.astype(np.float64),
+            exit_flops=np.array([task.costs.up_to(trained.block) for trained in exits], np.float64),
+            visit_flops=np.array([task.costs.exit(one.head.reads, one.block) for one in exits], np.float64),
+            full_flops=float(task.costs.full),
+            merged_good=None if merged_good is None else merged_good.astype(np.float64),
+            merged_flops=None if merged_good is None else float(task.costs.end),
+            schedule=schedule,
+        )
+
+    every = [scores(kind, found) for kind, found in zip(kinds, good, strict=True)]
+    return every[0] if material.classes is None else replace(every[0], agreement=every[1])

@@ -42,6 +42,23 @@ class ExitScores:
     """FLOPs at full depth under that schedule, without exits; None where they are `full_flops`."""
     schedule: str | None = None
     """Name of that schedule; None where nothing is merged."""
+    agreement: ExitScores | None = None
+    """The same with agreement with FP32 in place of right answers; None where `good` says agreement itself."""
+
+    @property
+    def steady(self) -> ExitScores:
+        """The same with the mean of right answers and agreement with FP32; see `Point.steady_difference`."""
+        other = self.agreement
+        if other is None:
+            return self
+        merged = None if self.merged_good is None else (self.end_good + other.end_good) / 2
+        return replace(
+            self,
+            good=(self.good + other.good) / 2,
+            full_good=(self.full_good + other.full_good) / 2,
+            merged_good=merged,
+            agreement=None,
+        )
 
     @property
     def end_good(self) -> NDArray[np.float64]:
@@ -62,6 +79,7 @@ class ExitScores:
             good=self.good[index],
             full_good=self.full_good[index],
             merged_good=merged,
+            agreement=None if self.agreement is None else self.agreement.rows(index),
         )
 
     def subset(self, keep: Sequence[int]) -> ExitScores:
@@ -74,6 +92,7 @@ class ExitScores:
             good=self.good[:, index],
             exit_flops=self.exit_flops[index],
             visit_flops=self.visit_flops[index],
+            agreement=None if self.agreement is None else self.agreement.subset(keep),
         )
 
 
@@ -106,6 +125,9 @@ class Point:
     standard_error: float
     """Of the paired difference. It counts one more image that differs when any leaves or is merged, since no difference
     among few images proves little."""
+    steady: tuple[float, float] | None = None
+    """Difference and standard error where an answer counts half for being right and half for being that of FP32; None
+    where they are those above."""
     per_class: tuple[float, ...] | None = None
     """One threshold for each label, the same at every exit, instead of `thresholds`."""
     schedule: str | None = None
@@ -115,6 +137,20 @@ class Point:
     def safe_difference(self) -> float:
         """The difference less `SAFETY` standard errors."""
         return self.difference - SAFETY * self.standard_error
+
+    @property
+    def steady_difference(self) -> float:
+        """The difference where an answer counts half for being right and half for being that of FP32.
+
+        The best of many points on a few thousand images owes part of its right answers to luck, above all those that
+        full depth gets wrong. Agreement is met again on other images.
+        """
+        return self.difference if self.steady is None else self.steady[0]
+
+    @property
+    def safe_steady_difference(self) -> float:
+        """The steady difference less `SAFETY` of its standard errors."""
+        return self.safe_difference if self.steady is None else self.steady[0] - SAFETY * self.steady[1]
 
 
 def outcome(scores: ExitScores, thresholds: Sequence[float]) -> Outcome:
@@ -127,10 +163,9 @@ def outcome(scores: ExitScores, thresholds: Sequence[float]) -> Outcome:
     where = np.where(passes.any(axis=1), passes.argmax(axis=1), count) if count else np.zeros(len(passes), np.intp)
     visits = np.cumsum(scores.visit_flops * np.isfinite(np.asarray(thresholds)))
     table = np.append(scores.exit_flops + visits, scores.end_flops + (visits[-1] if count else 0.0))
-    good = np.concatenate([scores.good, scores.end_good[:, None]], axis=1)
     flops = table[where]
     saved = float(1 - flops.mean() / scores.full_flops)
-    return Outcome(good=good[np.arange(len(where)), where], flops=flops, where=where, saved=saved)
+    return Outcome(good=_good_at(scores, where), flops=flops, where=where, saved=saved)
 
 
 def decided(
@@ -151,15 +186,30 @@ def evaluate(scores: ExitScores, thresholds: Sequence[float]) -> Point:
     found = outcome(scores, thresholds)
     difference = found.good - scores.full_good
     differs = scores.merged_good is not None or (found.where < len(scores.blocks)).any()
-    unseen = float(differs)  # one image more that might have differed
-    return Point(
+    point = Point(
         thresholds=tuple(float(t) for t in thresholds),
         accuracy=float(found.good.mean()),
         saved=found.saved,
         difference=float(difference.mean()),
-        standard_error=float(np.sqrt(np.square(difference - difference.mean()).sum() + unseen) / len(difference)),
+        standard_error=_standard_error(difference, differs=bool(differs)),
         schedule=scores.schedule,
     )
+    if (agreement := scores.agreement) is None:
+        return point
+    steady = (difference + _good_at(agreement, found.where) - agreement.full_good) / 2
+    error = _standard_error(steady, differs=bool(differs))
+    return replace(point, steady=(float(steady.mean()), error))
+
+
+def _standard_error(difference: NDArray[np.float64], *, differs: bool) -> float:
+    """Of the mean of paired differences; one image more counts that might have differed, if any leaves or is merged."""
+    return float(np.sqrt(np.square(difference - difference.mean()).sum() + float(differs)) / len(difference))
+
+
+def _good_at(scores: ExitScores, where: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Take the answer of each image where it leaves, (images,)."""
+    good = np.concatenate([scores.good, scores.end_good[:, None]], axis=1)
+    return np.asarray(good[np.arange(len(where)), where])
 
 
 def pareto_front(points: Iterable[Point]) -> list[Point]:

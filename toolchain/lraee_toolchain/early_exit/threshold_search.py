@@ -3,20 +3,25 @@
 For each Lagrange weight on FLOPs we maximize ``accuracy + weight * saved`` over a grid of thresholds by coordinate
 ascent with restarts, and up to `EXACT_EXITS` exits also over every combination of a coarser grid. Selecting on a few
 thousand images overfits them, so the search is repeated with losses (full depth right, exit wrong) weighted up to eight
-times; those points save less but generalize. The final choice is judged by its plain paired difference to full depth
-less `outcomes.SAFETY` standard errors.
+times; those points save less but generalize. For the same reason it is repeated with agreement with FP32 counted as
+much as right answers. These points are the best for some weight, which leaves gaps: between two of them that differ
+much in FLOPs, thresholds are moved from the one to the other in steps.
+
+A budget of accuracy is judged by the plain paired difference to full depth, less `outcomes.SAFETY` standard errors.
+Where a saving is asked for, nothing bounds how much luck the best of many points has had, so the best is the one with
+the highest `outcomes.Point.steady_difference`, judged alike.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate
+from lraee_toolchain.early_exit.outcomes import ExitScores, Point, evaluate, pareto_front
 
 GRID = 64
 """Thresholds tried for each exit: quantiles of its gate, and infinity, which closes the exit. 24 of them would save one
@@ -33,6 +38,15 @@ LAGRANGE_WEIGHTS = np.geomspace(0.002, 3.0, 28)
 
 LOSS_WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 """How much more a loss counts than a rescue in the search."""
+
+STEADY_LOSS_WEIGHTS = (1.0, 2.0)
+"""The same where agreement counts as much as right answers."""
+
+GAP = 0.02
+"""Share of FLOPs by which two neighbours of the search's answers may differ before points between them are tried."""
+
+BETWEEN = 8
+"""Points tried in a gap."""
 
 LEAST_GAIN = 0.005
 """FLOPs saved (or accuracy, where a saving is asked for) that another exit must gain to be kept."""
@@ -52,20 +66,48 @@ def search(scores: ExitScores, *, quick: bool = False) -> list[Point]:
     closed = [np.inf] * count
     found = {tuple(closed): evaluate(scores, closed)}
     grids, coarse = ([_grid(scores.gate[:, i], size) for i in range(count)] for size in (GRID, COARSE_GRID))
-    for loss_weight in (2.0,) if quick else LOSS_WEIGHTS:
-        more, full = loss_weight - 1, scores.full_good
-        weighted = replace(
-            scores,
-            good=scores.good - more * full[:, None] * (1 - scores.good),
-            merged_good=scores.end_good - more * full * (1 - scores.end_good),
-        )
+    for weighted in _weighted(scores, quick=quick):
         best = _ascend_along_weights(weighted, grids, LAGRANGE_WEIGHTS[::3] if quick else LAGRANGE_WEIGHTS)
         if count <= EXACT_EXITS and not quick:
             best += _best_combinations(weighted, coarse)
         for thresholds in best:
             if tuple(thresholds) not in found:
                 found[tuple(thresholds)] = evaluate(scores, thresholds)
+    for thresholds in _between(list(found.values()), grids):
+        if tuple(thresholds) not in found:
+            found[tuple(thresholds)] = evaluate(scores, thresholds)
     return sorted(found.values(), key=lambda p: (p.saved, p.accuracy))
+
+
+def _weighted(scores: ExitScores, *, quick: bool) -> Iterator[ExitScores]:
+    """Yield the scores with each way to count answers that is searched."""
+    counted: list[tuple[ExitScores, tuple[float, ...]]] = [(scores, (2.0,) if quick else LOSS_WEIGHTS)]
+    if scores.agreement is not None:
+        counted.append((scores.steady, (2.0,) if quick else STEADY_LOSS_WEIGHTS))
+    for plain, loss_weights in counted:
+        for loss_weight in loss_weights:
+            more, full = loss_weight - 1, plain.full_good
+            yield replace(
+                plain,
+                good=plain.good - more * full[:, None] * (1 - plain.good),
+                merged_good=plain.end_good - more * full * (1 - plain.end_good),
+                agreement=None,
+            )
+
+
+def _between(points: Sequence[Point], grids: Sequence[NDArray[np.float64]]) -> Iterator[list[float]]:
+    """Yield thresholds between neighbours on the front that differ by more than `GAP`, in steps of their quantiles."""
+    front = pareto_front(points)
+    for low, high in itertools.pairwise(front):
+        if high.saved - low.saved <= GAP:
+            continue
+        ends = [
+            np.array([np.searchsorted(grid, value) for grid, value in zip(grids, point.thresholds, strict=True)])
+            for point in (low, high)
+        ]
+        for share in np.linspace(0, 1, BETWEEN + 2)[1:-1]:
+            places = np.rint(ends[0] + share * (ends[1] - ends[0])).astype(int)
+            yield [float(grid[min(place, len(grid) - 1)]) for grid, place in zip(grids, places, strict=True)]
 
 
 def _ascend_along_weights(
@@ -161,7 +203,7 @@ def choose(
     Args:
         points: from `search`.
         max_drop: accuracy that may be lost, 0 to 1.
-        min_saved: share of FLOPs that must be saved; replaces `max_drop`.
+        min_saved: share of FLOPs that must be saved; replaces `max_drop`. Least is lost by `safe_steady_difference`.
         safe: judge by `Point.safe_difference` instead of the plain difference.
     """
 
@@ -169,7 +211,8 @@ def choose(
         return point.safe_difference if safe else point.difference
 
     if min_saved is not None:
-        return max((p for p in points if p.saved >= min_saved), key=difference, default=None)
+        enough = (p for p in points if p.saved >= min_saved)
+        return max(enough, key=lambda p: p.safe_steady_difference if safe else p.steady_difference, default=None)
     fitting = [p for p in points if max_drop is None or difference(p) >= -max_drop - 1e-12]
     return max(fitting, key=lambda p: p.saved, default=None)
 
@@ -195,7 +238,7 @@ def choose_exits(
     best = -np.inf
     if scores.merged_good is not None:  # merging saves something without any exit
         bare = choose([evaluate(scores.subset([]), ())], max_drop=max_drop, min_saved=min_saved, safe=safe)
-        best = best if bare is None else (bare.saved if min_saved is None else bare.difference)
+        best = best if bare is None else (bare.saved if min_saved is None else bare.steady_difference)
     while len(kept) < most:
         trials: list[tuple[float, int]] = []
         for candidate in range(len(scores.blocks)):
@@ -204,7 +247,7 @@ def choose_exits(
             subset = scores.subset(sorted([*kept, candidate]))
             point = choose(search(subset, quick=True), max_drop=max_drop, min_saved=min_saved, safe=safe)
             if point is not None:
-                trials.append((point.saved if min_saved is None else point.difference, candidate))
+                trials.append((point.saved if min_saved is None else point.steady_difference, candidate))
         if not trials:
             break
         value, candidate = max(trials)
