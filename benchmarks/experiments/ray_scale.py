@@ -8,7 +8,8 @@ Each calls ``python -m lraee_toolchain.ray`` as a process of its own. `--record`
 ``ray_scale.json``, from which the documentation takes its tables.
 
 - ``kills`` ends a worker or the driver with SIGKILL at a random moment, lets the run end or runs it again, and compares
-  every file with those of an undisturbed run. Exit status 1 if one differs.
+  every file with those of an undisturbed run. Exit status 1 if one differs. What is recorded is added to what was
+  recorded of other seeds.
 - ``speed`` runs with one and with two workers in turns, and gives the ratio of the medians.
 - ``cost`` runs every operating point with one worker of one thread, and takes CPU seconds of an image from shards after
   the first, in which a worker loads its model.
@@ -120,6 +121,15 @@ def kill_one(process: subprocess.Popen[str], target: str, out: Path, after_s: fl
                 return True
         time.sleep(0.01)
     return False
+
+
+def with_earlier(measured: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """Put the trials of a run with kills after those that are recorded for the same bundle and number of images."""
+    earlier = record.get("kills", {}).get("result", {})
+    if any(earlier.get(key) != measured[key] for key in ("bundle", "images")):
+        return measured
+    trials, failed = earlier["trials"] + measured["trials"], earlier["failed"] + measured["failed"]
+    return {**measured, "trials": trials, "failed": failed}
 
 
 def kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -279,6 +289,8 @@ def main() -> None:
     print(json.dumps(result, indent=1))
     if arguments.record:
         record = json.loads(RECORD.read_text("utf-8")) if RECORD.is_file() else {}
+        if arguments.what == "kills":
+            result["result"] = with_earlier(measured, record)
         RECORD.write_text(json.dumps({**record, arguments.what: result}, indent=1) + "\n", "utf-8")
     if arguments.what == "kills" and measured["failed"]:
         raise SystemExit(1)
