@@ -8,7 +8,9 @@ import re
 from contextlib import redirect_stdout
 from typing import Any
 
+import evidence_records
 import layout
+import photo_records
 import plots
 import pytest
 import records
@@ -56,7 +58,7 @@ def test_the_plot_of_the_service_was_drawn_from_its_record() -> None:
 
 def test_what_is_said_of_cut_towers_is_in_the_report() -> None:
     """Each number of the sentence stands in the recorded report, and every exit that it names is one of its rows."""
-    sentence = records.cuts_sentence()
+    sentence = evidence_records.cuts_sentence()
     report = (ROOT / "benchmarks" / "evidence" / "evidence.md").read_text("utf-8")
     numbers = re.findall(r"\d+\.\d+ %", sentence)
     assert len(numbers) == 4
@@ -74,8 +76,8 @@ def test_cuts_win_or_lose_by_their_accuracy(monkeypatch: pytest.MonkeyPatch, acc
     for row in metrics["evaluation"]["rows"]:
         if row["kind"] == "exit":
             row["accuracy"]["mean"] = accuracy if row["block"] == 7 else 0.5
-    monkeypatch.setattr(records, "evidence", lambda _study="evidence": metrics)
-    assert words in records.cuts_sentence()
+    monkeypatch.setattr(evidence_records, "evidence", lambda _study="evidence": metrics)
+    assert words in evidence_records.cuts_sentence()
 
 
 def test_the_first_table_shows_photos_once_they_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,17 +88,17 @@ def test_the_first_table_shows_photos_once_they_are_recorded(monkeypatch: pytest
         early = {"to_given_float": interval, "flops_saved": 0.1625 if policy == "LRA-EE" else None}
         return {"trunk": trunk, "precision": precision, "policy": policy, "accuracy": interval, **early}
 
-    monkeypatch.setattr(records, "photos", lambda: None)
-    alone = records.both_models_table().splitlines()
+    monkeypatch.setattr(photo_records, "photos", lambda: None)
+    alone = photo_records.both_models_table().splitlines()
     assert len(alone) == 2 + 3
     assert "photos" not in alone[0]
     rows = [row("given", "FP32", "full", 0.6515), row("labels", "strong INT8", "LRA-EE", 0.6617)]
-    monkeypatch.setattr(records, "photos", lambda: {"accounting": rows, "conclusions": ["One.", "Two."]})
-    both = records.both_models_table().splitlines()
+    monkeypatch.setattr(photo_records, "photos", lambda: {"accounting": rows, "conclusions": ["One.", "Two."]})
+    both = photo_records.both_models_table().splitlines()
     assert len(both) == 2 + 4
     assert both[0].endswith("| natural photos: top-1 | FLOPs saved | points to FP32 |")
     assert both[2].endswith("| 65.15 % |  |  |")
     assert (
         both[-1] == "| early exits, trunk tuned with labels |  |  |  | 66.17 % | 16.2 % | +66.17 (+65.17 to +67.17) |"
     )
-    assert records.photo_conclusions() == "- One.\n- Two."
+    assert photo_records.photo_conclusions() == "- One.\n- Two."
