@@ -114,10 +114,11 @@ def first_line(*command: str) -> str:
 
 
 def describe(bundle: Path) -> str:
-    """The bundle's name as the table has it: the model, and how it was quantized."""
+    """The bundle's name as the table has it: the model, whether it merges tokens, and how it was quantized."""
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     quantizer = (manifest["quantization"] or {}).get("quantizer", manifest["precision"])
-    return f"{manifest['model']['id']}, {quantizer}"
+    merging = " with merged tokens" if manifest.get("schedules") else ""
+    return f"{manifest['model']['id']}{merging}, {quantizer}"
 
 
 def parsed() -> argparse.Namespace:

@@ -136,7 +136,7 @@ def emulated_table() -> str:
     runs = read(BENCHMARKS / "emulate" / "recorded.json")["runs"]
     lines = [
         [
-            f"`{run['bundle'].partition(',')[0]}`",
+            f"`{run['bundle'].partition(',')[0].replace(' with', '` with', 1)}`".replace("tokens`", "tokens"),
             run["core"].replace("products saturate", "saturating kernels, which lraee never uses"),
             f"`{run['policy']}`",
             str(run["images"]),

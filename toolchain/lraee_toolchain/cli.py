@@ -120,6 +120,14 @@ def export_command(
         int | None,
         _option(EXITS, "rank of the first layer of attention and local heads: smaller, faster bundles", min=1),
     ] = None,
+    teacher_views: Annotated[
+        int,
+        _option(EXITS, "views of an image over which FP32's answers are averaged, to learn from", min=1, max=64),
+    ] = 1,
+    teacher_flip: Annotated[
+        bool,
+        _option(EXITS, "mirror every second of those views; wrong for text", "--teacher-flip/--teacher-no-flip"),
+    ] = True,
     merge_tokens: Annotated[
         list[str] | None,
         _option(
@@ -211,7 +219,12 @@ def export_command(
     options |= {
         "exits": _parse_exits(exits),
         "merge_tokens": tuple(wish for text in merge_tokens or () for wish in _parse_merging(text)),
-        "heads": HeadTraining(epochs=options.pop("epochs"), rank=options.pop("head_rank")),
+        "heads": HeadTraining(
+            epochs=options.pop("epochs"),
+            rank=options.pop("head_rank"),
+            teacher_views=options.pop("teacher_views"),
+            teacher_flip=options.pop("teacher_flip"),
+        ),
     }
     tuning = {name: options.pop(name) for name in list(options) if name.startswith("adapt_")}
     options["adapt"] = _tuning(tuning, Adaptation) if adapt else None

@@ -33,6 +33,11 @@ class HeadTraining:
     """On the head's input and hidden layer."""
     distillation: float = 1.0
     """Weight of ``1 - cosine`` to the FP32 embedding, added to the cross-entropy."""
+    teacher_views: int = 1
+    """Views of an image over which FP32's answers are averaged before heads and trunk learn from them; without labels
+    gates and thresholds are fitted to these answers too."""
+    teacher_flip: bool = True
+    """Mirror every second of those views; wrong for text."""
     rank: int | None = None
     """Rank of the first layer of heads that read all tokens, which makes them smaller and faster; None leaves it."""
 
@@ -50,8 +55,7 @@ class Adaptation:
     head_epochs: int = 1
     """Passes before those in which only the exit heads learn, so that untrained heads do not disturb the trunk."""
     exits: Literal["all", "none"] | tuple[int, ...] = "all"
-    """Blocks with an exit while the trunk learns: ``all`` from half of the depth on; ``none`` is the control arm, the
-    same photos and epochs spent on full depth alone."""
+    """Blocks with an exit while the trunk learns: ``all`` from half of the depth on; ``none`` is the control arm."""
     learning_rate: float = 5e-5
     """Peak for the last block and all after it (AdamW, warm-up, then cosine); lower where there are few steps."""
     layer_decay: float = 0.8
@@ -70,13 +74,11 @@ class Adaptation:
     early_emphasis: float = 1.0
     """Weight of an exit's loss against that of the exit after it; above 1 favours early exits."""
     distillation: float = 1.0
-    """Weight of distillation from the tower as given (Kullback-Leibler divergence of the label distributions and
-    ``1 - cosine`` of the embeddings), added to the cross-entropy; without labels it is all there is."""
+    """Weight of distillation from the tower as given: divergence of the label distributions, and ``1 - cosine``."""
     temperature: float = 1.0
     """Of the distributions in that divergence."""
     exit_teacher: Literal["given", "end"] = "end"
-    """What exits are distilled from: the tower as given, on the image as it is, or the end of the tower that learns, on
-    the same view."""
+    """What exits are distilled from: the tower as given, or the end of the tower that learns, on the same view."""
     label_smoothing: float = 0.0
     """Of the cross-entropy; it would blur the confidence that gates go by, and the teacher's answers are soft."""
     teacher: Literal["plain", "augmented"] = "plain"

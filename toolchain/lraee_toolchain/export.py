@@ -220,6 +220,7 @@ class _Export:
                 "gating": stages.splits.gating.fingerprint,
                 "promise": _promise_words(stages.splits.promise, stages.read.images.get("promise", 0), config),
                 **({} if self.adapted is None else {"adapted": self.adapted.words}),
+                **_taught_by(config),
                 **({} if stages.given_labels is None else {"labels": f"given, {stages.given_labels_sha256}"}),
                 "outliers": "none" if config.inject_outliers is None else f"{config.inject_outliers:g}",
                 **({} if stages.merging_machine is None else {"merged_for": f"latency on {stages.merging_machine}"}),
@@ -308,6 +309,12 @@ class _Export:
             single_file=None if single is None else targets.all[".single"] / f"{out.stem}.onnx",
             failed_baselines={} if self.baselines is None else self.baselines.failed,
         )
+
+
+def _taught_by(config: ExportConfig) -> dict[str, str]:
+    """Say whose answers heads learned from, where those are means over several views."""
+    views = config.heads.teacher_views
+    return {} if views == 1 else {"taught_by": f"FP32's mean answer over {views} views of each image"}
 
 
 def _promise_words(dataset: Dataset | None, images: int, config: ExportConfig) -> str:

@@ -41,7 +41,8 @@ class Photos:
     classes: NDArray[np.int64] | None
     """(images,) rows of the labels, or None without labels."""
     teacher: NDArray[np.float32]
-    """(images, embed_dim) unit rows, memory-mapped: what the tower as given says of the images as they are."""
+    """(images, embed_dim) unit rows, memory-mapped: what the tower as given says of the images as they are, or on
+    average of several views."""
 
     def at_most(self, count: int) -> Photos:
         """Select so many images, evenly spaced, so that no class is missed where they lie class by class."""

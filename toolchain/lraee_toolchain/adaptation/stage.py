@@ -235,10 +235,11 @@ def _photos(stages: Stages, dataset: Dataset, *, views: int) -> Photos:
     """Gather the images of a split; their classes only where labels may be used."""
     rows = stages.pixel_set(dataset, views=views)
     labelled = stages.supervision == "labels"
+    teacher = stages.lessons(dataset, views=views)
     return Photos(
         pixels=rows.pixels,
         classes=stages.classes(dataset)[rows.source] if labelled else None,
-        teacher=np.asarray(stages.answers(dataset, stages.float_parts, views=views).embedding),
+        teacher=np.asarray(teacher.embedding),
     )
 
 
@@ -308,5 +309,5 @@ def _full_depth(given: Stages, tower: Stages) -> float:
     best = np.asarray(answers.probabilities).argmax(axis=1)
     if given.supervision == "labels":
         return float((best == given.classes(given.splits.gating)[rows.source]).mean())
-    trusted = given.answers(given.splits.gating, given.float_parts, views=1).probabilities
+    trusted = given.lessons(given.splits.gating, views=1).probabilities
     return float(np.asarray(trusted)[np.arange(len(best)), best].mean())

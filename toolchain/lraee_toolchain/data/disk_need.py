@@ -132,6 +132,8 @@ def disk_need(sizes: Sizes, config: ExportConfig) -> DiskNeed:
     if config.ablations:
         features += an_image * (TABLE_PRECISIONS - 1) * of(*TABLE_SPLITS)
     answers = an_answer * of(*main, "evaluation")
+    if trains and config.heads.teacher_views > 1:  # means over several views
+        answers += an_answer * of("heads", "gating")
     if config.adapt is not None:  # of the trunk as given, too
         answers *= 2
     if config.precisions or config.ablations:  # every precision, INT8 of the trunk as given, and as usually quantized

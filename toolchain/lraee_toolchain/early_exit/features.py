@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,12 +166,50 @@ def extract_embeddings(
         write = feature_writer(folder, len(pixels), opened)
         for start in range(0, len(pixels), BATCH):
             batch = np.ascontiguousarray(pixels[start : start + BATCH])
-            for tokens in chain.sized_after_blocks(batch):
-                last = tokens
-            embedding, probabilities = chain.tail(last)
+            embedding, probabilities = _at_full_depth(chain, batch)
             write(start, embedding=embedding, probabilities=probabilities)
             if advance is not None:
                 advance(len(batch))
+
+
+def extract_averaged(
+    chain: Chain,
+    pixels: NDArray[np.uint8],
+    folder: Path,
+    *,
+    plain: Teacher,
+    others: Callable[[NDArray[np.uint8], int], Iterable[NDArray[np.uint8]]],
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Write the same of several views of each image: the mean probabilities, and the unit mean of the embeddings.
+
+    Args:
+        chain: the tower.
+        pixels: (images, size, size, 3) of all images.
+        folder: where the files go.
+        plain: what the tower answers for the images as they are.
+        others: gives the other views of a batch, which begins at a row; each as large as the batch.
+        advance: called with the images of each batch.
+    """
+    with ExitStack() as opened:
+        write = feature_writer(folder, len(pixels), opened)
+        for start in range(0, len(pixels), BATCH):
+            rows = slice(start, start + BATCH)
+            batch = np.ascontiguousarray(pixels[rows])
+            answers = [_at_full_depth(chain, seen) for seen in others(batch, start)]
+            embedding = np.mean([plain.embedding[rows], *(one for one, _ in answers)], axis=0)
+            embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+            probabilities = np.mean([plain.probabilities[rows], *(one for _, one in answers)], axis=0)
+            write(start, embedding=embedding, probabilities=probabilities)
+            if advance is not None:
+                advance(len(batch))
+
+
+def _at_full_depth(chain: Chain, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Compute embeddings, (images, embed_dim) unit rows, and probabilities, (images, labels)."""
+    for tokens in chain.sized_after_blocks(batch):
+        last = tokens
+    return chain.tail(last)
 
 
 class _Write(Protocol):

@@ -62,7 +62,7 @@ def measure_of(manifest: Manifest) -> str:
     """Say what heads and gates were fitted to."""
     exits = [exit for one in (manifest.schedule(None), *manifest.schedules) for exit in one.exits]
     labelled = not exits or exits[0].supervision == "labels"
-    return "accuracy" if labelled else "agreement with FP32"
+    return "accuracy" if labelled else f"agreement with {manifest.provenance.get('taught_by', 'FP32')}"
 
 
 def exits_table(manifest: Manifest) -> Table:

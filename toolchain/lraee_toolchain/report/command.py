@@ -32,6 +32,9 @@ def commands_of(config: ExportConfig) -> list[str]:
         words += ["--epochs", str(config.heads.epochs)]
     if config.heads.rank is not None:
         words += ["--head-rank", str(config.heads.rank)]
+    if config.heads.teacher_views != 1:
+        words += ["--teacher-views", str(config.heads.teacher_views)]
+    words += [] if config.heads.teacher_flip else ["--teacher-no-flip"]
     words += [word for wish in config.merge_tokens for word in ("--merge-tokens", _shown(wish))]
     words += _tuning(config)
     return [shlex.join(words), shlex.join(["lraee-bench", _shown(config.out)])]
@@ -40,13 +43,14 @@ def commands_of(config: ExportConfig) -> list[str]:
 def _tuning(config: ExportConfig) -> list[str]:
     """Write the options of tuning the trunk; a setting that the command lacks is none of them.
 
-    >>> _tuning(ExportConfig(model="reference", out=Path("a.lraee"), adapt=Adaptation(epochs=2, flip=False)))
-    ['--adapt', '--adapt-epochs', '2', '--adapt-no-flip']
+    >>> tuning = Adaptation(epochs=2, average=0.5, flip=False)
+    >>> _tuning(ExportConfig(model="reference", out=Path("a.lraee"), adapt=tuning))
+    ['--adapt', '--adapt-epochs', '2', '--adapt-average', '0.5', '--adapt-no-flip']
     """
     if config.adapt is None:
         return []
     words = ["--adapt"]
-    for name in ("epochs", "learning_rate", "rank", "exits", "exit_weight"):
+    for name in ("epochs", "learning_rate", "rank", "exits", "exit_weight", "average"):
         if (value := getattr(config.adapt, name)) != getattr(Adaptation(), name):
             words += [f"--adapt-{name.replace('_', '-')}", _shown(value)]
     return words if config.adapt.flip else [*words, "--adapt-no-flip"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Stages(TowerStages):
         views: int,
         tokens: bool = False,
         schedule: ScheduledParts | None = None,
+        lessons: bool = False,
     ) -> Material:
         """Extract a split's features from a tower, with the float tower's answers.
 
@@ -56,6 +57,7 @@ class Stages(TowerStages):
             views: of each image.
             tokens: whether heads may read all tokens, which lie on disk where `token_room` grants it.
             schedule: under which tokens are merged; None merges nothing.
+            lessons: whether the answers are those to learn from, which may be means over several views.
         """
         pixels = self.pixels(dataset, views=views)
         rows = load_pixel_set(pixels)
@@ -83,7 +85,8 @@ class Stages(TowerStages):
         features = load_features(self.work.stage("features", key, extract))
         if tokens and not shards:
             features = dataclasses.replace(features, tokens=TowerTokens(chain, rows.pixels))
-        teacher = self.answers(dataset, self.float_parts, views=views)
+        teach = self.lessons if lessons else partial(self.answers, parts=self.float_parts)
+        teacher = teach(dataset, views=views)
         classes = None
         if self.supervision == "labels" and dataset.labels:
             classes = self.classes(dataset)[rows.source]
@@ -218,13 +221,13 @@ class Stages(TowerStages):
         """
         splits = self.splits
         proving = splits.promise if promise else None
+        material = partial(self.material, tower_parts=tower_parts, tokens=tokens, schedule=schedule)
         return Route(
             costs=self.costs(tower_parts, schedule),
-            heads=self.material(splits.heads, tower_parts, views=splits.views, tokens=tokens, schedule=schedule),
-            gating=self.material(splits.gating, tower_parts, views=1, tokens=tokens, schedule=schedule),
-            promise=None
-            if proving is None
-            else self.material(proving, tower_parts, views=1, tokens=tokens, schedule=schedule),
+            heads=material(splits.heads, views=splits.views, lessons=True),
+            # With labels they say who is right; without, the better answers do.
+            gating=material(splits.gating, views=1, lessons=self.supervision == "label-free"),
+            promise=None if proving is None else material(proving, views=1),
             schedule=None if schedule is None else schedule.name,
         )
 

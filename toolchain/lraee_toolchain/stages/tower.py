@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lraee.bundle.strict_json import read_json, write_json
 from lraee_benchmarks.device.description import describe_device
@@ -18,8 +20,10 @@ from lraee_exporters.labels import embed_labels
 from lraee_toolchain.array_file import save_array
 from lraee_toolchain.config import Precision
 from lraee_toolchain.data.splits import load_pixel_set
+from lraee_toolchain.data.teacher_views import view
 from lraee_toolchain.early_exit.features import (
     Teacher,
+    extract_averaged,
     extract_embeddings,
     load_teacher,
 )
@@ -196,3 +200,23 @@ class TowerStages(Inputs):
 
         key = {"parts": parts.name, "pixels": pixels.name, "labels": self.label_folder.name}
         return load_teacher(self.work.stage("answers", key, run))
+
+    def lessons(self, dataset: Dataset, *, views: int) -> Teacher:
+        """Compute what the float tower teaches: its answers, or their mean over `HeadTraining.teacher_views`."""
+        heads, parts = self.config.heads, self.float_parts
+        plain = self.answers(dataset, parts, views=views)
+        if heads.teacher_views == 1:
+            return plain
+        pixels = self.pixels(dataset, views=views)
+        rows = load_pixel_set(pixels).pixels
+        seen: dict[str, Any] = {"flip": heads.teacher_flip, "seed": self.config.seed}
+
+        def others(batch: NDArray[np.uint8], first: int) -> Iterator[NDArray[np.uint8]]:
+            return (view(batch, number, first=first, **seen) for number in range(1, heads.teacher_views))
+
+        def run(folder: Path) -> None:
+            advance = self.progress.steps(len(rows))
+            extract_averaged(self.chain(parts), rows, folder, plain=plain, others=others, advance=advance)
+
+        key = {"parts": parts.name, "pixels": pixels.name, "labels": self.label_folder.name}
+        return load_teacher(self.work.stage("answers", {**key, "views": heads.teacher_views, **seen}, run))
