@@ -120,6 +120,10 @@ def export_command(
         int | None,
         _option(EXITS, "rank of the first layer of attention and local heads: smaller, faster bundles", min=1),
     ] = None,
+    label_share: Annotated[
+        float,
+        _option(EXITS, "share of labels in what heads learn, the rest being FP32's answers", min=0.0, max=1.0),
+    ] = 1.0,
     teacher_views: Annotated[
         int,
         _option(EXITS, "views of an image over which FP32's answers are averaged, to learn from", min=1, max=64),
@@ -222,6 +226,7 @@ def export_command(
         "heads": HeadTraining(
             epochs=options.pop("epochs"),
             rank=options.pop("head_rank"),
+            label_share=options.pop("label_share"),
             teacher_views=options.pop("teacher_views"),
             teacher_flip=options.pop("teacher_flip"),
         ),

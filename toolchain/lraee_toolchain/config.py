@@ -33,9 +33,10 @@ class HeadTraining:
     """On the head's input and hidden layer."""
     distillation: float = 1.0
     """Weight of ``1 - cosine`` to the FP32 embedding, added to the cross-entropy."""
+    label_share: float = 1.0
+    """Share of labels in that cross-entropy (0 to 1), the rest being FP32's label distribution."""
     teacher_views: int = 1
-    """Views of an image over which FP32's answers are averaged before heads and trunk learn from them; without labels
-    gates and thresholds are fitted to these answers too."""
+    """Views of an image whose mean answer by FP32 heads and trunk learn; without labels gates and thresholds too."""
     teacher_flip: bool = True
     """Mirror every second of those views; wrong for text."""
     rank: int | None = None
@@ -53,7 +54,7 @@ class Adaptation:
     epochs: int = 5
     """Passes over the heads' split in which trunk and exit heads learn together."""
     head_epochs: int = 1
-    """Passes before those in which only the exit heads learn, so that untrained heads do not disturb the trunk."""
+    """Passes before those, in which only the exit heads learn."""
     exits: Literal["all", "none"] | tuple[int, ...] = "all"
     """Blocks with an exit while the trunk learns: ``all`` from half of the depth on; ``none`` is the control arm."""
     learning_rate: float = 5e-5
@@ -80,20 +81,20 @@ class Adaptation:
     exit_teacher: Literal["given", "end"] = "end"
     """What exits are distilled from: the tower as given, or the end of the tower that learns, on the same view."""
     label_smoothing: float = 0.0
-    """Of the cross-entropy; it would blur the confidence that gates go by, and the teacher's answers are soft."""
+    """Of the cross-entropy; it would blur the confidence that gates go by."""
     teacher: Literal["plain", "augmented"] = "plain"
-    """Which view the tower as given answers for: ``plain`` is computed once and kept, ``augmented`` in every step."""
+    """Which view the tower as given answers for: ``plain`` is computed once, ``augmented`` in every step."""
     augment: bool = True
     """Random crops, flips, brightness and contrast."""
     flip: bool = True
-    """Mirror half of the augmented views; wrong for text and other images whose meaning mirroring changes."""
+    """Mirror half of the augmented views; wrong for text."""
     rank: int | None = None
     """Rank of low-rank updates of the blocks' matrices (LoRA), merged at the end; None tunes all weights."""
     average: float = 1.0
     """Share of the tuned weights in the tower that the export goes on with, the rest being those as given (WiSE-FT,
     arXiv 2109.01903); 1 takes the tuned tower as it is."""
     average_head_epochs: int = 2
-    """Passes in which the exit heads learn on the average, which is another tower than the one they learned with."""
+    """Passes in which the exit heads learn on the average, a tower that they have not met."""
     most_drop: float = 0.5
     """Points that full depth may lose on the gating split; where it loses more, the tower as given is kept."""
 
@@ -189,8 +190,7 @@ class ExportConfig:
     """Also measure the comparison table on `evaluate`, with `seeds` seeds."""
     tables: Literal["all", "exported"] = "all"
     """Rows of the comparison table that exits are fitted for: ``exported`` takes the bundle's precision and supervision
-    alone and measures the others at full depth, which takes a fifth of the time and a quarter of the disk where heads
-    read all tokens."""
+    alone and measures the others at full depth, in a fifth of the time where heads read all tokens."""
     seeds: int = 3
     """Seeds of the comparison table, each with its own splits, heads and gates."""
     heads: HeadTraining = field(default_factory=HeadTraining)

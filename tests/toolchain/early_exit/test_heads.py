@@ -15,6 +15,7 @@ from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.gates import gate_features, gate_values
 from lraee_toolchain.early_exit.heads import (
     LEAST_STEPS,
+    Lesson,
     fit_temperature,
     head_embeddings,
     head_input,
@@ -99,6 +100,30 @@ def test_a_head_learns_from_labels_or_from_the_teacher_alone(reads: HeadInput, l
     shape = (WIDTH, 2 * WIDTH if reads == "both" else WIDTH)
     assert head.fc1.weight.shape == shape
     assert head.fc2.weight.shape == (EMBED, WIDTH)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_labels_have_their_share_of_what_heads_learn(share: float) -> None:
+    """The loss is the weighted mean of both; a share of 0 learns what heads without labels do."""
+    tokens, classes, teacher = problem(64, seed=4)
+    options = HeadTraining(label_smoothing=0.0, label_share=share)
+    task = ExitTask(
+        labels=labels(),
+        logit_scale=SCALE,
+        costs=Costs(stem=0, block=0, last=0, exits={}, tail=0, depth=1),
+        config=ExportConfig(model="reference", out=Path("unused.lraee"), heads=options),
+    )
+    material = Material(features=features_of(tokens), teacher=teacher, classes=classes)
+    rows, embeddings = torch.arange(64), torch.from_numpy(unit(np.random.default_rng(5).normal(size=(2, 64, EMBED))))
+    chances = softmax(SCALE * embeddings.numpy() @ labels().T)
+    of_labels = -np.log(chances[:, np.arange(64), classes]).mean()
+    of_teacher = -(teacher.probabilities * np.log(chances)).sum(-1).mean()
+    turned = 1 - (embeddings.numpy() * teacher.embedding).sum(-1).mean()
+    found = float(Lesson(task, material).loss(embeddings, rows)) / 2
+    assert found == pytest.approx(share * of_labels + (1 - share) * of_teacher + turned, rel=1e-4)
+    if share == 0:
+        without = float(Lesson(task, replace(material, classes=None)).loss(embeddings, rows)) / 2
+        assert found == pytest.approx(without, rel=1e-6)
 
 
 def test_the_same_seed_gives_the_same_head_and_another_seed_another() -> None:

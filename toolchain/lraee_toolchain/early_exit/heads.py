@@ -117,14 +117,15 @@ class Lesson:
 
     def loss(self, embedding: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Sum the loss over the exits, from their embeddings (exits, images, embed_dim) of the images `rows`."""
-        exits = len(embedding)
+        exits, share = len(embedding), 0.0 if self._hard is None else self._options.label_share
         logits = (self._scale * embedding @ self._text).flatten(0, 1)
-        if self._hard is not None:
+        loss = torch.zeros(())
+        if self._hard is not None and share > 0:
             wanted = self._hard[rows].repeat(exits)
-            loss = F.cross_entropy(logits, wanted, label_smoothing=self._options.label_smoothing)
-        else:
+            loss = share * F.cross_entropy(logits, wanted, label_smoothing=self._options.label_smoothing)
+        if share < 1:
             soft = torch.from_numpy(np.array(self._teacher.probabilities[rows.numpy()]))
-            loss = F.cross_entropy(logits, soft.repeat(exits, 1))
+            loss = loss + (1 - share) * F.cross_entropy(logits, soft.repeat(exits, 1))
         target = torch.from_numpy(np.array(self._teacher.embedding[rows.numpy()]))
         loss = loss + self._options.distillation * (1 - (embedding * target).sum(-1)).mean()
         return loss * exits

@@ -32,6 +32,8 @@ def commands_of(config: ExportConfig) -> list[str]:
         words += ["--epochs", str(config.heads.epochs)]
     if config.heads.rank is not None:
         words += ["--head-rank", str(config.heads.rank)]
+    if config.heads.label_share != HeadTraining().label_share:
+        words += ["--label-share", f"{config.heads.label_share:g}"]
     if config.heads.teacher_views != 1:
         words += ["--teacher-views", str(config.heads.teacher_views)]
     words += [] if config.heads.teacher_flip else ["--teacher-no-flip"]
