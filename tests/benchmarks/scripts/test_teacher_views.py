@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 import lraee
-from experiments.teacher_views import main
 from lraee_calibration_data import fashion_mnist_test
+
+SCRIPT = Path(__file__).parents[3] / "toolchain" / "experiments" / "teacher_views.py"
+main = runpy.run_path(str(SCRIPT))["main"]
 
 
 def test_one_view_is_the_bundles_own_answer(

@@ -1,6 +1,6 @@
 """Whether a tower's mean answer over several views is right more often than its answer alone: see --teacher-views.
 
-    python benchmarks/experiments/teacher_views.py BUNDLE --images SOURCE [--labels FILE] [--views 1,2,4,8]
+    python toolchain/experiments/teacher_views.py BUNDLE --images SOURCE [--labels FILE] [--views 1,2,4,8]
 
 BUNDLE runs at full depth; take one of `lraee-export --precision fp32 --exits none`. Views are those that the export
 makes: the image, its mirror, then crops. Images should be those that heads learn from, not those of the last judgement.
