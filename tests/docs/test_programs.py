@@ -354,10 +354,10 @@ def labels(done: Done) -> list[str]:
 def test_a_clip_is_watched_until_its_end(run: Run, tmp_path: Path) -> None:
     """A line for each new label, damaged frames are skipped, and health checks see that it works."""
     damaged = b"\xff\xd8 damaged \xff\xd9"
-    (tmp_path / "clip.mjpeg").write_bytes(clip(COFFEE, each=4) + damaged + clip(LIGHTHOUSE, PENGUIN, each=4))
+    (tmp_path / "clip.mjpeg").write_bytes(clip(COFFEE, each=12) + damaged + clip(LIGHTHOUSE, PENGUIN, each=12))
     done = run("camera.py", "clip.mjpeg", "--fps", "10", "--steady", "1", "--alive", "alive")
     assert (done.status, labels(done)) == (0, ["espresso", "lighthouse", "king penguin"])
-    assert re.fullmatch(r"\d+ of 13 frames answered, \d+ of these late\n", done.err)
+    assert re.fullmatch(r"\d+ of 37 frames answered, \d+ of these late\n", done.err)
     assert (tmp_path / "alive").is_file()
 
 
