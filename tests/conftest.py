@@ -78,7 +78,8 @@ class Exported:
 @pytest.fixture(scope="session")
 def small_config(few_images: Path) -> Callable[..., ExportConfig]:
     """A configuration that takes seconds: few images, two exits, two epochs."""
-    from lraee_toolchain.config import ExportConfig, HeadTraining
+    from lraee_toolchain.config import ExportConfig
+    from lraee_toolchain.learning_options import HeadTraining
 
     def make(out: Path, **changes: object) -> ExportConfig:
         options: dict[str, object] = {

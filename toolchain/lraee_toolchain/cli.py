@@ -122,11 +122,11 @@ def export_command(
     ] = None,
     label_share: Annotated[
         float,
-        _option(EXITS, "share of labels in what heads learn, the rest being FP32's answers", min=0.0, max=1.0),
+        _option(EXITS, "share of labels in what heads learn, the rest being FP32's answers"),
     ] = 1.0,
     teacher_views: Annotated[
         int,
-        _option(EXITS, "views of an image over which FP32's answers are averaged, to learn from", min=1, max=64),
+        _option(EXITS, "views of an image over which FP32's answers are averaged, to learn from", min=1),
     ] = 1,
     teacher_flip: Annotated[
         bool,
@@ -214,9 +214,10 @@ def export_command(
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
     options: dict[str, Any] = dict(locals())
     _require_extra()
-    from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
+    from lraee_toolchain.config import ExportConfig
     from lraee_toolchain.console import ConsoleProgress, names_taken, summary
     from lraee_toolchain.export import export
+    from lraee_toolchain.learning_options import Adaptation, HeadTraining
 
     for name, allowed in CHOICES.items():
         _check_choice(name, options[name], allowed)

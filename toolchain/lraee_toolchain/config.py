@@ -11,6 +11,7 @@ from lraee.errors import ExportError
 from lraee_exporters.graphs.exit import POOLED_INPUTS, HeadInput
 from lraee_exporters.graphs.text import TextPrecision
 from lraee_exporters.int8.linear import ALL_LEVELS, SMALL_WEIGHTS, Levels
+from lraee_toolchain.learning_options import Adaptation, HeadTraining
 
 RangeMethod: TypeAlias = Literal["minmax", "percentile"]
 
@@ -18,90 +19,12 @@ Precision: TypeAlias = Literal["FP32", "naive INT8", "strong INT8", "dynamic INT
 """How the tower's parts are built; reports call them so."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadTraining:
-    """How exit heads are trained."""
-
-    epochs: int = 30
-    """Passes over the heads' split. The paper takes 3 over 128,117 images; a pool of a few thousand needs more."""
-    learning_rate: float = 1e-3
-    """Peak of a one-cycle cosine schedule (AdamW)."""
-    batch_size: int = 128
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.05
-    dropout: float = 0.1
-    """On the head's input and hidden layer."""
-    distillation: float = 1.0
-    """Weight of ``1 - cosine`` to the FP32 embedding, added to the cross-entropy."""
-    label_share: float = 1.0
-    """Share of labels in that cross-entropy (0 to 1), the rest being FP32's label distribution."""
-    teacher_views: int = 1
-    """Views of an image whose mean answer by FP32 heads and trunk learn; without labels gates and thresholds too."""
-    teacher_flip: bool = True
-    """Mirror every second of those views; wrong for text."""
-    rank: int | None = None
-    """Rank of the first layer of heads that read all tokens, which makes them smaller and faster; None leaves it."""
-
-    def rank_below(self, width: int) -> int | None:
-        """Give `rank` where it makes a layer of this width smaller, else None."""
-        return None if self.rank is None or self.rank >= width else self.rank
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adaptation:
-    """How the image trunk is tuned with its exits before it is quantized."""
-
-    epochs: int = 5
-    """Passes over the heads' split in which trunk and exit heads learn together."""
-    head_epochs: int = 1
-    """Passes before those, in which only the exit heads learn."""
-    exits: Literal["all", "none"] | tuple[int, ...] = "all"
-    """Blocks with an exit while the trunk learns: ``all`` from half of the depth on; ``none`` is the control arm."""
-    learning_rate: float = 5e-5
-    """Peak for the last block and all after it (AdamW, warm-up, then cosine); lower where there are few steps."""
-    layer_decay: float = 0.8
-    """Factor on the learning rate of each block against the block after it."""
-    frozen: float = 0.25
-    """Share of the blocks, from the first, that do not learn; the stem never does. They cost no backward pass."""
-    head_learning_rate: float = 1e-3
-    """Peak for the exit heads."""
-    weight_decay: float = 0.05
-    """On matrices."""
-    batch_size: int = 64
-    end_weight: float = 1.0
-    """Weight of the loss at full depth."""
-    exit_weight: float = 3.0
-    """Sum of the weights of the exits' losses."""
-    early_emphasis: float = 1.0
-    """Weight of an exit's loss against that of the exit after it; above 1 favours early exits."""
-    distillation: float = 1.0
-    """Weight of distillation from the tower as given: divergence of the label distributions, and ``1 - cosine``."""
-    temperature: float = 1.0
-    """Of the distributions in that divergence."""
-    exit_teacher: Literal["given", "end"] = "end"
-    """What exits are distilled from: the tower as given, or the end of the tower that learns, on the same view."""
-    label_smoothing: float = 0.0
-    """Of the cross-entropy; it would blur the confidence that gates go by."""
-    teacher: Literal["plain", "augmented"] = "plain"
-    """Which view the tower as given answers for: ``plain`` is computed once, ``augmented`` in every step."""
-    augment: bool = True
-    """Random crops, flips, brightness and contrast."""
-    flip: bool = True
-    """Mirror half of the augmented views; wrong for text."""
-    rank: int | None = None
-    """Rank of low-rank updates of the blocks' matrices (LoRA), merged at the end; None tunes all weights."""
-    average: float = 1.0
-    """Share of the tuned weights in the tower that the export goes on with, the rest being those as given (WiSE-FT,
-    arXiv 2109.01903); 1 takes the tuned tower as it is."""
-    average_head_epochs: int = 2
-    """Passes in which the exit heads learn on the average, a tower that they have not met."""
-    most_drop: float = 0.5
-    """Points that full depth may lose on the gating split; where it loses more, the tower as given is kept."""
-
-
 MergeWish: TypeAlias = float | tuple[int, ...]
 """A merging schedule: the share of the blocks' FLOPs that it saves, for which the best is searched, or how many pairs
 of tokens become one in each block; a single number holds for all blocks."""
+
+MOST_VIEWS = 64
+"""Views of an image that FP32 may answer for before heads learn; each costs a run of the float tower."""
 
 AUTO_MERGING: tuple[MergeWish, ...] = (0.15, 0.3, 0.45)
 """What ``--merge-tokens auto`` searches."""
@@ -190,7 +113,8 @@ class ExportConfig:
     """Also measure the comparison table on `evaluate`, with `seeds` seeds."""
     tables: Literal["all", "exported"] = "all"
     """Rows of the comparison table that exits are fitted for: ``exported`` takes the bundle's precision and supervision
-    alone and measures the others at full depth, in a fifth of the time where heads read all tokens."""
+    alone and measures the others at full depth, which takes a fifth of the time and a quarter of the disk where heads
+    read all tokens."""
     seeds: int = 3
     """Seeds of the comparison table, each with its own splits, heads and gates."""
     heads: HeadTraining = field(default_factory=HeadTraining)
@@ -277,12 +201,28 @@ class ExportConfig:
         self._check_evaluation()
         self._check_merging()
         self._check_adaptation()
-        if self.heads.rank is not None and self.reads in POOLED_INPUTS:
+        self._check_heads()
+        if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
+            raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
+
+    def _check_heads(self) -> None:
+        """Refuse options of what heads learn that have nothing to do."""
+        heads = self.heads
+        if heads.rank is not None and self.reads in POOLED_INPUTS:
             raise ExportError(
                 f"--head-rank is for heads that read all tokens, --reads {self.reads} has none; drop one of the two"
             )
-        if isinstance(self.exits, tuple) and (not self.exits or min(self.exits) < 1):
-            raise ExportError(f"--exits is {self.exits}, wanted block numbers from 1")
+        if not 0 <= heads.label_share <= 1:
+            raise ExportError(f"--label-share is {heads.label_share:g}, wanted a share from 0 to 1")
+        if not 1 <= heads.teacher_views <= MOST_VIEWS:
+            raise ExportError(f"--teacher-views is {heads.teacher_views}, wanted 1 to {MOST_VIEWS}")
+        if not heads.teacher_flip and heads.teacher_views == 1:
+            raise ExportError("--teacher-no-flip is about the views of --teacher-views; ask for several, or drop it")
+        if heads.label_share < 1 and self.supervision == "label-free":
+            raise ExportError(
+                f"--label-share {heads.label_share:g} is about labels, --supervision label-free uses none; drop one of "
+                "the two"
+            )
 
     def _check_quantization(self) -> None:
         """Refuse options of INT8 that are out of range, or have nothing to do."""

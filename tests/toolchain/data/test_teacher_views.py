@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import lraee_toolchain.export as pipeline
 from lraee.bundle.folder import Bundle
+from lraee.errors import ExportError
+from lraee_toolchain import cli
 from lraee_toolchain.cache import WorkFolder
-from lraee_toolchain.config import Adaptation, ExportConfig, HeadTraining
+from lraee_toolchain.config import ExportConfig
 from lraee_toolchain.data.disk_need import Sizes, disk_need
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.data.teacher_views import LEAST_AREA, view
 from lraee_toolchain.export import export
+from lraee_toolchain.learning_options import Adaptation, HeadTraining
 from lraee_toolchain.report.bundle_tables import measure_of
 from lraee_toolchain.report.command import commands_of
 from lraee_toolchain.stages.exits import Stages
@@ -120,3 +127,35 @@ def test_the_report_repeats_the_options() -> None:
     heads = HeadTraining(teacher_views=4, teacher_flip=False)
     command, _ = commands_of(ExportConfig(model="reference", out=Path("x.lraee"), heads=heads))
     assert command == "lraee-export reference -o x.lraee --teacher-views 4 --teacher-no-flip"
+
+
+@pytest.mark.parametrize(
+    ("heads", "supervision", "message"),
+    [
+        (HeadTraining(teacher_views=0), "auto", "--teacher-views is 0, wanted 1 to 64"),
+        (HeadTraining(teacher_views=65), "auto", "--teacher-views is 65, wanted 1 to 64"),
+        (HeadTraining(teacher_flip=False), "auto", "--teacher-no-flip is about the views of --teacher-views"),
+        (HeadTraining(label_share=1.5), "auto", "--label-share is 1.5, wanted a share from 0 to 1"),
+        (HeadTraining(label_share=0.3), "label-free", "--supervision label-free uses none; drop one of the two"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    heads: HeadTraining, supervision: Literal["auto", "label-free"], message: str
+) -> None:
+    """Before anything is loaded."""
+    with pytest.raises(ExportError, match=re.escape(message)):
+        ExportConfig(model="reference", out=Path("x.lraee"), heads=heads, supervision=supervision).check()
+
+
+def test_the_command_builds_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of heads and their teacher."""
+    seen: list[ExportConfig] = []
+
+    def keep(config: ExportConfig, progress: object) -> None:
+        seen.append(config)
+        raise ExportError("enough")
+
+    monkeypatch.setattr(pipeline, "export", keep)
+    options = ["--label-share", "0.3", "--teacher-views", "4", "--teacher-no-flip", "--epochs", "7"]
+    CliRunner().invoke(cli.app, ["reference", "-o", str(tmp_path / "x.lraee"), *options])
+    assert seen[0].heads == HeadTraining(epochs=7, label_share=0.3, teacher_views=4, teacher_flip=False)
