@@ -26,7 +26,7 @@ from lraee_calibration_data import fashion_mnist_pool
 if TYPE_CHECKING:
     import onnx
 
-    from lraee_toolchain.config import ExportConfig
+    from lraee_toolchain.config.options import ExportConfig
     from lraee_toolchain.export import ExportResult
 
 
@@ -78,8 +78,8 @@ class Exported:
 @pytest.fixture(scope="session")
 def small_config(few_images: Path) -> Callable[..., ExportConfig]:
     """A configuration that takes seconds: few images, two exits, two epochs."""
-    from lraee_toolchain.config import ExportConfig
-    from lraee_toolchain.learning_options import HeadTraining
+    from lraee_toolchain.config.learning import HeadTraining
+    from lraee_toolchain.config.options import ExportConfig
 
     def make(out: Path, **changes: object) -> ExportConfig:
         options: dict[str, object] = {

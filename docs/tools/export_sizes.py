@@ -6,12 +6,12 @@ from pathlib import Path
 
 from records import table
 
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import Adaptation
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.disk_need import Sizes, disk_need, gigabytes
 from lraee_toolchain.data.splits import FRACTIONS
 from lraee_toolchain.early_exit.exits import candidates
 from lraee_toolchain.early_exit.token_heads.sources import shard_bytes
-from lraee_toolchain.learning_options import Adaptation
 
 IMAGES = ((10_000, 5_000), (50_000, 10_000), (128_000, 50_000))
 """Training and evaluation images of the rows."""

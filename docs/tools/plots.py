@@ -18,7 +18,7 @@ from service_plot import service_plot
 from service_record import SERVICE_RECORD
 
 from lraee.bundle.strict_json import decode
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.report.figures import MAY_FALL, method_fronts
 from lraee_toolchain.report.names import way_name

@@ -11,10 +11,10 @@ import torch
 
 from lraee.bundle.strict_json import read_json
 from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import export
-from lraee_toolchain.learning_options import HeadTraining
 
 
 @pytest.fixture(scope="session", autouse=True)

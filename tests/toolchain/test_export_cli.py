@@ -22,7 +22,7 @@ from lraee_calibration_data import label_rows, load_pixels
 from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_toolchain import cli
 from lraee_toolchain import export as pipeline
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.splits import open_splits
 from lraee_toolchain.early_exit import fitting
 from lraee_toolchain.export import export

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import lraee
 from lraee_exporters.loading.open_clip_models import load_model
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.export import export
 
 CONFIG: dict[str, Any] = {

@@ -13,10 +13,10 @@ from lraee.bundle.strict_json import read_json
 from lraee.policies import Adaptive, Full
 from lraee_calibration_data import fashion_mnist_test, label_rows, load_pixels, open_dataset
 from lraee_toolchain.cache import WorkFolder
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import Adaptation, HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import export
-from lraee_toolchain.learning_options import Adaptation, HeadTraining
 from lraee_toolchain.stages.inputs import Inputs, Silent
 
 EVEN = (2,) * 11 + (0,)

@@ -21,7 +21,7 @@ from lraee.ort.cpu import int8_products_saturate
 from lraee_calibration_data import fashion_mnist_pool, fashion_mnist_test, load_pixels, open_dataset
 from lraee_exporters.int8.linear import SMALL_INPUTS, SMALL_WEIGHTS
 from lraee_exporters.single_file import SATURATES
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import ExportResult, export
 

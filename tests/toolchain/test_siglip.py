@@ -18,9 +18,9 @@ from lraee.errors import BundleError, ExportError, PolicyError
 from lraee.policies import Entropy, ExitAt, Full
 from lraee_benchmarks.rows.baselines import check_peer
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.export import export
-from lraee_toolchain.learning_options import HeadTraining
 from lraee_toolchain.parts.build import build_float
 from lraee_toolchain.parts.runner import Chain
 from lraee_toolchain.quantization.dynamic import build_dynamic

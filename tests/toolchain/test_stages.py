@@ -6,7 +6,7 @@ import pytest
 
 from lraee.errors import ExportError, TowerError
 from lraee_toolchain.cache import WorkFolder
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.stages.exits import Stages
 from lraee_toolchain.stages.inputs import Silent
 

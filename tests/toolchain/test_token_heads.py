@@ -12,7 +12,7 @@ import pytest
 import lraee
 from lraee.bundle.folder import Bundle
 from lraee_toolchain import cli
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.export import export
 from lraee_toolchain.stages.inputs import Silent
 

@@ -214,10 +214,10 @@ def export_command(
     """Export a CLIP image tower as per-block INT8 ONNX with early exits."""
     options: dict[str, Any] = dict(locals())
     _require_extra()
-    from lraee_toolchain.config import ExportConfig
+    from lraee_toolchain.config.learning import Adaptation, HeadTraining
+    from lraee_toolchain.config.options import ExportConfig
     from lraee_toolchain.console import ConsoleProgress, names_taken, summary
     from lraee_toolchain.export import export
-    from lraee_toolchain.learning_options import Adaptation, HeadTraining
 
     for name, allowed in CHOICES.items():
         _check_choice(name, options[name], allowed)
@@ -281,7 +281,7 @@ def _parse_exits(text: str, option: str = "--exits", names: tuple[str, ...] = ("
 
 
 def _parse_merging(text: str) -> tuple[Any, ...]:
-    from lraee_toolchain.config import AUTO_MERGING
+    from lraee_toolchain.config.options import AUTO_MERGING
 
     if text == "auto":
         return AUTO_MERGING

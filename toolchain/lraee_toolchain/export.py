@@ -27,7 +27,7 @@ from lraee_toolchain.baseline_graphs.folder import BaselineMaker
 from lraee_toolchain.bundle.pack import BundleInputs, pack
 from lraee_toolchain.bundle.targets import Targets
 from lraee_toolchain.cache import WorkFolder, key_of
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.held_back import ARCHIVE, save_held_back
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates, head_inputs

@@ -144,7 +144,7 @@ def write_bundle(
     """
     from lraee.labels.label_set import LabelSet
     from lraee_toolchain.bundle.pack import BundleInputs, pack
-    from lraee_toolchain.config import ExportConfig
+    from lraee_toolchain.config.options import ExportConfig
     from lraee_toolchain.early_exit.routing import SavedRouting
     from lraee_toolchain.parts.build import ExitsOfRoute, build_exits, build_float
     from lraee_toolchain.parts.runner import Chain

@@ -22,8 +22,8 @@ from lraee_exporters.torch_tower.trunk import Machine
 from lraee_toolchain.adaptation.accuracy import embed_all
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask, exit_blocks
 from lraee_toolchain.adaptation.tuning import Watch, tune
+from lraee_toolchain.config.learning import Adaptation
 from lraee_toolchain.data.labels import read_labels
-from lraee_toolchain.learning_options import Adaptation
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 

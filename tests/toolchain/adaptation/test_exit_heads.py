@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from lraee_toolchain.adaptation.exit_heads import as_heads, build_heads
 from lraee_toolchain.adaptation.lessons import TuningTask
+from lraee_toolchain.config.learning import Adaptation
 from lraee_toolchain.early_exit.heads import head_embeddings
 from lraee_toolchain.early_exit.task import Head
 from lraee_toolchain.early_exit.token_heads.reading import pool_tensors, read_tokens
 from lraee_toolchain.early_exit.token_heads.saved import load_heads, save_heads
 from lraee_toolchain.early_exit.token_heads.sources import normed_tokens
-from lraee_toolchain.learning_options import Adaptation
 
 WIDTH, EMBED = 16, 8
 

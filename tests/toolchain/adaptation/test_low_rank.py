@@ -12,7 +12,7 @@ import torch
 
 from lraee_toolchain.adaptation.low_rank import add_low_rank, merge_low_rank
 from lraee_toolchain.adaptation.tuning import Watch
-from lraee_toolchain.learning_options import Adaptation
+from lraee_toolchain.config.learning import Adaptation
 
 OPTIONS = Adaptation(epochs=1, head_epochs=1, exits=(1, 2), rank=4, learning_rate=1e-3, batch_size=16, frozen=0.0)
 

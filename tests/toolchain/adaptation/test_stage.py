@@ -34,11 +34,11 @@ from lraee_toolchain import cli
 from lraee_toolchain import export as pipeline
 from lraee_toolchain.adaptation.stage import _photos
 from lraee_toolchain.cache import WorkFolder
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import Adaptation, HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.token_heads.saved import arrays_of, load_heads
 from lraee_toolchain.evaluation.metrics import FLOAT, GIVEN_FLOAT, GIVEN_INT8, Metrics
 from lraee_toolchain.export import ExportResult, export
-from lraee_toolchain.learning_options import Adaptation, HeadTraining
 from lraee_toolchain.stages.exits import Stages
 from lraee_toolchain.stages.inputs import Silent
 

@@ -15,7 +15,7 @@ from open_clip.timm_model import TimmModel
 from lraee_exporters.torch_tower.trunk import Machine
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask
 from lraee_toolchain.adaptation.tuning import Watch, tune
-from lraee_toolchain.learning_options import Adaptation
+from lraee_toolchain.config.learning import Adaptation
 
 SMALL = {"depth": 3, "embed_dim": 32, "num_heads": 2, "img_size": 32, "patch_size": 8}
 

@@ -19,7 +19,7 @@ from lraee_toolchain.adaptation.checkpoint import NAME, load_checkpoint
 from lraee_toolchain.adaptation.lessons import EpochRecord, exit_words
 from lraee_toolchain.adaptation.losses import Lesson, losses
 from lraee_toolchain.adaptation.tuning import Watch, _Tuner, tune
-from lraee_toolchain.learning_options import Adaptation
+from lraee_toolchain.config.learning import Adaptation
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 

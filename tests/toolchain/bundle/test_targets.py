@@ -11,8 +11,8 @@ import pytest
 from lraee.errors import ExportError
 from lraee_toolchain.bundle import targets as module
 from lraee_toolchain.bundle.targets import KINDS, Targets, owner_of
-from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.learning_options import Adaptation
+from lraee_toolchain.config.learning import Adaptation
+from lraee_toolchain.config.options import ExportConfig
 
 RECORDS = {
     ".lraee": {"manifest.json": {"format": 1}},

@@ -10,12 +10,12 @@ import pytest
 
 from lraee_exporters.graphs.exit import HEAD_INPUTS
 from lraee_toolchain.competitors.lgvit import lgvit_exits, lgvit_reads
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.exits import train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
 from lraee_toolchain.early_exit.token_heads.sources import HalfArray, HalfTokens, Rows, normed_tokens
-from lraee_toolchain.learning_options import HeadTraining
 
 WIDTH, PATCHES, LABELS, DEPTH = 8, 9, 3, 5
 BLOCKS = (1, 2, 3, 4)

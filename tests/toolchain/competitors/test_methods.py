@@ -16,7 +16,8 @@ from lraee_toolchain.competitors.methods import Entry, Searched, Shared, at_savi
 from lraee_toolchain.competitors.monotone import SLOPES, Monotone, scaled_information
 from lraee_toolchain.competitors.pabee import ByPatience, Pabee
 from lraee_toolchain.competitors.rules import ByScore, Outputs, outputs_of, point_of, route
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.class_thresholds import class_ease, scaled, separation
 from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, best_exits, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
@@ -28,7 +29,6 @@ from lraee_toolchain.early_exit.risk.risk_control import risk_controlled_point
 from lraee_toolchain.early_exit.routing import Routing
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Material, Route
 from lraee_toolchain.early_exit.threshold_search import search
-from lraee_toolchain.learning_options import HeadTraining
 
 LABELS, WIDTH, DEPTH = 4, 16, 6
 COSTS = Costs(stem=5, block=100, last=100, exits=dict.fromkeys(HEAD_INPUTS, 4), tail=3, depth=DEPTH)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lraee.errors import ExportError
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.disk_need import Sizes, arrays_there, bytes_left, check_room, disk_need
 
 HEADER = 128

@@ -15,7 +15,7 @@ from lraee_calibration_data import fashion_mnist_test, load_pixels, open_dataset
 from lraee_exporters.labels import embed_labels, reference_labels
 from lraee_exporters.loading.open_clip_models import LoadedModel, load_model
 from lraee_exporters.loading.sources import REFERENCE_FOLDER
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.label_embeddings import read_label_embeddings
 from lraee_toolchain.export import export
 

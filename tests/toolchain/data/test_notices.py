@@ -22,7 +22,7 @@ from lraee_calibration_data import Dataset, fashion_mnist_test
 from lraee_exporters.labels import check_labels
 from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.reference_labels import NAMES
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.console import ConsoleProgress
 from lraee_toolchain.data.labels import read_labels
 from lraee_toolchain.data.notices import ImagesRead, read_images

@@ -17,7 +17,7 @@ from lraee.images.preprocess import pixels as preprocess
 from lraee.labels.label_set import LabelSet
 from lraee_calibration_data import fashion_mnist_test, label_rows, open_dataset
 from lraee_exporters.reference_labels import NAMES
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.held_back import ARCHIVE, RECORD, save_held_back
 from lraee_toolchain.data.splits import CROPS, FEW_IMAGES, Splits, load_pixel_set, open_splits, save_pixels
 

@@ -17,12 +17,12 @@ from lraee.bundle.folder import Bundle
 from lraee.errors import ExportError
 from lraee_toolchain import cli
 from lraee_toolchain.cache import WorkFolder
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import Adaptation, HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.disk_need import Sizes, disk_need
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.data.teacher_views import LEAST_AREA, view
 from lraee_toolchain.export import export
-from lraee_toolchain.learning_options import Adaptation, HeadTraining
 from lraee_toolchain.report.bundle_tables import measure_of
 from lraee_toolchain.report.command import commands_of
 from lraee_toolchain.stages.exits import Stages

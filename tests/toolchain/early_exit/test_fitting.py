@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.exits import candidates, head_inputs
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.outcomes import Point

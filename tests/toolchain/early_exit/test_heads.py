@@ -10,7 +10,8 @@ import torch
 from lraee.bundle.manifest import GateInfo
 from lraee.ort.sessions import SessionSettings, make_session
 from lraee_exporters.graphs.exit import POOLED_INPUTS, ExitWeights, HeadInput, TokenShape, build_exit
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.gates import gate_features, gate_values
 from lraee_toolchain.early_exit.heads import (
@@ -27,7 +28,6 @@ from lraee_toolchain.early_exit.heads import (
     train_heads,
 )
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Head, Material
-from lraee_toolchain.learning_options import HeadTraining
 
 WIDTH, TOKENS, EMBED, CLASSES, SCALE = 16, 10, 8, 4, 10.0
 

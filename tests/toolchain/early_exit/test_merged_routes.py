@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.exits import score
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.fitting import PROMISED, fit_routing, with_promise
 from lraee_toolchain.early_exit.outcomes import evaluate
 from lraee_toolchain.early_exit.routing import Routing, saved_routing
 from lraee_toolchain.early_exit.task import Costs, ExitTask, Material, MergedCosts, Route
-from lraee_toolchain.learning_options import HeadTraining
 
 LABELS, WIDTH, DEPTH = 4, 16, 6
 EXITS = (2, 4)

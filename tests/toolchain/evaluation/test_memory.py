@@ -12,7 +12,8 @@ import pytest
 from lraee_exporters.graphs.exit import HEAD_INPUTS
 from lraee_toolchain import array_file
 from lraee_toolchain.competitors.methods import compare, standard_entries
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit import rows
 from lraee_toolchain.early_exit.exits import train_exits
 from lraee_toolchain.early_exit.features import load_features, load_teacher
@@ -20,7 +21,6 @@ from lraee_toolchain.early_exit.task import Costs, ExitTask, Material
 from lraee_toolchain.early_exit.token_heads.training import train_token_heads
 from lraee_toolchain.evaluation.paper_tables import full_depth, lra_ee, ssa_at_the_end
 from lraee_toolchain.evaluation.setting import Setting, Tower
-from lraee_toolchain.learning_options import HeadTraining
 
 LABELS, WIDTH, EMBED, DEPTH, TOKENS = 256, 256, 64, 5, 4
 MOST_BYTES = 5000

@@ -10,7 +10,7 @@ import pytest
 
 from lraee.errors import ExportError
 from lraee_benchmarks.analysis.right_answers import unpack_right
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.evaluation.method_table import PABEE_EVERYWHERE, PRUNING
 from lraee_toolchain.evaluation.metrics import LRA_EE, Ablations, AtMatch, Metrics
 from lraee_toolchain.evaluation.paper_tables import FRONTIER

@@ -12,7 +12,7 @@ import pytest
 import lraee
 from lraee.bundle.strict_json import read_json
 from lraee.errors import ExportError
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.evaluation.metrics import Metrics
 from lraee_toolchain.export import ExportResult, export
 

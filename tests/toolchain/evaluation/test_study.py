@@ -10,7 +10,7 @@ import pytest
 
 from lraee.bundle.strict_json import write_json
 from lraee_exporters.graphs.exit import HeadInput
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.routing import ROUTING, CandidateHead, SavedRouting
 from lraee_toolchain.evaluation.study import Study
 

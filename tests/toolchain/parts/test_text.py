@@ -18,7 +18,7 @@ from lraee_exporters.graphs.text import TextPrecision
 from lraee_exporters.labels import reference_labels
 from lraee_exporters.loading.open_clip_models import load_model
 from lraee_exporters.loading.text_tower import clip_merges, text_tower_of
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.export import export
 from lraee_toolchain.parts import text as text_part
 from lraee_toolchain.parts.text import TEXT_NAME, build_text_part

@@ -10,8 +10,8 @@ import pytest
 
 from lraee_benchmarks.render.page import table_html
 from lraee_benchmarks.render.table import Table
-from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.learning_options import HeadTraining
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.report.command import commands_of
 from lraee_toolchain.report.tower_drawing import TowerDrawing
 

@@ -7,7 +7,7 @@ import pytest
 
 from lraee.bundle.manifest import Manifest
 from lraee.bundle.manifest_file import read_manifest
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.report.bundle_tables import per_class_text, points_table
 
 CONFIG = ExportConfig(model="reference", out=Path("unused.lraee"), thresholds="per-class")

@@ -10,7 +10,7 @@ import pytest
 import lraee
 from lraee.bundle.manifest import Manifest
 from lraee_benchmarks.analysis.intervals import Estimate
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.evaluation.metrics import Evaluation, Metrics, PolicyRow, Quadrants
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.static_cuts import cuts_text

@@ -18,7 +18,8 @@ from lraee.bundle.strict_json import read_json
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
-from lraee_toolchain.config import ExportConfig, Precision
+from lraee_toolchain.config.learning import Adaptation
+from lraee_toolchain.config.options import ExportConfig, Precision
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.evaluation.metrics import (
     Ablations,
@@ -39,7 +40,6 @@ from lraee_toolchain.evaluation.metrics import (
     WayRow,
 )
 from lraee_toolchain.evaluation.risk_metrics import RiskCheck, RiskChecks
-from lraee_toolchain.learning_options import Adaptation
 from lraee_toolchain.quantization.noise import BlockNoise, EmbeddingDrift, NoiseProfile
 from lraee_toolchain.report import write
 from lraee_toolchain.report.bundle_tables import accounting_table

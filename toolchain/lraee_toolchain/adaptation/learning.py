@@ -9,7 +9,7 @@ import torch
 
 from lraee_exporters.torch_tower.trunk import blocks_of
 from lraee_toolchain.adaptation.low_rank import add_low_rank
-from lraee_toolchain.learning_options import Adaptation
+from lraee_toolchain.config.learning import Adaptation
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lraee_toolchain.config.learning import Adaptation
 from lraee_toolchain.early_exit.task import Head
-from lraee_toolchain.learning_options import Adaptation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

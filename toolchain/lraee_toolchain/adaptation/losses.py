@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from lraee_toolchain.learning_options import Adaptation
+from lraee_toolchain.config.learning import Adaptation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

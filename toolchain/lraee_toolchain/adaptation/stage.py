@@ -23,8 +23,8 @@ from lraee_toolchain.adaptation.exit_heads import as_heads
 from lraee_toolchain.adaptation.folder import WEIGHTS_NAME, save_model
 from lraee_toolchain.adaptation.lessons import EpochRecord, Photos, TuningTask, exit_blocks, exit_words
 from lraee_toolchain.adaptation.tuning import Watch, tune
+from lraee_toolchain.config.learning import Adaptation
 from lraee_toolchain.early_exit.token_heads.saved import load_heads, save_heads
-from lraee_toolchain.learning_options import Adaptation
 from lraee_toolchain.stages.exits import Stages
 
 JUDGED = 2000

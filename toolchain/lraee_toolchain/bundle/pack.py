@@ -32,7 +32,7 @@ from lraee.labels.label_set import LabelSet
 from lraee_exporters.graphs.builder import OLDEST_ONNXRUNTIME
 from lraee_exporters.tower import Tower
 from lraee_toolchain.array_file import save_array
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.routing import SavedRouting
 from lraee_toolchain.parts.build import load_parts
 from lraee_toolchain.parts.schedules import load_schedules

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from lraee.bundle.manifest import MANIFEST_NAME
 from lraee.errors import ExportError
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.durable import sync, sync_tree, writing
 
 OTHER_PLACE = "choose another --out; all stages are finished, and the same command goes on from them"

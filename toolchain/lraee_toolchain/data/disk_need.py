@@ -16,7 +16,7 @@ from pathlib import Path
 from lraee.disk import free_bytes
 from lraee.errors import ExportError
 from lraee_exporters.tower import Tower
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 
 GIGABYTE = 10**9
 

@@ -14,7 +14,7 @@ from lraee_calibration_data import (
     skipped_words,
     some_words,
 )
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.splits import Splits, load_pixel_set
 
 

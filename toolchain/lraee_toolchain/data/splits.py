@@ -25,7 +25,7 @@ from lraee_calibration_data import (
 )
 from lraee_exporters.loading.sources import REFERENCE_NAMES
 from lraee_toolchain.array_file import ArrayFile, save_array
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.decoding import decode
 
 FRACTIONS = {"calibration": 0.05, "heads": 0.65, "gating": 0.30}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lraee.bundle.manifest import GateInfo
 from lraee_exporters.graphs.exit import HEAD_INPUTS, POOLED_INPUTS, TOKEN_INPUTS, ExitWeights, HeadInput
 from lraee_toolchain.array_file import scratch_array
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.gates import fit_gate, gate_features, gate_values
 from lraee_toolchain.early_exit.heads import (

@@ -22,10 +22,10 @@ from lraee_exporters.graphs.layers import AnyLinear
 from lraee_exporters.graphs.pooling.token_pool import TokenPool
 from lraee_exporters.int8.linear import ALL_LEVELS, ActivationRange, Levels, QuantizedLinear, quantize_linear
 from lraee_exporters.tower import LayerNorm, Linear
+from lraee_toolchain.config.learning import HeadTraining
 from lraee_toolchain.early_exit.features import Features
 from lraee_toolchain.early_exit.rows import RowArray, chunks
 from lraee_toolchain.early_exit.task import ExitTask, FloatArray, Head, Material
-from lraee_toolchain.learning_options import HeadTraining
 
 EPSILON = 1e-5
 

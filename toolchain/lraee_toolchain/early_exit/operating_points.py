@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lraee.errors import ExportError
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.outcomes import Point
 from lraee_toolchain.early_exit.threshold_search import choose
 

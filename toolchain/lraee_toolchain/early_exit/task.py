@@ -15,7 +15,7 @@ from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.graphs.layers import AnyLinear
 from lraee_exporters.graphs.pooling.token_pool import TokenPool
 from lraee_exporters.tower import LayerNorm
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.rows import RowArray, Rows, largest
 

@@ -15,7 +15,7 @@ from lraee.engine.sized_tokens import Tokens
 from lraee.policies import Adaptive, ExitAt, Full
 from lraee.policies.base import Verdict
 from lraee_benchmarks.running.rounds import Measure, Plan, interleave, timed
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.evaluation.metrics import Latency, LatencyRow, Way
 from lraee_toolchain.parts.runner import Chain
 

@@ -14,7 +14,7 @@ from lraee.bundle.strict_json import OPTIONAL
 from lraee_benchmarks.analysis.intervals import Estimate
 from lraee_exporters.graphs.exit import HeadInput
 from lraee_exporters.parity import StageParity
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.evaluation.risk_metrics import RiskChecks
 from lraee_toolchain.evaluation.saturation import Saturation
 from lraee_toolchain.quantization.noise import NoiseProfile

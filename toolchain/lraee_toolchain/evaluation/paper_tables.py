@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_exporters.graphs.exit import POOLED_INPUTS, HeadInput
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.early_exit.outcomes import ExitScores, Point, outcome
 from lraee_toolchain.early_exit.routing import Routing
 from lraee_toolchain.early_exit.threshold_search import choose

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lraee_exporters.graphs.exit import HeadInput
-from lraee_toolchain.config import ExportConfig, Precision
+from lraee_toolchain.config.options import ExportConfig, Precision
 from lraee_toolchain.early_exit.exits import TrainedExit, score, train_exits
 from lraee_toolchain.early_exit.fitting import fit_routing
 from lraee_toolchain.early_exit.outcomes import ExitScores, Point

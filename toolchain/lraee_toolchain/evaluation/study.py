@@ -18,7 +18,7 @@ from lraee_benchmarks.analysis.right_answers import pack_right
 from lraee_calibration_data import Dataset
 from lraee_exporters.graphs.exit import TOKEN_INPUTS, HeadInput
 from lraee_exporters.parity import StageParity
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.data.disk_need import GIGABYTE, gigabytes
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.early_exit.exits import candidates

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lraee_exporters.graphs.block import QUANTIZED_INPUTS
 from lraee_exporters.int8.linear import ActivationRange
 from lraee_toolchain.array_file import ArrayFile
-from lraee_toolchain.config import RangeMethod
+from lraee_toolchain.config.options import RangeMethod
 from lraee_toolchain.parts.runner import BATCH, Chain
 from lraee_toolchain.quantization.ranges import RangeCollector
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from lraee.bundle.manifest import Manifest, OperatingPoint, Threshold, block_names
 from lraee_benchmarks.render.table import MISSING, Table
 from lraee_exporters.parity import StageParity
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.evaluation.metrics import Evaluation, GivenTower, PolicyRow
 from lraee_toolchain.report.findings import Findings
 from lraee_toolchain.report.names import policy_name

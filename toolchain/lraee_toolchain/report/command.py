@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lraee_toolchain.config import ExportConfig
-from lraee_toolchain.learning_options import Adaptation, HeadTraining
+from lraee_toolchain.config.learning import Adaptation, HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 
 ELSEWHERE = {"model", "out", "heads", "adapt", "merge_tokens", "workers", "work", "overwrite"}
 """Fields that are not plain options, or say nothing about the result."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lraee.bundle.manifest import Manifest, MergeSchedule
-from lraee_toolchain.config import ExportConfig, Precision
+from lraee_toolchain.config.options import ExportConfig, Precision
 from lraee_toolchain.evaluation.example_images import Picture
 from lraee_toolchain.evaluation.merged_patches import MergedPicture
 from lraee_toolchain.evaluation.metrics import Metrics, PolicyRow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lraee_benchmarks.render.method_names import METHODS
 from lraee_exporters.graphs.exit import HeadInput
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.evaluation.metrics import PolicyRow, Way
 
 _WAYS: dict[Way, str] = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lraee_benchmarks.render.table import MISSING, Table
 from lraee_exporters.graphs.exit import HeadInput
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.evaluation.metrics import (
     LRA_EE,
     Ablations,

@@ -21,7 +21,7 @@ from lraee_exporters.loading.sources import REFERENCE_NAMES
 from lraee_exporters.tower import Tower
 from lraee_exporters.widen import inject_outliers, to_open_clip
 from lraee_toolchain.cache import WorkFolder
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.data.disk_need import DiskNeed, Sizes, check_room, disk_need
 from lraee_toolchain.data.label_embeddings import read_label_embeddings
 from lraee_toolchain.data.labels import read_labels

@@ -18,7 +18,7 @@ from lraee_exporters.graphs.tail import float_tail
 from lraee_exporters.int8.linear import ActivationRange
 from lraee_exporters.labels import embed_labels
 from lraee_toolchain.array_file import save_array
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.data.splits import load_pixel_set
 from lraee_toolchain.data.teacher_views import view
 from lraee_toolchain.early_exit.features import (

@@ -14,7 +14,8 @@ from lraee_exporters.graphs.exit import HEAD_INPUTS, TOKEN_INPUTS, HeadInput, To
 from lraee_exporters.graphs.pooling.token_pool import QUERIES
 from lraee_exporters.int8.linear import QuantizedLinear
 from lraee_exporters.tower import Linear
-from lraee_toolchain.config import ExportConfig
+from lraee_toolchain.config.learning import HeadTraining
+from lraee_toolchain.config.options import ExportConfig
 from lraee_toolchain.early_exit.exits import TrainedExit, answers_of, best_exits, score, train_exits
 from lraee_toolchain.early_exit.features import Features, Teacher
 from lraee_toolchain.early_exit.heads import first_layer, label_logits, softmax
@@ -27,7 +28,6 @@ from lraee_toolchain.early_exit.token_heads.training import (
     reads_of,
     train_token_heads,
 )
-from lraee_toolchain.learning_options import HeadTraining
 
 WIDTH, PATCHES, EMBED, CLASSES, SCALE, DEPTH = 16, 9, 8, 4, 10.0, 3
 COSTS = Costs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from lraee_toolchain.config import Precision
+from lraee_toolchain.config.options import Precision
 from lraee_toolchain.quantization.noise import PAPER_NOISE_CURVE, NoiseProfile, inr_limit, pathological
 from lraee_toolchain.report.plots.style import BLACK, COLOURS, GREY, block_axis, draw_line, page
 

@@ -11,7 +11,7 @@ from lraee.errors import ExportError
 from lraee_exporters.graphs.exit import POOLED_INPUTS, HeadInput
 from lraee_exporters.graphs.text import TextPrecision
 from lraee_exporters.int8.linear import ALL_LEVELS, SMALL_WEIGHTS, Levels
-from lraee_toolchain.learning_options import Adaptation, HeadTraining
+from lraee_toolchain.config.learning import Adaptation, HeadTraining
 
 RangeMethod: TypeAlias = Literal["minmax", "percentile"]
 

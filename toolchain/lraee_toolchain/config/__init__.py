@@ -1,0 +1,4 @@
+"""Every option of an export: of all its steps, and of what learns in it.
+
+May import: nothing.
+"""
