@@ -53,14 +53,14 @@ LEAST_GAIN = 0.005
 
 
 def search(scores: ExitScores, *, quick: bool = False) -> list[Point]:
-    """Find every point that is best for some Lagrange weight and some loss weight, by rising saving.
+    """Find every point that is best for some Lagrange weight and some way to count answers, and points between them.
 
     Args:
         scores: of the gating split.
         quick: one loss weight, fewer Lagrange weights and no combinations, for comparing sets of exits.
 
     Returns:
-        The points, among them the one that closes all exits.
+        The points by rising saving, among them the one that closes all exits.
     """
     count = len(scores.blocks)
     closed = [np.inf] * count
