@@ -92,7 +92,7 @@ def test_random_weights_merge_evenly(pixels: Any) -> None:
 
 
 def test_times_are_near_those_of_the_blocks_and_a_share_of_them_may_be_asked_for(model: LoadedModel) -> None:
-    """Fewer tokens take less, and merging takes something; what is found saves that share of the estimated time."""
+    """Fewer tokens take less; what is found saves that share of the estimated time."""
     times = BlockTimes(model.tower)
     plain, bare = times.milliseconds((0,) * 12), times.milliseconds((16, *[0] * 11))
     assert 0 < bare < plain
@@ -100,5 +100,3 @@ def test_times_are_near_those_of_the_blocks_and_a_share_of_them_may_be_asked_for
     slow = BlockTimes(random.tower)
     (found,) = choose_schedules(random, (0.3,), np.zeros((1, 224, 224, 3), np.uint8), times=slow)
     assert slow.milliseconds(found.merged) <= 0.7 * slow.milliseconds((0,) * 12)
-    (by_flops,) = choose_schedules(random, (0.3,), np.zeros((1, 224, 224, 3), np.uint8))
-    assert sum(found.merged) >= sum(by_flops.merged)  # merging takes time that its FLOPs do not show

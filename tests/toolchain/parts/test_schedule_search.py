@@ -53,6 +53,22 @@ def test_savings_count_every_block_as_it_is_built() -> None:
     assert not is_possible(shape, (25, *[0] * 11))
 
 
+def test_for_time_merging_may_be_left_to_few_blocks() -> None:
+    """Where every block that merges gives back two hundredths, fewer of them merge than for FLOPs."""
+    shape = tower()
+
+    def saved(schedule: Schedule) -> float:
+        return saving(shape, schedule) - 0.02 * sum(merged > 0 for merged in schedule)
+
+    def evenly(schedule: Schedule) -> float:
+        return float(sum(schedule))
+
+    of_time, of_flops = find_schedule(shape, 0.2, evenly, saved), find_schedule(shape, 0.2, evenly)
+    assert saved(of_time) >= 0.2
+    assert sum(merged > 0 for merged in of_time) < sum(merged > 0 for merged in of_flops)
+    assert is_possible(shape, of_time)
+
+
 def test_more_than_merging_can_save_is_refused() -> None:
     """With what it can save."""
     with pytest.raises(ExportError, match=r"merging tokens saves at most 0\.\d\d of this tower's FLOPs, wanted 0\.99"):

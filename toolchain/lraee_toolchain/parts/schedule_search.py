@@ -1,9 +1,10 @@
 """Find how many tokens to merge in each block, so that a share of the FLOPs is saved and the embedding turns least.
 
 Candidates are a few shapes over the blocks (even, rising or falling, from the first block on or from a later one), each
-scaled until it saves what is asked for. The one that turns the embedding of calibration images least is then improved:
-pairs move from a block to its neighbours as long as that helps. Every candidate is measured whole, since what a block
-merges changes what all blocks after it see.
+scaled until it saves what is asked for. Where time is to be saved, shapes that merge in every second to fourth block
+stand beside them: finding and merging pairs takes a block about the same time, however many there are. The candidate
+that turns the embedding of calibration images least is then improved: pairs move from a block to its neighbours as long
+as that helps. Every candidate is measured whole, since what a block merges changes what all blocks after it see.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from lraee_toolchain.parts.scheduled import Schedule
 
 MOVES = (2, 1)
 """Pairs that move to a neighbouring block at once, in the order in which they are tried."""
+
+GAPS = (2, 3, 4)
+"""Blocks from one that merges to the next, in the shapes for time."""
 
 ROUNDS = 2
 """How often all moves of one size are tried."""
@@ -81,6 +85,18 @@ def shapes(depth: int) -> Iterator[tuple[float, ...]]:
         places = range(1, depth - start)
         for weigh in (lambda _, __: 1.0, lambda place, _: float(place), lambda place, count: float(count - place + 1)):
             yield (0.0,) * start + tuple(weigh(place, len(places)) for place in places) + (0.0,)
+
+
+def sparse_shapes(depth: int) -> Iterator[tuple[float, ...]]:
+    """Give how merging may be spread evenly over every second to fourth block, from one of the first blocks on.
+
+    >>> [shape for shape in sparse_shapes(6) if shape[0]]
+    [(1.0, 0.0, 1.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)]
+    """
+    for gap in GAPS:
+        for start in sorted({depth // 12, depth // 6, depth // 4}):
+            places = range(start, depth - 1, gap)
+            yield tuple(float(block in places) for block in range(depth))
 
 
 def scaled(
@@ -144,7 +160,8 @@ def find_schedule(
 
     share = saved or partial(saving, tower)
     scale = partial(scaled, tower, wanted=wanted, saved=share)
-    candidates = {found for shape in shapes(tower.depth) if (found := scale(shape)) is not None}
+    spread = [*shapes(tower.depth), *([] if saved is None else sparse_shapes(tower.depth))]
+    candidates = {found for shape in spread if (found := scale(shape)) is not None}
     if not candidates:
         most = share(_rounded(tower, [float(tower.tokens)] * (tower.depth - 1) + [0.0]))
         what = "FLOPs" if saved is None else "time"
