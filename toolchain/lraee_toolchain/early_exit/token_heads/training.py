@@ -1,7 +1,8 @@
 """Trains heads that read all tokens of a block, each for itself, from a source of tokens.
 
 The loss, the schedule and the MLP are those of `train_heads`. Every exit sees the same images in the same order, so
-that one pass of the tower serves all of them where tokens are not on disk.
+that one pass of the tower serves all of them where tokens are not on disk. A first layer that is to have a low rank
+learns as the product of two matrices, which `add_bottlenecks` then divides without loss.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ BATCH = 128
 
 SMALL = 0.02
 """Standard deviation of initial queries: at first every query sees little more than the mean."""
+
+FIRST_LAYER = 2
+"""Place of the first layer's weights among the parameters of an MLP."""
 
 KERNEL_BOUND = 1 / KERNEL
 """Initial kernels are even between plus and minus this, as torch.nn.Conv2d draws them; GELU of much smaller ones would
@@ -108,22 +112,40 @@ class _Learner:
             weights.requires_grad_()
         rows = pooled_rows(QUERIES, class_token=class_token)
         self._mlp = initial_parameters(1, (rows * width, width, task.labels.shape[1]), generator)
+        self._factors: list[torch.Tensor] = []
+        if (rank := task.config.heads.rank_below(width)) is not None:
+            self._factors = _initial_factors((rows * width, rank, width), generator)
+            del self._mlp[FIRST_LAYER]
         self._drop = Dropout(task.config.heads.dropout, task.seed)
-        self._descent = Descent([*self._pool, *self._mlp], task.config.heads, images)
+        self._descent = Descent([*self._pool, *self._factors, *self._mlp], task.config.heads, images)
         self._lesson, self._reads, self._class_token = lesson, reads, class_token
 
     def step(self, tokens: HalfTokens, rows: torch.Tensor) -> None:
         """Learn from the normed tokens of the images `rows`."""
         values, sizes = tokens.floats()
         read = read_tokens(values, self._pool, class_token=self._class_token, sizes=sizes)
-        self._descent.step(self._lesson.loss(embed(self._mlp, read[None], self._drop), rows))
+        self._descent.step(self._lesson.loss(embed(self._layers(), read[None], self._drop), rows))
+
+    def _layers(self) -> list[torch.Tensor]:
+        """Give the MLP's parameters as `embed` takes them."""
+        if not self._factors:
+            return self._mlp
+        return [*self._mlp[:FIRST_LAYER], torch.bmm(*self._factors), *self._mlp[FIRST_LAYER:]]
 
     def head(self) -> Head:
         """Give the head as it is now."""
         queries, *mixing = (weights.detach().numpy() for weights in self._pool)
         local = LocalMixing(kernel=mixing[0], bias=mixing[1]) if mixing else None
-        arrays = [parameter.detach().numpy()[0] for parameter in self._mlp]
+        arrays = [parameter.detach().numpy()[0] for parameter in self._layers()]
         return finished_head(self._reads, *arrays, pool=TokenPool(queries=queries, mixing=local))
+
+
+def _initial_factors(sizes: tuple[int, int, int], generator: torch.Generator) -> list[torch.Tensor]:
+    """Draw two matrices whose product is the first layer, (1, in, rank) and (1, rank, out)."""
+    size_in, rank, size_out = sizes
+    shapes = ((1, size_in, rank), (1, rank, size_out))
+    drawn = [(2 * torch.rand(shape, generator=generator) - 1) * shape[1] ** -0.5 for shape in shapes]
+    return [factor.requires_grad_() for factor in drawn]
 
 
 def quantize_token_heads(
