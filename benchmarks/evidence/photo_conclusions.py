@@ -21,6 +21,14 @@ Difference = Mapping[str, float]
 RECALL_GOAL = 0.6
 """Share of the ten nearest that search by adaptive embeddings should find at the balanced point."""
 
+KINDS = {
+    "attention": "",
+    "pooled": "",
+    "distilled": " whose heads learn from labels and FP32's answers",
+    "merged": " and merged tokens together",
+}
+"""What is said of each kind of exits."""
+
 REFUSED = "no: "
 """How a record begins to say that tuning was refused."""
 
@@ -57,10 +65,13 @@ def sign(difference: Difference) -> int:
     return int(difference["low"] > 0) - int(difference["high"] < 0)
 
 
-def _row(whole: Whole, trunk: str, policy: str, *, precision: str = "INT8") -> Mapping[str, Any] | None:
-    """Find a row of the accounting; `precision` is the end of its name."""
+def _row(
+    whole: Whole, trunk: str, policy: str, *, precision: str = "INT8", heads: str | None = None
+) -> Mapping[str, Any] | None:
+    """Find a row of the accounting; `precision` is the end of its name, None any heads, the first of the trunk."""
     for row in whole["accounting"]:
-        if (row["trunk"], row["policy"]) == (trunk, policy) and row["precision"].endswith(precision):
+        same = (row["trunk"], row["policy"]) == (trunk, policy) and heads in (None, row["heads"])
+        if same and row["precision"].endswith(precision):
             found: Mapping[str, Any] = row
             return found
     return None
@@ -108,16 +119,11 @@ def _exits(whole: Whole) -> Iterator[str]:
         words["label-free"] = "as given, with heads that learned without labels,"
     saved: dict[str, float] = {}
     for trunk, how in words.items():
-        if (row := _row(whole, trunk, "LRA-EE")) is None:
-            continue
-        saved[trunk], own = row["flops_saved"], row["to_own_full"]
-        verb = ("at no loss that can be told", "and gain accuracy", "and lose accuracy")[sign(own)]
-        text = (
-            f"On the trunk {how} exits save {percent(saved[trunk])} of the FLOPs {verb}: {points(own)} points to the "
-            "bundle's own full depth"
-        )
-        to_given = "" if row["to_given_float"] is None else f"; {points(row['to_given_float'])} to FP32 as given"
-        yield f"{text}{to_given}."
+        for heads, also in KINDS.items():
+            if (row := _row(whole, trunk, "LRA-EE", heads=heads)) is None:
+                continue
+            saved.setdefault(trunk, row["flops_saved"])
+            yield f"On the trunk {how} exits{also} {_saves(row)}."
     for trunk in ("labels", "label-free"):
         if "given" in saved and trunk in saved:
             more = saved[trunk] - saved["given"]
@@ -126,6 +132,16 @@ def _exits(whole: Whole) -> Iterator[str]:
                 f"Exits on the trunk {words[trunk]} save {abs(100 * more):.1f} points of FLOPs {verb} than on the "
                 f"trunk as given{' with labels' if trunk in refused_trunks(whole) else ''}."
             )
+
+
+def _saves(row: Mapping[str, Any]) -> str:
+    own = row["to_own_full"]
+    verb = ("at no loss that can be told", "and gain accuracy", "and lose accuracy")[sign(own)]
+    to_given = "" if row["to_given_float"] is None else f"; {points(row['to_given_float'])} to FP32 as given"
+    return (
+        f"save {percent(row['flops_saved'])} of the FLOPs {verb}: {points(own)} points to the bundle's own full "
+        f"depth{to_given}"
+    )
 
 
 def _heads(whole: Whole) -> Iterator[str]:

@@ -47,12 +47,22 @@ TRUNKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Each arm: what it is called, and its options."""
 
-HEADS: Mapping[str, tuple[str, ...]] = {
-    "pooled": ("--reads", "both"),
-    "attention": ("--reads", "attention", "--epochs", "15", "--exits", "6,7,8,9,10,11"),
+ATTENTION = ("--reads", "attention", "--epochs", "15", "--exits", "6,7,8,9,10,11")
+"""Heads that read all tokens learn for half as many passes, each of which is long, and stand where the tuned trunk has
+learned with some."""
+
+DISTILLED = (*ATTENTION, "--label-share", "0.3")
+
+HEADS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "pooled": ("pooled heads", ("--reads", "both")),
+    "attention": ("attention heads", ATTENTION),
+    "distilled": ("attention heads that learn from labels and FP32's answers", DISTILLED),
+    "merged": ("the same, and merged tokens", (*DISTILLED, "--merge-tokens", "0,0,0,0,4,4,4,4,4,5,4,0")),
 }
-"""What heads read, and its options; heads that read all tokens learn for half as many passes, each of which is long,
-and stand where the tuned trunk has learned with some."""
+"""Each kind of exits: what it is called, and its options.
+
+The pairs that merge are those that `--merge-tokens 0.15` finds before it moves some to neighbouring blocks.
+"""
 
 TABLES = ("--ablations", "--tables", "exported")
 
@@ -91,17 +101,19 @@ class Part:
     @property
     def words(self) -> str:
         """Say what it is."""
-        return f"{TRUNKS[self.trunk][0]}, {self.heads} heads"
+        return f"{TRUNKS[self.trunk][0]}, {HEADS[self.heads][0]}"
 
     @property
     def options(self) -> tuple[str, ...]:
         """Give the options of `lraee-export`, without model and images."""
-        return (*COMMON, *TRUNKS[self.trunk][1], *HEADS[self.heads], *self.tables)
+        return (*COMMON, *TRUNKS[self.trunk][1], *HEADS[self.heads][1], *self.tables)
 
 
 PARTS = (
     Part(trunk="given", heads="pooled", tables=("--ablations",), hours=1.2),
     Part(trunk="given", heads="attention", tables=(), hours=0.6),
+    Part(trunk="given", heads="distilled", tables=(), hours=0.3),
+    Part(trunk="given", heads="merged", tables=(), hours=0.4),
     Part(trunk="control", heads="attention", tables=(), hours=0.8),
     Part(trunk="labels", heads="attention", tables=(), hours=1.2),
     Part(trunk="again", heads="attention", tables=TABLES, hours=1.9),

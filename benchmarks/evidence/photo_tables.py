@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from photo_conclusions import conclusions, refused_trunks
-from photo_parts import PARTS, TRUNKS, Record
+from photo_parts import HEADS, PARTS, TRUNKS, Record
 from photo_words import WAYS, percent, points, saving
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
@@ -38,6 +38,8 @@ class Answered:
     trunk: str
     precision: str
     """``FP32`` or that of the bundles."""
+    heads: str = "attention"
+    """Of `HEADS`."""
     policy: str
     """``full``, a policy, or ``LRA-EE``: with heads and gates of several seeds, or the bundle's own where only these
     were fitted."""
@@ -47,7 +49,7 @@ class Answered:
 
 
 def answered(parts: Parts) -> Iterator[Answered]:
-    """Give what every trunk answers, from the part with attention heads where there is one.
+    """Give what every part answers; of parts with attention and with pooled heads on one trunk, the first.
 
     Before a part with the trunk as given is recorded, its FP32 answers come from an export that tuned it.
 
@@ -63,29 +65,37 @@ def answered(parts: Parts) -> Iterator[Answered]:
                 )
                 break
     for trunk in TRUNK_ORDER:
-        names = [f"{trunk}-{heads}" for heads in ("attention", "pooled")]
-        record = next((parts[name] for name in names if name in parts), None)
-        if record is None:
-            continue
-        evaluation, ablations = record["metrics"]["evaluation"], record["metrics"]["ablations"]
-        images, precision = evaluation["images"], record["precision"]
-        right = {name: unpack_right(text, images) for name, text in evaluation["right"].items()}
-        yield Answered(trunk=trunk, precision="FP32", policy="full", right=right["float"])
-        yield Answered(trunk=trunk, precision=precision, policy="full", right=right["full"])
-        for row in evaluation["rows"]:
-            if row["kind"] == "adaptive" and row["point"] in ("balanced", "accurate", "fast"):
-                policy = f"adaptive={row['point']}"
-                saved = row["flops_saved"]
-                yield Answered(trunk=trunk, precision=precision, policy=policy, right=right[policy], flops_saved=saved)
-        if ablations is None:
-            (own,) = (row for row in evaluation["rows"] if row["point"] == "balanced")
-            good, saved = right["adaptive=balanced"], own["flops_saved"]
-            yield Answered(trunk=trunk, precision=precision, policy="LRA-EE", right=good, flops_saved=saved)
-        else:
-            seeds = [unpack_right(text, images) for text in ablations["routed_right"]]
-            saved = way(ablations, "routed")["flops_saved"]
-            mean = np.asarray(np.mean(seeds, axis=0))
-            yield Answered(trunk=trunk, precision=precision, policy="LRA-EE", right=mean, flops_saved=saved)
+        names = [f"{trunk}-{heads}" for heads in HEADS]
+        there = [name for name in names if name in parts]
+        if f"{trunk}-attention" in there and f"{trunk}-pooled" in there:
+            there.remove(f"{trunk}-pooled")
+        for name in there:
+            yield from _answered_by(parts[name], trunk, name.removeprefix(f"{trunk}-"), first=name == there[0])
+
+
+def _answered_by(record: Record, trunk: str, heads: str, *, first: bool) -> Iterator[Answered]:
+    """Give what one part answers; FP32 only of the first of a trunk, since all have the same."""
+    evaluation, ablations = record["metrics"]["evaluation"], record["metrics"]["ablations"]
+    images, precision = evaluation["images"], record["precision"]
+    right = {name: unpack_right(text, images) for name, text in evaluation["right"].items()}
+    saved = {row["point"]: row["flops_saved"] for row in evaluation["rows"] if row["kind"] == "adaptive"}
+
+    def row(policy: str, values: Right, flops_saved: float = 0.0, precision: str = precision) -> Answered:
+        return Answered(
+            trunk=trunk, heads=heads, precision=precision, policy=policy, right=values, flops_saved=flops_saved
+        )
+
+    if first:
+        yield row("full", right["float"], precision="FP32")
+    yield row("full", right["full"])
+    for point in saved:
+        if point in ("balanced", "accurate", "fast"):
+            yield row(f"adaptive={point}", right[f"adaptive={point}"], saved[point])
+    if ablations is None:
+        yield row("LRA-EE", right["adaptive=balanced"], saved["balanced"])
+    else:
+        seeds = [unpack_right(text, images) for text in ablations["routed_right"]]
+        yield row("LRA-EE", np.asarray(np.mean(seeds, axis=0)), way(ablations, "routed")["flops_saved"])
 
 
 def accounting(rows: Sequence[Answered]) -> list[dict[str, Any]]:
@@ -94,9 +104,9 @@ def accounting(rows: Sequence[Answered]) -> list[dict[str, Any]]:
     A difference is None where the row to compare with is missing, or is the row itself.
     """
 
-    def full(trunk: str, precision: str) -> Answered | None:
+    def full(trunk: str, precision: str, heads: str | None = None) -> Answered | None:
         same = (row for row in rows if (row.trunk, row.precision, row.policy) == (trunk, precision, "full"))
-        return next(same, None)
+        return next((row for row in same if heads in (None, row.heads)), None)
 
     def less(row: Answered, other: Answered | None) -> dict[str, float] | None:
         if other is None or other is row:
@@ -109,12 +119,13 @@ def accounting(rows: Sequence[Answered]) -> list[dict[str, Any]]:
         compared.append(
             {
                 "trunk": row.trunk,
+                "heads": row.heads,
                 "precision": row.precision,
                 "policy": row.policy,
                 "accuracy": dataclasses.asdict(mean_over_images(row.right)),
                 "to_given_float": less(row, full("given", "FP32")),
                 "to_control": None if row.trunk == "given" else less(row, full("control", row.precision)),
-                "to_own_full": less(row, full(row.trunk, row.precision)) if early else None,
+                "to_own_full": less(row, full(row.trunk, row.precision, row.heads)) if early else None,
                 "flops_saved": row.flops_saved if early else None,
             }
         )
@@ -235,12 +246,15 @@ def _accounting_table(whole: Record) -> Table:
         given, control, own = (points(row[key]) for key in ("to_given_float", "to_control", "to_own_full"))
         tuned = TRUNKS[row["trunk"]][0]
         trunk = f"{tuned} (refused: as given)" if row["trunk"] in refused else tuned
-        name = f"{trunk}, {row['precision']}, {policy}"
+        heads = "" if row["precision"] == "FP32" else f"`{row['heads']}`, "
+        name = f"{trunk}, {heads}{row['precision']}, {policy}"
         rows.append([name, percent(row["accuracy"]["mean"], 2), given, control, own, saved])
     header = ["", "top-1", "to FP32 as given", "to tuned without exits, full depth"]
     return Table(
         title="Who is credited with what",
-        note="What exits cost and save stands in the last two columns alone, against the bundle's own full depth. What "
+        note="After the trunk stands what its exits are: "
+        + "; ".join(f"`{heads}`, {words}" for heads, (words, _) in HEADS.items())
+        + ". What exits cost and save stands in the last two columns alone, against the bundle's own full depth. What "
         "tuning does at full depth stands in the rows of full depth; the control spent the same photos and passes on "
         "tuning without exits. `LRA-EE` is the mean of the seeds, `adaptive=...` the bundle of the first.",
         header=[*header, "exits: to own full depth", "exits: FLOPs saved"],

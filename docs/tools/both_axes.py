@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-from records import BENCHMARKS, table
+from records import BENCHMARKS, Record, read, table
 
 RECORD = BENCHMARKS / "evidence" / "both-axes.json"
 """What `make evidence-axes` wrote."""
 
-NAMES = {"own full depth": "the bundles' own full depth, INT8", "as-given.lraee": "the tower as given, FP32"}
+AS_GIVEN = "as-given.lraee"
+"""Bundle that the tower as given is compared by."""
+
+NAMES = {"own full depth": "the bundles' own full depth, INT8", AS_GIVEN: "the tower as given, FP32"}
+
+
+def both_axes_record() -> Record:
+    """What was recorded."""
+    return read(RECORD)
 
 
 def both_axes() -> str:
     """Early exits and merged tokens on the shipped model as given, three seeds."""
-    record = json.loads(RECORD.read_text("utf-8"))
+    record = both_axes_record()
     saved, device = [100 * share for share in record["flops_saved"]], record["device"]
     rows = [
         [

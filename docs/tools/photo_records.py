@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from both_axes import AS_GIVEN, both_axes_record
 from records import BENCHMARKS, Record, evidence, percent, points, read, table
 
 BOTH_MODELS = (
-    ("given", "FP32", "full", "FP32, full depth"),
-    ("given", "INT8", "LRA-EE", "early exits, trunk as given"),
-    ("control", "INT8", "full", "trunk tuned without exits, full depth"),
-    ("label-free", "INT8", "LRA-EE", "early exits, without labels"),
-    ("labels", "INT8", "full", "trunk tuned with exits, full depth"),
-    ("labels", "INT8", "LRA-EE", "early exits, trunk tuned with labels"),
+    ("given", "FP32", "full", None, "FP32, full depth"),
+    ("given", "INT8", "LRA-EE", "distilled", "early exits, trunk as given"),
+    ("given", "INT8", "LRA-EE", "merged", "the same, and merged tokens"),
+    ("labels", "INT8", "full", None, "trunk tuned with exits, full depth"),
+    ("labels", "INT8", "LRA-EE", None, "early exits, trunk tuned with labels"),
 )
-"""Rows of the README's first table: trunk, precision and policy as in photos.json, and what it is called."""
+"""Rows of the README's first table: trunk, precision, policy and heads as in photos.json (None: the first of that
+trunk), and what it is called."""
 
 
 def photos() -> Record | None:
@@ -26,15 +27,13 @@ def both_models_table() -> str:
     main = {(row["way"], row["precision"]): row for row in evidence()["ablations"]["main"]}
     exported, natural = evidence()["ablations"]["precision"], photos()
     of_reference = {
-        ("given", "FP32", "full"): main["full", "FP32"],
-        ("given", "INT8", "LRA-EE"): main["routed", exported],
-        ("label-free", "INT8", "LRA-EE"): main.get(("routed_label_free", exported)),
+        "FP32, full depth": main["full", "FP32"],
+        "early exits, trunk as given": main["routed", exported],
+        "the same, and merged tokens": _merged_on_reference(),
     }
-    rows = () if natural is None else natural["accounting"]
-    of_photos = {(row["trunk"], row["precision"].split()[-1], row["policy"]): row for row in rows}
     lines = []
     for *key, words in BOTH_MODELS:
-        one, other = of_reference.get((key[0], key[1], key[2])), of_photos.get((key[0], key[1], key[2]))
+        one, other = of_reference.get(words), None if natural is None else _row(natural, *key)
         if one is None and other is None:
             continue
         cells = _gain(one, "difference_to_float", is_reference=key[1] == "FP32")
@@ -45,6 +44,25 @@ def both_models_table() -> str:
     heads = [f"`reference`: {head[0]}", *head[1:]]
     heads += [] if natural is None else [f"natural photos: {head[0]}", *head[1:]]
     return table(["", *heads], lines)
+
+
+def _row(natural: Record, trunk: str, precision: str, policy: str, heads: str | None) -> Record | None:
+    """Find the first row of the accounting that fits."""
+    fitting = [
+        row
+        for row in natural["accounting"]
+        if (row["trunk"], row["precision"].split()[-1], row["policy"]) == (trunk, precision, policy)
+    ]
+    return next((row for row in fitting if heads in (None, row["heads"])), None)
+
+
+def _merged_on_reference() -> Record:
+    """Both axes on the shipped model, as a row of the comparison."""
+    record = both_axes_record()
+    (row,) = (row for row in record["rows"] if row["to"] == AS_GIVEN)
+    accuracy = {"mean": record["accuracy"]}
+    saved = sum(record["flops_saved"]) / len(record["flops_saved"])
+    return {"accuracy": accuracy, "flops_saved": saved, "difference_to_float": row["difference"]}
 
 
 def _gain(row: Record | None, difference: str, *, is_reference: bool) -> list[str]:
@@ -65,6 +83,27 @@ def photo_conclusions() -> str:
     if natural is None:
         return "No part of it is recorded yet."
     return "\n".join(f"- {sentence}" for sentence in natural["conclusions"])
+
+
+def ways_on_photos() -> str:
+    """What heads that also learn from FP32, and merged tokens, add on natural photos whose trunk is as given."""
+    natural = photos()
+    rows = {row["heads"]: row for row in ([] if natural is None else natural["accounting"]) if _is_given_routed(row)}
+    if not {"attention", "distilled", "merged"} <= set(rows):
+        return "What they give on natural photos is not recorded yet; `make evidence-photos` measures it."
+    labels, both, merged = (
+        f"{percent(rows[heads]['flops_saved'])} at {points(rows[heads]['to_own_full'])} points"
+        for heads in ("attention", "distilled", "merged")
+    )
+    return (
+        "On the natural photos of [the evidence](results.md#natural-photos), with the trunk as given, heads that learn "
+        f"from labels alone save {labels} to all blocks, with `--label-share 0.3` {both}, and with merged tokens on "
+        f"top {merged} (`make evidence-photos`)."
+    )
+
+
+def _is_given_routed(row: Record) -> bool:
+    return (row["trunk"], row["policy"]) == ("given", "LRA-EE")
 
 
 def unseen_classes() -> str:

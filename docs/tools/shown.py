@@ -16,7 +16,7 @@ from commands import option_tables
 from evidence_records import cuts_sentence, frontier_table, methods_table, outliers_table, promise_table, routing_table
 from export_sizes import disk_table, own_photos_disk_table, passes_table
 from layout import make_targets, packages_table, rooms_table
-from photo_records import both_models_table, photo_bundle_table, photo_conclusions, unseen_classes
+from photo_records import both_models_table, photo_bundle_table, photo_conclusions, unseen_classes, ways_on_photos
 from records import show
 from scale_out import cost_conclusion, cost_table, kills_sentence, speed_sentence
 from service_record import service_table
@@ -58,4 +58,5 @@ __all__ = [
     "towers_table",
     "unseen_classes",
     "versions_table",
+    "ways_on_photos",
 ]

@@ -163,8 +163,8 @@ def test_the_text_has_every_table_and_names_the_missing_parts(
     titles = ("Parts and hours", "Who is credited with what", "Heads and trunks", "Every rival at the same FLOPs")
     titles += ("Four quadrants", "Selectivity", "INT8 noise after each block", "Search", "Every candidate exit alone")
     assert all(f"## {title}" in text for title in titles)
-    assert "Missing: given-pooled, again-pooled, label-free-attention." in text
-    assert text.count("**missing**, about") == 3
+    assert "Missing: given-pooled, given-distilled, given-merged, again-pooled, label-free-attention." in text
+    assert text.count("**missing**, about") == 5
     assert (trial.folder / "records" / "photos.md").read_text("utf-8") == text
     assert all(f"- {sentence}\n" in text for sentence in whole["conclusions"])
     assert {"lgvit", "lgvit_free", "pabee_everywhere"} <= set(whole["methods"]["again-attention"])
