@@ -43,7 +43,7 @@ def conclusions(whole: Whole) -> list[str]:
     """Give every sentence that the recorded parts allow.
 
     Args:
-        whole: see `photo_tables.assembled`.
+        whole: see `photo_accounting.assembled`.
     """
     return [
         *_tuning(whole),

@@ -84,7 +84,7 @@ def parts(trial: Trial, scripts: SimpleNamespace) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(parts: dict[str, Any], scripts: SimpleNamespace) -> dict[str, Any]:
     """What is assembled of them."""
-    found: dict[str, Any] = scripts.photo_tables.assembled(parts)
+    found: dict[str, Any] = scripts.photo_accounting.assembled(parts)
     return found
 
 
@@ -92,21 +92,24 @@ def test_rows_are_paired_on_the_same_images_and_exits_credited_against_their_own
     scripts: SimpleNamespace,
 ) -> None:
     """Eight images, all differences by hand."""
-    answered = scripts.photo_tables.Answered
+    answered = scripts.photo_accounting.Answered
 
-    def row(trunk: str, precision: str, policy: str, right: str, saved: float = 0.0) -> Any:
+    def row(trunk: str, precision: str, policy: str, right: str, saved: float = 0.0, heads: str = "attention") -> Any:
         values = np.array([float(bit) for bit in right])
-        return answered(trunk=trunk, precision=precision, policy=policy, right=values, flops_saved=saved)
+        return answered(trunk=trunk, heads=heads, precision=precision, policy=policy, right=values, flops_saved=saved)
 
-    rows = scripts.photo_tables.accounting(
+    rows = scripts.photo_accounting.accounting(
         [
             row("given", "FP32", "full", "11110000"),
             row("control", "strong INT8", "full", "11111000"),
             row("labels", "strong INT8", "full", "11111110"),
             row("labels", "strong INT8", "LRA-EE", "01111100", 0.25),
+            row("labels", "strong INT8", "full", "11111100", heads="merged"),
+            row("labels", "strong INT8", "LRA-EE", "11111000", 0.5, heads="merged"),
         ]
     )
-    given, control, full, early = rows
+    given, control, full, early, _, merged = rows
+    assert merged["to_own_full"]["mean"] == pytest.approx(-1 / 8)  # of the same bundle, not of the trunk's first
     assert (given["to_given_float"], given["to_control"], given["to_own_full"], given["flops_saved"]) == (None,) * 4
     assert control["to_given_float"]["mean"] == pytest.approx(1 / 8)
     assert control["to_control"] is None
@@ -145,8 +148,8 @@ def test_the_table_says_what_the_exports_said(parts: dict[str, Any], whole: dict
 
 def test_the_tower_as_given_is_known_from_a_tuned_export(scripts: SimpleNamespace, parts: dict[str, Any]) -> None:
     """While no part with it is recorded: the same answers, and so the same differences."""
-    alone = scripts.photo_tables.assembled({"labels-attention": parts["labels-attention"]})
-    both = scripts.photo_tables.assembled(parts)
+    alone = scripts.photo_accounting.assembled({"labels-attention": parts["labels-attention"]})
+    both = scripts.photo_accounting.assembled(parts)
 
     def rows(whole: dict[str, Any]) -> dict[tuple[str, str], Any]:
         return {(row["trunk"], row["policy"]): row for row in whole["accounting"] if row["precision"] == "FP32"}
