@@ -93,18 +93,31 @@ def test_the_bundle_is_made_of_the_tuned_tower(adapted: tuple[ExportConfig, Expo
 def test_heads_that_learned_with_the_trunk_are_the_exits(
     adapted: tuple[ExportConfig, ExportResult], tmp_path: Path
 ) -> None:
-    """The same work folder: the trunk is not tuned again, and the queries of the exits are those it learned with."""
+    """The same work folder: the trunk is not tuned again, and the queries of the exits are those it learned with.
+
+    Those that are to learn from FP32's answers too learn anew.
+    """
     config, result = adapted
-    out = tmp_path / "attention.lraee"
-    found = export(dataclasses.replace(config, out=out, reads="attention", exits=(4, 8), evaluate=None))
+    asked = dataclasses.replace(config, reads="attention", exits=(4, 8), evaluate=None)
+    found = export(dataclasses.replace(asked, out=tmp_path / "attention.lraee"))
+    heads = HeadTraining(epochs=1, label_share=0.3)
+    anew = export(dataclasses.replace(asked, out=tmp_path / "anew.lraee", heads=heads))
     learned = load_heads(result.bundle.with_suffix(".adapted"))
     assert sorted(learned) == [4, 8]
     for block, head in learned.items():
         assert head.pool is not None
-        graph = onnx.load(str(found.bundle / f"exit_{block:02d}.onnx")).graph
-        matrices = [onnx.numpy_helper.to_array(each, str(found.bundle)) for each in graph.initializer]
-        rows = [matrix for matrix in matrices if matrix.shape == (QUERIES + 2, len(head.pool.queries))]
-        assert np.array_equal(rows[0][2:], head.pool.queries.T)  # after those of the mean patch and the class token
+        width = len(head.pool.queries)
+        # after those of the mean patch and the class token
+        assert np.array_equal(_queries(found.bundle, block, width), head.pool.queries.T)
+        assert not np.array_equal(_queries(anew.bundle, block, width), head.pool.queries.T)
+    assert load_heads(anew.bundle.with_suffix(".adapted")).keys() == learned.keys()
+
+
+def _queries(bundle: Path, block: int, width: int) -> np.ndarray:
+    """The queries of an exit's head, (queries, width)."""
+    graph = onnx.load(str(bundle / f"exit_{block:02d}.onnx")).graph
+    matrices = [onnx.numpy_helper.to_array(each, str(bundle)) for each in graph.initializer]
+    return next(matrix for matrix in matrices if matrix.shape == (QUERIES + 2, width))[2:]
 
 
 def test_provenance_report_and_info_say_that_it_was_adapted(adapted: tuple[ExportConfig, ExportResult]) -> None:

@@ -116,7 +116,8 @@ def adapt(stages: Stages) -> Adapted:
         folder = tuning.average(folder)
     tuned = stages.with_model(_load(stages.model, folder))
     tuned.schedules = stages.schedules  # the trunk learned with these
-    tuned.learned_heads = folder
+    if stages.config.heads.label_share == 1:  # else heads learn from labels and FP32's answers, on the tuned trunk
+        tuned.learned_heads = folder
     given_share, tuned_share = _full_depth(stages, stages), _full_depth(stages, tuned)
     taken = 100 * (given_share - tuned_share) <= options.most_drop
     if taken:
