@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from part_records import Record
 from photo_conclusions import conclusions
-from photo_parts import HEADS, PARTS, TRUNKS, Record
+from photo_parts import HEADS, PARTS, TRUNKS
 
 from lraee_benchmarks.analysis.intervals import mean_over_images
 from lraee_benchmarks.analysis.right_answers import unpack_right

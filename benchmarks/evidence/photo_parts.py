@@ -8,29 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from part_records import FORMAT, PhotosError, Record, kept_record, ran_on, read_json, read_record, timed, write_whole
 
 from evidence import TIMES
 from lraee.bundle.folder import Bundle
-from lraee_benchmarks.device.description import describe_device
 
 FOLDER = Path(__file__).resolve().parent
 RECORDS = FOLDER / "photos"
 RETRIEVAL = FOLDER.parent / "experiments" / "retrieval.py"
-
-FORMAT = 1
-"""Of a part's record."""
-
-Record = Mapping[str, Any]
-"""What a part's JSON file holds."""
 
 COMMON = ("--quantizer", "strong", "--text", "none", "--seeds", "3", "--max-accuracy-drop", "0.6")
 """Options of every part; the budget leaves room for pool and test, which are of different splits of ImageNet."""
@@ -71,13 +62,6 @@ SEARCHED = ("adaptive=balanced", "adaptive=fast")
 
 LEFT_OUT = (*TIMES, "skipped", "passed_over", "notices")
 """Keys of metrics.json that hold times, or names of files."""
-
-BEAT_SECONDS = 5.0
-"""How often the clock of a part is written, so that a kill loses no more."""
-
-
-class PhotosError(Exception):
-    """Something is missing or does not fit; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,92 +222,6 @@ class Runner:
             names = [part.name for part in PARTS if part.trunk == trunk]
             if all((self.records / f"{name}.json").is_file() for name in names):
                 shutil.rmtree(self.out / f"{trunk}.work", ignore_errors=True)
-
-
-def timed(command: Sequence[str], clock: Path) -> None:
-    """Run a command and add its seconds to those in a file, also when this process is killed meanwhile.
-
-    Raises:
-        PhotosError: it failed.
-    """
-    before = float(clock.read_text()) if clock.is_file() else 0.0
-    begun = time.monotonic()
-    process = subprocess.Popen(command)
-    try:
-        while True:
-            try:
-                code = process.wait(timeout=BEAT_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                write_whole(clock, f"{before + time.monotonic() - begun:.1f}\n")
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    write_whole(clock, f"{before + time.monotonic() - begun:.1f}\n")
-    if code != 0:
-        raise PhotosError(f"{Path(command[1]).name} {command[2]} ended with status {code}; its message stands above")
-
-
-def ran_on() -> dict[str, Any]:
-    """Describe the machine and the versions that a record was made with."""
-    device = describe_device()
-    features = ", ".join(device.int8_features) or "no instructions for INT8 products"
-    return {
-        "machine": f"{device.model}, {device.cores} cores, {features}",
-        "versions": {"onnxruntime": device.onnxruntime, "lraee": device.lraee},
-    }
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never half there."""
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(text, "utf-8")
-    os.replace(half, path)
-
-
-def read_record(path: Path) -> Record:
-    """Read a part's record.
-
-    Raises:
-        PhotosError: it is no record, or one of another format.
-    """
-    found = read_json(path)
-    if found.get("format") != FORMAT:
-        raise PhotosError(f"{path} is not a record of format {FORMAT}; remove it to run its part again")
-    return found
-
-
-def kept_record(path: Path, wanted: Mapping[str, Any]) -> Record | None:
-    """Read a record where there is one, made from the wanted inputs.
-
-    Raises:
-        PhotosError: it was made from others.
-    """
-    if not path.is_file():
-        return None
-    found = read_record(path)
-    for key, value in wanted.items():
-        if found[key] != value:
-            raise PhotosError(
-                f"{path} was made with other {key} ({found[key]}, wanted {value}); remove it to run this part"
-            )
-    return found
-
-
-def read_json(path: Path) -> Record:
-    """Read a file that holds a JSON object.
-
-    Raises:
-        PhotosError: it does not.
-    """
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise PhotosError(f"{path} is not JSON ({error}); remove it to run its part again") from error
-    if not isinstance(found, dict):
-        raise PhotosError(f"{path} holds no JSON object; remove it to run its part again")
-    return found
 
 
 def recorded(folder: Path = RECORDS) -> dict[str, Record]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from part_records import Record
 from photo_conclusions import refused_trunks
-from photo_parts import HEADS, TRUNKS, Record
+from photo_parts import HEADS, TRUNKS
 from photo_words import WAYS, percent, points, saving
 
 from lraee_benchmarks.render.method_names import METHODS

@@ -17,8 +17,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from part_records import PhotosError, write_whole
 from photo_accounting import assembled
-from photo_parts import PARTS, RECORDS, Data, PhotosError, Runner, chosen, recorded, write_whole
+from photo_parts import PARTS, RECORDS, Data, Runner, chosen, recorded
 from photo_tables import markdown
 
 from lraee.errors import LraeeError

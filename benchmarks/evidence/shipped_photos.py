@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from photo_parts import ran_on, read_json, write_whole
+from part_records import ran_on, read_json, write_whole
 
 from lraee.bundle.folder import SHIPPED, Bundle
 from lraee.commands.info import size_bytes

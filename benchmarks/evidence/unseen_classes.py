@@ -15,7 +15,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from photo_parts import PhotosError
+from part_records import PhotosError
 from photos import NEEDED, data_of, write_texts
 from unseen_folds import FOLDS, RECORDS, FoldRunner
 from unseen_tables import assembled, markdown, recorded

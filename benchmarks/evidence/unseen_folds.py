@@ -22,7 +22,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from photo_parts import FORMAT, TUNING, Data, PhotosError, Record, kept_record, ran_on, timed, write_whole
+from part_records import FORMAT, PhotosError, Record, kept_record, ran_on, timed, write_whole
+from photo_parts import TUNING, Data
 
 import lraee
 from lraee.bundle.folder import Bundle

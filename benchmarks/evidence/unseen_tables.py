@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from photo_parts import PhotosError, Record, read_record
+from part_records import PhotosError, Record, read_record
 from photo_words import percent, points
 
 from lraee_benchmarks.analysis.intervals import mean_over_images

@@ -118,7 +118,7 @@ def test_labels_are_divided_by_their_names_alone(scripts: SimpleNamespace) -> No
     assert scripts.unseen_folds.divide(names, seed=1) != folds
     assert folds != [sorted(names)[at : at + 50] for at in range(0, 200, 50)]
     for wrong in (0, 1, 3, 200, -2):
-        with pytest.raises(scripts.photo_parts.PhotosError, match="cannot be divided"):
+        with pytest.raises(scripts.part_records.PhotosError, match="cannot be divided"):
             scripts.unseen_folds.divide(names, wrong)
 
 
@@ -317,7 +317,7 @@ def test_records_that_do_not_belong_together_are_refused(
         for number, record in records.items():
             text = json.dumps(record | (change if number == fold else {}))
             (tmp_path / f"fold-{number}.json").write_text(text, "utf-8")
-        with pytest.raises(scripts.photo_parts.PhotosError, match=r"other data|has 'b', which another fold has too"):
+        with pytest.raises(scripts.part_records.PhotosError, match=r"other data|has 'b', which another fold has too"):
             scripts.unseen_tables.recorded(tmp_path)
 
 
